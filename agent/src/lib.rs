@@ -1,0 +1,1 @@
+//! The agent: heals one node, with or without the cloud.
