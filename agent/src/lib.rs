@@ -1,1 +1,3 @@
 //! The agent: heals one node, with or without the cloud.
+
+pub mod config;

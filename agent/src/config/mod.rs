@@ -1,0 +1,369 @@
+//! The agent's configuration: a TOML file, read once at start into checked
+//! values.
+//!
+//! In goes a file, out comes a [`Config`] in which every number is in range and
+//! every name refers to something, or [`ConfigErrors`] with all that is wrong:
+//! line, key, what stands there and what may stand there. The loop and the
+//! spawner read the same file, so that they can speak of services by name.
+//!
+//! Does not look at the machine: whether a user, a program or a broker exists
+//! is found out where it is used. Unknown keys are refused, because a mistyped
+//! safety limit must not quietly become a default.
+
+mod check;
+mod fields;
+mod problems;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use homeostat_common::ids::{NodeId, ServiceId, SiteId};
+use homeostat_common::units::{Bytes, Millis, Ratio};
+use toml::de::DeTable;
+
+use problems::Problems;
+pub use problems::{ConfigErrors, Problem};
+
+/// Largest file that is read; the largest sensible configuration has some
+/// 20 KiB.
+pub const FILE_MAX: u64 = 256 * 1024;
+/// Most services of one node: each costs the spawner a slot and a pidfd, and
+/// all of them fit into one message of its protocol.
+pub const SERVICES_MAX: usize = 64;
+/// Most probes of one service.
+pub const PROBES_MAX: usize = 8;
+/// Most golden vectors of one probe; each is a request to a working service.
+pub const GOLDENS_MAX: usize = 16;
+/// Most numbers in the inputs or outputs of one golden vector.
+pub const GOLDEN_WIDTH_MAX: usize = 4096;
+/// Most words of a command, ports, dependencies, variables of one service.
+pub const LIST_MAX: usize = 64;
+/// Longest text value: the longest path the kernel takes.
+pub const TEXT_MAX: usize = 4096;
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[node]`: who and where.
+    pub node: Node,
+    /// `[mqtt]`: the way to the coordinator.
+    pub mqtt: Mqtt,
+    /// `[limits]`: what healing may do, and how often.
+    pub limits: Limits,
+    /// `[store]`: room on the disk.
+    pub store: Store,
+    /// `[sample]`: how often the host is looked at.
+    pub sample: Sample,
+    /// `[clock]`: only for tests.
+    pub clock: ClockOffset,
+    /// `[[service]]`, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+/// Who this node is and where it keeps things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// `id`, required; unique in the fleet.
+    pub id: NodeId,
+    /// `site`, default `local`.
+    pub site: SiteId,
+    /// `data_dir`, default `/var/lib/homeostat`: journal, store, logs.
+    pub data_dir: PathBuf,
+    /// `run_dir`, default `/run/homeostat`: sockets and slots; a tmpfs, as
+    /// nothing in it outlives a boot.
+    pub run_dir: PathBuf,
+    /// `agent_user`: who, besides the spawner's own user, may talk to it.
+    pub agent_user: Option<String>,
+}
+
+/// The way to the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mqtt {
+    /// `broker`, such as `mqtt://10.0.0.1:1883`; without it the agent never
+    /// connects anywhere.
+    pub broker: Option<Broker>,
+    /// `reconnect_min`, default 1 s.
+    pub reconnect_min: Millis,
+    /// `reconnect_max`, default 10 min: a fleet that lost its broker must not
+    /// come back all at once.
+    pub reconnect_max: Millis,
+    /// `keep_alive`, default 30 s.
+    pub keep_alive: Millis,
+}
+
+/// Address of an MQTT broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Name or address; an IPv6 address without brackets.
+    pub host: String,
+    /// Default 1883.
+    pub port: u16,
+}
+
+/// Whether the agent heals or only says what it would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Detects, plans, verifies, records; touches nothing.
+    Observe,
+    /// Also executes.
+    Act,
+}
+
+/// What healing may do, and how often.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// `mode`, default `observe`.
+    pub mode: Mode,
+    /// `hold`, default 60 s: no second healing of a service within it, except
+    /// the reflex restart of a dead process.
+    pub hold: Millis,
+    /// `quarantine`: what equal actions in a row lead to.
+    pub quarantine: Quarantine,
+    /// `restart`: the pace of the reflex.
+    pub restart: Restart,
+    /// `budget`, default 0.15: share of the node's capacity that healing may
+    /// cost (the static beta).
+    pub budget: Ratio,
+    /// `plan_steps`, default and at most 8.
+    pub plan_steps: u8,
+}
+
+/// A resource that the same action did not help is left alone for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quarantine {
+    /// `count`, default 3 equal actions ...
+    pub count: u8,
+    /// `within`, default 30 min: ... in this time ...
+    pub within: Millis,
+    /// `hold`, default 5 min: ... stop them for that long, doubling each time
+    pub hold: Millis,
+    /// `hold_max`, default 6 h: up to this.
+    pub hold_max: Millis,
+}
+
+/// The reflex restart of a dead process: for ever, ever slower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// `burst`, default 5 immediate restarts ...
+    pub burst: u8,
+    /// `within`, default 30 s: ... in this time, then
+    pub within: Millis,
+    /// `backoff_min`, default 1 s: a pause, doubling
+    pub backoff_min: Millis,
+    /// `backoff_max`, default 5 min: up to this, until the process
+    pub backoff_max: Millis,
+    /// `stable`, default 60 s: has lived that long.
+    pub stable: Millis,
+}
+
+/// Room on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Store {
+    /// `quota`, default 16 MiB for everything but logs.
+    pub quota: Bytes,
+    /// `ballast`, default 1 MiB: given up first when the disk is full.
+    pub ballast: Bytes,
+}
+
+/// How often the host and the services are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// `period`, default 1 s.
+    pub period: Millis,
+}
+
+/// Added to the wall clock, so that tests can run nodes whose clocks disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClockOffset {
+    /// `offset`, such as `"-1h"`, in milliseconds; default 0.
+    pub millis: i64,
+}
+
+/// One supervised service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// `id`, required; unique on the node.
+    pub id: ServiceId,
+    /// `command`, required: the program, by absolute path, and its arguments.
+    pub command: Vec<String>,
+    /// `env`: all it gets besides `PATH` and, with a `user`, `HOME` and `USER`.
+    pub env: BTreeMap<String, String>,
+    /// `cwd`, default `/`.
+    pub cwd: PathBuf,
+    /// `user`, default the spawner's own; needs a spawner that is root.
+    pub user: Option<String>,
+    /// `ports` it listens on.
+    pub ports: Vec<u16>,
+    /// `memory_limit`, default none.
+    pub memory_limit: Option<Bytes>,
+    /// `criticality`, default `best-effort`.
+    pub criticality: Criticality,
+    /// `depends_on`: services that must run for this one to be healthy.
+    pub depends_on: Vec<ServiceId>,
+    /// `mode`, default that of `[limits]`.
+    pub mode: Mode,
+    /// `protected`, default false: never the target of a plan.
+    pub protected: bool,
+    /// `start_timeout`, default 10 s from start to the first good probe.
+    pub start_timeout: Millis,
+    /// `stop_grace`, default 2 s from SIGTERM to SIGKILL.
+    pub stop_grace: Millis,
+    /// `log`, default true: stdout and stderr go to `data_dir/logs/ID.log`.
+    pub log: bool,
+    /// `log_max`, default 4 MiB: at this size the log is copied to `ID.log.1` and
+    /// cut.
+    pub log_max: Bytes,
+    /// `[[service.probe]]`.
+    pub probes: Vec<Probe>,
+    /// `[service.model]`.
+    pub model: Option<Model>,
+}
+
+/// How much a service matters; decides who is healed first and on what budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Criticality {
+    /// May wait.
+    BestEffort,
+    /// Matters to the business.
+    Business,
+    /// The node exists for it.
+    Mission,
+}
+
+/// A regular question to a service, over loopback.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// `kind` and its keys.
+    pub kind: ProbeKind,
+    /// `port`, default the service's only one.
+    pub port: u16,
+    /// `period`, default 1 s.
+    pub period: Millis,
+    /// `timeout`, default 500 ms.
+    pub timeout: Millis,
+    /// `misses`, default 2: failures in a row before the service counts as hung.
+    pub misses: u8,
+    /// `gate_max`, default 1500 ms: a verdict that waits for the host to come
+    /// out of pressure waits no longer than this.
+    pub gate_max: Millis,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProbeKind {
+    /// Whether a connection is accepted.
+    Tcp,
+    /// Whether a GET is answered.
+    Http {
+        /// `path`, default `/`.
+        path: String,
+        /// `expect_status`, default 200.
+        expect_status: u16,
+    },
+    /// Whether the model still computes what it should.
+    Inference {
+        /// `path`, default `/infer`.
+        path: String,
+        /// Known questions and answers.
+        goldens: Goldens,
+    },
+}
+
+/// Where the golden vectors of an inference probe come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Goldens {
+    /// `goldens = [..]`, or those of the file named by `golden`.
+    Listed(Vec<Golden>),
+    /// Neither is given: those in the manifest of the service's model.
+    Manifest,
+}
+
+/// A question with a known answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Golden {
+    /// `inputs`, as sent.
+    pub inputs: Vec<f32>,
+    /// `outputs`, as expected.
+    pub outputs: Vec<f32>,
+    /// `tolerance`, default 1e-3: largest absolute difference of an output.
+    pub tolerance: f32,
+}
+
+/// The model file a service loads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// `path`, required; relative to the configuration file.
+    pub path: PathBuf,
+    /// `manifest`, required: name, version, hash and golden vectors.
+    pub manifest: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks `file`.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] names everything that has to be mended.
+    pub fn load(file: &Path) -> Result<Self, ConfigErrors> {
+        let text = read_bounded(file).map_err(|source| ConfigErrors::Read {
+            file: file.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, file)
+    }
+
+    /// Checks `text` as if it were read from `file`, whose folder relative
+    /// paths start from.
+    ///
+    /// # Errors
+    /// [`ConfigErrors::Wrong`], and `Read` never.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
+        let problems = RefCell::new(Problems::new(text));
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let start = error.span().map_or(0, |span| span.start);
+            let mut problems = problems.borrow_mut();
+            problems.text_at(start, String::new(), error.message());
+        }
+        // Half of a table has no meaning, so values are only read when the
+        // text as a whole is TOML.
+        let config = if errors.is_empty() {
+            sections::read(&table, file.parent().unwrap_or(Path::new("")), &problems)
+        } else {
+            None
+        };
+        if let Some(config) = &config {
+            check::across_services(config, &mut problems.borrow_mut());
+        }
+        let problems = problems.into_inner();
+        match config {
+            Some(config) if problems.none() => Ok(config),
+            _ => Err(problems.into_error(file.to_owned())),
+        }
+    }
+
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, id: &ServiceId) -> Option<&Service> {
+        self.services.iter().find(|service| service.id == *id)
+    }
+}
+
+/// A whole file as text, refused beyond [`FILE_MAX`].
+fn read_bounded(file: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?
+        .take(FILE_MAX + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_MAX {
+        return Err(std::io::Error::other(format!(
+            "larger than {FILE_MAX} bytes"
+        )));
+    }
+    Ok(text)
+}

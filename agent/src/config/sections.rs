@@ -1,0 +1,542 @@
+//! Reads each section of the file: keys, defaults, ranges, and what has to
+//! agree within one section. What has to agree across services is in `check`.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use homeostat_common::ids::{NodeId, ServiceId, SiteId};
+use homeostat_common::units::{Bytes, Millis, Ratio};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fields::{
+    Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
+};
+use super::problems::Problems;
+use super::{
+    Broker, ClockOffset, Config, Criticality, GOLDEN_WIDTH_MAX, GOLDENS_MAX, Golden, Goldens,
+    LIST_MAX, Limits, Mode, Model, Mqtt, Node, PROBES_MAX, Probe, ProbeKind, Quarantine, Restart,
+    SERVICES_MAX, Sample, Service, Store, read_bounded,
+};
+
+/// A probe that takes longer than this many periods says nothing about now.
+const TIMEOUT_PERIODS: u64 = 8;
+
+const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("act", Mode::Act)];
+
+/// Reads everything that can be read; `None` when a required name is missing.
+pub(super) fn read<'t>(
+    table: &Spanned<DeTable<'t>>,
+    folder: &Path,
+    problems: &RefCell<Problems<'t>>,
+) -> Option<Config> {
+    let mut root = Fields::root(table, problems);
+    let node = node(root.table("node"));
+    let mqtt = mqtt(root.table("mqtt"));
+    let limits = limits(root.table("limits"));
+    let store = store(root.table("store"));
+    let sample = sample(root.table("sample"));
+    let clock = clock(root.table("clock"));
+    let found = root.tables("service", SERVICES_MAX);
+    let count = found.len();
+    let services: Vec<Service> = found
+        .into_iter()
+        .filter_map(|fields| service(fields, limits.mode, folder))
+        .collect();
+    root.finish();
+    // Checks across services point at them by their place in the file.
+    if services.len() < count {
+        return None;
+    }
+    Some(Config {
+        node: node?,
+        mqtt,
+        limits,
+        store,
+        sample,
+        clock,
+        services,
+    })
+}
+
+fn node(mut at: Fields<'_, '_>) -> Option<Node> {
+    let id = at.required("id", parsed(NodeId::new));
+    let site = at.or("site", SiteId::new("local").ok(), |value| {
+        parsed(SiteId::new)(value).map(Some)
+    });
+    let data_dir = at.or("data_dir", "/var/lib/homeostat".into(), absolute);
+    let run_dir = at.or("run_dir", "/run/homeostat".into(), |value| {
+        let path = absolute(value)?;
+        // The address of a Unix socket holds 108 bytes, one of them a NUL.
+        if path.as_os_str().len() > 80 {
+            return Err("expected at most 80 bytes, as sockets are made in it".into());
+        }
+        Ok(path)
+    });
+    let agent_user = at.optional("agent_user", user_name);
+    at.finish();
+    Some(Node {
+        id: id?,
+        site: site?,
+        data_dir,
+        run_dir,
+        agent_user,
+    })
+}
+
+fn mqtt(mut at: Fields<'_, '_>) -> Mqtt {
+    let second = Millis(1000);
+    let mqtt = Mqtt {
+        broker: at.optional("broker", broker),
+        reconnect_min: at.or(
+            "reconnect_min",
+            second,
+            span(Millis(10)..=Millis::secs(3600)),
+        ),
+        reconnect_max: at.or(
+            "reconnect_max",
+            Millis::secs(600),
+            span(Millis(10)..=Millis::secs(86_400)),
+        ),
+        keep_alive: at.or(
+            "keep_alive",
+            Millis::secs(30),
+            span(second..=Millis::secs(3600)),
+        ),
+    };
+    if mqtt.reconnect_max < mqtt.reconnect_min {
+        at.wrong(
+            either(&at, "reconnect_max", "reconnect_min"),
+            format!(
+                "reconnect_max ({}) must not be below reconnect_min ({})",
+                mqtt.reconnect_max, mqtt.reconnect_min
+            ),
+        );
+    }
+    at.finish();
+    mqtt
+}
+
+fn limits(mut at: Fields<'_, '_>) -> Limits {
+    let limits = Limits {
+        mode: at.or("mode", Mode::Observe, choice(&MODES)),
+        hold: at.or(
+            "hold",
+            Millis::secs(60),
+            span(Millis(0)..=Millis::secs(86_400)),
+        ),
+        quarantine: quarantine(at.table("quarantine")),
+        restart: restart(at.table("restart")),
+        budget: at.or("budget", Ratio::saturating(0.15), ratio),
+        plan_steps: at.or("plan_steps", 8, small(1, 8)),
+    };
+    at.finish();
+    limits
+}
+
+fn quarantine(mut at: Fields<'_, '_>) -> Quarantine {
+    let spans = || span(Millis::secs(1)..=Millis::secs(7 * 86_400));
+    let quarantine = Quarantine {
+        count: at.or("count", 3, small(1, 100)),
+        within: at.or("within", Millis::secs(1800), spans()),
+        hold: at.or("hold", Millis::secs(300), spans()),
+        hold_max: at.or("hold_max", Millis::secs(6 * 3600), spans()),
+    };
+    if quarantine.hold_max < quarantine.hold {
+        at.wrong(
+            either(&at, "hold_max", "hold"),
+            format!(
+                "hold_max ({}) must not be below hold ({})",
+                quarantine.hold_max, quarantine.hold
+            ),
+        );
+    }
+    at.finish();
+    quarantine
+}
+
+fn restart(mut at: Fields<'_, '_>) -> Restart {
+    let spans = || span(Millis(1)..=Millis::secs(86_400));
+    let restart = Restart {
+        burst: at.or("burst", 5, small(1, 100)),
+        within: at.or("within", Millis::secs(30), spans()),
+        backoff_min: at.or("backoff_min", Millis::secs(1), spans()),
+        backoff_max: at.or("backoff_max", Millis::secs(300), spans()),
+        stable: at.or("stable", Millis::secs(60), spans()),
+    };
+    if restart.backoff_max < restart.backoff_min {
+        at.wrong(
+            either(&at, "backoff_max", "backoff_min"),
+            format!(
+                "backoff_max ({}) must not be below backoff_min ({})",
+                restart.backoff_max, restart.backoff_min
+            ),
+        );
+    }
+    at.finish();
+    restart
+}
+
+fn store(mut at: Fields<'_, '_>) -> Store {
+    let store = Store {
+        // Opening a large sled store can take minutes, hence the upper end.
+        quota: at.or(
+            "quota",
+            Bytes::mib(16),
+            size(Bytes::mib(1)..=Bytes::mib(64)),
+        ),
+        ballast: at.or("ballast", Bytes::mib(1), size(Bytes(0)..=Bytes::mib(64))),
+    };
+    if store.ballast > store.quota {
+        at.wrong(
+            either(&at, "ballast", "quota"),
+            format!(
+                "ballast ({}) must not be above quota ({})",
+                store.ballast, store.quota
+            ),
+        );
+    }
+    at.finish();
+    store
+}
+
+fn sample(mut at: Fields<'_, '_>) -> Sample {
+    let sample = Sample {
+        period: at.or(
+            "period",
+            Millis::secs(1),
+            span(Millis(50)..=Millis::secs(60)),
+        ),
+    };
+    at.finish();
+    sample
+}
+
+fn clock(mut at: Fields<'_, '_>) -> ClockOffset {
+    let millis = at.or("offset", 0, |value| {
+        let text = text(value)?;
+        let (sign, magnitude) = match text.strip_prefix('-') {
+            Some(rest) => (-1, rest),
+            None => (1, text.strip_prefix('+').unwrap_or(&text)),
+        };
+        let millis = Millis::parse(magnitude).ok();
+        millis
+            .and_then(|span| i64::try_from(span.0).ok())
+            .filter(|millis| *millis <= 3650 * 86_400_000)
+            .map(|millis| sign * millis)
+            .ok_or_else(|| {
+                "expected a span with an optional sign, at most ten years, such as \"-1h\"".into()
+            })
+    });
+    at.finish();
+    ClockOffset { millis }
+}
+
+fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service> {
+    let spans = || span(Millis(1)..=Millis::secs(3600));
+    let id = at.required("id", parsed(ServiceId::new));
+    let command = at.required("command", command);
+    let env = at.or("env", Default::default(), texts(LIST_MAX));
+    let cwd = at.or("cwd", "/".into(), absolute);
+    let user = at.optional("user", user_name);
+    let ports = at.or("ports", Vec::new(), list(LIST_MAX, port));
+    let memory_limit = at.optional("memory_limit", size(Bytes::mib(1)..=Bytes(1 << 40)));
+    let criticality = at.or(
+        "criticality",
+        Criticality::BestEffort,
+        choice(&[
+            ("mission", Criticality::Mission),
+            ("business", Criticality::Business),
+            ("best-effort", Criticality::BestEffort),
+        ]),
+    );
+    let depends_on = at.or(
+        "depends_on",
+        Vec::new(),
+        list(LIST_MAX, |value| parsed(ServiceId::new)(value)),
+    );
+    let mode = at.or("mode", mode, choice(&MODES));
+    let protected = at.or("protected", false, flag);
+    let start_timeout = at.or("start_timeout", Millis::secs(10), spans());
+    let stop_grace = at.or("stop_grace", Millis::secs(2), spans());
+    let log = at.or("log", true, flag);
+    let log_max = at.or(
+        "log_max",
+        Bytes::mib(4),
+        size(Bytes(4096)..=Bytes::mib(1024)),
+    );
+    let model = model(at.table("model"), folder);
+    let probes = at.tables("probe", PROBES_MAX);
+    let count = probes.len();
+    let ports_known = !at.has("ports") || !ports.is_empty();
+    let probes: Vec<Probe> = probes
+        .into_iter()
+        .filter_map(|fields| probe(fields, &ports, ports_known, model.is_some(), folder))
+        .collect();
+    at.finish();
+    (probes.len() == count).then_some(())?;
+    Some(Service {
+        id: id?,
+        command: command?,
+        env,
+        cwd,
+        user,
+        ports,
+        memory_limit,
+        criticality,
+        depends_on,
+        mode,
+        protected,
+        start_timeout,
+        stop_grace,
+        log,
+        log_max,
+        probes,
+        model,
+    })
+}
+
+fn model(mut at: Fields<'_, '_>, folder: &Path) -> Option<Model> {
+    if !at.present() {
+        return None;
+    }
+    let path = at.required("path", |value| text(value).map(|path| folder.join(path)));
+    let manifest = at.required("manifest", |value| {
+        text(value).map(|path| folder.join(path))
+    });
+    at.finish();
+    Some(Model {
+        path: path?,
+        manifest: manifest?,
+    })
+}
+
+fn probe(
+    mut at: Fields<'_, '_>,
+    ports: &[u16],
+    ports_known: bool,
+    has_model: bool,
+    folder: &Path,
+) -> Option<Probe> {
+    let kind = at.required(
+        "kind",
+        choice(&[("tcp", "tcp"), ("http", "http"), ("inference", "inference")]),
+    );
+    let port = match (at.optional("port", port), ports) {
+        (Some(port), ports) => {
+            if ports_known && !ports.contains(&port) {
+                at.wrong(
+                    "port",
+                    format!("is not among the service's ports {ports:?}"),
+                );
+            }
+            Some(port)
+        }
+        (None, [only]) => Some(*only),
+        (None, _) => {
+            if !at.has("port") && ports_known {
+                at.missing(
+                    "port",
+                    "is required unless the service has exactly one port",
+                );
+            }
+            None
+        }
+    };
+    let period = at.or(
+        "period",
+        Millis::secs(1),
+        span(Millis(5)..=Millis::secs(3600)),
+    );
+    let timeout = at.or("timeout", Millis(500), span(Millis(1)..=Millis::secs(600)));
+    let misses = at.or("misses", 2, small(1, 100));
+    let gate_max = at.or("gate_max", Millis(1500), span(Millis(0)..=Millis::secs(60)));
+    if timeout.0 > period.0.saturating_mul(TIMEOUT_PERIODS) {
+        at.wrong(
+            either(&at, "timeout", "period"),
+            format!("timeout ({timeout}) must not be above {TIMEOUT_PERIODS} periods ({period})"),
+        );
+    }
+    let kind = match kind {
+        Some("http") => Some(ProbeKind::Http {
+            path: at.or("path", "/".into(), url_path),
+            expect_status: at.or("expect_status", 200, |value| {
+                whole(100..=599)(value).map(narrow)
+            }),
+        }),
+        Some("inference") => Some(ProbeKind::Inference {
+            path: at.or("path", "/infer".into(), url_path),
+            goldens: goldens(&mut at, has_model, folder),
+        }),
+        Some(_) => Some(ProbeKind::Tcp),
+        None => None,
+    };
+    // Without its kind it is not known which other keys the probe may have.
+    if kind.is_some() {
+        at.finish();
+    }
+    Some(Probe {
+        kind: kind?,
+        port: port?,
+        period,
+        timeout,
+        misses,
+        gate_max,
+    })
+}
+
+fn goldens(at: &mut Fields<'_, '_>, has_model: bool, folder: &Path) -> Goldens {
+    let inline: Vec<Golden> = at
+        .tables("goldens", GOLDENS_MAX)
+        .into_iter()
+        .filter_map(golden)
+        .collect();
+    let file = at.optional("golden", |value| {
+        golden_file(&folder.join(text(value)?)).map_err(|wanted| format!("in that file: {wanted}"))
+    });
+    match (at.has("goldens"), at.has("golden")) {
+        (true, true) => at.wrong("golden", "give either golden or goldens"),
+        (false, false) if !has_model => at.missing(
+            "goldens",
+            "golden vectors are required: goldens, golden, or a [service.model] whose manifest has them",
+        ),
+        (false, false) => return Goldens::Manifest,
+        (true, false) if inline.is_empty() => at.wrong("goldens", "expected at least one"),
+        _ => {}
+    }
+    Goldens::Listed(file.unwrap_or(inline))
+}
+
+/// Reads the `[[golden]]` tables of a file; the first problem is the message.
+fn golden_file(file: &Path) -> Result<Vec<Golden>, Wanted> {
+    let text = read_bounded(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let problems = RefCell::new(Problems::new(&text));
+    let table = DeTable::parse(&text).map_err(|error| error.message().to_owned())?;
+    let mut root = Fields::root(&table, &problems);
+    let goldens: Vec<Golden> = root
+        .tables("golden", GOLDENS_MAX)
+        .into_iter()
+        .filter_map(golden)
+        .collect();
+    root.finish();
+    if !problems.borrow().none() {
+        return Err(problems.into_inner().into_error(file.into()).to_string());
+    }
+    if goldens.is_empty() {
+        return Err("expected at least one [[golden]]".into());
+    }
+    Ok(goldens)
+}
+
+fn golden(mut at: Fields<'_, '_>) -> Option<Golden> {
+    let vector = || list(GOLDEN_WIDTH_MAX, number);
+    let inputs = at.required("inputs", vector());
+    let outputs = at.required("outputs", vector());
+    let tolerance = at.or("tolerance", 1e-3, |value| {
+        number(value)
+            .ok()
+            .filter(|tolerance| *tolerance >= 0.0)
+            .ok_or_else(|| "expected a number from 0.0".into())
+    });
+    for (key, found) in [("inputs", &inputs), ("outputs", &outputs)] {
+        if found.as_ref().is_some_and(Vec::is_empty) {
+            at.wrong(key, "expected at least one number");
+        }
+    }
+    at.finish();
+    Some(Golden {
+        inputs: inputs?,
+        outputs: outputs?,
+        tolerance,
+    })
+}
+
+fn command(value: &DeValue<'_>) -> Result<Vec<String>, Wanted> {
+    let words = list(LIST_MAX, text)(value)?;
+    match words.first() {
+        // No PATH decides what a spawner with rights runs.
+        Some(program) if program.starts_with('/') => Ok(words),
+        Some(_) => Err("expected the program by its absolute path".into()),
+        None => Err("expected at least the program".into()),
+    }
+}
+
+fn absolute(value: &DeValue<'_>) -> Result<PathBuf, Wanted> {
+    let path = PathBuf::from(text(value)?);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("expected an absolute path".into())
+    }
+}
+
+fn user_name(value: &DeValue<'_>) -> Result<String, Wanted> {
+    let name = text(value)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$');
+    if (1..=32).contains(&name.len()) && name.chars().all(fits) {
+        Ok(name)
+    } else {
+        Err(
+            "expected the name of a user, 1 to 32 characters of a-z, A-Z, 0-9, '_', '-', '.'"
+                .into(),
+        )
+    }
+}
+
+fn url_path(value: &DeValue<'_>) -> Result<String, Wanted> {
+    let path = text(value)?;
+    if path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(path)
+    } else {
+        Err("expected a path that starts with '/', printable ASCII without spaces".into())
+    }
+}
+
+fn port(value: &DeValue<'_>) -> Result<u16, Wanted> {
+    whole(1..=65_535)(value).map(narrow)
+}
+
+/// Only after a range check that fits.
+fn narrow(number: u64) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+fn small(min: u8, max: u8) -> impl FnOnce(&DeValue<'_>) -> Result<u8, Wanted> {
+    move |value| {
+        let number = whole(u64::from(min)..=u64::from(max))(value)?;
+        Ok(u8::try_from(number).unwrap_or(max))
+    }
+}
+
+fn broker(value: &DeValue<'_>) -> Result<Broker, Wanted> {
+    let text = text(value)?;
+    let wanted = || Wanted::from("expected mqtt://HOST or mqtt://HOST:PORT");
+    let rest = text.strip_prefix("mqtt://").ok_or_else(wanted)?;
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(v6) => {
+            let (host, port) = v6.split_once(']').ok_or_else(wanted)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| wanted())?;
+            (host, port)
+        }
+        None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
+    if host.is_empty() || !host.chars().all(fits) {
+        return Err(wanted());
+    }
+    let port = match port.strip_prefix(':') {
+        Some(port) => port.parse().ok().filter(|port| *port > 0),
+        None if port.is_empty() => Some(1883),
+        None => None,
+    };
+    Ok(Broker {
+        host: host.to_owned(),
+        port: port.ok_or_else(wanted)?,
+    })
+}
+
+/// The key to point at when two disagree: `first`, unless only the other one
+/// stands in the file.
+fn either(at: &Fields<'_, '_>, first: &'static str, second: &'static str) -> &'static str {
+    if at.has(first) { first } else { second }
+}

@@ -1,0 +1,335 @@
+use std::path::Path;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+const FULL: &str = r#"
+[node]
+id = "edge-1"
+site = "plant-7"
+data_dir = "/data"
+run_dir = "/run/h"
+agent_user = "homeostat"
+
+[mqtt]
+broker = "mqtt://[::1]:2883"
+reconnect_max = "5m"
+
+[limits]
+mode = "act"
+hold = "30s"
+quarantine = { count = 4, hold = "1m" }
+restart = { burst = 2, backoff_min = "500ms" }
+budget = 0.25
+plan_steps = 4
+
+[store]
+quota = "8MiB"
+ballast = "512KiB"
+
+[sample]
+period = "250ms"
+
+[clock]
+offset = "-1h"
+
+[[service]]
+id = "db"
+command = ["/usr/bin/db", "--quiet"]
+env = { RUST_LOG = "info" }
+ports = [5432]
+criticality = "mission"
+protected = true
+memory_limit = "256MiB"
+probe = [{ kind = "tcp" }]
+
+[[service]]
+id = "camera"
+command = ["/usr/bin/camera"]
+user = "camera"
+ports = [8080, 8081]
+depends_on = ["db"]
+mode = "observe"
+log = false
+
+[service.model]
+path = "model.onnx"
+manifest = "/models/manifest.toml"
+
+[[service.probe]]
+kind = "http"
+port = 8080
+path = "/healthz"
+expect_status = 204
+period = "50ms"
+timeout = "25ms"
+
+[[service.probe]]
+kind = "inference"
+port = 8081
+goldens = [{ inputs = [1, 0.5], outputs = [-2e-1] }]
+
+[[service.probe]]
+kind = "inference"
+port = 8081
+"#;
+
+const SMALL: &str = "[node]\nid = \"edge-1\"\n";
+
+#[test]
+fn every_key_reaches_its_field() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.node.agent_user.as_deref(), Some("homeostat"));
+    assert_eq!(
+        config.mqtt.broker,
+        Some(Broker {
+            host: "::1".into(),
+            port: 2883
+        })
+    );
+    assert_eq!(config.limits.mode, Mode::Act);
+    assert_eq!(config.limits.quarantine.hold, Millis::secs(60));
+    assert_eq!(config.limits.restart.backoff_min, Millis(500));
+    assert_eq!(config.limits.plan_steps, 4);
+    assert_eq!(config.store.ballast, Bytes(512 << 10));
+    assert_eq!(config.clock.millis, -3_600_000);
+    let [db, camera] = &config.services[..] else {
+        panic!("two services")
+    };
+    assert_eq!((db.mode, db.protected, db.log), (Mode::Act, true, true));
+    assert_eq!(db.memory_limit, Some(Bytes::mib(256)));
+    assert_eq!(db.probes[0].port, 5432);
+    assert_eq!((camera.mode, camera.log), (Mode::Observe, false));
+    assert!(camera.depends_on.iter().eq([&db.id]));
+    let model = camera.model.as_ref().unwrap();
+    assert_eq!(model.path, Path::new("/etc/homeostat/model.onnx"));
+    assert_eq!(model.manifest, Path::new("/models/manifest.toml"));
+    assert_eq!(
+        camera.probes[0].kind,
+        ProbeKind::Http {
+            path: "/healthz".into(),
+            expect_status: 204
+        }
+    );
+    let goldens = |probe: &Probe| match &probe.kind {
+        ProbeKind::Inference { goldens, .. } => goldens.clone(),
+        ProbeKind::Tcp | ProbeKind::Http { .. } => panic!("an inference probe"),
+    };
+    assert_eq!(
+        goldens(&camera.probes[1]),
+        Goldens::Listed(vec![Golden {
+            inputs: vec![1.0, 0.5],
+            outputs: vec![-0.2],
+            tolerance: 1e-3
+        }])
+    );
+    assert_eq!(goldens(&camera.probes[2]), Goldens::Manifest);
+}
+
+#[test]
+fn a_name_is_enough_and_the_rest_is_safe() {
+    let config = parse(SMALL).unwrap();
+    assert_eq!(config.limits.mode, Mode::Observe);
+    assert_eq!(config.mqtt.broker, None);
+    assert_eq!(config.limits.budget, Ratio::saturating(0.15));
+    assert_eq!(config.node.run_dir, Path::new("/run/homeostat"));
+    assert_eq!(config.services, []);
+}
+
+#[test]
+fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
+    let table: &[(&str, Expect)] = &[
+        ("", expect![[r#"a.toml:1: node.id: is required"#]]),
+        (
+            "[node]\nid = \"edge-1\"\nid = \"edge-2\"",
+            expect![[r#"a.toml:3: duplicate key"#]],
+        ),
+        (
+            "[node]\nid = \"Edge 1\"\nnmae = 3",
+            expect![[r#"
+                a.toml:2: node.id = "Edge 1": a name may hold a-z, 0-9 and '-', not 'E'
+                a.toml:3: node.nmae: unknown key; known here: agent_user, data_dir, id, run_dir, site"#]],
+        ),
+        (
+            "[node]\nid = 7\ndata_dir = \"data\"\n[lmits]\nhold = \"1m\"",
+            expect![[r#"
+                a.toml:2: node.id = 7: expected a text in quotes
+                a.toml:3: node.data_dir = "data": expected an absolute path
+                a.toml:4: lmits: unknown key; known here: clock, limits, mqtt, node, sample, service, store"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[mqtt]\nbroker = \"10.0.0.1:1883\"\nkeep_alive = \"30\"\nreconnect_min = \"1h\"",
+            expect![[r#"
+                a.toml:4: mqtt.broker = "10.0.0.1:1883": expected mqtt://HOST or mqtt://HOST:PORT
+                a.toml:5: mqtt.keep_alive = "30": expected a span from "1s" to "1h", written such as "250ms", "2s", "5m" or "1h"
+                a.toml:6: mqtt.reconnect_min = "1h": reconnect_max (10m) must not be below reconnect_min (1h)"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[limits]\nmode = \"heal\"\nbudget = 1.5\nplan_steps = 9\nquarantine = 3",
+            expect![[r#"
+                a.toml:4: limits.mode = "heal": expected "observe" or "act"
+                a.toml:5: limits.budget = 1.5: expected a number from 0.0 to 1.0
+                a.toml:6: limits.plan_steps = 9: expected a whole number from 1 to 8
+                a.toml:7: limits.quarantine = 3: expected a table"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[store]\nquota = \"16MB\"\nballast = \"20MiB\"\n[clock]\noffset = \"1 h\"",
+            expect![[r#"
+                a.toml:4: store.quota = "16MB": expected a size from 1.0 MiB to 64.0 MiB, written such as "512KiB" or "64MiB"
+                a.toml:5: store.ballast = "20MiB": ballast (20.0 MiB) must not be above quota (16.0 MiB)
+                a.toml:7: clock.offset = "1 h": expected a span with an optional sign, at most ten years, such as "-1h""#]],
+        ),
+        (
+            "service = 3\n[node]\nid = \"edge-1\"",
+            expect![[r#"a.toml:1: service = 3: expected tables, such as [[service]]"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"db\"\n[[service]]\ncommand = []\n[[service]]\nid = \"x\"\ncommand = [\"x\"]",
+            expect![[r#"
+                a.toml:3: service[0].command: is required
+                a.toml:5: service[1].id: is required
+                a.toml:6: service[1].command = []: expected at least the program
+                a.toml:9: service[2].command = ["x"]: expected the program by its absolute path"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"db\"\ncommand = [\"/x\"]\nports = [80]\n[[service]]\nid = \"db\"\ncommand = [\"/x\"]\nports = [80]\ndepends_on = [\"web\"]",
+            expect![[r#"
+                a.toml:8: service[1].id = "db": is already the id of service[0]
+                a.toml:10: service[1].ports = [80]: port 80 is already taken by db
+                a.toml:11: service[1].depends_on = ["web"]: there is no service web"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\ndepends_on = [\"b\"]\n[[service]]\nid = \"b\"\ncommand = [\"/x\"]\ndepends_on = [\"c\"]\n[[service]]\nid = \"c\"\ncommand = [\"/x\"]\ndepends_on = [\"b\"]",
+            expect![[
+                r#"a.toml:10: service[1].depends_on = ["c"]: must not lead back to itself: b -> c -> b"#
+            ]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [80, 81]\nprobe = [{ kind = \"tcp\" }, { kind = \"http\", port = 82, path = \"x\" }, { kind = \"udp\", port = 80 }]",
+            expect![[r#"
+                a.toml:7: service[0].probe[0].port: is required unless the service has exactly one port
+                a.toml:7: service[0].probe[1].port = 82: is not among the service's ports [80, 81]
+                a.toml:7: service[0].probe[1].path = "x": expected a path that starts with '/', printable ASCII without spaces
+                a.toml:7: service[0].probe[2].kind = "udp": expected "tcp" or "http" or "inference""#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [0]\n[[service.probe]]\nkind = \"tcp\"\nport = 80\nperiod = \"10ms\"\ntimeout = \"1s\"\nmisses = 0\nexpect_status = 200",
+            expect![[r#"
+                a.toml:6: service[0].ports = [0]: item 1: expected a whole number from 1 to 65535
+                a.toml:11: service[0].probe[0].timeout = "1s": timeout (1s) must not be above 8 periods (10ms)
+                a.toml:12: service[0].probe[0].misses = 0: expected a whole number from 1 to 100
+                a.toml:13: service[0].probe[0].expect_status: unknown key; known here: gate_max, kind, misses, period, port, timeout"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [80]\n[[service.probe]]\nkind = \"inference\"\n[[service.probe]]\nkind = \"inference\"\ngoldens = [{ inputs = [], outputs = [nan] }]\n[[service.probe]]\nkind = \"inference\"\ngolden = \"none.toml\"",
+            expect![[r#"
+                a.toml:7: service[0].probe[0].goldens: golden vectors are required: goldens, golden, or a [service.model] whose manifest has them
+                a.toml:11: service[0].probe[1].goldens[0].outputs = [nan]: item 1: expected a finite number
+                a.toml:11: service[0].probe[1].goldens[0].inputs = []: expected at least one number
+                a.toml:11: service[0].probe[1].goldens = [{ inputs = [], outputs = [nan] }]: expected at least one
+                a.toml:14: service[0].probe[2].golden = "none.toml": in that file: /etc/homeostat/none.toml: No such file or directory (os error 2)"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\\u0000\"]\nenv = { \"A=B\" = \"1\" }\ncwd = \".\"\nuser = \"a b\"\ncriticality = \"high\"\n[service.model]\npath = \"m.onnx\"",
+            expect![[r#"
+                a.toml:5: service[0].command = ["/x\u0000"]: item 1: expected text without NUL
+                a.toml:6: service[0].env = { "A=B" = "1" }: "A=B": expected a name without '='
+                a.toml:7: service[0].cwd = ".": expected an absolute path
+                a.toml:8: service[0].user = "a b": expected the name of a user, 1 to 32 characters of a-z, A-Z, 0-9, '_', '-', '.'
+                a.toml:9: service[0].criticality = "high": expected "mission" or "business" or "best-effort"
+                a.toml:10: service[0].model.manifest: is required"#]],
+        ),
+        (
+            "[node\nid = \"edge-1\"\n[limits]\nhold = 5 m",
+            expect![[r#"
+                a.toml:1: unclosed table, expected `]`
+                a.toml:4: string values must be quoted, expected literal string"#]],
+        ),
+    ];
+    for (text, expected) in table {
+        let shown = parse(text).unwrap_err().to_string();
+        expected.assert_eq(&shown.replace("/etc/homeostat/a.toml", "a.toml"));
+    }
+}
+
+#[test]
+fn a_golden_file_is_read_and_its_mistakes_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let goldens = folder.path().join("g.toml");
+    let text = format!(
+        "{SMALL}[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [80]\n[[service.probe]]\nkind = \"inference\"\ngolden = \"g.toml\""
+    );
+    let file = folder.path().join("a.toml");
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(
+        &goldens,
+        "[[golden]]\ninputs = [1.0]\noutputs = [2.0]\ntolerance = 0.5\n",
+    )
+    .unwrap();
+    let config = Config::load(&file).unwrap();
+    let ProbeKind::Inference {
+        goldens: Goldens::Listed(found),
+        ..
+    } = &config.services[0].probes[0].kind
+    else {
+        panic!("listed goldens")
+    };
+    assert_eq!(found[0].tolerance, 0.5);
+    std::fs::write(&goldens, "[[golden]]\ninputs = [1.0]\n").unwrap();
+    let error = Config::load(&file).unwrap_err().to_string();
+    assert!(
+        error.contains("g.toml:1: golden[0].outputs: is required"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_missing_or_oversized_file_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.toml");
+    let error = Config::load(&file).unwrap_err();
+    assert!(error.to_string().ends_with("a.toml"), "{error}");
+    let comment = "#".repeat(usize::try_from(FILE_MAX).unwrap() + 1);
+    std::fs::write(&file, comment).unwrap();
+    let error = Config::load(&file).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, "larger than 262144 bytes");
+}
+
+#[test]
+fn too_much_of_anything_is_refused_in_bounded_space() {
+    let services: String = (0..80)
+        .map(|n| format!("[[service]]\nid = \"s{n}\"\ncommand = [\"/x\"]\n"))
+        .collect();
+    let error = parse(&format!("{SMALL}{services}"))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("expected at most 64, found 80"), "{error}");
+    let keys: String = (0..200).map(|n| format!("k{n} = 1\n")).collect();
+    let error = parse(&format!("{SMALL}{keys}")).unwrap_err().to_string();
+    assert!(error.ends_with("136 more problems"), "{error}");
+}
+
+#[test]
+fn cut_and_mangled_files_never_panic() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..2000 {
+        let mut bytes = FULL.as_bytes().to_vec();
+        bytes.truncate(random.usize(..bytes.len()));
+        for _ in 0..random.usize(..4) {
+            if let Some(at) = random.choice(0..bytes.len()) {
+                bytes[at] = random.u8(b' '..=b'~');
+            }
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        // Either way is fine; what is refused must say why.
+        if let Err(error) = parse(&text) {
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, Path::new("/etc/homeostat/a.toml"))
+}
