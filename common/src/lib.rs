@@ -19,4 +19,8 @@ extern crate std;
 
 pub mod hlc;
 pub mod ids;
+pub mod anomaly;
+pub mod observation;
+pub mod plan;
+pub mod primitive;
 pub mod units;

@@ -1,0 +1,143 @@
+//! What looks wrong ([`Anomaly`]) and what is believed to be behind it
+//! ([`Diagnosis`]).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ServiceId;
+use crate::units::{Micros, Ratio};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody who saw it end could say; it was another process's child.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("unknown status"),
+        }
+    }
+}
+
+/// What is wrong with a service, as far as it can be seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Symptom {
+    /// Its process is gone.
+    Dead,
+    /// Its process lives, but answers no probe.
+    Hung,
+    /// It answers, but wrongly.
+    WrongAnswers,
+    /// Its memory grows towards its limit.
+    Leaking,
+    /// It was started and never became healthy.
+    NotStarting,
+}
+
+impl Symptom {
+    /// Every symptom.
+    pub const ALL: [Self; 5] = [
+        Self::Dead,
+        Self::Hung,
+        Self::WrongAnswers,
+        Self::Leaking,
+        Self::NotStarting,
+    ];
+}
+
+impl fmt::Display for Symptom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dead => "dead",
+            Self::Hung => "hung",
+            Self::WrongAnswers => "wrong-answers",
+            Self::Leaking => "leaking",
+            Self::NotStarting => "not-starting",
+        })
+    }
+}
+
+/// One thing that looks wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// Where.
+    pub service: ServiceId,
+    /// What.
+    pub symptom: Symptom,
+    /// When the first sign of it was seen.
+    pub since: Micros,
+    /// How sure the detector is.
+    pub score: Ratio,
+    /// What the detector saw, for people.
+    pub evidence: String,
+}
+
+/// What is believed to be behind the anomalies of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The process died and nothing says why: start it again.
+    Crash,
+    /// The process blocks or spins.
+    Hang,
+    /// Memory is taken and not given back.
+    MemoryLeak,
+    /// The model file is not the one that was verified.
+    ModelCorrupt,
+    /// The answers are wrong although the model file is the verified one.
+    WrongAnswers,
+    /// It does not come up.
+    StartFailure,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 6] = [
+        Self::Crash,
+        Self::Hang,
+        Self::MemoryLeak,
+        Self::ModelCorrupt,
+        Self::WrongAnswers,
+        Self::StartFailure,
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Crash => "crash",
+            Self::Hang => "hang",
+            Self::MemoryLeak => "memory-leak",
+            Self::ModelCorrupt => "model-corrupt",
+            Self::WrongAnswers => "wrong-answers",
+            Self::StartFailure => "start-failure",
+        })
+    }
+}
+
+/// A suspected root with the reasons for suspecting it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// The service at the root.
+    pub service: ServiceId,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// How sure.
+    pub confidence: Ratio,
+    /// In words, strongest first.
+    pub evidence: Vec<String>,
+}
