@@ -17,10 +17,12 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod anomaly;
 pub mod hlc;
 pub mod ids;
-pub mod anomaly;
 pub mod observation;
+pub mod outcome;
 pub mod plan;
 pub mod primitive;
 pub mod units;
+pub mod wire;

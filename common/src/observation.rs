@@ -57,9 +57,7 @@ impl<T> From<Option<T>> for Reading<T> {
 
 /// What a metric measures. The number is its place in the wire format and is
 /// never reused; [`Metric::unit`] is its unit everywhere.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Metric {
@@ -269,7 +267,10 @@ mod tests {
     #[test]
     fn only_a_fresh_reading_counts_as_a_value() {
         assert_eq!(Reading::Fresh(3).fresh(), Some(3));
-        let stale = Reading::Stale { last: 3, age: Millis(5) };
+        let stale = Reading::Stale {
+            last: 3,
+            age: Millis(5),
+        };
         assert_eq!(stale.fresh(), None);
         assert_eq!(Reading::<i32>::from(None), Reading::Missing);
     }

@@ -125,7 +125,9 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn series(steps: Vec<Primitive>) -> Result<Self, PlanError> {
-        Self::new(Branch::Series(steps.into_iter().map(Branch::Step).collect()))
+        Self::new(Branch::Series(
+            steps.into_iter().map(Branch::Step).collect(),
+        ))
     }
 
     /// The tree.
@@ -432,9 +434,18 @@ mod tests {
         let step = (service, 0u64..100_000, any::<[u8; 8]>(), 0..4).prop_map(
             |(service, ms, version, kind)| {
                 Branch::Step(match kind {
-                    0 => Primitive::Restart { service, grace: Millis(ms) },
-                    1 => Primitive::RollbackModel { service, to: ModelVersion(version) },
-                    2 => Primitive::Probe { service, within: Millis(ms) },
+                    0 => Primitive::Restart {
+                        service,
+                        grace: Millis(ms),
+                    },
+                    1 => Primitive::RollbackModel {
+                        service,
+                        to: ModelVersion(version),
+                    },
+                    2 => Primitive::Probe {
+                        service,
+                        within: Millis(ms),
+                    },
                     _ => Primitive::Wait { span: Millis(ms) },
                 })
             },
@@ -467,17 +478,42 @@ mod tests {
     fn a_wrong_plan_says_where_and_what() {
         for (text, says) in [
             ("", "at character 0: expected a primitive or '('"),
-            ("reboot(web)", "at character 0: unknown primitive \"reboot\"; there are restart, rollback-model, probe and wait"),
+            (
+                "reboot(web)",
+                "at character 0: unknown primitive \"reboot\"; there are restart, rollback-model, probe and wait",
+            ),
             ("restart(web)", "at character 11: expected ','"),
-            ("restart(Web, grace=1s)", "at character 8: service: a name may hold a-z, 0-9 and '-', not 'W'"),
-            ("restart(, grace=1s)", "at character 8: service: a name must not be empty"),
-            ("restart(web, grace=1)", "at character 19: grace: expected a whole number with a unit, such as 250ms, 2s, 5m, 1h or 2d"),
-            ("wait(1s) ; wait(1s) | wait(1s)", "at character 20: expected parentheses where ';' and '|' meet"),
-            ("wait(1s) wait(1s)", "at character 9: expected ';', '|' or the end of the plan"),
-            ("probe(web, within=1s) | restart(web, grace=1s)", "two parallel branches touch service web"),
+            (
+                "restart(Web, grace=1s)",
+                "at character 8: service: a name may hold a-z, 0-9 and '-', not 'W'",
+            ),
+            (
+                "restart(, grace=1s)",
+                "at character 8: service: a name must not be empty",
+            ),
+            (
+                "restart(web, grace=1)",
+                "at character 19: grace: expected a whole number with a unit, such as 250ms, 2s, 5m, 1h or 2d",
+            ),
+            (
+                "wait(1s) ; wait(1s) | wait(1s)",
+                "at character 20: expected parentheses where ';' and '|' meet",
+            ),
+            (
+                "wait(1s) wait(1s)",
+                "at character 9: expected ';', '|' or the end of the plan",
+            ),
+            (
+                "probe(web, within=1s) | restart(web, grace=1s)",
+                "two parallel branches touch service web",
+            ),
             ("((((((((((wait(1s)))))))))))", "groups nest at most 8 deep"),
         ] {
-            assert_eq!(text.parse::<Plan>().unwrap_err().to_string(), says, "{text}");
+            assert_eq!(
+                text.parse::<Plan>().unwrap_err().to_string(),
+                says,
+                "{text}"
+            );
         }
         let long = ["wait(1s)"; 9].join(" ; ");
         assert_eq!(long.parse::<Plan>(), Err(PlanError::TooLong(9)));

@@ -1,0 +1,453 @@
+//! What an event says. A kind's number is never reused; fields are only added
+//! by a new kind.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::{WireError, decode_whole, encode};
+use crate::anomaly::{Exit, Fault, Symptom};
+use crate::ids::{BootId, IncidentId, Instance, PlanId, ServiceId};
+use crate::observation::Observation;
+use crate::outcome::Outcome;
+use crate::units::Millis;
+
+/// The agent started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Program version.
+    pub version: String,
+    /// The kernel's boot; another one than before means the node restarted.
+    pub kernel: BootId,
+    /// Whether the wall clock can be believed.
+    pub clock: ClockQuality,
+    /// Services found alive and taken over, not started.
+    pub adopted: u16,
+    /// What the store had to set aside or repair, for people.
+    pub findings: Vec<String>,
+}
+
+/// Whether wall time can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockQuality {
+    /// Later than the persisted floor.
+    #[default]
+    Plausible,
+    /// Earlier than a time already seen: stamped from the floor.
+    BehindFloor,
+    /// As after a boot without a battery clock.
+    NeverSet,
+}
+
+/// What a service does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// Started, not yet healthy.
+    Starting,
+    /// Answers its probes.
+    Healthy,
+    /// Runs, with something wrong.
+    Unhealthy,
+    /// No process.
+    Down,
+}
+
+/// A service changed its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceChange {
+    /// Which.
+    pub service: ServiceId,
+    /// From now on.
+    pub state: ServiceState,
+    /// The life it is about; `None` before the first.
+    pub instance: Option<Instance>,
+    /// How the former life ended, when it did.
+    pub exit: Option<Exit>,
+}
+
+/// Something is wrong and will be dealt with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IncidentOpened {
+    /// Its number on the node.
+    pub incident: IncidentId,
+    /// The service at its root.
+    pub service: ServiceId,
+    /// What was seen.
+    pub symptom: Symptom,
+    /// What is believed to be behind it.
+    pub fault: Fault,
+    /// How sure, in `0.0..=1.0`.
+    pub confidence: f32,
+    /// From the first sign to this event.
+    pub detected_after: Millis,
+    /// In words, strongest first.
+    pub evidence: Vec<String>,
+    /// Whether the coordinator could be reached.
+    pub connected: bool,
+}
+
+/// Where a plan came from, in the order in which an agent looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A known-safe restart.
+    Reflex,
+    /// A plan known to work for this fault.
+    Playbook,
+    /// The rest of a plan that a restart of the agent cut short.
+    Resumed,
+}
+
+/// One plan that was considered, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Considered {
+    /// The printed plan.
+    pub plan: String,
+    /// Where it came from.
+    pub source: Source,
+    /// Why it was refused; `None` for the chosen one.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a plan may not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The rule's name, as in the documentation.
+    pub rule: String,
+    /// What it objects to.
+    pub reason: String,
+}
+
+/// What is going to be done about an incident, or why nothing is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// The incident.
+    pub incident: IncidentId,
+    /// The plan's execution; `None` when nothing is done.
+    pub plan: Option<PlanId>,
+    /// All that was considered, the chosen one last.
+    pub considered: Vec<Considered>,
+    /// Predicted cost in capacity-seconds.
+    pub cost: f32,
+    /// What the budget still held, in capacity-seconds.
+    pub balance: f32,
+}
+
+/// How far a step is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Begun.
+    Started,
+    /// Its effect is there.
+    Done,
+    /// It failed, and how.
+    Failed(String),
+    /// Taken back.
+    Undone,
+}
+
+/// A step of a plan moved on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The incident.
+    pub incident: IncidentId,
+    /// The plan's execution.
+    pub plan: PlanId,
+    /// Place in the printed plan, from 0.
+    pub step: u8,
+    /// The printed primitive.
+    pub primitive: String,
+    /// How far.
+    pub phase: Phase,
+}
+
+/// An incident is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IncidentClosed {
+    /// Which.
+    pub incident: IncidentId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From the first sign to here.
+    pub lasted: Millis,
+    /// Cost that was spent, in capacity-seconds.
+    pub cost: f32,
+    /// In words.
+    pub summary: String,
+}
+
+/// How urgent an alarm is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// To be known.
+    Notice,
+    /// To be looked at today.
+    Warning,
+    /// A person is needed now.
+    Critical,
+}
+
+/// A condition began or ended that a person should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Its name, unique on the node.
+    pub alarm: String,
+    /// The service it concerns.
+    pub service: Option<ServiceId>,
+    /// How urgent.
+    pub severity: Severity,
+    /// `false` when it is over.
+    pub raised: bool,
+    /// What to know, and what to do.
+    pub text: String,
+}
+
+/// Events that the outbox had to drop for lack of space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// First dropped event.
+    pub from: u64,
+    /// Last dropped event.
+    pub through: u64,
+    /// How many of them were events about healing.
+    pub heal: u64,
+}
+
+/// A plain aggregate of the last minutes, one entry per metric and service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Telemetry {
+    /// The window.
+    pub span: Millis,
+    /// Metric number, service, mean and worst.
+    pub series: Vec<Aggregate>,
+}
+
+/// One aggregated series.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// Number of the [`crate::observation::Metric`].
+    pub metric: u8,
+    /// `None` for the node.
+    pub service: Option<ServiceId>,
+    /// Mean of the fresh readings.
+    pub mean: f32,
+    /// Largest fresh reading.
+    pub max: f32,
+}
+
+/// Why the agent did nothing where one might expect it to act, or what else a
+/// person may want to know later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The service it concerns.
+    pub service: Option<ServiceId>,
+    /// In words.
+    pub text: String,
+}
+
+macro_rules! bodies {
+    ($($(#[$doc:meta])* $kind:literal $name:ident $text:literal),* $(,)?) => {
+        /// An event's content, by kind.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Body {
+            $($(#[$doc])* $name($name),)*
+            /// A kind that this program does not know; kept as it came.
+            Unknown {
+                /// Its number.
+                kind: u16,
+                /// Its bytes.
+                bytes: Vec<u8>,
+            },
+        }
+
+        impl Body {
+            pub(super) fn encode(&self) -> Result<(u16, Vec<u8>), WireError> {
+                match self {
+                    $(Self::$name(body) => Ok(($kind, encode(body, $text)?)),)*
+                    Self::Unknown { kind, bytes } => Ok((*kind, bytes.clone())),
+                }
+            }
+
+            pub(super) fn decode(kind: u16, bytes: &[u8]) -> Result<Self, WireError> {
+                match kind {
+                    $($kind => decode_whole(bytes, $text).map(Self::$name),)*
+                    _ => Ok(Self::Unknown { kind, bytes: bytes.into() }),
+                }
+            }
+
+            /// The kind's name: the level behind `evt/` in its topic.
+            #[must_use]
+            pub fn kind_name(&self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => $text,)*
+                    Self::Unknown { .. } => "unknown",
+                }
+            }
+        }
+    };
+}
+
+bodies! {
+    /// The agent started.
+    1 Boot "boot",
+    /// A service changed its state.
+    2 ServiceChange "service",
+    /// An incident began.
+    3 IncidentOpened "incident-opened",
+    /// What is done about it.
+    4 Decided "decided",
+    /// A step moved on.
+    5 Step "step",
+    /// An incident is over.
+    6 IncidentClosed "incident-closed",
+    /// An alarm was raised or cleared.
+    7 Alarm "alarm",
+    /// Events were dropped.
+    8 Gap "gap",
+    /// Aggregated metrics.
+    9 Telemetry "telemetry",
+    /// What was seen around an incident.
+    10 Observation "observation",
+    /// Something else that people should know.
+    11 Note "note",
+}
+
+/// One body of each kind, for golden files and tests.
+#[cfg(test)]
+pub(super) fn samples() -> Vec<Body> {
+    use crate::ids::NodeId;
+    use crate::observation::{AlarmReading, Level, LogCount, Metric, MetricReading, Reading};
+    use crate::units::Micros;
+    use alloc::vec;
+
+    let web = ServiceId::new("web").unwrap();
+    let incident = IncidentId(12);
+    vec![
+        Body::Boot(Boot {
+            version: "0.1.0".into(),
+            kernel: BootId([9; 16]),
+            clock: ClockQuality::BehindFloor,
+            adopted: 3,
+            findings: vec!["journal: cut a torn tail of 17 bytes".into()],
+        }),
+        Body::ServiceChange(ServiceChange {
+            service: web.clone(),
+            state: ServiceState::Down,
+            instance: Some(Instance(4)),
+            exit: Some(Exit::Signal(9)),
+        }),
+        Body::IncidentOpened(IncidentOpened {
+            incident,
+            service: web.clone(),
+            symptom: Symptom::Dead,
+            fault: Fault::Crash,
+            confidence: 0.99,
+            detected_after: Millis(0),
+            evidence: vec!["process ended by signal 9".into()],
+            connected: false,
+        }),
+        Body::Decided(Decided {
+            incident,
+            plan: Some(PlanId(5)),
+            considered: vec![
+                Considered {
+                    plan: "probe(web, within=1s)".into(),
+                    source: Source::Playbook,
+                    refusal: Some(Refusal {
+                        rule: "hold".into(),
+                        reason: "web was healed 3s ago".into(),
+                    }),
+                },
+                Considered {
+                    plan: "restart(web, grace=0ms)".into(),
+                    source: Source::Reflex,
+                    refusal: None,
+                },
+            ],
+            cost: 0.5,
+            balance: 89.5,
+        }),
+        Body::Step(Step {
+            incident,
+            plan: PlanId(5),
+            step: 0,
+            primitive: "restart(web, grace=0ms)".into(),
+            phase: Phase::Failed("deadline of 14s passed".into()),
+        }),
+        Body::IncidentClosed(IncidentClosed {
+            incident,
+            outcome: Outcome::Healed,
+            lasted: Millis(4),
+            cost: 0.01,
+            summary: "web answers again".into(),
+        }),
+        Body::Alarm(Alarm {
+            alarm: "web-quarantine".into(),
+            service: Some(web.clone()),
+            severity: Severity::Critical,
+            raised: true,
+            text: "healed 3 times within 30m; look at it".into(),
+        }),
+        Body::Gap(Gap {
+            from: 17,
+            through: 40,
+            heal: 0,
+        }),
+        Body::Telemetry(Telemetry {
+            span: Millis::secs(300),
+            series: vec![Aggregate {
+                metric: Metric::MemoryResident as u8,
+                service: Some(web.clone()),
+                mean: 1e6,
+                max: 2e6,
+            }],
+        }),
+        Body::Observation(Observation {
+            node: NodeId::new("edge-1").unwrap(),
+            from: Micros(1_000_000),
+            to: Micros(2_000_000),
+            logs: vec![LogCount {
+                service: web.clone(),
+                template: 0x1234,
+                text: "served <*> in <*> ms".into(),
+                level: Level::Info,
+                count: 3,
+            }],
+            metrics: vec![
+                MetricReading {
+                    metric: Metric::CpuPressure,
+                    service: None,
+                    reading: Reading::Missing,
+                },
+                MetricReading {
+                    metric: Metric::MemoryResident,
+                    service: Some(web.clone()),
+                    reading: Reading::Fresh(4096.0),
+                },
+                MetricReading {
+                    metric: Metric::LatencyP95,
+                    service: Some(web.clone()),
+                    reading: Reading::Stale {
+                        last: 0.5,
+                        age: Millis::secs(3),
+                    },
+                },
+            ],
+            alarms: vec![AlarmReading {
+                alarm: "web-dead".into(),
+                service: Some(web.clone()),
+                text: "process ended by signal 9".into(),
+            }],
+        }),
+        Body::Note(Note {
+            service: Some(web),
+            text: "verdict on web waits: the node is under CPU pressure".into(),
+        }),
+    ]
+}

@@ -1,0 +1,118 @@
+//! JSON for people and tools: what an operator sees with any MQTT client.
+//!
+//! Nothing is computed from these by the coordinator; the truth travels on
+//! `up/{stream}`.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::body::{ClockQuality, ServiceState};
+use crate::ids::{BootId, Instance, NodeId, ServiceId, SiteId, StreamId};
+
+/// `status`: birth, and the last will with `online: false`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether the agent is connected.
+    pub online: bool,
+    /// The node.
+    pub node: NodeId,
+    /// The kernel's boot.
+    pub boot: BootId,
+    /// The node's stream; records are on `up/{stream}`.
+    pub stream: StreamId,
+    /// Connections since the agent started.
+    pub birth: u64,
+    /// Program version.
+    pub version: String,
+    /// Whether wall time can be believed.
+    pub clock: ClockQuality,
+}
+
+/// `meta`: what the node is and can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The node.
+    pub node: NodeId,
+    /// Its site.
+    pub site: SiteId,
+    /// Its services.
+    pub services: Vec<MetaService>,
+    /// Names of the primitives it can execute.
+    pub primitives: Vec<String>,
+    /// Metric dictionary: name and unit, by number.
+    pub metrics: Vec<(String, String)>,
+}
+
+/// A service in [`Meta`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetaService {
+    /// Its name.
+    pub service: ServiceId,
+    /// Whether the agent may act on it.
+    pub acts: bool,
+    /// How much it matters.
+    pub criticality: String,
+    /// What it needs.
+    pub depends_on: Vec<ServiceId>,
+}
+
+/// `svc/{service}/health`: expires after three intervals, so a stale health
+/// disappears.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceHealth {
+    /// The service.
+    pub service: ServiceId,
+    /// What it does.
+    pub state: ServiceState,
+    /// The present life.
+    pub instance: Option<Instance>,
+    /// Probes answered rightly and in time, of those sent; absent without any.
+    pub availability: Option<f64>,
+    /// Median time to answer, in milliseconds.
+    pub latency_p50_ms: Option<f64>,
+    /// 95th percentile, in milliseconds.
+    pub latency_p95_ms: Option<f64>,
+    /// Resident memory in bytes.
+    pub memory_resident: Option<f64>,
+    /// Cores in use.
+    pub cpu_used: Option<f64>,
+    /// Seconds until another healing is allowed, when a hold or a quarantine
+    /// forbids it now.
+    pub held_for_s: Option<f64>,
+}
+
+/// `cmd/{kind}/{id}`: a request to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Milliseconds since 1970 after which it must not be answered.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
+/// `res/{kind}/{id}`: the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "result")]
+pub enum Reply<T> {
+    /// Done.
+    Ok {
+        /// What was asked for.
+        value: T,
+    },
+    /// Not done, on purpose.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// `_coord/status`: whether a coordinator listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinatorStatus {
+    /// `false` in its last will.
+    pub online: bool,
+    /// Program version.
+    pub version: String,
+}
