@@ -1,0 +1,3 @@
+//! The shell: whatever touches the operating system.
+
+pub mod store;

@@ -1,0 +1,998 @@
+//! A preallocated, segmented append file with a checksum on every frame.
+//!
+//! In: records, a kind byte and up to 64 KiB of payload. Out: a sequence number for each,
+//! and after a restart the same records in the same order. [`Journal::append`] hands the
+//! record to the kernel, which survives the death of the process; [`Journal::sync`] waits
+//! for the medium, which survives a power cut. One sync covers all records appended before
+//! it, so a caller that has several to write syncs once.
+//!
+//! What holds after any crash, also a power cut that tears the last writes into sectors:
+//! every synced record is there, in order; no other bytes are taken for a record; no
+//! sequence number is given to two records.
+//!
+//! ```text
+//! append -> active segment -> full: sync, trim, seal -> sealed segments -> rewrite | retire
+//!              |  write or sync failed                     (immutable)
+//!              +-> new segment, unsynced records written again
+//! ```
+//!
+//! A failed fdatasync says nothing about what is on the medium, and a second one may lie
+//! (the kernel has dropped the error). So unsynced records are kept in memory, and go to a
+//! new file before anything else does.
+//!
+//! It deliberately does not interpret payloads, decide when to sync or what may be dropped,
+//! and runs no thread.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::disk::{Dir, DiskFile};
+use super::error::{Error, Finding, Result};
+use super::frame::{self, Frame, HEADER_BYTES, Header, PAYLOAD_MAX, SECTOR};
+use super::recover::{self, Segment, segment_name, write_compacted};
+
+/// Largest segment: it is read in one piece, so this bounds memory.
+pub const SEGMENT_BYTES_MAX: u32 = 1 << 20;
+/// Smallest segment: a header and a few records.
+pub const SEGMENT_BYTES_MIN: u32 = 4096;
+/// Records between two syncs. One more append syncs by itself, so that after a crash it is
+/// known how many numbers may have been given out and lost.
+pub const UNSYNCED_MAX: usize = 1024;
+/// Payload bytes between two syncs; they are held in memory until then.
+pub const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
+/// Last record of an orderly shutdown.
+pub(super) const KIND_CLOSE: u8 = 0xFF;
+const BALLAST: &str = "ballast";
+
+/// Position of a record; spans restarts and never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JournalSeq(pub u64);
+
+/// Random id of the store, minted with it: a rebuilt store is another stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamId(pub [u8; 16]);
+
+/// How much disk the journal may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Reserved at once for the file being written.
+    pub segment_bytes: u32,
+    /// Everything in the directory, ballast and damaged files included.
+    pub total_bytes: u64,
+    /// Set aside while there is room, given up when the disk is full, so that the last
+    /// records before a person frees space still fit. 0 for none.
+    pub ballast_bytes: u32,
+    /// Damaged files kept for a person to look at.
+    pub damaged_kept: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            segment_bytes: 256 * 1024,
+            total_bytes: 16 << 20,
+            ballast_bytes: 1 << 20,
+            damaged_kept: 4,
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<()> {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            return Err(Error::BadLimits("segment_bytes must be 4 KiB to 1 MiB"));
+        }
+        if self.total_bytes < self.overhead_bytes() + u64::from(self.segment_bytes) {
+            return Err(Error::BadLimits(
+                "total_bytes leaves no room for two segments",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What may be taken besides sealed segments: ballast, damaged files, the active
+    /// segment and one being rewritten.
+    pub fn overhead_bytes(&self) -> u64 {
+        let segments = self.damaged_kept as u64 + 2;
+        u64::from(self.ballast_bytes) + segments * u64::from(self.segment_bytes)
+    }
+}
+
+/// What opening found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    pub records: u64,
+    pub findings: Vec<Finding>,
+    /// Upper bound of the numbers that were given out and whose records are not there.
+    pub unaccounted: u64,
+}
+
+/// One record as read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    pub seq: JournalSeq,
+    pub kind: u8,
+    pub payload: &'a [u8],
+}
+
+/// A sealed segment, as its owner sees it when choosing what to rewrite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    pub first: JournalSeq,
+    pub last: JournalSeq,
+    pub bytes: u64,
+}
+
+#[derive(Debug)]
+pub struct Journal {
+    dir: Dir,
+    path: PathBuf,
+    limits: Limits,
+    stream: [u8; 16],
+    sealed: Vec<Segment>,
+    active: Option<Active>,
+    unsynced: Unsynced,
+    /// The last record that is on the medium or was recovered.
+    synced_last: u64,
+    next: u64,
+    ballast_bytes: u64,
+    damaged_bytes: u64,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Active {
+    file: DiskFile,
+    name: String,
+    header: Header,
+    seed: u32,
+    size: u32,
+    offset: u32,
+    synced: u32,
+    /// End of the last synced frame.
+    synced_end: u32,
+    /// A write or sync failed: nothing more is written here.
+    broken: bool,
+}
+
+/// Records handed to the kernel but not yet known to be on the medium.
+#[derive(Debug, Default)]
+struct Unsynced {
+    records: Vec<(u64, u8, Range<usize>)>,
+    bytes: Vec<u8>,
+}
+
+impl Journal {
+    /// Opens or creates the journal in `path`, a directory of its own.
+    ///
+    /// # Errors
+    /// Only if the directory cannot be made, read or locked; damage is a finding.
+    pub fn open(path: &Path, limits: Limits) -> Result<(Journal, Recovered)> {
+        limits.check()?;
+        Journal::open_in(Dir::open(path)?, path, limits)
+    }
+
+    pub(super) fn open_in(dir: Dir, path: &Path, limits: Limits) -> Result<(Journal, Recovered)> {
+        let found = recover::recover(&dir, &limits)?;
+        let stream = match found.stream {
+            Some(stream) => stream,
+            None => recover::mint_stream(path)?,
+        };
+        let names = dir.list()?;
+        let ballast = names
+            .iter()
+            .find(|(n, _)| n == BALLAST)
+            .map_or(0, |(_, size)| *size);
+        let mut journal = Journal {
+            dir,
+            path: path.to_path_buf(),
+            limits,
+            stream,
+            sealed: found.segments,
+            active: None,
+            unsynced: Unsynced::default(),
+            synced_last: found.last,
+            next: found.next,
+            ballast_bytes: ballast,
+            damaged_bytes: recover::damaged_bytes(&names),
+            scratch: Vec::new(),
+        };
+        journal.restore_ballast();
+        let recovered = Recovered {
+            records: found.records,
+            findings: found.findings,
+            unaccounted: found.unaccounted,
+        };
+        Ok((journal, recovered))
+    }
+
+    pub fn stream(&self) -> StreamId {
+        StreamId(self.stream)
+    }
+
+    /// The number that the next record gets.
+    pub fn next_seq(&self) -> JournalSeq {
+        JournalSeq(self.next)
+    }
+
+    /// Largest payload that fits a segment of the configured size.
+    pub fn payload_max(&self) -> usize {
+        PAYLOAD_MAX.min((self.limits.segment_bytes - HEADER_BYTES - frame::FRAME_BYTES) as usize)
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Bytes taken in the directory.
+    pub fn disk_bytes(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, |a| u64::from(a.size));
+        self.sealed_bytes() + active + self.ballast_bytes + self.damaged_bytes
+    }
+
+    pub fn sealed_bytes(&self) -> u64 {
+        self.sealed.iter().map(|s| s.size).sum()
+    }
+
+    /// Hands a record to the kernel. Safe against the death of this process when it
+    /// returns, against a power cut after the next [`sync`](Journal::sync).
+    ///
+    /// # Errors
+    /// The record is not in the journal; all others are, and later calls may succeed.
+    pub fn append(&mut self, kind: u8, payload: &[u8]) -> Result<JournalSeq> {
+        if kind == KIND_CLOSE {
+            return Err(Error::ReservedKind(kind));
+        }
+        self.append_any(kind, payload)
+    }
+
+    fn append_any(&mut self, kind: u8, payload: &[u8]) -> Result<JournalSeq> {
+        let max = self.payload_max();
+        if payload.len() > max {
+            return Err(Error::TooLarge {
+                len: payload.len(),
+                max,
+            });
+        }
+        if self.unsynced.is_full(payload.len()) {
+            self.sync()?;
+        }
+        let written = match self.write(kind, payload) {
+            // A file system that shares blocks can run out inside reserved space.
+            Err(e) if e.is_full() && self.release_ballast() => self.write(kind, payload),
+            other => other,
+        };
+        written.map(JournalSeq)
+    }
+
+    fn write(&mut self, kind: u8, payload: &[u8]) -> Result<u64> {
+        let need = frame::frame_len(payload.len());
+        match &self.active {
+            Some(a) if !a.broken && a.size.saturating_sub(a.offset) >= need => {}
+            Some(a) if !a.broken => {
+                self.sync()?;
+                self.start_segment()?;
+            }
+            _ => self.start_segment()?,
+        }
+        // After a failure the unsynced records came along and may leave too little room.
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|a| a.size.saturating_sub(a.offset) < need)
+        {
+            self.sync()?;
+            self.start_segment()?;
+        }
+        let seq = self.next;
+        let Some(active) = self.active.as_mut() else {
+            return Err(Error::BadLimits("a segment was started and is not there"));
+        };
+        let frame = Frame {
+            seq,
+            kind,
+            payload,
+            synced: active.synced,
+        };
+        // Used up even if the write fails: part of it may be on the disk.
+        self.next += 1;
+        active.write(&mut self.scratch, &frame)?;
+        self.unsynced.push(&frame);
+        Ok(seq)
+    }
+
+    /// Waits until every record appended so far is on the medium.
+    ///
+    /// # Errors
+    /// Some may not be; calling again writes them to another file first.
+    pub fn sync(&mut self) -> Result<()> {
+        let Some(last) = self.unsynced.records.last().map(|r| r.0) else {
+            return Ok(());
+        };
+        if self.active.as_ref().is_none_or(|a| a.broken) {
+            self.start_segment()?;
+        }
+        if let Some(active) = self.active.as_mut() {
+            active.sync()?;
+        }
+        self.synced_last = last;
+        self.unsynced.clear();
+        Ok(())
+    }
+
+    /// Syncs and marks an orderly end, so that the next start skips no numbers.
+    pub fn close(mut self) -> Result<()> {
+        if self.active.is_some() {
+            self.append_any(KIND_CLOSE, &[])?;
+        }
+        self.sync()
+    }
+
+    /// Makes a file for the records from now on, and writes the unsynced ones into it.
+    fn start_segment(&mut self) -> Result<()> {
+        let size = self.limits.segment_bytes;
+        self.restore_ballast();
+        // The file in use is trimmed once the new one is there.
+        let used = self.disk_bytes() - self.active.as_ref().map_or(0, Active::unused);
+        let would = used + u64::from(size);
+        if would > self.limits.total_bytes {
+            return Err(Error::Quota {
+                used: would,
+                max: self.limits.total_bytes,
+            });
+        }
+        let header = Header {
+            stream: self.stream,
+            first: self.unsynced.records.first().map_or(self.next, |r| r.0),
+            previous: self.synced_last,
+            compacted: None,
+        };
+        let mut fresh = match Active::create(&self.dir, header, size) {
+            Err(e) if e.is_full() && self.release_ballast() => {
+                Active::create(&self.dir, header, size)?
+            }
+            other => other?,
+        };
+        for (seq, kind, payload) in &self.unsynced.records {
+            let payload = self.unsynced.bytes.get(payload.clone()).unwrap_or_default();
+            let frame = Frame {
+                seq: *seq,
+                kind: *kind,
+                payload,
+                synced: fresh.synced,
+            };
+            if let Err(e) = fresh.write(&mut self.scratch, &frame) {
+                // The old copies are still the ones in use, unless they had this very name.
+                if self.active.as_ref().is_none_or(|a| a.name == fresh.name) {
+                    self.active = Some(fresh);
+                }
+                return Err(e);
+            }
+        }
+        if let Some(old) = self.active.replace(fresh) {
+            self.seal(&old);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, old: &Active) {
+        if self.active.as_ref().is_some_and(|a| a.name == old.name) {
+            return;
+        }
+        // Only to give reserved blocks back: a longer file reads the same.
+        let trimmed = old.file.truncate(old.synced).is_ok();
+        let size = if trimmed { old.synced } else { old.size };
+        self.sealed.push(Segment {
+            name: old.name.clone(),
+            header: old.header,
+            last: self.synced_last,
+            end: old.synced_end,
+            size: u64::from(size),
+        });
+    }
+
+    /// Reads all records in `range`, oldest first, one segment in memory at a time.
+    ///
+    /// # Errors
+    /// What `each` returns, or a failed read.
+    pub fn read<E: From<Error>>(
+        &self,
+        range: Range<JournalSeq>,
+        mut each: impl FnMut(Record<'_>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let active = self.active.as_ref().map(|a| Segment {
+            name: a.name.clone(),
+            header: a.header,
+            last: self.next - 1,
+            end: a.offset,
+            size: u64::from(a.size),
+        });
+        for segment in self.sealed.iter().chain(&active) {
+            if segment.last < range.start.0 || segment.header.first >= range.end.0 {
+                continue;
+            }
+            let bytes = self.load(segment)?;
+            for frame in segment.frames(&bytes) {
+                let seq = JournalSeq(frame.seq);
+                if range.contains(&seq) && frame.kind != KIND_CLOSE {
+                    each(Record {
+                        seq,
+                        kind: frame.kind,
+                        payload: frame.payload,
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&self, segment: &Segment) -> Result<Vec<u8>> {
+        match self.dir.read(&segment.name, segment.end) {
+            (bytes, None) => Ok(bytes),
+            (_, Some(e)) => Err(Error::new("read", &self.path.join(&segment.name), e)),
+        }
+    }
+
+    /// The sealed segments, oldest first.
+    pub fn sealed(&self) -> impl Iterator<Item = Sealed> {
+        self.sealed.iter().map(|s| Sealed {
+            first: JournalSeq(s.header.first),
+            last: JournalSeq(s.last),
+            bytes: s.size,
+        })
+    }
+
+    /// Closes the file in use, so that it can be rewritten.
+    pub fn roll(&mut self) -> Result<()> {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|a| a.offset > HEADER_BYTES)
+        {
+            self.sync()?;
+            if let Some(old) = self.active.take() {
+                self.seal(&old);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes whole segments that hold nothing from `before` on.
+    pub fn retire(&mut self, before: JournalSeq) -> Result<()> {
+        while let Some(oldest) = self.sealed.first()
+            && oldest.last < before.0
+            // The newest file tells where the numbers stand.
+            && (self.sealed.len() > 1 || self.active.is_some())
+        {
+            self.dir.remove(&oldest.name)?;
+            self.sealed.remove(0);
+        }
+        self.restore_ballast();
+        Ok(())
+    }
+
+    /// Replaces the sealed segments at `range` by one that holds only the records for which
+    /// `keep` says so, with their numbers. They must fit one segment.
+    pub fn rewrite(
+        &mut self,
+        range: Range<usize>,
+        mut keep: impl FnMut(JournalSeq) -> bool,
+    ) -> Result<()> {
+        let Some(group) = self.sealed.get(range.clone()) else {
+            return Ok(());
+        };
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            return Ok(());
+        };
+        let mut kept: Vec<u8> = Vec::new();
+        let mut records: Vec<(u64, u8, Range<usize>)> = Vec::new();
+        let mut size = HEADER_BYTES;
+        for segment in group {
+            let bytes = self.load(segment)?;
+            for frame in segment.frames(&bytes) {
+                let newest = frame.kind == KIND_CLOSE && range.end == self.sealed.len();
+                if newest || (frame.kind != KIND_CLOSE && keep(JournalSeq(frame.seq))) {
+                    let start = kept.len();
+                    kept.extend_from_slice(frame.payload);
+                    records.push((frame.seq, frame.kind, start..kept.len()));
+                    size = size.saturating_add(frame::frame_len(frame.payload.len()));
+                }
+            }
+        }
+        let largest = group.iter().map(|s| s.size).max().unwrap_or(0);
+        let max = largest.max(u64::from(self.limits.segment_bytes));
+        if u64::from(size) > max {
+            return Err(Error::Quota {
+                used: u64::from(size),
+                max,
+            });
+        }
+        let frames = records.iter().map(|(seq, kind, payload)| Frame {
+            seq: *seq,
+            kind: *kind,
+            payload: kept.get(payload.clone()).unwrap_or_default(),
+            synced: HEADER_BYTES,
+        });
+        let (header, last) = (first.header, last.last.max(first.header.first));
+        let written = match write_compacted(&self.dir, header, last, frames.clone()) {
+            Err(e) if e.is_full() && self.release_ballast() => {
+                write_compacted(&self.dir, header, last, frames)?
+            }
+            other => other?,
+        };
+        let replaced: Vec<Segment> = self.sealed.splice(range, [written]).collect();
+        for old in replaced.iter().skip(1) {
+            // If this fails the next start does it: the new file covers their records.
+            let _ = self.dir.remove(&old.name);
+        }
+        self.restore_ballast();
+        Ok(())
+    }
+
+    fn release_ballast(&mut self) -> bool {
+        let held = self.ballast_bytes > 0 && self.dir.remove(BALLAST).is_ok();
+        if held {
+            self.ballast_bytes = 0;
+        }
+        held
+    }
+
+    /// Takes the ballast again once there is room for it and as much besides.
+    fn restore_ballast(&mut self) {
+        let want = self.limits.ballast_bytes;
+        if self.ballast_bytes > 0 || want == 0 {
+            return;
+        }
+        let need = 2 * u64::from(want) + u64::from(self.limits.segment_bytes);
+        if self.dir.free_bytes().is_ok_and(|free| free >= need) {
+            let made = self
+                .dir
+                .create(BALLAST)
+                .and_then(|file| file.preallocate(want));
+            match made {
+                Ok(()) => self.ballast_bytes = u64::from(want),
+                Err(_) => drop(self.dir.remove(BALLAST)),
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn dir_mut(&mut self) -> &mut Dir {
+        &mut self.dir
+    }
+}
+
+impl Active {
+    /// The header is on the medium before the file gets its name, so a file with that name
+    /// and no header is damaged, not new.
+    fn create(dir: &Dir, header: Header, size: u32) -> Result<Active> {
+        let name = segment_name(header.first);
+        let temporary = format!("{name}.tmp");
+        let made = dir.create(&temporary).and_then(|file| {
+            file.preallocate(size)?;
+            file.write_at(0, &header.encode())?;
+            file.sync()?;
+            dir.rename(&temporary, &name)?;
+            dir.sync()?;
+            Ok(file)
+        });
+        match made {
+            Ok(mut file) => {
+                file.renamed(&name);
+                Ok(Active {
+                    file,
+                    name,
+                    seed: header.seed(),
+                    header,
+                    size,
+                    offset: HEADER_BYTES,
+                    synced: HEADER_BYTES,
+                    synced_end: HEADER_BYTES,
+                    broken: false,
+                })
+            }
+            Err(e) => {
+                let _ = dir.remove(&temporary);
+                Err(e)
+            }
+        }
+    }
+
+    fn unused(&self) -> u64 {
+        u64::from(self.size.saturating_sub(self.offset))
+    }
+
+    fn write(&mut self, scratch: &mut Vec<u8>, frame: &Frame<'_>) -> Result<()> {
+        scratch.clear();
+        frame::encode(scratch, self.seed, frame);
+        if let Err(e) = self.file.write_at(self.offset, scratch) {
+            self.broken = true;
+            return Err(e);
+        }
+        self.offset += frame::frame_len(frame.payload.len());
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if let Err(e) = self.file.sync() {
+            self.broken = true;
+            return Err(e);
+        }
+        self.synced_end = self.offset;
+        self.offset = frame::pad(self.offset, SECTOR);
+        self.synced = self.offset;
+        Ok(())
+    }
+}
+
+impl Unsynced {
+    fn is_full(&self, more: usize) -> bool {
+        self.records.len() >= UNSYNCED_MAX || self.bytes.len() + more > UNSYNCED_BYTES_MAX
+    }
+
+    fn push(&mut self, frame: &Frame<'_>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(frame.payload);
+        self.records
+            .push((frame.seq, frame.kind, start..self.bytes.len()));
+    }
+
+    fn clear(&mut self) {
+        self.records.clear();
+        self.bytes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::store::disk::tape::{Failure, Op};
+    use crate::io::store::error::{Damage, Lost};
+    use crate::io::store::scratch;
+    use proptest::prelude::*;
+    use rustix::io::Errno;
+
+    const SMALL: Limits = Limits {
+        segment_bytes: 4096,
+        total_bytes: 1 << 20,
+        ballast_bytes: 0,
+        damaged_kept: 4,
+    };
+
+    fn open(path: &Path) -> (Journal, Recovered) {
+        Journal::open(path, SMALL).unwrap()
+    }
+
+    fn all(journal: &Journal) -> Vec<(u64, u8, Vec<u8>)> {
+        let mut out = Vec::new();
+        let range = JournalSeq(0)..JournalSeq(u64::MAX);
+        journal
+            .read(range, |r| {
+                out.push((r.seq.0, r.kind, r.payload.to_vec()));
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+        out
+    }
+
+    fn files(path: &Path, part: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
+        let mut out: Vec<_> = entries
+            .filter(|p| p.file_name().unwrap().to_str().unwrap().contains(part))
+            .collect();
+        out.sort();
+        out
+    }
+
+    /// A journal of `n` records in several segments, each synced, killed.
+    fn filled(path: &Path, n: u64) -> Vec<(u64, u8, Vec<u8>)> {
+        let (mut journal, _) = open(path);
+        for i in 0..n {
+            journal.append(1, &[u8::try_from(i).unwrap(); 300]).unwrap();
+            journal.sync().unwrap();
+        }
+        all(&journal)
+    }
+
+    #[test]
+    fn records_and_stream_outlive_the_process() {
+        let dir = scratch();
+        let (mut journal, recovered) = open(dir.path());
+        assert_eq!((recovered.records, recovered.findings), (0, vec![]));
+        let stream = journal.stream();
+        for i in 0..100u8 {
+            journal.append(i % 3, &vec![i; usize::from(i) * 7]).unwrap();
+        }
+        let written = all(&journal);
+        assert_eq!(written.len(), 100);
+        drop(journal);
+        let (journal, recovered) = open(dir.path());
+        assert_eq!(all(&journal), written);
+        assert_eq!((recovered.records, recovered.findings), (100, vec![]));
+        assert_eq!(journal.stream(), stream);
+    }
+
+    #[test]
+    fn numbers_skip_after_a_crash_and_not_after_a_close() {
+        let dir = scratch();
+        let (mut journal, _) = open(dir.path());
+        assert_eq!(journal.append(1, b"a").unwrap(), JournalSeq(1));
+        journal.close().unwrap();
+        let (mut journal, recovered) = open(dir.path());
+        assert_eq!(recovered.unaccounted, 0);
+        assert_eq!(
+            journal.append(1, b"b").unwrap(),
+            JournalSeq(3),
+            "2 is the close record"
+        );
+        drop(journal);
+        let (journal, recovered) = open(dir.path());
+        assert_eq!(recovered.unaccounted, UNSYNCED_MAX as u64 + 1);
+        assert_eq!(journal.next_seq().0, 3 + UNSYNCED_MAX as u64 + 2);
+    }
+
+    #[test]
+    fn a_second_process_is_refused() {
+        let dir = scratch();
+        let (_journal, _) = open(dir.path());
+        assert!(matches!(
+            Journal::open(dir.path(), SMALL),
+            Err(Error::Locked { .. })
+        ));
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_and_told() {
+        let dir = scratch();
+        let written = filled(dir.path(), 3);
+        let newest = files(dir.path(), ".seg").pop().unwrap();
+        let mut bytes = std::fs::read(&newest).unwrap();
+        bytes[512 + 3 * 512..512 + 3 * 512 + 100].fill(0x5A);
+        std::fs::write(&newest, bytes).unwrap();
+        let (journal, recovered) = open(dir.path());
+        assert!(matches!(recovered.findings[..], [Finding::TornTail { .. }]));
+        assert_eq!(all(&journal), written);
+    }
+
+    #[test]
+    fn damage_in_the_middle_keeps_the_beginning_and_the_other_segments() {
+        let dir = scratch();
+        let written = filled(dir.path(), 20);
+        let segments = files(dir.path(), ".seg");
+        assert!(segments.len() >= 3);
+        let mut bytes = std::fs::read(&segments[1]).unwrap();
+        bytes[512 + 512 * 2 + 40] ^= 0x10;
+        std::fs::write(&segments[1], bytes).unwrap();
+        let (journal, recovered) = open(dir.path());
+        let [Finding::SetAside { why, kept: 2, .. }, Finding::Lost(lost)] = &recovered.findings[..]
+        else {
+            panic!("{:?}", recovered.findings)
+        };
+        assert_eq!(
+            *why,
+            Damage::Frame {
+                offset: 512 + 512 * 2 - 184
+            }
+        );
+        let expected: Vec<_> = written
+            .iter()
+            .filter(|r| r.0 < lost.first || r.0 > lost.last)
+            .cloned()
+            .collect();
+        assert_eq!(all(&journal), expected);
+        assert_eq!(files(dir.path(), "damaged").len(), 1);
+        drop(journal);
+        let (journal, recovered) = open(dir.path());
+        assert_eq!(recovered.findings, [], "told once");
+        assert_eq!(all(&journal), expected);
+    }
+
+    #[test]
+    fn damage_of_synced_bytes_in_the_newest_segment_is_no_torn_tail() {
+        let dir = scratch();
+        filled(dir.path(), 3);
+        let newest = files(dir.path(), ".seg").pop().unwrap();
+        let mut bytes = std::fs::read(&newest).unwrap();
+        bytes[1024..1536].fill(0);
+        std::fs::write(&newest, bytes).unwrap();
+        let (mut journal, recovered) = open(dir.path());
+        assert!(matches!(
+            recovered.findings[..],
+            [
+                Finding::SetAside { kept: 1, .. },
+                Finding::Lost(Lost { first: 2, last: 3 })
+            ]
+        ));
+        assert!(journal.append(1, b"on").unwrap().0 > 3);
+    }
+
+    #[test]
+    fn unreadable_headers_are_set_aside_and_numbers_still_rise() {
+        for (why, spoil) in [
+            (Damage::Empty, (|_| vec![]) as fn(Vec<u8>) -> Vec<u8>),
+            (Damage::Header, |mut b| {
+                b[20] ^= 1;
+                b
+            }),
+            (Damage::Version(2), |mut b| {
+                b[8] = 2;
+                let crc = crc32fast::hash(&b[..60]);
+                b[60..64].copy_from_slice(&crc.to_le_bytes());
+                b
+            }),
+        ] {
+            for victim in [0, 1, 2] {
+                let dir = scratch();
+                let written = filled(dir.path(), 18);
+                let segments = files(dir.path(), ".seg");
+                assert_eq!(segments.len(), 3);
+                let bytes = std::fs::read(&segments[victim]).unwrap();
+                std::fs::write(&segments[victim], spoil(bytes)).unwrap();
+                let (mut journal, recovered) = open(dir.path());
+                let first = &recovered.findings[0];
+                let told = matches!(first, Finding::SetAside { why: w, .. } if *w == why);
+                assert!(told, "{victim} {why:?} {:?}", recovered.findings);
+                assert!(all(&journal).len() >= 4);
+                assert!(journal.append(1, b"x").unwrap().0 > written.last().unwrap().0);
+                drop(journal);
+                assert_eq!(open(dir.path()).1.findings, []);
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_files_stay_few_and_a_store_without_headers_is_a_new_stream() {
+        let dir = scratch();
+        let mut streams = std::collections::BTreeSet::new();
+        let mut last = 0;
+        for _ in 0..8 {
+            let (mut journal, _) = open(dir.path());
+            streams.insert(journal.stream().0);
+            let seq = journal.append(1, b"x").unwrap().0;
+            assert!(seq > last);
+            last = seq;
+            drop(journal);
+            for file in files(dir.path(), ".seg")
+                .iter()
+                .filter(|f| f.extension().unwrap() == "seg")
+            {
+                std::fs::write(file, b"garbage").unwrap();
+            }
+        }
+        assert_eq!(streams.len(), 8);
+        assert!(files(dir.path(), "damaged").len() <= SMALL.damaged_kept);
+    }
+
+    #[test]
+    fn a_failed_sync_or_write_loses_nothing() {
+        let dir = scratch();
+        let (mut journal, _) = open(dir.path());
+        let tape = journal.dir_mut().tape();
+        journal.append(1, b"synced").unwrap();
+        journal.sync().unwrap();
+        journal.append(1, b"pending").unwrap();
+        let failing: [Failure; 4] = [
+            (|op| matches!(op, Op::Sync(_)), Errno::IO),
+            (|op| matches!(op, Op::Write(..)), Errno::IO),
+            (|op| matches!(op, Op::Create(_)), Errno::ROFS),
+            (|op| matches!(op, Op::Grow(..)), Errno::NOSPC),
+        ];
+        for fail in failing {
+            tape.lock().unwrap().fail = Some(fail);
+            let refused = journal.append(2, b"refused").and_then(|_| journal.sync());
+            assert!(refused.is_err() || fail.1 == Errno::ROFS || fail.1 == Errno::NOSPC);
+            tape.lock().unwrap().fail = None;
+            journal.append(1, b"next").unwrap();
+        }
+        journal.sync().unwrap();
+        let kept = |journal: &Journal| all(journal).iter().filter(|r| r.1 == 1).count();
+        assert_eq!(kept(&journal), 6);
+        drop(journal);
+        let (journal, recovered) = open(dir.path());
+        assert_eq!(kept(&journal), 6);
+        assert!(
+            recovered
+                .findings
+                .iter()
+                .all(|f| matches!(f, Finding::TornTail { .. }))
+        );
+    }
+
+    #[test]
+    fn rewriting_keeps_numbers_and_order_and_the_quota_is_told() {
+        let dir = scratch();
+        let limits = Limits {
+            total_bytes: 64 << 10,
+            ..SMALL
+        };
+        let (mut journal, _) = Journal::open(dir.path(), limits).unwrap();
+        let refused = loop {
+            match journal.append(1, &[9; 500]) {
+                Ok(_) => {}
+                Err(e) => break e,
+            }
+        };
+        assert!(matches!(refused, Error::Quota { .. }));
+        let before = all(&journal);
+        let sealed = journal.sealed().count();
+        journal
+            .rewrite(0..sealed / 2, |seq| seq.0 % 10 == 0)
+            .unwrap();
+        let border = journal.sealed().next().unwrap().last.0;
+        let expected: Vec<_> = before
+            .into_iter()
+            .filter(|r| r.0 > border || r.0 % 10 == 0)
+            .collect();
+        assert_eq!(all(&journal), expected);
+        journal.append(1, b"fits again").unwrap();
+        drop(journal);
+        let (journal, recovered) = Journal::open(dir.path(), limits).unwrap();
+        assert_eq!(recovered.findings, []);
+        assert_eq!(all(&journal).len(), expected.len() + 1);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Append(u8, usize),
+        Sync,
+        Kill,
+        Close,
+        Rewrite(usize, usize, u64),
+        Retire(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0..200u8, 0..1500usize).prop_map(|(k, l)| Step::Append(k, l)),
+            3 => Just(Step::Sync),
+            1 => Just(Step::Kill),
+            1 => Just(Step::Close),
+            1 => (0..6usize, 0..4usize, 2..5u64).prop_map(|(a, n, m)| Step::Rewrite(a, n, m)),
+            1 => (0..60u64).prop_map(Step::Retire),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn behaves_like_a_list(steps in prop::collection::vec(step(), 1..80)) {
+            let dir = scratch();
+            let (mut journal, _) = open(dir.path());
+            let mut model: Vec<(u64, u8, Vec<u8>)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Append(kind, len) => {
+                        let payload = vec![kind; len];
+                        let seq = journal.append(kind, &payload).unwrap().0;
+                        prop_assert!(model.last().is_none_or(|l| l.0 < seq));
+                        model.push((seq, kind, payload));
+                    }
+                    Step::Sync => journal.sync().unwrap(),
+                    Step::Kill | Step::Close => {
+                        if matches!(step, Step::Close) { journal.close().unwrap() } else { drop(journal) }
+                        let (again, recovered) = open(dir.path());
+                        prop_assert_eq!(recovered.findings, vec![]);
+                        journal = again;
+                    }
+                    Step::Rewrite(at, n, keep) => {
+                        let sealed: Vec<_> = journal.sealed().collect();
+                        let range = at.min(sealed.len())..(at + n).min(sealed.len());
+                        let Some(group) = sealed.get(range.clone()).filter(|g| !g.is_empty()) else { continue };
+                        let inside = group[0].first.0..=group[group.len() - 1].last.0;
+                        if journal.rewrite(range, |seq| seq.0 % keep == 0).is_ok() {
+                            model.retain(|r| !inside.contains(&r.0) || r.0 % keep == 0);
+                        }
+                    }
+                    Step::Retire(before) => {
+                        let held: Vec<_> = journal.sealed().collect();
+                        journal.retire(JournalSeq(before)).unwrap();
+                        let gone = &held[..held.len() - journal.sealed().count()];
+                        prop_assert!(gone.iter().all(|s| s.last.0 < before));
+                        model.retain(|r| gone.iter().all(|s| s.last.0 < r.0));
+                    }
+                }
+                prop_assert_eq!(&all(&journal), &model);
+            }
+        }
+    }
+}
