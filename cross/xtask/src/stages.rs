@@ -195,14 +195,23 @@ fn deny() -> Result<()> {
         );
         return Ok(());
     }
-    check(cargo(["deny", "check", "licenses", "bans", "sources"]))?;
+    let quiet = "--hide-inclusion-graph";
+    check(cargo([
+        "deny", "check", quiet, "licenses", "bans", "sources",
+    ]))?;
     // Advisories come from a repository that an isolated machine cannot reach;
     // that must not look like a vulnerable dependency.
     if !succeeds(cargo(["deny", "fetch", "db"])) {
         skip("advisories", "the advisory database cannot be fetched here");
         return Ok(());
     }
-    check(cargo(["deny", "check", "--disable-fetch", "advisories"]))
+    check(cargo([
+        "deny",
+        "check",
+        "--disable-fetch",
+        quiet,
+        "advisories",
+    ]))
 }
 
 /// Time of each step so far; printed when the run ends, however it ends.
