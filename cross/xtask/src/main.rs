@@ -13,6 +13,8 @@ mod run;
 mod stages;
 mod tools;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -47,9 +49,20 @@ enum Task {
     Ci,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match perform(Args::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain alone: where this tool was when another one failed helps nobody.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
     std::env::set_current_dir(run::workspace_root())?;
-    match Args::parse().task {
+    match task {
         Task::Test { only } => stages::test(only),
         Task::Dist { targets } if targets.is_empty() => dist::dist(Target::ALL),
         Task::Dist { targets } => dist::dist(&targets),
