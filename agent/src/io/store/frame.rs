@@ -9,13 +9,12 @@
 //!  16 synced u32   20 crc32 of 0..20 and payload, seeded with the header's   24 payload, 0-7 zeros
 //! ```
 //!
-//! `synced` is the offset up to which the file was known to be on the medium when the frame
-//! was written. It tells a torn tail from damage: bytes that do not parse are damage only if
+//! `synced` is the end of the last frame known to be on the medium when this one was written. It tells a torn tail from damage: bytes that do not parse are damage only if
 //! a later frame says that they had once been synced.
 //!
 //! After a sync the next frame starts on a new sector, so that a sector torn by a power cut
 //! never holds bytes that were synced before. The skipped bytes are zero, and the frame after
-//! a skip names its own offset in `synced`: otherwise a lost sector would look like a skip.
+//! a skip names in `synced` where they start: otherwise a lost sector would look like a skip.
 //!
 //! No IO in here, and no allocation that depends on the bytes read.
 
@@ -183,7 +182,7 @@ impl<'a> Walk<'a> {
             return None;
         }
         let frame = parse(self.bytes, sector, self.seed)?;
-        (frame.synced == sector).then_some((sector, frame))
+        (frame.synced == here).then_some((sector, frame))
     }
 
     /// The highest number among intact frames after the end, if one of them proves that
@@ -295,7 +294,7 @@ mod tests {
         let mut out = header().encode().to_vec();
         for frame in frames {
             if frame.synced > HEADER_BYTES {
-                out.resize(frame.synced as usize, 0);
+                out.resize(pad(frame.synced, SECTOR) as usize, 0);
             }
             encode(&mut out, header().seed(), frame);
         }
@@ -334,7 +333,7 @@ mod tests {
         let frames = [
             frame(5, 512, b"a"),
             frame(6, 512, b""),
-            frame(7, 1024, b"after a sync"),
+            frame(7, 568, b"after a sync"),
         ];
         let bytes = segment(&frames);
         let walked: Vec<_> = Walk::new(&header(), &bytes).collect();
@@ -360,8 +359,8 @@ mod tests {
     fn a_later_frame_proves_damage_of_synced_bytes() {
         let mut bytes = segment(&[
             frame(5, 512, b"a"),
-            frame(6, 1024, b"b"),
-            frame(7, 1536, b"c"),
+            frame(6, 544, b"b"),
+            frame(7, 1056, b"c"),
         ]);
         bytes[1024 + 9] ^= 1;
         let mut walk = Walk::new(&header(), &bytes);

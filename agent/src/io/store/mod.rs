@@ -16,7 +16,10 @@ mod disk;
 mod error;
 mod frame;
 pub mod journal;
+pub mod outbox;
 mod recover;
+#[cfg(test)]
+mod torn;
 
 pub use error::{Damage, Error, Finding, Result};
 
