@@ -1,13 +1,29 @@
 //! Real services, real faults, and an outside observer that tells when they healed.
 //!
 //! The demo, the experiments and the end-to-end tests share this crate, so that a number
-//! measured by one means the same in the others. A host binary becomes a service by calling
-//! [`service_main`]; [`ports`] reserves loopback ports, [`clock`] is the one clock all read.
+//! measured by one means the same in the others:
+//!
+//! - [`service`]: small services (`web`, `worker`, `infer`) in a process of their own; a host
+//!   binary becomes one by calling [`service_main`].
+//! - [`inject`]: kills, stops, deadlocks, leaks, corrupted models, full disks.
+//! - [`prober`]: one thread per service that asks it, up to every 0.2 ms, and records when it
+//!   failed and when it was right again. It knows nothing about who heals.
+//! - [`supervisor`]: the plain restart loop that measurements compare with.
+//! - [`stress`] loads the machine, [`ports`] reserves loopback ports, [`clock`] is the one
+//!   clock all of them read.
+//!
+//! Nothing here is mocked, and nothing here heals anything beyond the supervisor's restart.
 
 pub mod clock;
+pub mod inject;
 pub mod ports;
+pub mod prober;
 pub mod service;
+pub mod stress;
+pub mod supervisor;
 
 pub use clock::Moment;
 pub use ports::{Port, ports};
+pub use prober::{Expect, Healed, Prober};
 pub use service::{Kind, SERVICE_ARG, ServiceSpec, service_main};
+pub use supervisor::{Supervisor, SupervisorPolicy};

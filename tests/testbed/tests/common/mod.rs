@@ -92,7 +92,7 @@ pub(crate) fn spawn(spec: &ServiceSpec) -> Child {
 pub(crate) fn get(service: &Running, path: &str) -> io::Result<(u16, Value)> {
     ask(
         service.address(),
-        format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
     )
 }
 
@@ -101,11 +101,11 @@ pub(crate) fn post(service: &Running, path: &str, body: &Value) -> io::Result<(u
     let length = body.len();
     ask(
         service.address(),
-        format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"),
+        &format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"),
     )
 }
 
-fn ask(address: SocketAddrV4, request: String) -> io::Result<(u16, Value)> {
+fn ask(address: SocketAddrV4, request: &str) -> io::Result<(u16, Value)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(request.as_bytes())?;

@@ -1,0 +1,331 @@
+//! Breaks things for real, and says when.
+//!
+//! Each function returns the moment *before* the fault took effect, so that a time to repair
+//! counted from it is never flattered. Nothing here chooses targets: a caller passes the pid,
+//! socket or path of a service it owns.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use homeostat_models::{mlp::Rng, onnx};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clock::Moment;
+
+/// How long a service may take to confirm a fault.
+const CONTROL_TIME_MAX: Duration = Duration::from_secs(2);
+/// The longest answer is an error that quotes the command.
+const CONTROL_BYTES_MAX: u64 = 256;
+/// A file system is filled in steps of this size, then of one page.
+const FILL_STEP: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum InjectError {
+    #[error("{0} is not the pid of a service")]
+    NoService(u32),
+    #[error("cannot signal process {pid}")]
+    Signal { pid: u32, source: io::Error },
+    #[error("cannot send {command:?} to {}", path.display())]
+    Control {
+        path: PathBuf,
+        command: String,
+        source: io::Error,
+    },
+    #[error("{} answered {answer:?} to {command:?}", path.display())]
+    Refused {
+        path: PathBuf,
+        command: String,
+        answer: String,
+    },
+    #[error("cannot corrupt {}", path.display())]
+    Corrupt { path: PathBuf, source: io::Error },
+    #[error("{} holds no weights to flip", path.display())]
+    NoWeights { path: PathBuf },
+    #[error("cannot fill {}", path.display())]
+    Fill { path: PathBuf, source: io::Error },
+}
+
+/// Kills with SIGKILL.
+///
+/// # Errors
+/// `NoService` for 0 and 1, `Signal` when the process is gone or not ours.
+pub fn kill9(pid: u32) -> Result<Moment, InjectError> {
+    signal(pid, Signal::KILL)
+}
+
+/// Stops with SIGSTOP: alive, but not running. A parent may see this through SIGCHLD.
+///
+/// # Errors
+/// As for [`kill9`].
+pub fn stop(pid: u32) -> Result<Moment, InjectError> {
+    signal(pid, Signal::STOP)
+}
+
+/// Lets a stopped process run on.
+///
+/// # Errors
+/// As for [`kill9`].
+pub fn resume(pid: u32) -> Result<Moment, InjectError> {
+    signal(pid, Signal::CONT)
+}
+
+/// Deadlocks the service for ever: its port stays open, nothing is answered.
+///
+/// # Errors
+/// `Control` when its control socket does not answer.
+pub fn block(control: &Path) -> Result<Moment, InjectError> {
+    command(control, "block")
+}
+
+/// Makes the service leak this much a second, up to 1 GiB.
+///
+/// # Errors
+/// As for [`block`].
+pub fn leak(control: &Path, bytes_per_second: u64) -> Result<Moment, InjectError> {
+    command(control, &format!("leak {bytes_per_second}"))
+}
+
+/// Frees what leaked and leaks no more.
+///
+/// # Errors
+/// As for [`block`].
+pub fn unleak(control: &Path) -> Result<Moment, InjectError> {
+    command(control, "unleak")
+}
+
+/// Makes the service burn one core.
+///
+/// # Errors
+/// As for [`block`].
+pub fn spin(control: &Path) -> Result<Moment, InjectError> {
+    command(control, "spin")
+}
+
+/// Ends [`spin`].
+///
+/// # Errors
+/// As for [`block`].
+pub fn unspin(control: &Path) -> Result<Moment, InjectError> {
+    command(control, "unspin")
+}
+
+/// Ways in which a model file goes bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Corruption {
+    /// Flips the sign of every number in the first weight matrix: the file loads, and the
+    /// answers are wrong.
+    Weights,
+    /// Cuts the file in half, as a full disk or a lost connection does.
+    Truncate,
+    /// Overwrites all of it with noise of the same length.
+    Garbage,
+}
+
+/// Damages a model file in place.
+///
+/// # Errors
+/// `NoWeights` when `Weights` finds none to flip, `Corrupt` when the file cannot be changed.
+pub fn corrupt_model(path: &Path, corruption: Corruption) -> Result<Moment, InjectError> {
+    let failed = |source| InjectError::Corrupt {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = fs::read(path).map_err(failed)?;
+    let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+    match corruption {
+        Corruption::Weights => {
+            let no_weights = || InjectError::NoWeights {
+                path: path.to_owned(),
+            };
+            let range = onnx::first_weights(&bytes).ok_or_else(no_weights)?;
+            let offset = range.start as u64;
+            let weights = bytes.get_mut(range).ok_or_else(no_weights)?;
+            // The last byte of a little-endian f32 holds its sign.
+            weights
+                .iter_mut()
+                .skip(3)
+                .step_by(4)
+                .for_each(|byte| *byte ^= 0x80);
+            let at = Moment::now();
+            file.write_all_at(weights, offset).map_err(failed)?;
+            Ok(at)
+        }
+        Corruption::Truncate => {
+            let at = Moment::now();
+            file.set_len(bytes.len() as u64 / 2).map_err(failed)?;
+            Ok(at)
+        }
+        Corruption::Garbage => {
+            let mut rng = Rng::seeded(bytes.len() as u64);
+            bytes
+                .iter_mut()
+                .for_each(|byte| *byte = rng.next_u64().to_le_bytes()[0]);
+            let at = Moment::now();
+            file.write_all_at(&bytes, 0).map_err(failed)?;
+            Ok(at)
+        }
+    }
+}
+
+/// Ballast in a directory; dropping it frees the space.
+#[derive(Debug)]
+pub struct Filled {
+    /// When the filling began.
+    pub at: Moment,
+    pub bytes: u64,
+    /// True if the file system refused more; false if the limit came first.
+    pub full: bool,
+    ballast: tempfile::NamedTempFile,
+}
+
+impl Filled {
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.ballast.path()
+    }
+}
+
+/// Writes a file into `dir` until its file system is full or `limit` bytes are written.
+///
+/// The limit is there because the directory may lie on the machine's only disk.
+///
+/// # Errors
+/// `Fill` for every failure but a full disk.
+pub fn fill_dir(dir: &Path, limit: u64) -> Result<Filled, InjectError> {
+    let failed = |source| InjectError::Fill {
+        path: dir.to_owned(),
+        source,
+    };
+    let at = Moment::now();
+    let mut ballast = tempfile::Builder::new()
+        .prefix("ballast")
+        .tempfile_in(dir)
+        .map_err(failed)?;
+    // Not zeros: a file system that compresses would keep its space.
+    let mut rng = Rng::seeded(limit);
+    let block: Vec<u8> = (0..FILL_STEP / 8)
+        .flat_map(|_| rng.next_u64().to_le_bytes())
+        .collect();
+    let mut bytes = 0;
+    for step in [FILL_STEP, 4096, 1] {
+        while bytes < limit {
+            let step = step.min(usize::try_from(limit - bytes).unwrap_or(step));
+            match write_whole(ballast.as_file_mut(), block.get(..step).unwrap_or(&block)) {
+                Ok(()) => bytes += step as u64,
+                Err(error) if is_full(&error) => break,
+                Err(source) => return Err(failed(source)),
+            }
+        }
+    }
+    Ok(Filled {
+        at,
+        bytes,
+        full: bytes < limit,
+        ballast,
+    })
+}
+
+/// Writes all of `block` or nothing of it.
+fn write_whole(file: &mut File, block: &[u8]) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    let written = file.write_all(block).and_then(|()| file.sync_data());
+    if written.is_err() {
+        file.set_len(before)?;
+        io::Seek::seek(file, io::SeekFrom::Start(before))?;
+    }
+    written
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<Moment, InjectError> {
+    let target = i32::try_from(pid)
+        .ok()
+        .filter(|pid| *pid > 1)
+        .and_then(Pid::from_raw);
+    let target = target.ok_or(InjectError::NoService(pid))?;
+    let at = Moment::now();
+    kill_process(target, signal).map_err(|errno| InjectError::Signal {
+        pid,
+        source: errno.into(),
+    })?;
+    Ok(at)
+}
+
+fn command(control: &Path, command: &str) -> Result<Moment, InjectError> {
+    let at = Moment::now();
+    let answer = send(control, command).map_err(|source| InjectError::Control {
+        path: control.to_owned(),
+        command: command.to_owned(),
+        source,
+    })?;
+    match answer.trim() {
+        "ok" => Ok(at),
+        answer => Err(InjectError::Refused {
+            path: control.to_owned(),
+            command: command.to_owned(),
+            answer: answer.to_owned(),
+        }),
+    }
+}
+
+fn send(control: &Path, command: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(control)?;
+    stream.set_read_timeout(Some(CONTROL_TIME_MAX))?;
+    stream.set_write_timeout(Some(CONTROL_TIME_MAX))?;
+    stream.write_all(format!("{command}\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(CONTROL_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_and_the_own_group_are_never_signalled() {
+        for pid in [0, 1, u32::MAX] {
+            assert!(
+                matches!(kill9(pid), Err(InjectError::NoService(_))),
+                "{pid}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_socket_that_nobody_serves_is_an_error_with_its_path() {
+        let error = block(Path::new("/nowhere/control")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot send \"block\" to /nowhere/control"
+        );
+    }
+
+    #[test]
+    fn only_a_file_with_weights_can_have_them_flipped() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"no model").unwrap();
+        let error = corrupt_model(file.path(), Corruption::Weights).unwrap_err();
+        assert!(matches!(error, InjectError::NoWeights { .. }), "{error}");
+        assert_eq!(fs::read(file.path()).unwrap(), b"no model");
+    }
+
+    #[test]
+    fn filling_stops_at_its_limit_and_gives_the_space_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = 3 * FILL_STEP as u64 + 17;
+        let filled = fill_dir(dir.path(), limit).unwrap();
+        assert_eq!((filled.bytes, filled.full), (limit, false));
+        assert_eq!(fs::metadata(filled.path()).unwrap().len(), limit);
+        drop(filled);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
