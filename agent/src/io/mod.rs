@@ -1,3 +1,8 @@
-//! The shell: whatever touches the operating system.
+//! The shell: whatever touches the operating system. Feeds events into the loop and
+//! carries its effects out; decides nothing.
 
+pub mod clock;
+pub mod logs;
+pub mod probe;
+pub mod procfs;
 pub mod store;

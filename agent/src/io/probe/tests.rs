@@ -1,0 +1,258 @@
+//! Probes against real sockets.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use homeostat_common::units::Millis;
+
+use super::*;
+
+fn run<T>(test: impl AsyncFnOnce(Prober) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { test(Prober::new().unwrap()).await })
+}
+
+fn probe(kind: ProbeKind, port: u16) -> Probe {
+    Probe {
+        kind,
+        port,
+        period: Millis(50),
+        timeout: Millis(25),
+        misses: 2,
+        gate_max: Millis(300),
+    }
+}
+
+fn http(port: u16) -> Probe {
+    let path = "/healthz".to_owned();
+    let kind = ProbeKind::Http {
+        path,
+        expect_status: 200,
+    };
+    probe(kind, port)
+}
+
+/// Answers `connections` of them, each by `serve`.
+fn server(connections: usize, serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().take(connections) {
+            serve(stream.unwrap());
+        }
+    });
+    port
+}
+
+fn read_head(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn ok(mut stream: TcpStream) {
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("GET /healthz HTTP/1.1\r\n"), "{head}");
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+}
+
+#[test]
+fn an_answer_in_time_is_alive_and_slots_are_reused() {
+    run(async |mut prober| {
+        let target = prober.add(&http(server(50, ok)), &[]);
+        for expected in 0..50 {
+            let number = prober.start(target).unwrap();
+            let report = prober.next().await.unwrap();
+            assert_eq!((report.probe, number), (expected, expected));
+            assert!(
+                matches!(report.outcome, Outcome::Alive { .. }),
+                "{report:?}"
+            );
+            assert!(!report.late);
+        }
+        assert_eq!(prober.slots.len(), 1);
+        assert_eq!(prober.targets[0].in_flight, 0);
+    });
+}
+
+#[test]
+fn an_answer_after_the_timeout_is_reported_twice_and_the_second_time_late() {
+    run(async |mut prober| {
+        let slow = server(1, |stream| {
+            thread::sleep(Duration::from_millis(80));
+            ok(stream);
+        });
+        let target = prober.add(&http(slow), &[]);
+        let number = prober.start(target).unwrap();
+        let first = prober.next().await.unwrap();
+        assert_eq!((first.outcome, first.late), (Outcome::TimedOut, false));
+        assert!(first.at - first.sent >= 25_000);
+        let second = prober.next().await.unwrap();
+        assert!(second.late && second.probe == number, "{second:?}");
+        let Outcome::Alive { latency } = second.outcome else {
+            panic!("{second:?}");
+        };
+        assert!(latency >= Duration::from_millis(80));
+    });
+}
+
+#[test]
+fn a_service_that_never_answers_is_timed_out_once_and_its_connections_are_bounded() {
+    run(async |mut prober| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = prober.add(&http(port), &[]);
+        for _ in 0..IN_FLIGHT_MAX {
+            prober.start(target).unwrap();
+        }
+        assert!(matches!(prober.start(target), Err(ProbeError::Full { .. })));
+        for _ in 0..IN_FLIGHT_MAX {
+            let report = prober.next().await.unwrap();
+            assert_eq!(report.outcome, Outcome::TimedOut);
+        }
+        // After gate_max nothing is left, and nothing more is said.
+        let silence = tokio::time::timeout(Duration::from_millis(350), prober.next()).await;
+        assert!(silence.is_err());
+        assert_eq!(prober.targets[0].in_flight, 0);
+        assert!(prober.slots.iter().all(|slot| slot.flight.is_none()));
+        prober.start(target).unwrap();
+        prober.forget(target);
+        let silence = tokio::time::timeout(Duration::from_millis(40), prober.next()).await;
+        assert!(silence.is_err());
+    });
+}
+
+#[test]
+fn an_answer_that_waited_for_a_slow_agent_is_an_answer() {
+    run(async |mut prober| {
+        let target = prober.add(&http(server(1, ok)), &[]);
+        prober.start(target).unwrap();
+        thread::sleep(Duration::from_millis(60)); // the whole agent stands still
+        let report = prober.next().await.unwrap();
+        assert!(
+            matches!(report.outcome, Outcome::Alive { .. }),
+            "{report:?}"
+        );
+        assert!(report.late);
+    });
+}
+
+#[test]
+fn refused_reset_cut_and_wrong_answers_are_told_apart() {
+    run(async |mut prober| {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = closed.local_addr().unwrap().port();
+        drop(closed);
+        for kind in [http(port), probe(ProbeKind::Tcp, port)] {
+            let target = prober.add(&kind, &[]);
+            prober.start(target).unwrap();
+            assert_eq!(prober.next().await.unwrap().outcome, Outcome::Refused);
+        }
+        type Serve = fn(TcpStream);
+        let cases: [(Serve, Wrong); 4] = [
+            (
+                |mut stream| {
+                    read_head(&mut stream);
+                    let _ = stream.write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+                },
+                Wrong::Status(503),
+            ),
+            (
+                |mut stream| {
+                    read_head(&mut stream);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+                },
+                Wrong::Truncated,
+            ),
+            (
+                |stream| {
+                    sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+                },
+                Wrong::Reset,
+            ),
+            (
+                |mut stream| {
+                    let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
+                    read_head(&mut stream);
+                },
+                Wrong::NotHttp,
+            ),
+        ];
+        for (serve, wrong) in cases {
+            let target = prober.add(&http(server(1, serve)), &[]);
+            prober.start(target).unwrap();
+            let report = prober.next().await.unwrap();
+            assert_eq!(report.outcome, Outcome::Wrong(wrong));
+        }
+    });
+}
+
+#[test]
+fn a_tcp_probe_asks_only_for_a_handshake() {
+    run(async |mut prober| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = prober.add(&probe(ProbeKind::Tcp, port), &[]);
+        prober.start(target).unwrap();
+        let report = prober.next().await.unwrap();
+        assert!(
+            matches!(report.outcome, Outcome::Alive { .. }),
+            "{report:?}"
+        );
+    });
+}
+
+#[test]
+fn golden_vectors_take_turns_and_large_ones_go_through() {
+    run(async |mut prober| {
+        let port = server(4, |mut stream| {
+            let head = read_head(&mut stream);
+            let length = head.split("Content-Length: ").nth(1).unwrap();
+            let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let inputs = body["inputs"][0].as_array().unwrap();
+            let sum: f64 = inputs.iter().map(|x| x.as_f64().unwrap()).sum();
+            let answer = format!("{{\"outputs\":[[{sum}]]}}");
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}",
+                answer.len()
+            );
+        });
+        let golden = |inputs: Vec<f32>, sum| Golden {
+            inputs,
+            outputs: vec![sum],
+            tolerance: 1e-3,
+        };
+        let goldens = [golden(vec![0.5; 4096], 2048.0), golden(vec![1.0, 2.0], 4.0)];
+        let kind = ProbeKind::Inference {
+            path: "/infer".to_owned(),
+            goldens: Goldens::Manifest,
+        };
+        let mut config = probe(kind, port);
+        config.timeout = Millis(500);
+        let target = prober.add(&config, &goldens);
+        for turn in 0..4 {
+            prober.start(target).unwrap();
+            let outcome = prober.next().await.unwrap().outcome;
+            match outcome {
+                Outcome::Alive { .. } => assert_eq!(turn % 2, 0),
+                Outcome::Wrong(Wrong::Outputs { worst }) => {
+                    assert_eq!(turn % 2, 1);
+                    assert!((worst - 1.0).abs() < 1e-3);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
