@@ -206,6 +206,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn stress_ng_ends_with_its_guard_where_it_is_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = Instant::now();
+        let stress = stress_ng(&["--cpu", "1"], dir.path(), Duration::from_secs(60)).unwrap();
+        let Some(mut stress) = stress else {
+            return println!("skipped: stress-ng is not installed");
+        };
+        thread::sleep(Duration::from_millis(50));
+        assert!(
+            stress.0.try_wait().unwrap().is_none(),
+            "it must run until told to end"
+        );
+        drop(stress);
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
     fn cpu_time() -> Duration {
         Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap()
     }

@@ -93,6 +93,18 @@ fn a_leak_takes_real_memory_and_gives_it_back() {
 }
 
 #[test]
+fn an_absurd_leak_is_slowed_down_and_can_be_undone() {
+    let web = Running::start(Kind::Web);
+    inject::leak(&web.control(), 1 << 62).unwrap();
+    until("some of it to leak", || resident_kib(web.pid()) > 20_000);
+    inject::unleak(&web.control()).unwrap();
+    until("the memory to come back", || {
+        resident_kib(web.pid()) < 20_000
+    });
+    assert_eq!(get(&web, "/").unwrap().0, 200);
+}
+
+#[test]
 fn a_spinning_service_burns_cpu_until_told_to_stop() {
     let web = Running::start(Kind::Web);
     let before = cpu_ticks(web.pid());

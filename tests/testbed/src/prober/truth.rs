@@ -13,7 +13,8 @@ use crate::clock::Moment;
 /// The end of one incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Healed {
-    /// When the first request that failed was sent. `None` if the instance changed between
+    /// When the first request that failed was sent; it may have been under way when the fault
+    /// struck, so this can lie up to a round trip before it. `None` if the instance changed between
     /// two right answers, so that no failure was seen.
     pub down_at: Option<Moment>,
     /// When the answer that ended the incident was read to its end.

@@ -22,6 +22,9 @@ const COMMAND_TIME_MAX: Duration = Duration::from_secs(1);
 const LEAK_BYTES_MAX: usize = 1 << 30;
 /// Blocks of this size come from `mmap`, so that freeing them gives the memory back.
 const LEAK_BLOCK_BYTES: usize = 256 * 1024;
+/// Leaked in one step at most, so that an absurd rate does not keep the lock for long; with
+/// the period below this bounds the rate to some 1.6 GB a second.
+const LEAK_STEP_BYTES_MAX: usize = 64 * LEAK_BLOCK_BYTES;
 const LEAK_PERIOD: Duration = Duration::from_millis(10);
 
 /// The state of all faults; none at first.
@@ -60,6 +63,7 @@ impl Faults {
             thread::sleep(LEAK_PERIOD);
             let now = Instant::now();
             owed += self.leak_rate.load(Ordering::Relaxed) as f64 * (now - last).as_secs_f64();
+            owed = owed.min(LEAK_STEP_BYTES_MAX as f64);
             last = now;
             let mut leaked = self.leaked.lock().unwrap_or_else(PoisonError::into_inner);
             while owed >= LEAK_BLOCK_BYTES as f64 {
