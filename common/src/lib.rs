@@ -18,11 +18,14 @@ extern crate alloc;
 extern crate std;
 
 pub mod anomaly;
+pub mod budget;
+pub mod gate;
 pub mod hlc;
 pub mod ids;
 pub mod observation;
 pub mod outcome;
 pub mod plan;
 pub mod primitive;
+pub mod transaction;
 pub mod units;
 pub mod wire;
