@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{self, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -15,6 +16,10 @@ use super::error::{Error, Result};
 
 /// Names read from a directory; ours holds a few dozen. More belong to somebody else.
 const NAMES_MAX: usize = 4096;
+/// A child being spawned holds a copy of the lock until it executes its program, also that
+/// of a process which has just died.
+const LOCK_TRIES: u32 = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(5);
 const ZEROS: [u8; 4096] = [0; 4096];
 
 #[derive(Debug)]
@@ -44,14 +49,21 @@ impl Dir {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = fs::open(path, flags, Mode::empty()).map_err(|e| Error::new("open", path, e))?;
-        match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(Error::Locked {
-                    path: path.to_path_buf(),
-                });
+        let mut tries = 0;
+        loop {
+            match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_WAIT);
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(Error::Locked {
+                        path: path.to_path_buf(),
+                    });
+                }
+                Err(e) => return Err(Error::new("lock", path, e)),
             }
-            Err(e) => return Err(Error::new("lock", path, e)),
         }
         Ok(Dir {
             fd,
@@ -120,6 +132,12 @@ impl Dir {
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.tap("rename", from, || tape::Op::Rename(from.into(), to.into()))?;
         fs::renameat(&self.fd, from, &self.fd, to).map_err(|e| self.error("rename", from, e))
+    }
+
+    /// Swaps two names at once, so that neither is ever missing.
+    pub(super) fn exchange(&self, one: &str, other: &str) -> Result<()> {
+        fs::renameat_with(&self.fd, one, &self.fd, other, fs::RenameFlags::EXCHANGE)
+            .map_err(|e| self.error("exchange", one, e))
     }
 
     pub(super) fn link(&self, from: &str, to: &str) -> Result<()> {

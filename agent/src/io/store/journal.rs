@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::{Dir, DiskFile};
 use super::error::{Error, Finding, Result};
-use super::frame::{self, Frame, HEADER_BYTES, Header, PAYLOAD_MAX, SECTOR};
+use super::frame::{self, Compacted, Frame, HEADER_BYTES, Header, PAYLOAD_MAX, SECTOR};
 use super::recover::{self, Segment, segment_name, write_compacted};
 
 /// Largest segment: it is read in one piece, so this bounds memory.
@@ -526,6 +526,33 @@ impl Journal {
             let _ = self.dir.remove(&old.name);
         }
         self.restore_ballast();
+        Ok(())
+    }
+
+    /// Empties the sealed segment at `at` in place, for when there is no room to rewrite it:
+    /// takes no space. A power cut in the middle costs at worst a finding about records
+    /// that were superfluous.
+    pub fn hollow(&mut self, at: usize) -> Result<()> {
+        let Some(segment) = self.sealed.get_mut(at) else {
+            return Ok(());
+        };
+        let last = segment.last.max(segment.header.first);
+        let header = Header {
+            compacted: Some(Compacted { last, body: 0 }),
+            ..segment.header
+        };
+        let file = self.dir.open_write(&segment.name)?;
+        // Under the new header the old frames no longer check out.
+        file.write_at(0, &header.encode())?;
+        file.sync()?;
+        file.truncate(HEADER_BYTES)?;
+        *segment = Segment {
+            name: segment.name.clone(),
+            header,
+            last,
+            end: HEADER_BYTES,
+            size: u64::from(HEADER_BYTES),
+        };
         Ok(())
     }
 

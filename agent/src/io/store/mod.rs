@@ -15,7 +15,10 @@
 mod disk;
 mod error;
 mod frame;
+#[cfg(test)]
+mod full;
 pub mod journal;
+pub mod kv;
 pub mod outbox;
 mod recover;
 #[cfg(test)]

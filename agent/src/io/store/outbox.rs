@@ -514,7 +514,9 @@ impl Outbox {
     fn write(&mut self, kind: u8, payload: &[u8]) -> Result<Stored> {
         self.make_room();
         let written = match self.journal.append(kind, payload) {
-            Err(e) if e.is_full() && self.rewrite_best(1) => self.journal.append(kind, payload),
+            Err(e) if e.is_full() && self.rewrite_best(GAIN_MIN) => {
+                self.journal.append(kind, payload)
+            }
             other => other,
         };
         written.map(|seq| Stored::new(seq, payload.len()))
@@ -555,12 +557,16 @@ impl Outbox {
             inside.map(|(_, bytes)| u64::from(*bytes)).sum()
         };
         let sizes: Vec<u64> = sealed.iter().map(live_bytes).collect();
-        let segment = u64::from(self.config.limits.segment_bytes);
-        let Some((range, gain)) = best_group(&sealed, &sizes, segment) else {
+        // What makes the dropped records superfluous must outlast them.
+        if self.journal.sync().is_err() {
+            return false;
+        }
+        let largest = sealed.iter().map(|s| s.bytes).max().unwrap_or(0);
+        let room = largest.max(u64::from(self.config.limits.segment_bytes));
+        let Some((range, gain)) = best_group(&sealed, &sizes, room) else {
             return false;
         };
-        // What makes the dropped records superfluous must outlast them.
-        if gain < gain_min || self.journal.sync().is_err() {
+        if gain < gain_min {
             return false;
         }
         match self
@@ -568,14 +574,17 @@ impl Outbox {
             .rewrite(range.clone(), |seq| live.contains_key(&seq.0))
         {
             Ok(()) => true,
+            // No room for a copy: files without anything live need none.
+            Err(Error::Full { .. }) => {
+                let files = (0..).zip(sealed.iter().zip(&sizes));
+                let dead = files.filter(|(_, (file, live))| **live == 0 && file.bytes > gain_min);
+                dead.filter(|(at, _)| self.journal.hollow(*at).is_ok())
+                    .count()
+                    > 0
+            }
             Err(Error::Io { .. } | Error::Quota { .. }) => {
-                self.avoid.extend(
-                    sealed
-                        .get(range)
-                        .unwrap_or_default()
-                        .iter()
-                        .map(|s| s.first.0),
-                );
+                let group = sealed.get(range).unwrap_or_default();
+                self.avoid.extend(group.iter().map(|s| s.first.0));
                 true
             }
             Err(_) => false,
@@ -696,8 +705,8 @@ impl Index {
     }
 }
 
-/// Neighbours whose live bytes fit one segment, and how much rewriting them frees.
-fn best_group(sealed: &[Sealed], live: &[u64], segment: u64) -> Option<(Range<usize>, u64)> {
+/// Neighbours whose live bytes fit `room`, and how much rewriting them frees.
+fn best_group(sealed: &[Sealed], live: &[u64], room: u64) -> Option<(Range<usize>, u64)> {
     let header = u64::from(super::frame::HEADER_BYTES);
     let mut best: Option<(Range<usize>, u64)> = None;
     for start in 0..sealed.len() {
@@ -705,7 +714,7 @@ fn best_group(sealed: &[Sealed], live: &[u64], segment: u64) -> Option<(Range<us
         for (end, (file, live)) in sealed.iter().zip(live).enumerate().skip(start) {
             have += file.bytes;
             keep += live;
-            if keep > segment && end > start {
+            if keep > room {
                 break;
             }
             let gain = have.saturating_sub(keep);

@@ -192,7 +192,7 @@ fn read(journal: &Journal) -> Records {
 #[test]
 fn after_a_power_cut_at_any_point_all_that_was_synced_is_there() {
     let mut torn = 0;
-    for seed in 0..12 {
+    for seed in 0..6 {
         let mut rng = Rng::with_seed(seed);
         let run = record(&mut rng, scratch().path());
         for count in 0..=run.ops.len() {
@@ -225,7 +225,7 @@ fn after_a_power_cut_at_any_point_all_that_was_synced_is_there() {
             assert_eq!(again.findings, [], "{what}");
         }
     }
-    assert!(torn > 100, "the torn tails were there: {torn}");
+    assert!(torn > 50, "the torn tails were there: {torn}");
 }
 
 #[test]
