@@ -12,6 +12,9 @@
 //! stopped process until the backlog is full; answers in chunks (no content length)
 //! count only once the connection ends, and cannot be an inference answer.
 //!
+//! Waking up costs as much as asking, so probes that are due about the same time are
+//! best started together.
+//!
 //! All sockets sit in one epoll set of our own, of which tokio sees one
 //! descriptor: a registration per connection would allocate each time. With a
 //! reused buffer per slot nothing is allocated per probe.
@@ -344,7 +347,6 @@ impl Prober {
     /// broken kernel or a closed runtime brings about.
     pub async fn next(&mut self) -> Result<ProbeReport, ProbeError> {
         loop {
-            self.look(clock::now())?;
             if let Some(report) = self.ready.pop_front() {
                 return Ok(report);
             }
@@ -364,6 +366,7 @@ impl Prober {
                     }
                 }
             }
+            self.look(clock::now())?;
         }
     }
 
@@ -381,12 +384,15 @@ impl Prober {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(ProbeError::Epoll(error.into())),
             };
-            if ready.is_empty() {
-                break;
-            }
+            let all = ready.len() < EVENTS_MAX;
             for event in ready {
                 let slot = event.data.u64();
                 self.advance(usize::try_from(slot).unwrap_or(usize::MAX));
+            }
+            // Each socket was read until it had no more, so what comes after this makes
+            // the set readable anew.
+            if all {
+                break;
             }
         }
         self.expire(now);
