@@ -190,7 +190,10 @@ struct Flight {
 }
 
 impl Prober {
-    /// A prober without targets. Needs a tokio runtime with IO and time.
+    /// A prober without targets.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with IO and time enabled.
     ///
     /// # Errors
     /// [`ProbeError::Epoll`] when the kernel or the runtime has no room.
