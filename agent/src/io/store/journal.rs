@@ -20,16 +20,24 @@
 //! (the kernel has dropped the error). So unsynced records are kept in memory, and go to a
 //! new file before anything else does.
 //!
+//! Measured 2026-11-21 on a 2-core x86-64 VM (ext4 on a virtual disk, 300 B records, median
+//! and 99th percentile, `cargo bench --bench journal`): append 0.5 and 3.1 us; append and
+//! sync 44 and 133 us; 16 appends and one sync 96 and 418 us; opening with 59,000 records
+//! 11 ms. The slowest append, 2 ms, started a new segment. An SD card is far slower to sync.
+//!
 //! It deliberately does not interpret payloads, decide when to sync or what may be dropped,
 //! and runs no thread.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::disk::{Dir, DiskFile};
+use super::disk::Dir;
 use super::error::{Error, Finding, Result};
 use super::frame::{self, Compacted, Frame, HEADER_BYTES, Header, PAYLOAD_MAX, SECTOR};
-use super::recover::{self, Segment, segment_name, write_compacted};
+use super::recover::{self, Segment, write_compacted};
+use active::{Active, Unsynced};
+
+mod active;
 
 /// Largest segment: it is read in one piece, so this bounds memory.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 20;
@@ -138,27 +146,6 @@ pub struct Journal {
     ballast_bytes: u64,
     damaged_bytes: u64,
     scratch: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Active {
-    file: DiskFile,
-    name: String,
-    header: Header,
-    seed: u32,
-    size: u32,
-    offset: u32,
-    /// End of the last synced frame.
-    synced_end: u32,
-    /// A write or sync failed: nothing more is written here.
-    broken: bool,
-}
-
-/// Records handed to the kernel but not yet known to be on the medium.
-#[derive(Debug, Default)]
-struct Unsynced {
-    records: Vec<(u64, u8, Range<usize>)>,
-    bytes: Vec<u8>,
 }
 
 impl Journal {
@@ -586,85 +573,6 @@ impl Journal {
     #[cfg(test)]
     pub(super) fn dir_mut(&mut self) -> &mut Dir {
         &mut self.dir
-    }
-}
-
-impl Active {
-    /// The header is on the medium before the file gets its name, so a file with that name
-    /// and no header is damaged, not new.
-    fn create(dir: &Dir, header: Header, size: u32) -> Result<Active> {
-        let name = segment_name(header.first);
-        let temporary = format!("{name}.tmp");
-        let made = dir.create(&temporary).and_then(|file| {
-            file.preallocate(size)?;
-            file.write_at(0, &header.encode())?;
-            file.sync()?;
-            dir.rename(&temporary, &name)?;
-            dir.sync()?;
-            Ok(file)
-        });
-        match made {
-            Ok(mut file) => {
-                file.renamed(&name);
-                Ok(Active {
-                    file,
-                    name,
-                    seed: header.seed(),
-                    header,
-                    size,
-                    offset: HEADER_BYTES,
-                    synced_end: HEADER_BYTES,
-                    broken: false,
-                })
-            }
-            Err(e) => {
-                let _ = dir.remove(&temporary);
-                Err(e)
-            }
-        }
-    }
-
-    fn unused(&self) -> u64 {
-        u64::from(self.size.saturating_sub(self.offset))
-    }
-
-    fn write(&mut self, scratch: &mut Vec<u8>, frame: &Frame<'_>) -> Result<()> {
-        scratch.clear();
-        frame::encode(scratch, self.seed, frame);
-        if let Err(e) = self.file.write_at(self.offset, scratch) {
-            self.broken = true;
-            return Err(e);
-        }
-        self.offset += frame::frame_len(frame.payload.len());
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        if let Err(e) = self.file.sync() {
-            self.broken = true;
-            return Err(e);
-        }
-        self.synced_end = self.offset;
-        self.offset = frame::pad(self.offset, SECTOR);
-        Ok(())
-    }
-}
-
-impl Unsynced {
-    fn is_full(&self, more: usize) -> bool {
-        self.records.len() >= UNSYNCED_MAX || self.bytes.len() + more > UNSYNCED_BYTES_MAX
-    }
-
-    fn push(&mut self, frame: &Frame<'_>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(frame.payload);
-        self.records
-            .push((frame.seq, frame.kind, start..self.bytes.len()));
-    }
-
-    fn clear(&mut self) {
-        self.records.clear();
-        self.bytes.clear();
     }
 }
 

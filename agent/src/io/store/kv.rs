@@ -147,7 +147,7 @@ impl Kv {
                     .and_then(Result::ok);
             }
             if open.is_none() {
-                findings.push(set_aside(&dir, path)?);
+                findings.push(set_aside(&dir, path, &limits)?);
             }
         }
         let open = match open {
@@ -430,9 +430,9 @@ fn sync_dir(path: &Path) -> Result<()> {
 }
 
 /// One damaged store is kept, the newest.
-fn set_aside(dir: &Dir, path: &Path) -> Result<Finding> {
+fn set_aside(dir: &Dir, path: &Path, limits: &KvLimits) -> Result<Finding> {
     let _ = std::fs::remove_dir_all(path.join(DAMAGED));
-    if file_bytes(&path.join(LIVE)) > 2 * KvLimits::default().file_bytes {
+    if file_bytes(&path.join(LIVE)) > 2 * limits.file_bytes {
         // Too large to keep on a small card.
         std::fs::remove_dir_all(path.join(LIVE)).map_err(|e| Error::new("remove", path, e))?;
     } else {

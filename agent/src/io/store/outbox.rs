@@ -25,7 +25,14 @@ use std::path::Path;
 
 use super::error::{Error, Finding, Result};
 use super::frame::frame_len;
-use super::journal::{Journal, JournalSeq, Limits, Recovered, Sealed, StreamId};
+use super::journal::{Journal, JournalSeq, Recovered, Sealed, StreamId};
+
+use state::{Event, Index, STATE_BYTES, State, Stored};
+
+mod event;
+mod state;
+
+pub use event::{Class, Config, Dropped, EventSeq, Gap, Item};
 
 /// Events kept at once; bounds the index in memory to about 1 MiB.
 pub const EVENTS_MAX: usize = 16_384;
@@ -50,100 +57,8 @@ const UNWRITTEN_MAX: u64 = 256;
 const EVENT_HEAD: usize = 9;
 const KIND_EVENT: u8 = 0xF0;
 const KIND_STATE: u8 = 0xF1;
-const STATE_VERSION: u8 = 1;
-const STATE_BYTES: usize = 1 + 8 * (2 + 3 * 6);
 const RECORD: u8 = 0;
 const CHECKPOINT: u8 = 1;
-
-/// Number of an event; dense within a stream, spans restarts, never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventSeq(pub u64);
-
-/// What an event is worth when space runs out, least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    Telemetry,
-    Aggregate,
-    Outcome,
-    Incident,
-    Audit,
-    Heal,
-}
-
-impl Class {
-    pub const ALL: [Class; 6] = [
-        Class::Telemetry,
-        Class::Aggregate,
-        Class::Outcome,
-        Class::Incident,
-        Class::Audit,
-        Class::Heal,
-    ];
-
-    fn decode(byte: u8) -> Option<Class> {
-        Class::ALL.get(usize::from(byte)).copied()
-    }
-}
-
-/// Numbers in this range (both ends included) hold no event any more, or never did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
-    pub first: EventSeq,
-    pub last: EventSeq,
-}
-
-/// What the receiver is to be told next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Item {
-    Event {
-        seq: EventSeq,
-        class: Class,
-        record: Vec<u8>,
-    },
-    Gap(Gap),
-}
-
-/// Events dropped since the store was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Dropped {
-    pub events: u64,
-    pub bytes: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
-    pub limits: Limits,
-    /// Events not yet acknowledged.
-    pub events_bytes: u64,
-    /// Records since the last checkpoint of their kind.
-    pub records_bytes: u64,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            limits: Limits::default(),
-            events_bytes: 8 << 20,
-            records_bytes: 2 << 20,
-        }
-    }
-}
-
-impl Config {
-    /// What is live must leave room for what is dead but not yet rewritten.
-    fn check(&self) -> Result<()> {
-        let segment = u64::from(self.limits.segment_bytes);
-        let live =
-            self.events_bytes + self.records_bytes + u64::from(KINDS_MAX) * segment.min(1 << 16);
-        let need = self.limits.overhead_bytes() + live + live / 8 + segment;
-        if need > self.limits.total_bytes {
-            return Err(Error::BadLimits(
-                "events and records do not fit into total_bytes",
-            ));
-        }
-        Ok(())
-    }
-}
 
 #[derive(Debug)]
 pub struct Outbox {
@@ -166,32 +81,6 @@ pub struct Outbox {
     avoid: BTreeSet<u64>,
     /// Numbers given to dropped events since the last state on disk.
     unwritten: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Event {
-    at: Stored,
-    class: Class,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Stored {
-    seq: u64,
-    bytes: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct State {
-    acked: u64,
-    next: u64,
-    classes: [ClassState; 6],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct ClassState {
-    /// Events of the class up to here were dropped, oldest first.
-    evicted_to: u64,
-    dropped: Dropped,
 }
 
 impl Outbox {
@@ -671,40 +560,6 @@ impl Outbox {
     }
 }
 
-/// Events while loading, within the quota.
-#[derive(Default)]
-struct Index {
-    events: BTreeMap<u64, Event>,
-    order: BTreeSet<(Class, u64)>,
-    bytes: u64,
-    over: [ClassState; 6],
-}
-
-impl Index {
-    fn push(&mut self, (seq, event): (u64, Event), config: &Config) {
-        if self.events.contains_key(&seq) {
-            return;
-        }
-        self.events.insert(seq, event);
-        self.order.insert((event.class, seq));
-        self.bytes += u64::from(event.at.bytes);
-        while self.bytes > config.events_bytes || self.events.len() > EVENTS_MAX {
-            let Some((class, seq)) = self.order.pop_first() else {
-                break;
-            };
-            let Some(gone) = self.events.remove(&seq) else {
-                break;
-            };
-            let bytes = u64::from(gone.at.bytes);
-            self.bytes -= bytes;
-            let over = &mut self.over[class as usize];
-            over.evicted_to = over.evicted_to.max(seq);
-            over.dropped.events += 1;
-            over.dropped.bytes += bytes;
-        }
-    }
-}
-
 /// Neighbours whose live bytes fit `room`, and how much rewriting them frees.
 fn best_group(sealed: &[Sealed], live: &[u64], room: u64) -> Option<(Range<usize>, u64)> {
     let header = u64::from(super::frame::HEADER_BYTES);
@@ -743,53 +598,6 @@ fn decode_event(payload: &[u8]) -> Option<(Class, u64, &[u8])> {
     let (&class, rest) = payload.split_first()?;
     let (seq, record) = rest.split_first_chunk()?;
     Some((Class::decode(class)?, u64::from_le_bytes(*seq), record))
-}
-
-impl Stored {
-    fn new(seq: JournalSeq, payload: usize) -> Stored {
-        Stored {
-            seq: seq.0,
-            bytes: frame_len(payload),
-        }
-    }
-}
-
-impl State {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = vec![STATE_VERSION];
-        let classes = self.classes.iter();
-        let of = |c: &ClassState| [c.evicted_to, c.dropped.events, c.dropped.bytes];
-        for word in [self.acked, self.next]
-            .into_iter()
-            .chain(classes.flat_map(of))
-        {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Option<State> {
-        let (&STATE_VERSION, rest) = bytes.split_first()? else {
-            return None;
-        };
-        let mut words = rest
-            .chunks_exact(8)
-            .map(|w| w.first_chunk().copied().map(u64::from_le_bytes));
-        let mut word = || words.next().flatten();
-        let mut state = State {
-            acked: word()?,
-            next: word()?,
-            ..State::default()
-        };
-        for class in &mut state.classes {
-            class.evicted_to = word()?;
-            class.dropped = Dropped {
-                events: word()?,
-                bytes: word()?,
-            };
-        }
-        (state.acked < state.next).then_some(state)
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::io::store::journal::Limits;
 use crate::io::store::scratch;
 use proptest::prelude::*;
 
