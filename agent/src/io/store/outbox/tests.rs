@@ -296,3 +296,57 @@ proptest! {
         prop_assert!(live <= waiting && waiting - live <= dropped, "{live} {waiting} {dropped}");
     }
 }
+
+const WRITER: &str = "HOMEOSTAT_TEST_OUTBOX_WRITER";
+
+/// Rounds of a writer that is killed in the middle; it is this test in a child process.
+#[test]
+fn a_killed_writer_has_lost_nothing_that_was_taken() {
+    if let Some(path) = std::env::var_os(WRITER) {
+        let (mut outbox, _) = Outbox::open(Path::new(&path), SMALL).unwrap();
+        loop {
+            let seq = outbox.push(Class::Heal, &[1; 700]).unwrap().0;
+            println!("took {seq}");
+            // Far behind, so that files are rewritten all the time.
+            outbox.acked(EventSeq(seq.saturating_sub(20)));
+        }
+    }
+    let dir = scratch();
+    let mut last = 0;
+    for lines in [1usize, 40, 400, 1500, 3] {
+        let name = "io::store::outbox::tests::a_killed_writer_has_lost_nothing_that_was_taken";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(WRITER, dir.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut taken = Vec::new();
+        for line in std::io::BufRead::lines(out) {
+            if let Some(seq) = line
+                .unwrap()
+                .rsplit_once("took ")
+                .and_then(|(_, s)| s.parse().ok())
+            {
+                taken.push(seq);
+            }
+            if taken.len() == lines {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(
+            taken.len() >= lines && taken[0] > last,
+            "numbers go on after {last}"
+        );
+        last = taken[taken.len() - 1];
+        let mut outbox = open(dir.path());
+        let sent = sent(&mut outbox);
+        for seq in taken.iter().rev().take(20) {
+            let here = |i: &Item| matches!(i, Item::Event { seq: s, .. } if s.0 == *seq);
+            assert!(sent.iter().any(here), "{seq} was taken");
+        }
+        assert!(used(dir.path()) <= SMALL.limits.total_bytes);
+    }
+}
