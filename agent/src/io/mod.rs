@@ -2,6 +2,7 @@
 //! carries its effects out; decides nothing.
 
 pub mod clock;
+pub mod link;
 pub mod logs;
 pub mod probe;
 pub mod procfs;
