@@ -212,7 +212,8 @@ impl Prober {
     }
 
     /// Adds a target. `manifest`: the golden vectors of the service's model, for a
-    /// probe that lists none of its own.
+    /// probe that lists none of its own. An inference probe without any golden vector
+    /// has nothing to ask and sees no more than a TCP probe.
     pub fn add(&mut self, probe: &Probe, manifest: &[Golden]) -> TargetNo {
         let ask = match &probe.kind {
             ProbeKind::Tcp => Ask::Connect,

@@ -22,9 +22,18 @@ fn probe(kind: ProbeKind, port: u16) -> Probe {
         kind,
         port,
         period: Millis(50),
-        timeout: Millis(25),
+        // Generous: on a loaded machine an answer in time may take a while.
+        timeout: Millis(5000),
         misses: 2,
-        gate_max: Millis(300),
+        gate_max: Millis(5000),
+    }
+}
+
+fn hasty(port: u16, gate_max: Millis) -> Probe {
+    Probe {
+        timeout: Millis(25),
+        gate_max,
+        ..http(port)
     }
 }
 
@@ -90,7 +99,7 @@ fn an_answer_after_the_timeout_is_reported_twice_and_the_second_time_late() {
             thread::sleep(Duration::from_millis(80));
             ok(stream);
         });
-        let target = prober.add(&http(slow), &[]);
+        let target = prober.add(&hasty(slow, Millis(5000)), &[]);
         let number = prober.start(target).unwrap();
         let first = prober.next().await.unwrap();
         assert_eq!((first.outcome, first.late), (Outcome::TimedOut, false));
@@ -109,7 +118,7 @@ fn a_service_that_never_answers_is_timed_out_once_and_its_connections_are_bounde
     run(async |mut prober| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let target = prober.add(&http(port), &[]);
+        let target = prober.add(&hasty(port, Millis(300)), &[]);
         for _ in 0..IN_FLIGHT_MAX {
             prober.start(target).unwrap();
         }
@@ -133,9 +142,9 @@ fn a_service_that_never_answers_is_timed_out_once_and_its_connections_are_bounde
 #[test]
 fn an_answer_that_waited_for_a_slow_agent_is_an_answer() {
     run(async |mut prober| {
-        let target = prober.add(&http(server(1, ok)), &[]);
+        let target = prober.add(&hasty(server(1, ok), Millis(5000)), &[]);
         prober.start(target).unwrap();
-        thread::sleep(Duration::from_millis(60)); // the whole agent stands still
+        thread::sleep(Duration::from_millis(200)); // the whole agent stands still
         let report = prober.next().await.unwrap();
         assert!(
             matches!(report.outcome, Outcome::Alive { .. }),
@@ -239,9 +248,7 @@ fn golden_vectors_take_turns_and_large_ones_go_through() {
             path: "/infer".to_owned(),
             goldens: Goldens::Manifest,
         };
-        let mut config = probe(kind, port);
-        config.timeout = Millis(500);
-        let target = prober.add(&config, &goldens);
+        let target = prober.add(&probe(kind, port), &goldens);
         for turn in 0..4 {
             prober.start(target).unwrap();
             let outcome = prober.next().await.unwrap().outcome;
