@@ -1,0 +1,353 @@
+//! The command line: `serve`, `broker`, and what an operator asks.
+//!
+//! Exit status: 0 done, 1 failed or not found, 2 wrong usage.
+
+mod ask;
+mod client;
+mod explain;
+mod table;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::ingest::chain;
+use crate::control::serve;
+use crate::io::broker;
+use crate::io::http::loopback_only;
+
+/// Wrong usage, as for most commands.
+const USAGE: u8 = 2;
+
+/// Sees and explains what the nodes of a fleet do to heal themselves.
+#[derive(Debug, Parser)]
+#[command(name = "homeostat", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the coordinator: take in records, answer the API, show the page.
+    Serve(Serve),
+    /// Run an MQTT 5 broker for a demo or a small fleet. Keeps nothing on disk.
+    Broker(Broker),
+    /// Nodes and their services.
+    Fleet {
+        #[command(subcommand)]
+        what: FleetCommand,
+    },
+    /// Incidents and what was done about them.
+    Incident {
+        #[command(subcommand)]
+        what: IncidentCommand,
+    },
+    /// The topics on the broker.
+    Mqtt {
+        #[command(subcommand)]
+        what: MqttCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// The broker. With --embedded-broker: where that one listens; port 0 takes
+    /// any free port.
+    #[arg(long, value_name = "URL", default_value = "mqtt://127.0.0.1:1883")]
+    broker: String,
+    /// Where API and page listen; port 0 takes any free port.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+    /// Where the database is.
+    #[arg(long, value_name = "DIR", default_value = "homeostat-data")]
+    data: PathBuf,
+    /// Run a broker in this process too.
+    #[arg(long)]
+    embedded_broker: bool,
+    /// Forget records after so many days.
+    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    keep_days: u32,
+}
+
+#[derive(Debug, Args)]
+struct Broker {
+    /// Where to listen; port 0 takes any free port.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1883")]
+    listen: SocketAddr,
+    /// Listen beyond loopback although anybody there may then read and write
+    /// everything.
+    #[arg(long)]
+    i_know: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum FleetCommand {
+    /// List nodes with presence, backlog and services.
+    Ls(Ask),
+}
+
+#[derive(Debug, Subcommand)]
+enum IncidentCommand {
+    /// List incidents, newest first.
+    Ls {
+        #[command(flatten)]
+        ask: Ask,
+        /// Only those that are not over.
+        #[arg(long)]
+        open: bool,
+        /// Only of this node.
+        #[arg(long)]
+        node: Option<homeostat_common::ids::NodeId>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Show one incident: what was seen, considered, refused and done.
+    Show {
+        /// Its number in the fleet.
+        number: u64,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum MqttCommand {
+    /// Say who writes a topic, when, and what is in it; without one, all of
+    /// them.
+    Explain {
+        /// A topic such as hs/v1/plant-7/edge-1/status.
+        topic: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Ask {
+    /// The coordinator.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// Print the API's answer as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// The user asked for something that cannot be.
+    Usage(String),
+    /// It was tried.
+    Failed(String),
+}
+
+/// Runs the program with `args`, the first of which is its name.
+pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way as well, and go to stdout.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(args) => serve_command(args),
+        Command::Broker(args) => broker_command(&args),
+        Command::Fleet {
+            what: FleetCommand::Ls(ask),
+        } => ask::fleet(&ask.url, ask.json).map_err(failed),
+        Command::Incident {
+            what:
+                IncidentCommand::Ls {
+                    ask,
+                    open,
+                    node,
+                    limit,
+                },
+        } => ask::incidents(&ask.url, ask.json, open, node.as_ref(), limit).map_err(failed),
+        Command::Incident {
+            what: IncidentCommand::Show { number, ask },
+        } => ask::incident(&ask.url, ask.json, number).map_err(failed),
+        Command::Mqtt {
+            what: MqttCommand::Explain { topic },
+        } => explain::explain(topic.as_deref()).map_err(Failure::Failed),
+    };
+    match done {
+        Ok(text) => {
+            use std::io::Write as _;
+            // A closed pipe (`| head`) is no failure worth words.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Usage(text)) => {
+            eprintln!("homeostat: {text}");
+            ExitCode::from(USAGE)
+        }
+        Err(Failure::Failed(text)) => {
+            eprintln!("homeostat: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // As map_err wants it.
+fn failed(error: client::AskError) -> Failure {
+    Failure::Failed(chain(&error))
+}
+
+fn start_log() {
+    // A second one, as in a test that starts two, changes nothing.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))
+}
+
+fn serve_command(args: Serve) -> Result<String, Failure> {
+    let http = loopback_only("the API", args.http).map_err(Failure::Usage)?;
+    let (host, port) = broker_address(&args.broker).map_err(Failure::Usage)?;
+    let embedded = if args.embedded_broker {
+        let listen = format!("{host}:{port}").parse().map_err(|_| {
+            Failure::Usage(format!(
+                "--embedded-broker needs a numeric address in --broker, not {host}"
+            ))
+        })?;
+        Some(loopback_only("the embedded broker", listen).map_err(Failure::Usage)?)
+    } else if port == 0 {
+        return Err(Failure::Usage(
+            "--broker with port 0 makes sense only with --embedded-broker".into(),
+        ));
+    } else {
+        None
+    };
+    start_log();
+    runtime()?
+        .block_on(serve::run(serve::Options {
+            broker: (host, port),
+            embedded,
+            http,
+            data: args.data,
+            keep_days: args.keep_days,
+        }))
+        .map(|()| String::new())
+        .map_err(|error| Failure::Failed(chain(&error)))
+}
+
+fn broker_command(args: &Broker) -> Result<String, Failure> {
+    if !args.i_know {
+        loopback_only("the broker", args.listen)
+            .map_err(|why| Failure::Usage(format!("{why}; or say --i-know")))?;
+    }
+    start_log();
+    let run = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let listen = args.listen;
+        let started = tokio::task::spawn_blocking(move || broker::start(listen)).await;
+        match started.map_err(std::io::Error::other)? {
+            Ok(address) => println!("listening mqtt://{address}"),
+            Err(error) => return Ok(Err(error)),
+        }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(Ok(()))
+    };
+    match runtime()?.block_on(run) {
+        Ok(Ok(())) => Ok(String::new()),
+        Ok(Err(error)) => Err(Failure::Failed(chain(&error))),
+        Err::<_, std::io::Error>(error) => Err(Failure::Failed(format!("cannot start: {error}"))),
+    }
+}
+
+/// Host and port of `mqtt://host[:port]`.
+fn broker_address(url: &str) -> Result<(String, u16), String> {
+    if url.starts_with("mqtts://") {
+        return Err(format!("--broker {url}: TLS is not supported yet"));
+    }
+    let rest = url
+        .strip_prefix("mqtt://")
+        .ok_or_else(|| format!("--broker {url}: expected mqtt://host:port"))?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (
+            host,
+            port.parse()
+                .map_err(|_| format!("--broker {url}: {port:?} is no port"))?,
+        ),
+        _ => (rest, 1883),
+    };
+    if host.is_empty() || host.contains(['@', '/', '?', '#']) {
+        return Err(format!("--broker {url}: expected mqtt://host:port"));
+    }
+    Ok((host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_broker_is_an_mqtt_url() {
+        let ok = |url, host: &str, port| {
+            assert_eq!(broker_address(url), Ok((host.to_owned(), port)), "{url}");
+        };
+        ok("mqtt://127.0.0.1:1884", "127.0.0.1", 1884);
+        ok("mqtt://broker.example/", "broker.example", 1883);
+        ok("mqtt://[::1]:7", "[::1]", 7);
+        ok("mqtt://[::1]", "[::1]", 1883);
+        for wrong in [
+            "",
+            "127.0.0.1:1883",
+            "mqtt://",
+            "mqtt://a:b",
+            "mqtts://a:1",
+            "mqtt://u@h:1",
+        ] {
+            assert!(broker_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2_and_opens_nothing() {
+        let run = |args: &[&str]| main_from(args.iter().map(OsString::from));
+        let usage = format!("{:?}", ExitCode::from(2));
+        for args in [
+            &["homeostat"][..],
+            &["homeostat", "serve", "--http", "0.0.0.0:0"],
+            &[
+                "homeostat",
+                "serve",
+                "--broker",
+                "mqtt://0.0.0.0:0",
+                "--embedded-broker",
+            ],
+            &["homeostat", "broker", "--listen", "0.0.0.0:0"],
+            &["homeostat", "incident", "ls", "--node", "Not A Name"],
+        ] {
+            assert_eq!(format!("{:?}", run(args)), usage, "{args:?}");
+        }
+    }
+}

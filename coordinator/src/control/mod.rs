@@ -1,0 +1,85 @@
+//! Joins the parts: what is admitted, stored, acknowledged and shown.
+//!
+//! [`admit`] judges a message, [`ingest`] drives batches into the database and
+//! settles them, [`serve`] starts and ends it all. [`Hub`] is what they share
+//! with the API.
+
+pub mod admit;
+pub mod ingest;
+pub mod serve;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::broadcast;
+
+use crate::fleet::metrics::Metrics;
+use crate::fleet::presence::Presence;
+use crate::fleet::view::Change;
+use crate::io::db::Db;
+
+/// Changes that a slow live client may lag behind before it is told to fetch
+/// everything again.
+const CHANGES_KEPT: usize = 256;
+
+/// What ingest and API share.
+#[derive(Debug)]
+pub struct Hub {
+    /// The truth.
+    pub db: Db,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Who is connected.
+    pub presence: Mutex<Presence>,
+    /// What changed, for live clients.
+    pub changes: broadcast::Sender<Change>,
+    /// Whether the database took the last batch.
+    pub storing: AtomicBool,
+}
+
+impl Hub {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self {
+            db,
+            metrics: Metrics::default(),
+            presence: Mutex::default(),
+            changes: broadcast::Sender::new(CHANGES_KEPT),
+            storing: AtomicBool::new(true),
+        }
+    }
+
+    /// Reads or changes presence.
+    pub fn with_presence<T>(&self, f: impl FnOnce(&mut Presence) -> T) -> T {
+        // A panic while it was held leaves a map that is still whole.
+        let mut guard = self
+            .presence
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        f(&mut guard)
+    }
+
+    /// Why the coordinator does not do its work now, if it does not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&'static str> {
+        if !self.storing.load(Relaxed) {
+            Some("the database does not take records")
+        } else if !self.with_presence(|presence| presence.broker()) {
+            Some("the broker is not reached")
+        } else {
+            None
+        }
+    }
+}
+
+/// The coordinator's wall clock, in milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_millis()).ok())
+        .unwrap_or(0)
+}

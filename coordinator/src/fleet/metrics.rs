@@ -1,0 +1,330 @@
+//! Counters and their Prometheus text.
+//!
+//! Counters start at 0 with the process, as Prometheus expects; what can be
+//! asked from the database at the time of the scrape is a [`Gauges`].
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use homeostat_common::outcome::Outcome;
+
+use crate::control::admit::Reason;
+
+/// Upper bounds in milliseconds: from a reflex restart to a person's coffee.
+const HEALED_BOUNDS_MS: [u64; 12] = [
+    5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000, 120_000, 600_000,
+];
+
+/// Upper bounds in microseconds of receiving to having stored.
+const STORE_BOUNDS_US: [u64; 9] = [
+    500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000, 10_000_000,
+];
+
+/// Counts of values up to each bound.
+#[derive(Debug)]
+struct Histogram<const N: usize> {
+    bounds: [u64; N],
+    counts: [AtomicU64; N],
+    count: AtomicU64,
+    sum: AtomicU64,
+}
+
+impl<const N: usize> Histogram<N> {
+    fn new(bounds: [u64; N]) -> Self {
+        Self {
+            bounds,
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+            count: AtomicU64::new(0),
+            sum: AtomicU64::new(0),
+        }
+    }
+
+    fn record(&self, value: u64) {
+        let under = self.bounds.iter().zip(&self.counts);
+        for (_, count) in under.filter(|(bound, _)| value <= **bound) {
+            count.fetch_add(1, Relaxed);
+        }
+        self.count.fetch_add(1, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
+    }
+
+    /// `per_second` turns the recorded unit into seconds.
+    #[allow(clippy::cast_precision_loss)] // 2^53 microseconds are 285 years.
+    fn write(&self, to: &mut String, name: &str, help: &str, per_second: f64) {
+        let _ = writeln!(to, "# HELP {name} {help}\n# TYPE {name} histogram");
+        for (bound, count) in self.bounds.iter().zip(&self.counts) {
+            let _ = writeln!(
+                to,
+                "{name}_bucket{{le=\"{}\"}} {}",
+                *bound as f64 / per_second,
+                count.load(Relaxed)
+            );
+        }
+        let count = self.count.load(Relaxed);
+        let _ = writeln!(
+            to,
+            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {}\n{name}_count {count}",
+            self.sum.load(Relaxed) as f64 / per_second
+        );
+    }
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    ingested: AtomicU64,
+    duplicates: AtomicU64,
+    rejected: [AtomicU64; Reason::ALL.len()],
+    closed: [AtomicU64; Outcome::ALL.len()],
+    healed: Histogram<{ HEALED_BOUNDS_MS.len() }>,
+    store: Histogram<{ STORE_BOUNDS_US.len() }>,
+    batches: AtomicU64,
+    store_failures: AtomicU64,
+    acknowledgements: AtomicU64,
+    connections: AtomicU64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            ingested: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+            rejected: std::array::from_fn(|_| AtomicU64::new(0)),
+            closed: std::array::from_fn(|_| AtomicU64::new(0)),
+            healed: Histogram::new(HEALED_BOUNDS_MS),
+            store: Histogram::new(STORE_BOUNDS_US),
+            batches: AtomicU64::new(0),
+            store_failures: AtomicU64::new(0),
+            acknowledgements: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        }
+    }
+}
+
+/// What is asked from the database when somebody scrapes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Nodes that are known.
+    pub nodes: u64,
+    /// Nodes that are connected.
+    pub online: u64,
+    /// Incidents that are not over.
+    pub open_incidents: u64,
+    /// Alarms that are raised.
+    pub alarms: u64,
+    /// Events that are stored but cannot be acknowledged: something before
+    /// them is missing. The largest of all streams.
+    pub ack_lag: u64,
+    /// Events that nodes reported as lost.
+    pub lost: u64,
+    /// Whether the broker is reached.
+    pub broker: bool,
+}
+
+impl Metrics {
+    /// A batch was stored, `waited_us` after its oldest message came.
+    pub fn stored(&self, new: u64, duplicates: u64, waited_us: u64) {
+        self.ingested.fetch_add(new, Relaxed);
+        self.duplicates.fetch_add(duplicates, Relaxed);
+        self.batches.fetch_add(1, Relaxed);
+        self.store.record(waited_us);
+    }
+
+    /// A message was refused.
+    pub fn refused(&self, reason: Reason) {
+        let all = Reason::ALL.iter().zip(&self.rejected);
+        for (_, count) in all.filter(|(each, _)| **each == reason) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// An incident is over.
+    pub fn closed(&self, outcome: Outcome, lasted_ms: u64) {
+        let all = Outcome::ALL.iter().zip(&self.closed);
+        for (_, count) in all.filter(|(each, _)| **each == outcome) {
+            count.fetch_add(1, Relaxed);
+        }
+        if outcome == Outcome::Healed {
+            self.healed.record(lasted_ms);
+        }
+    }
+
+    /// The database did not take a batch.
+    pub fn store_failed(&self) {
+        self.store_failures.fetch_add(1, Relaxed);
+    }
+
+    /// A cumulative acknowledgement was handed to the broker's connection.
+    pub fn acknowledged(&self) {
+        self.acknowledgements.fetch_add(1, Relaxed);
+    }
+
+    /// The broker accepted a connection.
+    pub fn connected(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    /// The Prometheus text.
+    #[must_use]
+    pub fn text(&self, gauges: &Gauges) -> String {
+        let mut to = String::new();
+        let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
+            let name = format!("homeostat_{name}");
+            let _ = writeln!(to, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for (labels, value) in rows {
+                let _ = writeln!(to, "{name}{labels} {value}");
+            }
+        };
+        let one = |value: u64| [(String::new(), value)];
+        let counter = |count: &AtomicU64| [(String::new(), count.load(Relaxed))];
+        family(
+            "records_ingested_total",
+            "counter",
+            "Records stored.",
+            &counter(&self.ingested),
+        );
+        family(
+            "records_duplicate_total",
+            "counter",
+            "Records that were stored before.",
+            &counter(&self.duplicates),
+        );
+        let rejected: Vec<_> = Reason::ALL
+            .iter()
+            .zip(&self.rejected)
+            .map(|(reason, count)| {
+                (
+                    format!("{{reason=\"{}\"}}", reason.name()),
+                    count.load(Relaxed),
+                )
+            })
+            .collect();
+        family(
+            "messages_rejected_total",
+            "counter",
+            "Messages that were not taken.",
+            &rejected,
+        );
+        let closed: Vec<_> = Outcome::ALL
+            .iter()
+            .zip(&self.closed)
+            .map(|(outcome, count)| (format!("{{outcome=\"{outcome}\"}}"), count.load(Relaxed)))
+            .collect();
+        family(
+            "incidents_closed_total",
+            "counter",
+            "Incidents that ended, by outcome.",
+            &closed,
+        );
+        family(
+            "store_batches_total",
+            "counter",
+            "Transactions with records.",
+            &counter(&self.batches),
+        );
+        family(
+            "store_failures_total",
+            "counter",
+            "Transactions that failed and were tried again.",
+            &counter(&self.store_failures),
+        );
+        family(
+            "acknowledgements_total",
+            "counter",
+            "Cumulative acknowledgements sent.",
+            &counter(&self.acknowledgements),
+        );
+        family(
+            "broker_connections_total",
+            "counter",
+            "Connections that the broker accepted.",
+            &counter(&self.connections),
+        );
+        family(
+            "broker_connected",
+            "gauge",
+            "1 while the broker is reached.",
+            &one(u64::from(gauges.broker)),
+        );
+        family(
+            "nodes",
+            "gauge",
+            "Nodes that are known.",
+            &one(gauges.nodes),
+        );
+        family(
+            "nodes_online",
+            "gauge",
+            "Nodes that are connected.",
+            &one(gauges.online),
+        );
+        family(
+            "incidents_open",
+            "gauge",
+            "Incidents that are not over.",
+            &one(gauges.open_incidents),
+        );
+        family(
+            "alarms_raised",
+            "gauge",
+            "Alarms that are raised.",
+            &one(gauges.alarms),
+        );
+        family(
+            "ack_lag_records",
+            "gauge",
+            "Most records of one stream that wait behind a missing one.",
+            &one(gauges.ack_lag),
+        );
+        family(
+            "records_lost",
+            "gauge",
+            "Records that nodes dropped and reported.",
+            &one(gauges.lost),
+        );
+        self.healed.write(
+            &mut to,
+            "homeostat_incident_healed_seconds",
+            "First sign to healed.",
+            1e3,
+        );
+        self.store.write(
+            &mut to,
+            "homeostat_store_seconds",
+            "Oldest message of a batch to its commit.",
+            1e6,
+        );
+        to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_stands_in_the_text() {
+        let metrics = Metrics::default();
+        metrics.stored(3, 1, 700);
+        metrics.refused(Reason::Sender);
+        metrics.closed(Outcome::Healed, 40);
+        metrics.closed(Outcome::Refused, 9_000);
+        let text = metrics.text(&Gauges {
+            nodes: 2,
+            ..Gauges::default()
+        });
+        for line in [
+            "homeostat_records_ingested_total 3",
+            "homeostat_records_duplicate_total 1",
+            "homeostat_messages_rejected_total{reason=\"sender\"} 1",
+            "homeostat_incidents_closed_total{outcome=\"refused\"} 1",
+            "homeostat_incident_healed_seconds_bucket{le=\"0.025\"} 0",
+            "homeostat_incident_healed_seconds_bucket{le=\"0.05\"} 1",
+            "homeostat_incident_healed_seconds_count 1",
+            "homeostat_store_seconds_sum 0.0007",
+            "homeostat_nodes 2",
+        ] {
+            assert!(text.lines().any(|each| each == line), "{line}\n{text}");
+        }
+    }
+}

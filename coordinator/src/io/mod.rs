@@ -1,0 +1,6 @@
+//! The shell: MQTT, HTTP, the database, and the embedded broker.
+
+pub mod broker;
+pub mod db;
+pub mod http;
+pub mod mqtt;
