@@ -221,7 +221,6 @@ impl VerifiedPlan {
     }
 
     /// Hands plan and reservation over to whoever executes them.
-    #[must_use]
     pub fn into_parts(self) -> (Plan, Cost, Reservation) {
         (self.plan, self.cost, self.reservation)
     }
@@ -259,17 +258,15 @@ pub fn verify(
 /// still answer. Starting a dead process takes nothing away.
 #[must_use]
 pub fn cost(plan: &Plan, facts: &Facts) -> Cost {
-    let whole: f64 = facts
-        .services
-        .values()
-        .map(|facts| facts.criticality.weight())
-        .sum();
     let mut sum = Cost::default();
     for primitive in plan.steps().filter(|primitive| primitive.writes()) {
-        let Some(service) = primitive.service().and_then(|id| facts.services.get(id)) else {
+        let Some((id, service)) = primitive
+            .service()
+            .and_then(|id| facts.services.get_key_value(id))
+        else {
             continue;
         };
-        let share = service.criticality.weight() / whole.max(1.0);
+        let share = share(facts, id);
         let away = if primitive.interrupts() && service.answering {
             primitive.deadline(service.start_timeout).as_secs_f64()
         } else {
@@ -282,6 +279,14 @@ pub fn cost(plan: &Plan, facts: &Facts) -> Cost {
         });
     }
     sum
+}
+
+/// A service's share of the node's capacity, by criticality.
+#[must_use]
+pub fn share(facts: &Facts, service: &ServiceId) -> f64 {
+    let weight = |facts: &ServiceFacts| facts.criticality.weight();
+    let whole: f64 = facts.services.values().map(weight).sum();
+    facts.services.get(service).map_or(0.0, weight) / whole.max(1.0)
 }
 
 fn check(rule: Rule, plan: &Plan, purpose: Purpose, facts: &Facts) -> Result<(), Rejection> {

@@ -415,9 +415,13 @@ fn collect_ready(
             }
             complete
         }
-        Branch::Parallel(inner) => inner.iter().fold(true, |complete, member| {
-            collect_ready(member, progress, next, ready) && complete
-        }),
+        Branch::Parallel(inner) => {
+            let mut complete = true;
+            for member in inner {
+                complete &= collect_ready(member, progress, next, ready);
+            }
+            complete
+        }
     }
 }
 

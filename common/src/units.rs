@@ -134,6 +134,14 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A number for the wire, where half the digits are enough.
+#[must_use]
+pub fn narrow(value: f64) -> f32 {
+    #[allow(clippy::cast_possible_truncation)]
+    let narrow = value as f32;
+    narrow
+}
+
 /// A share in `0.0..=1.0`; NaN cannot be built.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize)]
 #[serde(transparent)]

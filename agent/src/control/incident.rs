@@ -1,0 +1,132 @@
+//! One open incident: what is known, what was tried, what runs.
+
+use homeostat_common::anomaly::{Fault, Symptom};
+use homeostat_common::budget::{Cost, Reservation};
+use homeostat_common::gate::Purpose;
+use homeostat_common::ids::{IncidentId, PlanId, ServiceId};
+use homeostat_common::plan::Plan;
+use homeostat_common::transaction::{self, Ending, Transaction};
+use homeostat_common::units::{Micros, Ratio};
+use homeostat_common::wire::body::{Considered, Source};
+
+use crate::execute::StepRun;
+use crate::plan::Recipe;
+
+/// An incident that is not over yet. There is at most one per service.
+#[derive(Debug)]
+pub struct Incident {
+    /// Its number on the node.
+    pub id: IncidentId,
+    /// The service at its root.
+    pub service: ServiceId,
+    /// What was seen last.
+    pub symptom: Symptom,
+    /// What is believed to be behind it.
+    pub fault: Fault,
+    /// How sure.
+    pub confidence: Ratio,
+    /// The first sign.
+    pub since: Micros,
+    /// Whether its opening was told; it is told once it is diagnosed.
+    pub(super) told: bool,
+    /// The last event about it: the cause of the next one.
+    pub(super) mark: u64,
+    /// Recipes that failed.
+    pub(super) tried: Vec<Recipe>,
+    /// What was refused the last time, so that it is told only once.
+    pub(super) refused: Vec<Considered>,
+    /// Look again at this time, not before.
+    pub(super) retry_at: Option<Micros>,
+    /// A person was called.
+    pub(super) escalated: bool,
+    /// What all its plans have cost, in capacity-seconds.
+    pub(super) cost: f64,
+    /// The plan that runs.
+    pub(super) execution: Option<Execution>,
+    /// A plan that a former run of the agent did not finish.
+    pub(super) cut_short: Option<CutShort>,
+    /// How the last plan of a former run ended, if it did.
+    pub(super) former: Option<Ending>,
+}
+
+impl Incident {
+    pub(super) fn new(
+        id: IncidentId,
+        service: ServiceId,
+        symptom: Symptom,
+        fault: Fault,
+        since: Micros,
+    ) -> Self {
+        Self {
+            id,
+            service,
+            symptom,
+            fault,
+            confidence: Ratio::ZERO,
+            since,
+            told: false,
+            mark: 0,
+            tried: Vec::new(),
+            refused: Vec::new(),
+            retry_at: None,
+            escalated: false,
+            cost: 0.0,
+            execution: None,
+            cut_short: None,
+            former: None,
+        }
+    }
+
+    /// The plan that runs.
+    #[must_use]
+    pub fn plan(&self) -> Option<(PlanId, &Plan)> {
+        self.execution
+            .as_ref()
+            .map(|execution| (execution.id, execution.transaction.plan()))
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Micros> {
+        match &self.execution {
+            Some(execution) => execution
+                .wake
+                .into_iter()
+                .chain(execution.transaction.deadline())
+                .min(),
+            None => self.retry_at,
+        }
+    }
+}
+
+/// A plan on its way.
+#[derive(Debug)]
+pub(super) struct Execution {
+    pub(super) id: PlanId,
+    pub(super) recipe: Recipe,
+    pub(super) source: Source,
+    pub(super) purpose: Purpose,
+    pub(super) transaction: Transaction,
+    /// What was set aside for it; `None` when only compensations run.
+    pub(super) reservation: Option<Reservation>,
+    pub(super) predicted: Cost,
+    pub(super) runs: Vec<StepRun>,
+    /// Results of file operations that came in.
+    pub(super) files: Vec<Result<(), String>>,
+    /// The sync that the transaction waits for.
+    pub(super) ticket: Option<u64>,
+    /// When a step wants to be looked at again.
+    pub(super) wake: Option<Micros>,
+    pub(super) begun: Micros,
+    /// Whether the service answered when the plan began.
+    pub(super) was_answering: bool,
+}
+
+/// What the journal says about a plan that did not end.
+#[derive(Debug, Clone)]
+pub(super) struct CutShort {
+    pub(super) id: PlanId,
+    pub(super) plan: Plan,
+    pub(super) recipe: Recipe,
+    pub(super) source: Source,
+    pub(super) revive: bool,
+    pub(super) records: Vec<transaction::Record>,
+}

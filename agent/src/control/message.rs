@@ -1,0 +1,256 @@
+//! What goes into the loop and what comes out of it.
+
+use homeostat_common::anomaly::{Exit, Fault, Symptom};
+use homeostat_common::ids::{IncidentId, Instance, ModelVersion, PlanId, ServiceId};
+use homeostat_common::observation::{LogCount, Reading};
+use homeostat_common::plan::Plan;
+use homeostat_common::transaction;
+use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+use homeostat_common::wire::body::{Body, Source};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Recipe;
+use crate::service::ProcessSample;
+
+/// A slot as the spawner describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotReport {
+    /// Whose.
+    pub service: ServiceId,
+    /// The life that runs.
+    pub live: Option<Instance>,
+    /// The last life that ended.
+    pub last: Option<(Instance, Exit)>,
+}
+
+/// What became of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// A right answer.
+    Right {
+        /// From start to last byte, in microseconds.
+        latency_us: u32,
+    },
+    /// A wrong answer.
+    Wrong(String),
+    /// Nobody listens.
+    Refused,
+    /// No answer in time; a late one may follow.
+    TimedOut,
+}
+
+/// What the host looked like.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct HostSample {
+    /// Share of cores that was busy.
+    pub cpu_busy: Reading<Ratio>,
+    /// Share of time some task waited for a core.
+    pub cpu_pressure: Reading<Ratio>,
+    /// Share of time some task waited for IO.
+    pub io_pressure: Reading<Ratio>,
+    /// Share of time some task waited for memory.
+    pub memory_pressure: Reading<Ratio>,
+    /// Memory to be had.
+    pub memory_available: Reading<Bytes>,
+    /// Room for the agent's data.
+    pub disk_free: Reading<Bytes>,
+    /// Inodes for the agent's data.
+    pub inodes_free: Reading<u64>,
+    /// The agent itself.
+    pub own: ProcessSample,
+    /// Events nobody acknowledged yet.
+    pub backlog: u64,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The time that [`super::Loop::next_wake`] asked for has come.
+    Wake,
+    /// The spawner was reached; these are its slots.
+    Slots(Vec<SlotReport>),
+    /// The spawner was lost.
+    SpawnerLost,
+    /// A process was started.
+    Started {
+        /// Whose.
+        service: ServiceId,
+        /// Its life.
+        instance: Instance,
+    },
+    /// A start was refused.
+    StartRefused {
+        /// Whose.
+        service: ServiceId,
+        /// The life that is there already, if that is why.
+        live: Option<Instance>,
+        /// Why.
+        why: String,
+    },
+    /// The kernel says that a life is over.
+    Died {
+        /// Whose.
+        service: ServiceId,
+        /// Which.
+        instance: Instance,
+    },
+    /// How it ended; after its `Died`.
+    Exited {
+        /// Whose.
+        service: ServiceId,
+        /// Which.
+        instance: Instance,
+        /// How.
+        exit: Exit,
+    },
+    /// A probe was sent.
+    ProbeSent {
+        /// To whom.
+        service: ServiceId,
+        /// Which of its probes.
+        probe: usize,
+        /// The number of this one.
+        number: u64,
+    },
+    /// A probe ended.
+    Probed {
+        /// To whom.
+        service: ServiceId,
+        /// Which of its probes.
+        probe: usize,
+        /// The number of this one.
+        number: u64,
+        /// How.
+        outcome: ProbeOutcome,
+        /// After its timeout.
+        late: bool,
+    },
+    /// The host and the processes were looked at.
+    Sample(HostSample, Vec<(ServiceId, ProcessSample)>),
+    /// Log lines of the last while, by template.
+    Logs(Vec<LogCount>),
+    /// Everything journalled up to this ticket is on the disk.
+    Synced(u64),
+    /// The disk refuses to take the journal (`Some`), or takes it again.
+    StoreTrouble(Option<String>),
+    /// A model file was compared with the manifest.
+    ModelChecked {
+        /// Whose.
+        service: ServiceId,
+        /// The file's version; `None` when it cannot be read.
+        found: Option<ModelVersion>,
+        /// The verified copy that could be put back.
+        verified: Option<ModelVersion>,
+    },
+    /// A file operation of a step ended.
+    FileDone {
+        /// Whose.
+        service: ServiceId,
+        /// How.
+        result: Result<(), String>,
+    },
+    /// Whether the broker can be reached.
+    Link(bool),
+}
+
+/// How an event is valued when room for unsent ones runs out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Aggregates.
+    Telemetry,
+    /// State changes and notes.
+    State,
+    /// Everything about an incident.
+    Heal,
+}
+
+/// What the journal holds about healing, for a restart of the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum HealRecord {
+    /// An incident was opened.
+    Opened {
+        /// Its number.
+        incident: IncidentId,
+        /// Its service.
+        service: ServiceId,
+        /// What was seen.
+        symptom: Symptom,
+        /// What is believed.
+        fault: Fault,
+        /// Since when, on the clock of `boot`.
+        since: Micros,
+    },
+    /// A plan was begun.
+    Begun {
+        /// Its execution.
+        plan: PlanId,
+        /// Its incident.
+        incident: IncidentId,
+        /// The plan.
+        text: Plan,
+        /// Its kind.
+        recipe: Recipe,
+        /// Where it came from.
+        source: Source,
+        /// Whether it starts a dead process.
+        revive: bool,
+    },
+    /// The transaction moved on.
+    Step(PlanId, transaction::Record),
+    /// An incident was closed.
+    Closed(IncidentId),
+}
+
+/// What must be done outside, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Ask the spawner for a start.
+    Start(ServiceId),
+    /// Ask the spawner for TERM.
+    Stop(ServiceId, Instance),
+    /// Ask the spawner for KILL.
+    Kill(ServiceId, Instance),
+    /// Send a probe.
+    Probe(ServiceId, usize),
+    /// Forget all probes of a service that are on their way.
+    ForgetProbes(ServiceId),
+    /// Look at the host and the processes now.
+    Sample,
+    /// Compare the model file with the manifest.
+    CheckModel(ServiceId),
+    /// Put the verified model in place; answered by `FileDone`.
+    RollbackModel(ServiceId, ModelVersion),
+    /// Put back what was there before; answered by `FileDone`.
+    RestoreModel(ServiceId),
+    /// What was kept beside the model may go.
+    SettleModel(ServiceId),
+    /// Append to the journal.
+    Journal(HealRecord),
+    /// Get everything journalled so far onto the disk and answer with this
+    /// ticket.
+    Sync(u64),
+    /// No incident is open: the records so far are not needed any more.
+    Quiet,
+    /// Keep the state that holds across restarts.
+    Remember,
+    /// An event for the outbox.
+    Emit {
+        /// Names it for the causes of later ones.
+        mark: u64,
+        /// Its value.
+        class: Class,
+        /// Marks of the events that led to it.
+        causes: Vec<u64>,
+        /// What it says.
+        body: Body,
+    },
+    /// Tell people about a service's health.
+    ShowHealth(ServiceId),
+    /// Tell people about the running step; `None` when the plan has ended.
+    ShowAct(PlanId, Option<String>),
+    /// Tell people about an alarm; `None` when it is over.
+    ShowAlarm(String, Option<Body>),
+}
+
+/// How long a host sample stays news; three default periods.
+pub const SAMPLE_STALE: Millis = Millis::secs(3);

@@ -1,0 +1,136 @@
+//! Detect: from what is known about a service to what is wrong with it.
+//!
+//! In: one [`Watched`] record. Out: at most one [`Finding`], the gravest. The
+//! streaming detectors themselves live in `homeostat-detect`; here their
+//! verdicts are put in order and into words. Decides nothing about what to do.
+
+use homeostat_common::anomaly::Symptom;
+use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+use homeostat_detect::hang::Verdict as HangVerdict;
+use homeostat_detect::slope::Verdict as SlopeVerdict;
+
+use crate::service::{Slot, Watched, instant};
+
+/// Something wrong with one service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// What.
+    pub symptom: Symptom,
+    /// When the first sign of it was seen.
+    pub since: Micros,
+    /// How sure.
+    pub score: Ratio,
+    /// What was seen, for people.
+    pub evidence: String,
+}
+
+/// The gravest thing wrong with a service now.
+#[must_use]
+pub fn examine(service: &Watched, now: Micros) -> Option<Finding> {
+    match service.slot {
+        // Never started is not a fault; it is started on the first occasion.
+        Slot::Unknown | Slot::Starting { .. } | Slot::Down { last: None, .. } => None,
+        Slot::Down {
+            since,
+            last: Some((instance, exit)),
+        } => Some(Finding {
+            symptom: Symptom::Dead,
+            since,
+            score: Ratio::ONE,
+            evidence: match &service.start_error {
+                Some(why) => format!("it cannot be started: {why}"),
+                None => format!("the kernel says that process {instance} is gone ({exit})"),
+            },
+        }),
+        Slot::Up { since, .. } if !service.proven(now) => {
+            let due = since + service.policy.start_timeout;
+            (now >= due).then(|| Finding {
+                symptom: Symptom::NotStarting,
+                since,
+                score: Ratio::saturating(0.9),
+                evidence: format!(
+                    "no right answer within {} of its start{}",
+                    service.policy.start_timeout,
+                    wrong_words(service)
+                ),
+            })
+        }
+        Slot::Up { since, .. } => hung(service, now)
+            .or_else(|| wrong(service, now))
+            .or_else(|| leaking(service, since)),
+    }
+}
+
+fn hung(service: &Watched, now: Micros) -> Option<Finding> {
+    service
+        .probes
+        .iter()
+        .enumerate()
+        .find_map(|(place, probe)| {
+            let HangVerdict::Hung { since, by_cap } = probe.hang.verdict(instant(now)) else {
+                return None;
+            };
+            let since = Micros(u64::try_from(since.as_micros()).unwrap_or(now.0));
+            let policy = service.policy.probes.get(place)?;
+            Some(Finding {
+                symptom: Symptom::Hung,
+                since,
+                // Under pressure silence says less, so the cap's word counts less.
+                score: Ratio::saturating(if by_cap { 0.9 } else { 0.97 }),
+                evidence: format!(
+                    "port {} answered nothing for {}{}",
+                    policy.port,
+                    now.since(since),
+                    if by_cap {
+                        ", longer than pressure on the node can explain"
+                    } else {
+                        ""
+                    }
+                ),
+            })
+        })
+}
+
+fn wrong(service: &Watched, now: Micros) -> Option<Finding> {
+    let found = service
+        .probes
+        .iter()
+        .any(|probe| probe.hang.verdict(instant(now)) == HangVerdict::Wrong);
+    found.then(|| Finding {
+        symptom: Symptom::WrongAnswers,
+        since: service.probed.unwrap_or(now),
+        score: Ratio::saturating(0.95),
+        evidence: format!("answers, but wrongly{}", wrong_words(service)),
+    })
+}
+
+fn leaking(service: &Watched, since: Micros) -> Option<Finding> {
+    let SlopeVerdict::Leak { rate, eta } = service.growth else {
+        return None;
+    };
+    // A float that is cut to an integer saturates, and a rate is finite.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let per_second = Bytes(rate.max(0.0) as u64);
+    let limit = service.policy.memory_limit;
+    Some(Finding {
+        symptom: Symptom::Leaking,
+        since: service.sampled.unwrap_or(since),
+        score: Ratio::saturating(0.9),
+        evidence: match (eta, limit) {
+            (Some(eta), Some(limit)) => format!(
+                "memory grows by {per_second}/s and reaches its limit of {limit} in {}",
+                Millis::secs(eta.as_secs())
+            ),
+            _ => format!("memory grows by {per_second}/s"),
+        },
+    })
+}
+
+fn wrong_words(service: &Watched) -> String {
+    service
+        .probes
+        .iter()
+        .find_map(|probe| probe.wrong.as_ref())
+        .map(|wrong| format!(": {wrong}"))
+        .unwrap_or_default()
+}

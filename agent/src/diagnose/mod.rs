@@ -1,0 +1,117 @@
+//! Diagnose: from a symptom to the fault behind it.
+//!
+//! In: a finding and the state of the model file. Out: a [`Diagnosis`], or a
+//! wish to look closer first ([`Step::CheckModel`]). Looks at one service; that
+//! a dependency may be the root is the loop's concern, which holds back while a
+//! dependency is under repair.
+
+use homeostat_common::anomaly::{Diagnosis, Fault, Symptom};
+use homeostat_common::ids::ServiceId;
+use homeostat_common::units::Ratio;
+
+use crate::detect::Finding;
+use crate::service::ModelFile;
+
+/// What diagnosis needs next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// The model file must be compared with the verified one first.
+    CheckModel,
+    /// This is it.
+    Known(Diagnosis),
+}
+
+/// Finds the fault behind a symptom. `model` is `None` for a service without.
+#[must_use]
+pub fn diagnose(service: &ServiceId, finding: &Finding, model: Option<ModelFile>) -> Step {
+    let mut evidence = vec![finding.evidence.clone()];
+    let known = |fault, evidence| {
+        Step::Known(Diagnosis {
+            service: service.clone(),
+            fault,
+            confidence: confidence(finding, fault),
+            evidence,
+        })
+    };
+    let from_model = matches!(
+        finding.symptom,
+        Symptom::WrongAnswers | Symptom::NotStarting
+    );
+    match model {
+        Some(ModelFile::Unchecked | ModelFile::Checking(_)) if from_model => {
+            return Step::CheckModel;
+        }
+        // Also for a service that died: it may have died of its model.
+        Some(ModelFile::Differs(found)) if from_model || finding.symptom == Symptom::Dead => {
+            evidence.push(match found {
+                Some(found) => format!("the model file is {found}, not the verified one"),
+                None => "the model file cannot be read".into(),
+            });
+            if from_model {
+                return known(Fault::ModelCorrupt, evidence);
+            }
+        }
+        Some(ModelFile::Intact) if from_model => {
+            evidence.push("the model file is the verified one".into());
+        }
+        _ => {}
+    }
+    let fault = match finding.symptom {
+        Symptom::Dead => Fault::Crash,
+        Symptom::Hung => Fault::Hang,
+        Symptom::WrongAnswers => Fault::WrongAnswers,
+        Symptom::Leaking => Fault::MemoryLeak,
+        Symptom::NotStarting => Fault::StartFailure,
+    };
+    known(fault, evidence)
+}
+
+fn confidence(finding: &Finding, fault: Fault) -> Ratio {
+    match fault {
+        // Two independent signs agree: wrong answers and another file.
+        Fault::ModelCorrupt => Ratio::saturating(0.99),
+        _ => finding.score,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use homeostat_common::units::Micros;
+
+    fn fault(symptom: Symptom, model: Option<ModelFile>) -> Option<Fault> {
+        let finding = Finding {
+            symptom,
+            since: Micros(0),
+            score: Ratio::saturating(0.9),
+            evidence: "seen".into(),
+        };
+        match diagnose(&ServiceId::new("infer").unwrap(), &finding, model) {
+            Step::CheckModel => None,
+            Step::Known(diagnosis) => Some(diagnosis.fault),
+        }
+    }
+
+    #[test]
+    fn wrong_answers_are_blamed_on_the_model_only_after_a_look_at_it() {
+        let symptom = Symptom::WrongAnswers;
+        assert_eq!(fault(symptom, None), Some(Fault::WrongAnswers));
+        assert_eq!(fault(symptom, Some(ModelFile::Unchecked)), None);
+        assert_eq!(
+            fault(symptom, Some(ModelFile::Intact)),
+            Some(Fault::WrongAnswers)
+        );
+        assert_eq!(
+            fault(symptom, Some(ModelFile::Differs(None))),
+            Some(Fault::ModelCorrupt)
+        );
+    }
+
+    #[test]
+    fn a_death_is_never_kept_waiting_for_the_model() {
+        assert_eq!(
+            fault(Symptom::Dead, Some(ModelFile::Unchecked)),
+            Some(Fault::Crash)
+        );
+    }
+}
