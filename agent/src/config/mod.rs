@@ -44,6 +44,9 @@ pub const GOLDENS_MAX: usize = 16;
 pub const GOLDEN_WIDTH_MAX: usize = 4096;
 /// Most words of a command, ports, dependencies, variables of one service.
 pub const LIST_MAX: usize = 64;
+/// Largest bound of a log: it is copied when it is full, meanwhile the spawner
+/// does nothing else.
+pub const LOG_BYTES_MAX: Bytes = Bytes::mib(64);
 /// Longest text value: the longest path the kernel takes.
 pub const TEXT_MAX: usize = 4096;
 

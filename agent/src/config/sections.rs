@@ -15,8 +15,8 @@ use super::fields::{
 use super::problems::Problems;
 use super::{
     Broker, ClockOffset, Config, Criticality, GOLDEN_WIDTH_MAX, GOLDENS_MAX, Golden, Goldens,
-    LIST_MAX, Limits, Mode, Model, Mqtt, Node, PROBES_MAX, Probe, ProbeKind, Quarantine, Restart,
-    SERVICES_MAX, Sample, Service, Store, read_bounded,
+    LIST_MAX, LOG_BYTES_MAX, Limits, Mode, Model, Mqtt, Node, PROBES_MAX, Probe, ProbeKind,
+    Quarantine, Restart, SERVICES_MAX, Sample, Service, Store, read_bounded,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -260,11 +260,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
     let start_timeout = at.or("start_timeout", Millis::secs(10), spans());
     let stop_grace = at.or("stop_grace", Millis::secs(2), spans());
     let log = at.or("log", true, flag);
-    let log_max = at.or(
-        "log_max",
-        Bytes::mib(4),
-        size(Bytes(4096)..=Bytes::mib(1024)),
-    );
+    let log_max = at.or("log_max", Bytes::mib(4), size(Bytes(4096)..=LOG_BYTES_MAX));
     let model = model(at.table("model"), folder);
     let probes = at.tables("probe", PROBES_MAX);
     let count = probes.len();

@@ -6,4 +6,5 @@ pub mod link;
 pub mod logs;
 pub mod probe;
 pub mod procfs;
+pub mod spawner;
 pub mod store;

@@ -1,0 +1,178 @@
+//! Memory limits, where the machine lets the spawner set them.
+//!
+//! Version 1: a group below the spawner's own in the memory hierarchy. Version
+//! 2: groups beside the spawner, which first moves itself into a leaf, because
+//! there a group with members cannot hand a controller down; with systemd that
+//! is `Delegate=yes` and `DelegateSubgroup=spawner`. Where neither works the
+//! limit is reported as not enforced. An address space limit would not do
+//! instead: it fails programs that only reserve memory.
+//!
+//! A process is moved after it was started, as a move can take milliseconds;
+//! what it allocated until then is not counted.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use homeostat_common::ids::{NodeId, ServiceId};
+use homeostat_common::units::Bytes;
+use rustix::process::Pid;
+
+/// The leaf of a version 2 hierarchy that the spawner lives in.
+const OWN_LEAF: &str = "spawner";
+
+/// Where groups are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Groups {
+    V1 {
+        base: PathBuf,
+    },
+    V2 {
+        base: PathBuf,
+    },
+    /// Why there is no place.
+    None {
+        why: String,
+    },
+}
+
+impl Groups {
+    /// Finds the place; in a version 2 hierarchy moves the spawner.
+    pub(super) fn find() -> Self {
+        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+        let groups = locate(&read("/proc/self/cgroup"), &read("/proc/mounts"));
+        if let Self::V2 { base } = &groups
+            && let Err(error) = delegate(base)
+        {
+            return Self::None {
+                why: format!("{}: {error}", base.display()),
+            };
+        }
+        groups
+    }
+
+    /// Limits `pid` and its descendants, those to come and those there are.
+    pub(super) fn limit(
+        &self,
+        node: &NodeId,
+        service: &ServiceId,
+        pid: Pid,
+        max: Bytes,
+    ) -> Result<(), String> {
+        let (base, file) = match self {
+            Self::V1 { base } => (base, "memory.limit_in_bytes"),
+            Self::V2 { base } => (base, "memory.max"),
+            Self::None { why } => return Err(why.clone()),
+        };
+        let group = base.join(format!("homeostat-{node}-{service}"));
+        limit(&group, file, pid, max).map_err(|error| format!("{}: {error}", group.display()))
+    }
+}
+
+fn limit(group: &Path, file: &str, pid: Pid, max: Bytes) -> io::Result<()> {
+    match fs::create_dir(group) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    fs::write(group.join(file), max.0.to_string())?;
+    // The kernel rounds down to pages; anything else means it was not taken.
+    let taken = fs::read_to_string(group.join(file))?;
+    let taken: u64 = taken.trim().parse().map_err(io::Error::other)?;
+    if taken > max.0 || max.0 - taken >= 1 << 16 {
+        return Err(io::Error::other(format!("the kernel made it {taken}")));
+    }
+    let members = group.join("cgroup.procs");
+    fs::write(&members, pid.as_raw_nonzero().to_string())?;
+    // Children it had before the move stayed behind.
+    let pid = pid.as_raw_nonzero();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    for child in children.unwrap_or_default().split_ascii_whitespace() {
+        // One that has ended meanwhile needs no limit.
+        let _ = fs::write(&members, child);
+    }
+    Ok(())
+}
+
+/// Makes room below `base`: the spawner moves into a leaf, then memory is
+/// handed down.
+fn delegate(base: &Path) -> io::Result<()> {
+    let controllers = fs::read_to_string(base.join("cgroup.controllers"))?;
+    if !controllers
+        .split_ascii_whitespace()
+        .any(|name| name == "memory")
+    {
+        return Err(io::Error::other("no memory controller"));
+    }
+    let leaf = base.join(OWN_LEAF);
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())?;
+    fs::write(base.join("cgroup.subtree_control"), "+memory")
+}
+
+/// Reads `/proc/self/cgroup` and `/proc/mounts`.
+fn locate(own: &str, mounts: &str) -> Groups {
+    let own_path = |want: fn(&str) -> bool| {
+        own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+            want(controllers).then(|| path.trim_start_matches('/').to_owned())
+        })
+    };
+    let mount = |kind: &str, option: &str| {
+        mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (at, found, options) = (fields.next()?, fields.next()?, fields.next()?);
+            let fits =
+                found == kind && (option.is_empty() || options.split(',').any(|o| o == option));
+            fits.then(|| PathBuf::from(at))
+        })
+    };
+    let memory = |controllers: &str| controllers.split(',').any(|name| name == "memory");
+    if let (Some(path), Some(mount)) = (own_path(memory), mount("cgroup", "memory")) {
+        // Inside a container the path may be that of the host; then the mount
+        // itself is the container's group.
+        let inner = mount.join(path);
+        let base = if inner.is_dir() { inner } else { mount };
+        return Groups::V1 { base };
+    }
+    if let (Some(path), Some(mount)) = (own_path(str::is_empty), mount("cgroup2", "")) {
+        let own = mount.join(path);
+        let base = match own.parent() {
+            Some(parent) if own.ends_with(OWN_LEAF) => parent.to_owned(),
+            _ => own,
+        };
+        return Groups::V2 { base };
+    }
+    Groups::None {
+        why: "no cgroup hierarchy with a memory controller is mounted".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_found_in_either_version() {
+        let v1 = locate(
+            "4:cpu,memory:/\n0::/\n",
+            "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+        );
+        let base = PathBuf::from("/sys/fs/cgroup/memory/");
+        assert_eq!(v1, Groups::V1 { base });
+        let mounts = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        for own in [
+            "0::/system.slice/h.service\n",
+            "0::/system.slice/h.service/spawner\n",
+        ] {
+            let base = PathBuf::from("/sys/fs/cgroup/system.slice/h.service");
+            assert_eq!(locate(own, mounts), Groups::V2 { base });
+        }
+        for (own, mounts) in [("", mounts), ("0::/\n", ""), ("x", "y")] {
+            assert!(matches!(locate(own, mounts), Groups::None { .. }));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! One process: start it, look whether it lives, end it.
+//!
+//! A start takes the `posix_spawn` way of the standard library (no copy of the
+//! page tables) unless the service has a user of its own; so nothing here runs
+//! code between fork and exec. What can wait is done after the loop was told.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use homeostat_common::ids::Instance;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+
+use super::protocol::{Exit, StopSignal};
+use super::{marks, users};
+use crate::config::Service;
+
+/// What a service finds in `PATH` unless it sets its own.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The kernel should take a service before it takes the spawner or the loop.
+const SERVICE_OOM_SCORE: &str = "300";
+
+/// A process that was alive when it was last looked at.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) instance: Instance,
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+    /// Clock ticks since boot; 0 until it was read.
+    pub(super) start: u64,
+    /// Whether this spawner is its parent. As long as it does not reap it, the
+    /// pid, also as the name of the process group, cannot change hands.
+    pub(super) child: bool,
+}
+
+/// Starts `service` as `instance`, in a process group of its own.
+pub(super) fn start(
+    service: &Service,
+    instance: Instance,
+    mark: &str,
+    log: Option<File>,
+) -> io::Result<Live> {
+    let (program, arguments) = service
+        .command
+        .split_first()
+        .ok_or_else(|| io::Error::other("no command"))?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .stdin(Stdio::null())
+        .process_group(0);
+    if let Some(name) = &service.user {
+        become_user(&mut command, name)?;
+    }
+    command.envs(&service.env).env(marks::VARIABLE, mark);
+    // The spawner's own is `/`, and setting it again costs a system call.
+    if service.cwd != Path::new("/") {
+        command.current_dir(&service.cwd);
+    }
+    match log {
+        Some(log) => command.stdout(log.try_clone()?).stderr(log),
+        None => command.stdout(Stdio::null()).stderr(Stdio::null()),
+    };
+    let child = command.spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("the kernel gave no pid"))?;
+    // Not reaped yet, so the pid is still its own.
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Live {
+            instance,
+            pid,
+            pidfd,
+            start: 0,
+            child: true,
+        }),
+        Err(error) => {
+            // Without a pidfd nobody could watch it.
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+            Err(error.into())
+        }
+    }
+}
+
+fn become_user(command: &mut Command, name: &str) -> io::Result<()> {
+    let user = users::find(name)?;
+    let own = rustix::process::geteuid();
+    if own.is_root() {
+        // The standard library drops the supplementary groups as well.
+        command.uid(user.uid).gid(user.gid);
+    } else if own.as_raw() != user.uid {
+        let text = format!("only a spawner that is root can start a service as {name}");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    command.env("HOME", &user.home).env("USER", name);
+    Ok(())
+}
+
+impl Live {
+    /// Takes over a process that a former spawner started; `None` when it is
+    /// gone, or when the pid is somebody else's by now.
+    pub(super) fn adopt(instance: Instance, pid: u32, start: u64) -> Option<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Read after the pidfd was opened: if it fits, the pidfd is of it.
+        if start_ticks(pid)? != start {
+            return None;
+        }
+        let live = Self {
+            instance,
+            pid,
+            pidfd,
+            start,
+            child: false,
+        };
+        (!live.ended()).then_some(live)
+    }
+
+    /// What can be done after the loop was told: reads the start time, and
+    /// offers the process to the out-of-memory killer first.
+    pub(super) fn settle(&mut self) {
+        self.start = start_ticks(self.pid).unwrap_or(0);
+        let file = format!("/proc/{}/oom_score_adj", self.pid.as_raw_nonzero());
+        // Fails when it has already ended, which shows elsewhere.
+        let _ = std::fs::write(file, SERVICE_OOM_SCORE);
+    }
+
+    /// Whether the process has ended, reaped or not.
+    fn ended(&self) -> bool {
+        let mut poll = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        rustix::event::poll(&mut poll, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// If the process has ended: ends the rest of its group, reaps it and says
+    /// how it ended.
+    pub(super) fn bury(&self) -> Option<Exit> {
+        if !self.ended() {
+            return None;
+        }
+        if !self.child {
+            return Some(Exit::Unknown);
+        }
+        // While it is a zombie no other group can have its number.
+        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        let reaped = rustix::process::waitid(
+            WaitId::PidFd(self.pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+        match reaped {
+            Ok(Some(status)) => Some(exit(&status)),
+            // Only a leader of several threads that has ended before them.
+            Ok(None) => None,
+            Err(_) => Some(Exit::Unknown),
+        }
+    }
+
+    /// Signals the process and its group; `false` when it has ended.
+    pub(super) fn signal(&self, signal: StopSignal, spawner: &str) -> bool {
+        let signal = match signal {
+            StopSignal::Term => Signal::TERM,
+            StopSignal::Kill => Signal::KILL,
+        };
+        if self.ended() {
+            return false;
+        }
+        if self.child {
+            return rustix::process::kill_process_group(self.pid, signal).is_ok();
+        }
+        // Its own parent may reap it at any moment, after which the number of
+        // the group could be another's: signal each member for itself.
+        let sent = rustix::process::pidfd_send_signal(&self.pidfd, signal).is_ok();
+        signal_marked(spawner, |marked| {
+            (marked.instance == self.instance && marked.pid != self.pid).then_some(signal)
+        });
+        sent
+    }
+}
+
+/// Signals those marked processes for which `choose` gives a signal.
+pub(super) fn signal_marked(spawner: &str, choose: impl Fn(&marks::Marked) -> Option<Signal>) {
+    match marks::all(spawner) {
+        Ok(all) => {
+            for marked in all {
+                if let Some(signal) = choose(&marked) {
+                    marked.signal(signal);
+                }
+            }
+        }
+        Err(error) => tracing::error!(%error, "cannot look through /proc"),
+    }
+}
+
+/// Reaps every child that ended and is none of `services`: orphans that the
+/// kernel gave to the spawner.
+pub(super) fn reap_orphans(services: &[Pid]) {
+    // Those of the services are left to `bury`, which needs the zombie. A
+    // zombie that stays for that long shows up first in every `wait`, so each
+    // orphan is asked for by its own pid.
+    let text = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    for pid in text.split_ascii_whitespace() {
+        let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) else {
+            continue;
+        };
+        if !services.contains(&pid) {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            let _ = rustix::process::waitid(WaitId::Pid(pid), options);
+        }
+    }
+}
+
+fn exit(status: &WaitIdStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
+
+/// When `pid` was started, in clock ticks since boot.
+fn start_ticks(pid: Pid) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name, second, is in brackets and may hold anything; field 22 is the
+    // twentieth after it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}

@@ -1,0 +1,266 @@
+//! Messages between loop and spawner: one datagram each, a version byte and
+//! then postcard.
+//!
+//! Both ends come from one installation, but a new loop may meet an old spawner
+//! that was left running through an upgrade; the version byte makes that a
+//! clear refusal. Pidfds travel beside a message, in the order in which the
+//! message names live instances.
+
+use homeostat_common::ids::{BootId, Instance, ServiceId};
+use serde::{Deserialize, Serialize};
+
+/// Version of everything in this file.
+pub const VERSION: u8 = 1;
+/// Longest datagram: a [`Message::Welcome`] with [`SLOTS_MAX`] slots has 8 KiB.
+pub const MESSAGE_MAX: usize = 16 * 1024;
+/// Most slots: all services of the file, and as many that a reload dropped
+/// while they were running. Below the 253 descriptors one message may carry.
+pub const SLOTS_MAX: usize = 2 * crate::config::SERVICES_MAX;
+/// Longest reason in a message, in bytes; a bad configuration can have many.
+pub const REASON_MAX: usize = 4096;
+
+/// What the loop asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// First on a connection; answered by [`Message::Welcome`].
+    Hello,
+    /// Start a service that does not run; answered by `Started` or `Refused`.
+    Start {
+        /// Which.
+        service: ServiceId,
+    },
+    /// Signal an instance and its process group; answered by `Signalled` or
+    /// `NotSignalled`.
+    Signal {
+        /// Which.
+        service: ServiceId,
+        /// The life that is meant; a later one is not touched.
+        instance: Instance,
+        /// With what.
+        signal: StopSignal,
+    },
+    /// Read the configuration file again; answered by `Reloaded` or
+    /// `NotReloaded`.
+    Reload,
+}
+
+/// The two signals there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopSignal {
+    /// SIGTERM: please end.
+    Term,
+    /// SIGKILL.
+    Kill,
+}
+
+/// What the spawner answers and tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// All there is; with one pidfd for each slot that has a present instance.
+    Welcome {
+        /// Instances are unique within a boot.
+        boot: BootId,
+        /// One for each service, in order of their ids.
+        slots: Vec<SlotView>,
+    },
+    /// Runs; with its pidfd.
+    Started {
+        /// Which.
+        service: ServiceId,
+        /// This life of it.
+        instance: Instance,
+        /// Its process, for display and for reading `/proc`.
+        pid: u32,
+    },
+    /// A start was refused.
+    Refused {
+        /// Which.
+        service: ServiceId,
+        /// Why.
+        why: Refusal,
+    },
+    /// The signal was sent.
+    Signalled {
+        /// Which.
+        service: ServiceId,
+        /// The life that got it.
+        instance: Instance,
+    },
+    /// The signal was not sent: that instance is not the present one.
+    NotSignalled {
+        /// Which.
+        service: ServiceId,
+        /// The life that was meant.
+        instance: Instance,
+    },
+    /// The new configuration is in force for the next starts.
+    Reloaded,
+    /// The new configuration is wrong; the former one stays in force.
+    NotReloaded {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An instance is gone; unasked.
+    Exited {
+        /// Which.
+        service: ServiceId,
+        /// The life that ended.
+        instance: Instance,
+        /// How.
+        status: Exit,
+    },
+    /// What became of a service's `memory_limit`; unasked, after each start of
+    /// a service that has one.
+    MemoryLimit {
+        /// Which.
+        service: ServiceId,
+        /// The life it is about.
+        instance: Instance,
+        /// Why the limit is not enforced; `None` when it is.
+        not_enforced: Option<String>,
+    },
+    /// The request could not be read.
+    Malformed,
+    /// The connection is refused: a loop is connected already.
+    Busy {
+        /// Its process.
+        pid: u32,
+    },
+    /// The peer speaks another version; then the connection ends.
+    Unsupported {
+        /// What the spawner speaks.
+        speaks: u8,
+    },
+}
+
+/// Why a service was not started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// It runs.
+    Occupied {
+        /// The present life.
+        instance: Instance,
+    },
+    /// The configuration does not name it.
+    Unknown,
+    /// The operating system would not.
+    Spawn {
+        /// What it said.
+        text: String,
+    },
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It was started by a former spawner: only a parent is told how.
+    Unknown,
+}
+
+/// One service as the spawner sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotView {
+    /// Which.
+    pub service: ServiceId,
+    /// The present life and its process.
+    pub live: Option<(Instance, u32)>,
+    /// The last life that ended while this spawner ran.
+    pub last_exit: Option<(Instance, Exit)>,
+}
+
+/// Why a datagram is no message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Another version, or nothing at all.
+    #[error("the peer speaks version {0:?} of the spawner protocol, this is version {VERSION}")]
+    Version(Option<u8>),
+    /// The version is right, the rest is not.
+    #[error("the spawner message cannot be read")]
+    Body(#[source] postcard::Error),
+    /// A right message, and then something else.
+    #[error("the spawner message has {0} bytes too many")]
+    Rest(usize),
+}
+
+/// A datagram for `body`, a [`Request`] or a [`Message`].
+///
+/// # Errors
+/// Postcard's, which for these types and lengths does not happen.
+pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, postcard::Error> {
+    postcard::to_extend(body, vec![VERSION])
+}
+
+/// The [`Request`] or [`Message`] in a datagram.
+///
+/// # Errors
+/// [`DecodeError`] when the version or anything else is not as expected.
+pub fn decode<'d, T: Deserialize<'d>>(datagram: &'d [u8]) -> Result<T, DecodeError> {
+    let (body, rest) = match datagram.split_first() {
+        Some((&VERSION, body)) => postcard::take_from_bytes(body).map_err(DecodeError::Body)?,
+        other => return Err(DecodeError::Version(other.map(|(version, _)| *version))),
+    };
+    if rest.is_empty() {
+        Ok(body)
+    } else {
+        Err(DecodeError::Rest(rest.len()))
+    }
+}
+
+/// `text`, cut to [`REASON_MAX`] bytes.
+pub(super) fn reason(mut text: String) -> String {
+    if text.len() > REASON_MAX {
+        let end = (0..=REASON_MAX)
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_messages_fit_into_a_datagram() {
+        let slot = |n: usize| SlotView {
+            service: ServiceId::new(&format!("{n:032}")).unwrap(),
+            live: Some((Instance(u64::MAX), u32::MAX)),
+            last_exit: Some((Instance(u64::MAX), Exit::Code(i32::MIN))),
+        };
+        let welcome = Message::Welcome {
+            boot: BootId([7; 16]),
+            slots: (0..SLOTS_MAX).map(slot).collect(),
+        };
+        let failed = Message::NotReloaded {
+            why: reason("\u{20ac}".repeat(REASON_MAX)),
+        };
+        for message in [welcome, failed] {
+            let datagram = encode(&message).unwrap();
+            assert!(datagram.len() <= MESSAGE_MAX, "{}", datagram.len());
+            assert_eq!(decode::<Message>(&datagram), Ok(message));
+        }
+    }
+
+    #[test]
+    fn what_is_not_exactly_one_message_is_refused() {
+        assert_eq!(decode::<Request>(&[]), Err(DecodeError::Version(None)));
+        assert_eq!(
+            decode::<Request>(&[9, 0]),
+            Err(DecodeError::Version(Some(9)))
+        );
+        let mut datagram = encode(&Request::Reload).unwrap();
+        datagram.push(0);
+        assert_eq!(decode::<Request>(&datagram), Err(DecodeError::Rest(1)));
+        // A name that is not valid does not become one on the way.
+        let forged = encode(&(1_u8, "../../etc")).unwrap();
+        assert!(matches!(
+            decode::<Request>(&forged),
+            Err(DecodeError::Body(_))
+        ));
+    }
+}

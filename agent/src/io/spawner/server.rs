@@ -1,0 +1,694 @@
+//! The spawner process: one thread around `poll`.
+//!
+//! Each round first buries who died, then answers the loop, and last does what
+//! nobody waits for: recording the slots, memory limits, log sizes. So between
+//! a request and its `exec` there is one decode and one spawn.
+//!
+//! One loop is served at a time. A loop that does not read its messages is
+//! disconnected rather than queued for; the `Welcome` of its next connection
+//! tells it everything that still matters.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use homeostat_common::ids::{BootId, Instance, ServiceId};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, Signal};
+
+use super::cgroup::Groups;
+use super::logs::Logs;
+use super::process::{self, Live};
+use super::protocol::{
+    DecodeError, Exit, MESSAGE_MAX, Message, Refusal, Request, SLOTS_MAX, SlotView, StopSignal,
+    VERSION, decode, encode, reason,
+};
+pub use super::setup::SpawnerError;
+use super::setup::{self, Peers, Signals, failed};
+use super::sockets::{self, Received};
+use super::state::{self, Entry, State};
+use super::{folder, marks, socket_path};
+use crate::config::{Config, Service};
+
+/// Requests answered before deaths are looked at again.
+const REQUESTS_A_ROUND: usize = 32;
+/// How often logs are measured.
+const LOG_PERIOD: Duration = Duration::from_secs(1);
+/// How long a start waits for killed members of the former group to let go of
+/// their ports; they usually are gone at the first look.
+const GROUP_GONE_MAX: Duration = Duration::from_millis(20);
+/// How long killed services may take to go when the spawner ends with them.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How `homeostat-agent spawn` was called.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// End all services at SIGTERM or SIGINT; without it they go on.
+    pub stop_services_on_exit: bool,
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`SpawnerError`] when it cannot begin; later trouble is logged and survived.
+pub fn run(options: &Options) -> Result<(), SpawnerError> {
+    let mut server = Server::open(options)?;
+    tracing::info!(
+        services = server.slots.len(),
+        adopted = server
+            .slots
+            .values()
+            .filter(|slot| slot.live.is_some())
+            .count(),
+        "spawner serves {}",
+        socket_path(&server.config.node.run_dir).display()
+    );
+    server.serve();
+    server.leave(options.stop_services_on_exit);
+    Ok(())
+}
+
+/// One service, whether it runs or not.
+#[derive(Debug)]
+struct Slot {
+    /// `None` when a reload dropped it while it ran.
+    spec: Option<Service>,
+    live: Option<Live>,
+    last_exit: Option<(Instance, Exit)>,
+}
+
+/// The connected loop.
+#[derive(Debug)]
+struct Connection {
+    socket: OwnedFd,
+    pid: u32,
+    greeted: bool,
+}
+
+struct Server {
+    file: PathBuf,
+    config: Config,
+    /// Names this spawner in the marks of its services.
+    name: String,
+    boot: BootId,
+    peers: Peers,
+    signals: Signals,
+    listener: OwnedFd,
+    connection: Option<Connection>,
+    slots: BTreeMap<ServiceId, Slot>,
+    state: State,
+    logs: Logs,
+    groups: Groups,
+    /// Started in this round.
+    fresh: Vec<ServiceId>,
+    /// The recorded slots are not the present ones.
+    unrecorded: bool,
+    logs_measured: Instant,
+    _lock: File,
+}
+
+/// What `poll` found.
+#[derive(Default)]
+struct Ready {
+    stop: bool,
+    deaths: bool,
+    listener: bool,
+    connection: bool,
+}
+
+impl Server {
+    fn open(options: &Options) -> Result<Self, SpawnerError> {
+        let file = std::path::absolute(&options.config).map_err(failed("find", &options.config))?;
+        let config = setup::read_config(&file)?;
+        let run_dir = &config.node.run_dir;
+        let folder = folder(run_dir);
+        setup::own_folder(&folder)?;
+        let lock = setup::lock(&folder, run_dir)?;
+        let peers = Peers::of(&config).map_err(failed("look up agent_user of", &file))?;
+        let logs = Logs::open(&config.node.data_dir, peers.readers)
+            .map_err(failed("open the logs in", &config.node.data_dir))?;
+        let signals = Signals::catch().map_err(failed("catch signals in", &folder))?;
+        let boot = state::boot_id().map_err(failed("read the boot id for", &folder))?;
+        setup::settle_process();
+        let (mut state, entries) = State::open(&folder, boot);
+        let name = run_dir.to_string_lossy().into_owned();
+        let slots = adopt(&config, entries);
+        end_unrecorded(&name, &slots, &mut state);
+        let socket = socket_path(run_dir);
+        let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;
+        // Who may speak is decided by the credentials of the peer.
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))
+            .map_err(failed("open up", &socket))?;
+        Ok(Self {
+            groups: groups_for(&config),
+            file,
+            name,
+            boot,
+            peers,
+            signals,
+            listener,
+            connection: None,
+            slots,
+            state,
+            logs,
+            fresh: Vec::new(),
+            unrecorded: true,
+            logs_measured: Instant::now(),
+            config,
+            _lock: lock,
+        })
+    }
+
+    fn serve(&mut self) {
+        loop {
+            self.after_round();
+            let ready = match self.wait(self.until_logs()) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    // Out of memory in the kernel; there is nothing to undo.
+                    tracing::error!(%error, "cannot poll");
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                }
+            };
+            if ready.stop {
+                return;
+            }
+            if ready.deaths {
+                self.bury_all();
+            }
+            if ready.connection {
+                self.answer();
+            }
+            if ready.listener {
+                self.accept();
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ready> {
+        let adopted = self.slots.values().filter_map(|slot| slot.live.as_ref());
+        let adopted = adopted.filter(|live| !live.child).map(|live| &live.pidfd);
+        let mut fds: Vec<PollFd<'_>> = vec![
+            PollFd::new(&self.signals.stop, PollFlags::IN),
+            PollFd::new(&self.signals.child, PollFlags::IN),
+            PollFd::new(&self.listener, PollFlags::IN),
+        ];
+        let connection = self
+            .connection
+            .as_ref()
+            .map(|connection| &connection.socket);
+        fds.extend(connection.map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let others = fds.len();
+        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
+            other => other?,
+        };
+        let mut fired = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut next = || fired.next().unwrap_or(false);
+        let (stop, child, listener) = (next(), next(), next());
+        let connection = others > 3 && next();
+        let died = fired.any(|fired| fired);
+        if child {
+            // Signals that came together are one; all children are looked at.
+            let mut bytes = [0; 64];
+            while matches!((&self.signals.child).read(&mut bytes), Ok(n) if n > 0) {}
+        }
+        Ok(Ready {
+            stop,
+            deaths: child || died,
+            listener,
+            connection,
+        })
+    }
+
+    fn accept(&mut self) {
+        let (socket, peer) = match sockets::accept(&self.listener)
+            .and_then(|socket| Ok((rustix::net::sockopt::socket_peercred(&socket)?, socket)))
+        {
+            Ok((peer, socket)) => (socket, peer),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a loop");
+                return;
+            }
+        };
+        let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
+        if !self.peers.admit(peer.uid.as_raw()) {
+            tracing::warn!(pid, uid = peer.uid.as_raw(), "refused a stranger");
+            return;
+        }
+        if let Some(present) = &self.connection {
+            tracing::warn!(pid, present = present.pid, "refused a second loop");
+            let busy = Message::Busy { pid: present.pid };
+            // It sees the end of the connection in any case.
+            let _ = transmit(&socket, &busy, &[]);
+            return;
+        }
+        self.connection = Some(Connection {
+            socket,
+            pid,
+            greeted: false,
+        });
+    }
+
+    fn answer(&mut self) {
+        let mut buffer = [0; MESSAGE_MAX];
+        for _ in 0..REQUESTS_A_ROUND {
+            let Some(connection) = &mut self.connection else {
+                return;
+            };
+            let request = match sockets::receive(connection.socket.as_fd(), &mut buffer) {
+                Ok(Received::Datagram(length, _)) => {
+                    decode(buffer.get(..length).unwrap_or_default())
+                }
+                Ok(Received::TooLong) => Err(DecodeError::Rest(0)),
+                Ok(Received::End) => {
+                    tracing::info!(pid = connection.pid, "the loop is gone; services go on");
+                    self.connection = None;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::warn!(pid = connection.pid, %error, "lost the loop");
+                    self.connection = None;
+                    return;
+                }
+            };
+            match request {
+                Ok(Request::Hello) => {
+                    connection.greeted = true;
+                    self.welcome();
+                }
+                Ok(request) if connection.greeted => self.carry_out(request),
+                Err(DecodeError::Version(Some(_))) => {
+                    self.tell(&Message::Unsupported { speaks: VERSION }, None);
+                    self.connection = None;
+                }
+                Ok(_) | Err(_) => self.tell(&Message::Malformed, None),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, request: Request) {
+        let answer = match request {
+            Request::Hello => return,
+            Request::Start { service } => match self.start(&service) {
+                Ok(()) => return,
+                Err(why) => Message::Refused { service, why },
+            },
+            Request::Signal {
+                service,
+                instance,
+                signal,
+            } => {
+                let live = self.slots.get(&service).and_then(|slot| slot.live.as_ref());
+                let live = live.filter(|live| live.instance == instance);
+                if live.is_some_and(|live| live.signal(signal, &self.name)) {
+                    Message::Signalled { service, instance }
+                } else {
+                    Message::NotSignalled { service, instance }
+                }
+            }
+            Request::Reload => match self.reload() {
+                Ok(()) => Message::Reloaded,
+                Err(why) => Message::NotReloaded { why: reason(why) },
+            },
+        };
+        self.tell(&answer, None);
+    }
+
+    /// Starts `service`, and tells the loop if that worked.
+    fn start(&mut self, service: &ServiceId) -> Result<(), Refusal> {
+        self.bury(service);
+        let slot = self.slots.get(service).ok_or(Refusal::Unknown)?;
+        if let Some(live) = &slot.live {
+            return Err(Refusal::Occupied {
+                instance: live.instance,
+            });
+        }
+        let spec = slot.spec.as_ref().ok_or(Refusal::Unknown)?;
+        let instance = self.state.mint(entries(&self.slots));
+        let mark = marks::mark(&self.name, service, instance);
+        let log = spec.log.then(|| self.logs.file(service)).transpose();
+        let log = log.unwrap_or_else(|error| {
+            // A full or broken disk must not keep a service down.
+            tracing::warn!(%service, %error, "starts without a log");
+            None
+        });
+        let live = process::start(spec, instance, &mark, log).map_err(|error| {
+            tracing::warn!(%service, %error, "cannot start");
+            Refusal::Spawn {
+                text: reason(error.to_string()),
+            }
+        })?;
+        let pid = live.pid.as_raw_nonzero().get().unsigned_abs();
+        let started = Message::Started {
+            service: service.clone(),
+            instance,
+            pid,
+        };
+        // The slot is taken before anything else can fail.
+        if let Some(slot) = self.slots.get_mut(service) {
+            slot.live = Some(live);
+        }
+        self.tell(&started, Some(service));
+        self.fresh.push(service.clone());
+        self.unrecorded = true;
+        Ok(())
+    }
+
+    fn bury_all(&mut self) {
+        let services: Vec<_> = self.slots.keys().cloned().collect();
+        for service in &services {
+            self.bury(service);
+        }
+        process::reap_orphans(&self.children());
+    }
+
+    /// If the instance of `service` has ended: ends what it left behind, frees
+    /// the slot and tells the loop.
+    fn bury(&mut self, service: &ServiceId) {
+        let Some(slot) = self.slots.get_mut(service) else {
+            return;
+        };
+        let Some(status) = slot.live.as_ref().and_then(Live::bury) else {
+            return;
+        };
+        let Some(live) = slot.live.take() else { return };
+        let instance = live.instance;
+        slot.last_exit = Some((instance, status));
+        if slot.spec.is_none() {
+            self.slots.remove(service);
+        }
+        self.unrecorded = true;
+        let left = |marked: &marks::Marked| {
+            let own = marked.instance == instance && marked.service == *service;
+            own.then_some(Signal::KILL)
+        };
+        if live.child {
+            let children = self.children();
+            for marked in marks::children(&self.name, &children) {
+                if let Some(signal) = left(&marked) {
+                    marked.signal(signal);
+                }
+            }
+            self.await_group(live.pid, &children);
+        } else {
+            process::signal_marked(&self.name, left);
+        }
+        let service = service.clone();
+        tracing::info!(%service, %instance, ?status, "ended");
+        self.tell(
+            &Message::Exited {
+                service,
+                instance,
+                status,
+            },
+            None,
+        );
+    }
+
+    /// Waits until the killed group of the dead `leader` is empty.
+    fn await_group(&self, leader: Pid, children: &[Pid]) {
+        let begun = Instant::now();
+        while rustix::process::test_kill_process_group(leader).is_ok()
+            && begun.elapsed() < GROUP_GONE_MAX
+        {
+            process::reap_orphans(children);
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Pids of the services that are children.
+    fn children(&self) -> Vec<Pid> {
+        let live = self.slots.values().filter_map(|slot| slot.live.as_ref());
+        live.filter(|live| live.child)
+            .map(|live| live.pid)
+            .collect()
+    }
+
+    /// Reads the configuration again; on any problem nothing changes.
+    fn reload(&mut self) -> Result<(), String> {
+        let config = setup::read_config(&self.file).map_err(|error| chain(&error))?;
+        if config.node.run_dir != self.config.node.run_dir {
+            return Err("run_dir cannot change while the spawner runs".into());
+        }
+        let peers = Peers::of(&config).map_err(|error| error.to_string())?;
+        let logs = Logs::open(&config.node.data_dir, peers.readers)
+            .map_err(|error| format!("{}: {error}", config.node.data_dir.display()))?;
+        let dropped = self
+            .slots
+            .iter()
+            .filter(|(service, slot)| slot.live.is_some() && config.service(service).is_none());
+        if dropped.count() + config.services.len() > SLOTS_MAX {
+            return Err("too many services that the file no longer names are running".into());
+        }
+        for slot in self.slots.values_mut() {
+            slot.spec = None;
+        }
+        for spec in &config.services {
+            slot_of(&mut self.slots, &spec.id).spec = Some(spec.clone());
+        }
+        self.slots
+            .retain(|_, slot| slot.spec.is_some() || slot.live.is_some());
+        if matches!(self.groups, Groups::None { .. }) {
+            self.groups = groups_for(&config);
+        }
+        (self.config, self.peers, self.logs) = (config, peers, logs);
+        Ok(())
+    }
+
+    fn welcome(&mut self) {
+        let view = |(service, slot): (&ServiceId, &Slot)| SlotView {
+            service: service.clone(),
+            live: slot.live.as_ref().map(|live| {
+                let pid = live.pid.as_raw_nonzero().get().unsigned_abs();
+                (live.instance, pid)
+            }),
+            last_exit: slot.last_exit,
+        };
+        let welcome = Message::Welcome {
+            boot: self.boot,
+            slots: self.slots.iter().map(view).collect(),
+        };
+        let live = self.slots.values().filter_map(|slot| slot.live.as_ref());
+        let beside: Vec<_> = live.map(|live| live.pidfd.as_fd()).collect();
+        if let Some(connection) = &self.connection
+            && let Err(error) = transmit(&connection.socket, &welcome, &beside)
+        {
+            tracing::warn!(pid = connection.pid, %error, "cannot greet the loop");
+            self.connection = None;
+        }
+    }
+
+    /// Sends `message`, with the pidfd of `beside`, to the loop if there is one.
+    fn tell(&mut self, message: &Message, beside: Option<&ServiceId>) {
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        // Before the greeting it knows no slots that news could be about.
+        if !connection.greeted
+            && !matches!(message, Message::Malformed | Message::Unsupported { .. })
+        {
+            return;
+        }
+        let live = beside.and_then(|service| self.slots.get(service)?.live.as_ref());
+        let beside: Vec<_> = live.iter().map(|live| live.pidfd.as_fd()).collect();
+        if let Err(error) = transmit(&connection.socket, message, &beside) {
+            tracing::warn!(pid = connection.pid, %error, "the loop does not read; disconnected");
+            self.connection = None;
+        }
+    }
+
+    /// What nobody waits for.
+    fn after_round(&mut self) {
+        for service in std::mem::take(&mut self.fresh) {
+            self.settle(&service);
+        }
+        if self.unrecorded {
+            self.unrecorded = false;
+            self.state.save(entries(&self.slots));
+        }
+        if self.logs_measured.elapsed() >= LOG_PERIOD {
+            self.logs_measured = Instant::now();
+            for spec in self.slots.values().filter_map(logged) {
+                if let Err(error) = self.logs.bound(&spec.id, spec.log_max) {
+                    tracing::warn!(service = %spec.id, %error, "cannot keep the full log");
+                }
+            }
+        }
+    }
+
+    /// The second half of a start.
+    fn settle(&mut self, service: &ServiceId) {
+        let Some(slot) = self.slots.get_mut(service) else {
+            return;
+        };
+        let (Some(live), Some(spec)) = (&mut slot.live, &slot.spec) else {
+            return;
+        };
+        live.settle();
+        let Some(max) = spec.memory_limit else { return };
+        let limited = self
+            .groups
+            .limit(&self.config.node.id, service, live.pid, max);
+        let not_enforced = limited.err().map(reason);
+        if let Some(why) = &not_enforced {
+            tracing::warn!(%service, why, "memory_limit is not enforced");
+        }
+        let message = Message::MemoryLimit {
+            service: service.clone(),
+            instance: live.instance,
+            not_enforced,
+        };
+        self.tell(&message, None);
+    }
+
+    /// How long to sleep at most: for ever, unless a service writes a log.
+    fn until_logs(&self) -> Option<Duration> {
+        let any = self.slots.values().any(|slot| logged(slot).is_some());
+        any.then(|| LOG_PERIOD.saturating_sub(self.logs_measured.elapsed()))
+    }
+
+    /// Ends the spawner, with the services or without.
+    fn leave(&mut self, stop_services: bool) {
+        if stop_services {
+            self.stop_all();
+        }
+        self.state.save(entries(&self.slots));
+        // Left behind it would only be replaced by the next spawner.
+        let _ = std::fs::remove_file(socket_path(&self.config.node.run_dir));
+    }
+
+    fn stop_all(&mut self) {
+        let begun = Instant::now();
+        let mut killed = false;
+        for live in self.slots.values().filter_map(|slot| slot.live.as_ref()) {
+            live.signal(StopSignal::Term, &self.name);
+        }
+        let grace = |slot: &Slot| slot.spec.as_ref().map_or(0, |spec| spec.stop_grace.0);
+        let grace = Duration::from_millis(self.slots.values().map(grace).max().unwrap_or(0));
+        loop {
+            self.bury_all();
+            let live: Vec<_> = self
+                .slots
+                .values()
+                .filter_map(|slot| slot.live.as_ref())
+                .collect();
+            let over = begun.elapsed();
+            if live.is_empty() || over > grace + KILL_WAIT_MAX {
+                return;
+            }
+            if over >= grace && !killed {
+                killed = true;
+                for live in live {
+                    live.signal(StopSignal::Kill, &self.name);
+                }
+            }
+            // A second SIGTERM changes nothing, so only deaths cut this short.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Takes over what `entries` say and `/proc` confirms; a slot for everything.
+fn adopt(config: &Config, entries: Vec<Entry>) -> BTreeMap<ServiceId, Slot> {
+    let mut slots = BTreeMap::new();
+    for spec in &config.services {
+        slot_of(&mut slots, &spec.id).spec = Some(spec.clone());
+    }
+    for entry in entries {
+        if let Some(live) = Live::adopt(entry.instance, entry.pid, entry.start) {
+            slot_of(&mut slots, &entry.service).live = Some(live);
+        }
+    }
+    slots
+}
+
+/// Ends whatever carries a mark of this spawner and is of no present instance:
+/// started and not recorded, or left behind by one that died unseen.
+fn end_unrecorded(name: &str, slots: &BTreeMap<ServiceId, Slot>, state: &mut State) {
+    let marked = match marks::all(name) {
+        Ok(marked) => marked,
+        Err(error) => {
+            tracing::error!(%error, "cannot look for processes of a former spawner");
+            return;
+        }
+    };
+    for marked in marked {
+        state.skip(marked.instance);
+        let live = slots
+            .get(&marked.service)
+            .and_then(|slot| slot.live.as_ref());
+        if live.is_none_or(|live| live.instance != marked.instance) {
+            tracing::warn!(service = %marked.service, instance = %marked.instance, "ends a process of a former life");
+            marked.signal(Signal::KILL);
+        }
+    }
+}
+
+fn slot_of<'s>(slots: &'s mut BTreeMap<ServiceId, Slot>, service: &ServiceId) -> &'s mut Slot {
+    slots.entry(service.clone()).or_insert(Slot {
+        spec: None,
+        live: None,
+        last_exit: None,
+    })
+}
+
+fn entries(slots: &BTreeMap<ServiceId, Slot>) -> impl Iterator<Item = Entry> {
+    slots.iter().filter_map(|(service, slot)| {
+        let live = slot.live.as_ref()?;
+        Some(Entry {
+            service: service.clone(),
+            instance: live.instance,
+            pid: live.pid.as_raw_nonzero().get().unsigned_abs(),
+            start: live.start,
+        })
+    })
+}
+
+/// The service, if it runs and writes a log.
+fn logged(slot: &Slot) -> Option<&Service> {
+    slot.live.as_ref()?;
+    slot.spec.as_ref().filter(|spec| spec.log)
+}
+
+/// Looks for cgroups only when a service has a limit, as it may move the
+/// spawner.
+fn groups_for(config: &Config) -> Groups {
+    if config
+        .services
+        .iter()
+        .any(|service| service.memory_limit.is_some())
+    {
+        Groups::find()
+    } else {
+        let why = "no service has a memory_limit".into();
+        Groups::None { why }
+    }
+}
+
+fn transmit(socket: &OwnedFd, message: &Message, beside: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let datagram = encode(message).map_err(io::Error::other)?;
+    sockets::send(socket.as_fd(), &datagram, beside)
+}
+
+/// An error with its causes, in one line each.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

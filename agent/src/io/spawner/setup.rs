@@ -1,0 +1,178 @@
+//! What the spawner needs before it can serve: a trusted configuration, a
+//! folder nobody else writes to, the lock, the signals, the peers.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::process::Signal;
+
+use super::users;
+use crate::config::{Config, ConfigErrors};
+
+/// Why the spawner cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnerError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// Another spawner serves this `run_dir`.
+    #[error("another spawner already serves {}", run_dir.display())]
+    SecondSpawner {
+        /// The folder both want.
+        run_dir: PathBuf,
+    },
+    /// Somebody with fewer rights could change what a root spawner does.
+    #[error("{} is not safe for a spawner: {why}", path.display())]
+    Untrusted {
+        /// File or folder.
+        path: PathBuf,
+        /// Who could.
+        why: String,
+    },
+    /// The operating system would not.
+    #[error("cannot {what} {}", path.display())]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes an error out of a failed operation on `path`.
+pub(super) fn failed(
+    what: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> SpawnerError + use<> {
+    let path = path.to_owned();
+    move |source| SpawnerError::System { what, path, source }
+}
+
+/// Reads the configuration, which a spawner that is root only takes from root:
+/// it says what is run, and as whom.
+pub(super) fn read_config(file: &Path) -> Result<Config, SpawnerError> {
+    if rustix::process::geteuid().is_root() {
+        let meta = fs::metadata(file).map_err(failed("look at", file))?;
+        trusted(file, &meta)?;
+    }
+    Ok(Config::load(file)?)
+}
+
+/// Makes the spawner's folder and checks that only the spawner writes there.
+pub(super) fn own_folder(folder: &Path) -> Result<(), SpawnerError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .map_err(failed("create", folder))?;
+    let meta = fs::symlink_metadata(folder).map_err(failed("look at", folder))?;
+    if !meta.is_dir() {
+        let why = "it is not a folder".into();
+        let path = folder.to_owned();
+        return Err(SpawnerError::Untrusted { path, why });
+    }
+    trusted(folder, &meta)
+}
+
+fn trusted(path: &Path, meta: &fs::Metadata) -> Result<(), SpawnerError> {
+    let own = rustix::process::geteuid().as_raw();
+    let why = if meta.uid() != own {
+        format!("it belongs to user {}, not to {own}", meta.uid())
+    } else if meta.mode() & 0o022 != 0 {
+        format!("others may write to it (mode {:o})", meta.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    let path = path.to_owned();
+    Err(SpawnerError::Untrusted { path, why })
+}
+
+/// Takes the lock that makes this the only spawner; held until it is closed.
+pub(super) fn lock(folder: &Path, run_dir: &Path) -> Result<File, SpawnerError> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(failed("create", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(SpawnerError::SecondSpawner {
+            run_dir: run_dir.to_owned(),
+        }),
+        Err(error) => Err(failed("lock", &path)(error.into())),
+    }
+}
+
+/// Who may connect: the spawner's own user and `agent_user`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peers {
+    own: u32,
+    agent: Option<u32>,
+    /// Group of `agent_user`, which may read the logs.
+    pub(super) readers: Option<u32>,
+}
+
+impl Peers {
+    pub(super) fn of(config: &Config) -> io::Result<Self> {
+        let agent = config.node.agent_user.as_deref();
+        let agent = agent.map(users::find).transpose()?;
+        let own = rustix::process::geteuid();
+        // Only root can give a file to a group it is not in.
+        let readers = agent.as_ref().filter(|_| own.is_root());
+        Ok(Self {
+            own: own.as_raw(),
+            agent: agent.as_ref().map(|user| user.uid),
+            readers: readers.map(|user| user.gid),
+        })
+    }
+
+    pub(super) fn admit(&self, uid: u32) -> bool {
+        uid == self.own || Some(uid) == self.agent
+    }
+}
+
+/// Signals, as sockets that become readable.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// SIGCHLD.
+    pub(super) child: UnixStream,
+    /// SIGTERM and SIGINT.
+    pub(super) stop: UnixStream,
+}
+
+impl Signals {
+    pub(super) fn catch() -> io::Result<Self> {
+        let (child, child_end) = UnixStream::pair()?;
+        let (stop, stop_end) = UnixStream::pair()?;
+        for socket in [&child, &stop] {
+            socket.set_nonblocking(true)?;
+        }
+        let register = |signal: Signal, end: OwnedFd| {
+            signal_hook::low_level::pipe::register(signal.as_raw(), end)
+        };
+        register(Signal::CHILD, child_end.into())?;
+        register(Signal::INT, stop_end.try_clone()?.into())?;
+        register(Signal::TERM, stop_end.into())?;
+        Ok(Self { child, stop })
+    }
+}
+
+/// Settings of the process itself. Whatever is not permitted is done without.
+pub(super) fn settle_process() {
+    // Orphans of services come here and not to init.
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::warn!(%error, "orphans of services will not be reaped here");
+    }
+    // Needs a capability; without it the spawner is as likely to be killed for
+    // memory as anything else, except that services are more so.
+    let _ = fs::write("/proc/self/oom_score_adj", "-900");
+    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    if let Err(error) = rustix::process::chdir("/") {
+        tracing::warn!(%error, "cannot leave the present folder");
+    }
+}
