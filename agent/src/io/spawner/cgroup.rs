@@ -1,11 +1,12 @@
 //! Memory limits, where the machine lets the spawner set them.
 //!
 //! Version 1: a group below the spawner's own in the memory hierarchy. Version
-//! 2: groups beside the spawner, which first moves itself into a leaf, because
-//! there a group with members cannot hand a controller down; with systemd that
-//! is `Delegate=yes` and `DelegateSubgroup=spawner`. Where neither works the
-//! limit is reported as not enforced. An address space limit would not do
-//! instead: it fails programs that only reserve memory.
+//! 2: a group below `homeostat` at the root. Below the spawner's own it would
+//! not do there: a group that hands a controller down cannot have members, so
+//! no service manager could put the next spawner into it while services of the
+//! last one live on. Where neither works the limit is reported as not enforced.
+//! An address space limit would not do instead: it fails programs that only
+//! reserve memory.
 //!
 //! A process is moved after it was started, as a move can take milliseconds;
 //! what it allocated until then is not counted.
@@ -18,8 +19,10 @@ use homeostat_common::ids::{NodeId, ServiceId};
 use homeostat_common::units::Bytes;
 use rustix::process::Pid;
 
-/// The leaf of a version 2 hierarchy that the spawner lives in.
-const OWN_LEAF: &str = "spawner";
+use crate::config::Config;
+
+/// The group at the root of a version 2 hierarchy.
+const V2_GROUP: &str = "homeostat";
 
 /// Where groups are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +40,18 @@ pub(super) enum Groups {
 }
 
 impl Groups {
-    /// Finds the place; in a version 2 hierarchy moves the spawner.
-    pub(super) fn find() -> Self {
+    /// The place, if a service has a limit; else none is looked for or made.
+    pub(super) fn wanted_by(config: &Config) -> Self {
+        let mut services = config.services.iter();
+        if services.any(|service| service.memory_limit.is_some()) {
+            return Self::find();
+        }
+        let why = "no service has a memory_limit".into();
+        Self::None { why }
+    }
+
+    /// Finds the place; in a version 2 hierarchy makes it.
+    fn find() -> Self {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let groups = locate(&read("/proc/self/cgroup"), &read("/proc/mounts"));
         if let Self::V2 { base } = &groups
@@ -64,9 +77,25 @@ impl Groups {
             Self::V2 { base } => (base, "memory.max"),
             Self::None { why } => return Err(why.clone()),
         };
-        let group = base.join(format!("homeostat-{node}-{service}"));
+        let group = group(base, node, service);
         limit(&group, file, pid, max).map_err(|error| format!("{}: {error}", group.display()))
     }
+
+    /// Removes the group of a service that has ended; one with members stays.
+    pub(super) fn release(&self, node: &NodeId, service: &ServiceId) {
+        match self {
+            Self::V1 { base } | Self::V2 { base } => {
+                // Nothing to remove is the usual case.
+                let _ = fs::remove_dir(group(base, node, service));
+            }
+            Self::None { .. } => {}
+        }
+    }
+}
+
+/// Several nodes may share a machine, hence the name of the node.
+fn group(base: &Path, node: &NodeId, service: &ServiceId) -> PathBuf {
+    base.join(format!("homeostat-{node}-{service}"))
 }
 
 fn limit(group: &Path, file: &str, pid: Pid, max: Bytes) -> io::Result<()> {
@@ -93,22 +122,22 @@ fn limit(group: &Path, file: &str, pid: Pid, max: Bytes) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes room below `base`: the spawner moves into a leaf, then memory is
-/// handed down.
+/// Makes `base`, a group of the root, and has memory handed down to its own.
 fn delegate(base: &Path) -> io::Result<()> {
-    let controllers = fs::read_to_string(base.join("cgroup.controllers"))?;
+    let root = base.parent().unwrap_or(base);
+    let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
     if !controllers
         .split_ascii_whitespace()
         .any(|name| name == "memory")
     {
         return Err(io::Error::other("no memory controller"));
     }
-    let leaf = base.join(OWN_LEAF);
-    match fs::create_dir(&leaf) {
+    // Inside a container this is not the real root, and may be refused.
+    fs::write(root.join("cgroup.subtree_control"), "+memory")?;
+    match fs::create_dir(base) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())?;
     fs::write(base.join("cgroup.subtree_control"), "+memory")
 }
 
@@ -138,12 +167,8 @@ fn locate(own: &str, mounts: &str) -> Groups {
         let base = if inner.is_dir() { inner } else { mount };
         return Groups::V1 { base };
     }
-    if let (Some(path), Some(mount)) = (own_path(str::is_empty), mount("cgroup2", "")) {
-        let own = mount.join(path);
-        let base = match own.parent() {
-            Some(parent) if own.ends_with(OWN_LEAF) => parent.to_owned(),
-            _ => own,
-        };
+    if let Some(mount) = mount("cgroup2", "") {
+        let base = mount.join(V2_GROUP);
         return Groups::V2 { base };
     }
     Groups::None {
@@ -164,14 +189,12 @@ mod tests {
         let base = PathBuf::from("/sys/fs/cgroup/memory/");
         assert_eq!(v1, Groups::V1 { base });
         let mounts = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
-        for own in [
-            "0::/system.slice/h.service\n",
-            "0::/system.slice/h.service/spawner\n",
-        ] {
-            let base = PathBuf::from("/sys/fs/cgroup/system.slice/h.service");
-            assert_eq!(locate(own, mounts), Groups::V2 { base });
-        }
-        for (own, mounts) in [("", mounts), ("0::/\n", ""), ("x", "y")] {
+        let base = PathBuf::from("/sys/fs/cgroup/homeostat");
+        assert_eq!(
+            locate("0::/system.slice/h.service\n", mounts),
+            Groups::V2 { base }
+        );
+        for (own, mounts) in [("", ""), ("0::/\n", ""), ("x", "y")] {
             assert!(matches!(locate(own, mounts), Groups::None { .. }));
         }
     }

@@ -161,7 +161,11 @@ impl Client {
             live: BTreeMap::new(),
             queue: VecDeque::new(),
         };
-        client.request(&Request::Hello).await?;
+        // A spawner that refused may have gone already; what it said is there.
+        match client.request(&Request::Hello).await {
+            Ok(()) | Err(ClientError::Lost) => {}
+            Err(error) => return Err(error),
+        }
         let (message, beside) = poll_fn(|context| client.poll_message(context)).await?;
         let Message::Welcome { boot, slots } = message else {
             return Err(ClientError::Unexpected("something before its welcome"));
@@ -386,9 +390,8 @@ impl Client {
             let received = guard.try_io(|socket| sockets::receive(socket.as_fd(), &mut buffer));
             let received = match received {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Poll::Ready(Err(ClientError::Lost));
-                }
+                // Told once, before what is still to be read; then comes the end.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => continue,
                 Ok(received) => received?,
                 Err(_) => continue,
             };

@@ -13,8 +13,10 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use homeostat_common::ids::{Instance, ServiceId};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// Carries the mark.
@@ -56,6 +58,23 @@ pub(super) fn all(spawner: &str) -> io::Result<Vec<Marked>> {
         found.extend(pid.and_then(Pid::from_raw).and_then(|pid| of(spawner, pid)));
     }
     Ok(found)
+}
+
+/// Kills `marked` and waits until they are gone, at most for `limit`.
+pub(super) fn end(marked: &[Marked], limit: Duration) {
+    for one in marked {
+        one.signal(Signal::KILL);
+    }
+    let begun = Instant::now();
+    for one in marked {
+        let mut poll = [PollFd::new(&one.pidfd, PollFlags::IN)];
+        let rest = limit.saturating_sub(begun.elapsed());
+        let rest = Timespec::try_from(rest).unwrap_or_default();
+        if !matches!(rustix::event::poll(&mut poll, Some(&rest)), Ok(ready) if ready > 0) {
+            let (service, pid) = (&one.service, one.pid.as_raw_nonzero());
+            tracing::error!(%service, pid, "killed, and still there");
+        }
+    }
 }
 
 /// Own children other than `known` that carry a mark; cheap, as the kernel

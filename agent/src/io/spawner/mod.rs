@@ -17,7 +17,7 @@
 //! no service, nor does death of the spawner.
 //!
 //! - `protocol`: the messages.
-//! - `server`: the process; `setup`, `sockets`, `process`, `state`, `marks`,
+//! - `server`: the process; `setup`, `slots`, `sockets`, `process`, `state`, `marks`,
 //!   `cgroup`, `logs` and `users` are its hands.
 //! - `client`: the loop's end.
 
@@ -29,6 +29,7 @@ mod process;
 pub mod protocol;
 pub mod server;
 mod setup;
+mod slots;
 mod sockets;
 mod state;
 mod users;

@@ -30,7 +30,7 @@ pub(super) struct Live {
     pub(super) instance: Instance,
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
-    /// Clock ticks since boot; 0 until it was read.
+    /// Clock ticks since boot.
     pub(super) start: u64,
     /// Whether this spawner is its parent. As long as it does not reap it, the
     /// pid, also as the name of the process group, cannot change hands.
@@ -74,9 +74,9 @@ pub(super) fn start(
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Live {
             instance,
+            start: start_ticks(pid).unwrap_or(0),
             pid,
             pidfd,
-            start: 0,
             child: true,
         }),
         Err(error) => {
@@ -122,11 +122,14 @@ impl Live {
         (!live.ended()).then_some(live)
     }
 
-    /// What can be done after the loop was told: reads the start time, and
-    /// offers the process to the out-of-memory killer first.
-    pub(super) fn settle(&mut self) {
-        self.start = start_ticks(self.pid).unwrap_or(0);
-        let file = format!("/proc/{}/oom_score_adj", self.pid.as_raw_nonzero());
+    /// The pid as a plain number.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Offers the process to the out-of-memory killer before the spawner.
+    pub(super) fn settle(&self) {
+        let file = format!("/proc/{}/oom_score_adj", self.pid());
         // Fails when it has already ended, which shows elsewhere.
         let _ = std::fs::write(file, SERVICE_OOM_SCORE);
     }
@@ -175,24 +178,12 @@ impl Live {
         // Its own parent may reap it at any moment, after which the number of
         // the group could be another's: signal each member for itself.
         let sent = rustix::process::pidfd_send_signal(&self.pidfd, signal).is_ok();
-        signal_marked(spawner, |marked| {
-            (marked.instance == self.instance && marked.pid != self.pid).then_some(signal)
-        });
-        sent
-    }
-}
-
-/// Signals those marked processes for which `choose` gives a signal.
-pub(super) fn signal_marked(spawner: &str, choose: impl Fn(&marks::Marked) -> Option<Signal>) {
-    match marks::all(spawner) {
-        Ok(all) => {
-            for marked in all {
-                if let Some(signal) = choose(&marked) {
-                    marked.signal(signal);
-                }
+        for marked in marks::all(spawner).unwrap_or_default() {
+            if marked.instance == self.instance && marked.pid != self.pid {
+                marked.signal(signal);
             }
         }
-        Err(error) => tracing::error!(%error, "cannot look through /proc"),
+        sent
     }
 }
 

@@ -1,7 +1,7 @@
 //! The spawner process: one thread around `poll`.
 //!
 //! Each round first buries who died, then answers the loop, and last does what
-//! nobody waits for: recording the slots, memory limits, log sizes. So between
+//! nobody waits for: recording who died, memory limits, log sizes. So between
 //! a request and its `exec` there is one decode and one spawn.
 //!
 //! One loop is served at a time. A loop that does not read its messages is
@@ -16,31 +16,32 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::ids::{BootId, ServiceId};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 
 use super::cgroup::Groups;
 use super::logs::Logs;
 use super::process::{self, Live};
 use super::protocol::{
-    DecodeError, Exit, MESSAGE_MAX, Message, Refusal, Request, SLOTS_MAX, SlotView, StopSignal,
-    VERSION, decode, encode, reason,
+    DecodeError, MESSAGE_MAX, Message, Refusal, Request, SLOTS_MAX, StopSignal, VERSION, decode,
+    encode, reason,
 };
 pub use super::setup::SpawnerError;
 use super::setup::{self, Peers, Signals, failed};
+use super::slots::{self, Slot, adopt, end_unrecorded, entries, logged, slot_of};
 use super::sockets::{self, Received};
-use super::state::{self, Entry, State};
+use super::state::{self, State};
 use super::{folder, marks, socket_path};
-use crate::config::{Config, Service};
+use crate::config::Config;
 
 /// Requests answered before deaths are looked at again.
 const REQUESTS_A_ROUND: usize = 32;
 /// How often logs are measured.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
-/// How long a start waits for killed members of the former group to let go of
-/// their ports; they usually are gone at the first look.
-const GROUP_GONE_MAX: Duration = Duration::from_millis(20);
+/// How long to wait for what a dead instance left behind; it usually is gone at
+/// the first look, but a killed process needs the processor to exit.
+const REST_GONE_MAX: Duration = Duration::from_millis(200);
 /// How long killed services may take to go when the spawner ends with them.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -74,15 +75,6 @@ pub fn run(options: &Options) -> Result<(), SpawnerError> {
     Ok(())
 }
 
-/// One service, whether it runs or not.
-#[derive(Debug)]
-struct Slot {
-    /// `None` when a reload dropped it while it ran.
-    spec: Option<Service>,
-    live: Option<Live>,
-    last_exit: Option<(Instance, Exit)>,
-}
-
 /// The connected loop.
 #[derive(Debug)]
 struct Connection {
@@ -107,6 +99,8 @@ struct Server {
     groups: Groups,
     /// Started in this round.
     fresh: Vec<ServiceId>,
+    /// Ended in this round.
+    ended: Vec<ServiceId>,
     /// The recorded slots are not the present ones.
     unrecorded: bool,
     logs_measured: Instant,
@@ -146,7 +140,7 @@ impl Server {
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))
             .map_err(failed("open up", &socket))?;
         Ok(Self {
-            groups: groups_for(&config),
+            groups: Groups::wanted_by(&config),
             file,
             name,
             boot,
@@ -158,6 +152,7 @@ impl Server {
             state,
             logs,
             fresh: Vec::new(),
+            ended: Vec::new(),
             unrecorded: true,
             logs_measured: Instant::now(),
             config,
@@ -350,7 +345,7 @@ impl Server {
                 text: reason(error.to_string()),
             }
         })?;
-        let pid = live.pid.as_raw_nonzero().get().unsigned_abs();
+        let pid = live.pid();
         let started = Message::Started {
             service: service.clone(),
             instance,
@@ -360,9 +355,10 @@ impl Server {
         if let Some(slot) = self.slots.get_mut(service) {
             slot.live = Some(live);
         }
+        // It runs already; the loop is told only of what a successor will find.
+        self.state.save(entries(&self.slots));
         self.tell(&started, Some(service));
         self.fresh.push(service.clone());
-        self.unrecorded = true;
         Ok(())
     }
 
@@ -390,21 +386,8 @@ impl Server {
             self.slots.remove(service);
         }
         self.unrecorded = true;
-        let left = |marked: &marks::Marked| {
-            let own = marked.instance == instance && marked.service == *service;
-            own.then_some(Signal::KILL)
-        };
-        if live.child {
-            let children = self.children();
-            for marked in marks::children(&self.name, &children) {
-                if let Some(signal) = left(&marked) {
-                    marked.signal(signal);
-                }
-            }
-            self.await_group(live.pid, &children);
-        } else {
-            process::signal_marked(&self.name, left);
-        }
+        self.ended.push(service.clone());
+        self.end_rest(service, &live);
         let service = service.clone();
         tracing::info!(%service, %instance, ?status, "ended");
         self.tell(
@@ -417,13 +400,25 @@ impl Server {
         );
     }
 
-    /// Waits until the killed group of the dead `leader` is empty.
-    fn await_group(&self, leader: Pid, children: &[Pid]) {
+    /// Ends what the dead `live` left behind and waits until that is gone, as
+    /// it may hold the ports that the next instance needs.
+    fn end_rest(&self, service: &ServiceId, live: &Live) {
         let begun = Instant::now();
-        while rustix::process::test_kill_process_group(leader).is_ok()
-            && begun.elapsed() < GROUP_GONE_MAX
+        let children = self.children();
+        let mut rest = if live.child {
+            marks::children(&self.name, &children)
+        } else {
+            // They went to the parent of the spawner that started them.
+            marks::all(&self.name).unwrap_or_default()
+        };
+        rest.retain(|marked| marked.instance == live.instance && marked.service == *service);
+        marks::end(&rest, REST_GONE_MAX);
+        // The group was killed before its leader was reaped.
+        while live.child
+            && rustix::process::test_kill_process_group(live.pid).is_ok()
+            && begun.elapsed() < REST_GONE_MAX
         {
-            process::reap_orphans(children);
+            process::reap_orphans(&children);
             std::thread::sleep(Duration::from_micros(200));
         }
     }
@@ -438,7 +433,7 @@ impl Server {
 
     /// Reads the configuration again; on any problem nothing changes.
     fn reload(&mut self) -> Result<(), String> {
-        let config = setup::read_config(&self.file).map_err(|error| chain(&error))?;
+        let config = setup::read_config(&self.file).map_err(|error| setup::chain(&error))?;
         if config.node.run_dir != self.config.node.run_dir {
             return Err("run_dir cannot change while the spawner runs".into());
         }
@@ -461,24 +456,16 @@ impl Server {
         self.slots
             .retain(|_, slot| slot.spec.is_some() || slot.live.is_some());
         if matches!(self.groups, Groups::None { .. }) {
-            self.groups = groups_for(&config);
+            self.groups = Groups::wanted_by(&config);
         }
         (self.config, self.peers, self.logs) = (config, peers, logs);
         Ok(())
     }
 
     fn welcome(&mut self) {
-        let view = |(service, slot): (&ServiceId, &Slot)| SlotView {
-            service: service.clone(),
-            live: slot.live.as_ref().map(|live| {
-                let pid = live.pid.as_raw_nonzero().get().unsigned_abs();
-                (live.instance, pid)
-            }),
-            last_exit: slot.last_exit,
-        };
         let welcome = Message::Welcome {
             boot: self.boot,
-            slots: self.slots.iter().map(view).collect(),
+            slots: self.slots.iter().map(slots::view).collect(),
         };
         let live = self.slots.values().filter_map(|slot| slot.live.as_ref());
         let beside: Vec<_> = live.map(|live| live.pidfd.as_fd()).collect();
@@ -513,6 +500,12 @@ impl Server {
     fn after_round(&mut self) {
         for service in std::mem::take(&mut self.fresh) {
             self.settle(&service);
+        }
+        for service in std::mem::take(&mut self.ended) {
+            let slot = self.slots.get(&service);
+            if slot.is_none_or(|slot| slot.live.is_none()) {
+                self.groups.release(&self.config.node.id, &service);
+            }
         }
         if self.unrecorded {
             self.unrecorded = false;
@@ -563,6 +556,7 @@ impl Server {
     fn leave(&mut self, stop_services: bool) {
         if stop_services {
             self.stop_all();
+            self.after_round();
         }
         self.state.save(entries(&self.slots));
         // Left behind it would only be replaced by the next spawner.
@@ -600,95 +594,7 @@ impl Server {
     }
 }
 
-/// Takes over what `entries` say and `/proc` confirms; a slot for everything.
-fn adopt(config: &Config, entries: Vec<Entry>) -> BTreeMap<ServiceId, Slot> {
-    let mut slots = BTreeMap::new();
-    for spec in &config.services {
-        slot_of(&mut slots, &spec.id).spec = Some(spec.clone());
-    }
-    for entry in entries {
-        if let Some(live) = Live::adopt(entry.instance, entry.pid, entry.start) {
-            slot_of(&mut slots, &entry.service).live = Some(live);
-        }
-    }
-    slots
-}
-
-/// Ends whatever carries a mark of this spawner and is of no present instance:
-/// started and not recorded, or left behind by one that died unseen.
-fn end_unrecorded(name: &str, slots: &BTreeMap<ServiceId, Slot>, state: &mut State) {
-    let marked = match marks::all(name) {
-        Ok(marked) => marked,
-        Err(error) => {
-            tracing::error!(%error, "cannot look for processes of a former spawner");
-            return;
-        }
-    };
-    for marked in marked {
-        state.skip(marked.instance);
-        let live = slots
-            .get(&marked.service)
-            .and_then(|slot| slot.live.as_ref());
-        if live.is_none_or(|live| live.instance != marked.instance) {
-            tracing::warn!(service = %marked.service, instance = %marked.instance, "ends a process of a former life");
-            marked.signal(Signal::KILL);
-        }
-    }
-}
-
-fn slot_of<'s>(slots: &'s mut BTreeMap<ServiceId, Slot>, service: &ServiceId) -> &'s mut Slot {
-    slots.entry(service.clone()).or_insert(Slot {
-        spec: None,
-        live: None,
-        last_exit: None,
-    })
-}
-
-fn entries(slots: &BTreeMap<ServiceId, Slot>) -> impl Iterator<Item = Entry> {
-    slots.iter().filter_map(|(service, slot)| {
-        let live = slot.live.as_ref()?;
-        Some(Entry {
-            service: service.clone(),
-            instance: live.instance,
-            pid: live.pid.as_raw_nonzero().get().unsigned_abs(),
-            start: live.start,
-        })
-    })
-}
-
-/// The service, if it runs and writes a log.
-fn logged(slot: &Slot) -> Option<&Service> {
-    slot.live.as_ref()?;
-    slot.spec.as_ref().filter(|spec| spec.log)
-}
-
-/// Looks for cgroups only when a service has a limit, as it may move the
-/// spawner.
-fn groups_for(config: &Config) -> Groups {
-    if config
-        .services
-        .iter()
-        .any(|service| service.memory_limit.is_some())
-    {
-        Groups::find()
-    } else {
-        let why = "no service has a memory_limit".into();
-        Groups::None { why }
-    }
-}
-
 fn transmit(socket: &OwnedFd, message: &Message, beside: &[BorrowedFd<'_>]) -> io::Result<()> {
     let datagram = encode(message).map_err(io::Error::other)?;
     sockets::send(socket.as_fd(), &datagram, beside)
-}
-
-/// An error with its causes, in one line each.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

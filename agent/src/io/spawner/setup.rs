@@ -4,15 +4,20 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 
 use super::users;
 use crate::config::{Config, ConfigErrors};
+
+/// How long the lock may take: a spawner that was killed in the middle of a
+/// start leaves it to the child until that has reached its `exec`.
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Why the spawner cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +84,10 @@ pub(super) fn own_folder(folder: &Path) -> Result<(), SpawnerError> {
         let path = folder.to_owned();
         return Err(SpawnerError::Untrusted { path, why });
     }
-    trusted(folder, &meta)
+    trusted(folder, &meta)?;
+    // Whatever the umask was, the loop must get to the socket.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+        .map_err(failed("open up", folder))
 }
 
 fn trusted(path: &Path, meta: &fs::Metadata) -> Result<(), SpawnerError> {
@@ -99,12 +107,19 @@ fn trusted(path: &Path, meta: &fs::Metadata) -> Result<(), SpawnerError> {
 pub(super) fn lock(folder: &Path, run_dir: &Path) -> Result<File, SpawnerError> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(failed("create", &path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(SpawnerError::SecondSpawner {
-            run_dir: run_dir.to_owned(),
-        }),
-        Err(error) => Err(failed("lock", &path)(error.into())),
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let run_dir = run_dir.to_owned();
+                return Err(SpawnerError::SecondSpawner { run_dir });
+            }
+            Err(error) => return Err(failed("lock", &path)(error.into())),
+        }
     }
 }
 
@@ -175,4 +190,15 @@ pub(super) fn settle_process() {
     if let Err(error) = rustix::process::chdir("/") {
         tracing::warn!(%error, "cannot leave the present folder");
     }
+}
+
+/// An error with its causes, in one line each.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }

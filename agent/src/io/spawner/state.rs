@@ -177,7 +177,7 @@ mod tests {
             }
             let found;
             (state, found) = State::open(folder.path(), BOOT);
-            assert_eq!(found, [entry.clone()]);
+            assert_eq!(found, std::slice::from_ref(&entry));
         }
     }
 
