@@ -15,10 +15,11 @@
 //!    +----------------------+--------------------+   any failure, silence
 //! ```
 //!
-//! - `session`: the connection itself; the only file that knows rumqttc.
+//! - `session`: the connection itself; `mqtt`: how rumqttc is used.
 //! - [`uplink`]: which event goes out next.
 //! - [`outgoing`]: what else waits to be published.
 //! - [`incoming`]: what may arrive.
+//! - `news`: what the loop has yet to be told.
 //! - [`backoff`]: when to try again.
 //!
 //! Does not store anything, decide anything about healing, or answer commands:
@@ -27,6 +28,8 @@
 pub mod backlog;
 pub mod backoff;
 pub mod incoming;
+mod mqtt;
+mod news;
 pub mod outgoing;
 mod session;
 pub mod uplink;

@@ -240,6 +240,16 @@ impl Shelf {
         }
     }
 
+    /// A refusal may be one of thousands: half of the room, so that a flood of
+    /// nonsense pushes no real answer out.
+    pub(super) fn refuse(&mut self, answer: Answer) {
+        if self.replies.len() < REPLIES_MAX / 2 {
+            self.replies.push_back(answer);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
     pub(super) fn reply(&mut self, answer: Answer) {
         if self.replies.len() >= REPLIES_MAX {
             self.replies.pop_front();
@@ -381,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_bounded() {
+    fn replies_are_bounded_and_refusals_push_none_out() {
         let mut shelf = Shelf::default();
         let answer = Answer {
             projection: live("res/ping/1", Delivery::AtLeastOnce),
@@ -390,7 +400,17 @@ mod tests {
         for _ in 0..REPLIES_MAX + 5 {
             shelf.reply(answer.clone());
         }
-        shelf.reply_again(answer);
+        shelf.reply_again(answer.clone());
         assert_eq!((shelf.replies.len(), shelf.dropped), (REPLIES_MAX, 6));
+
+        let mut shelf = Shelf::default();
+        shelf.reply(answer.clone());
+        let mut refusal = answer.clone();
+        refusal.projection.topic = "res/reboot/1".into();
+        for _ in 0..1000 {
+            shelf.refuse(refusal.clone());
+        }
+        assert_eq!(shelf.next_reply(), Some(answer));
+        assert_eq!(shelf.replies.len(), REPLIES_MAX / 2 - 1);
     }
 }

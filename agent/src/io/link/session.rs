@@ -1,64 +1,35 @@
-//! The connection: joins rumqttc, the window, the queues and the clock.
+//! The connection: joins the client library, the window, the queues and the
+//! clock.
 //!
-//! Traps of rumqttc 0.25.1 that shape this file:
-//! - `EventLoop::poll` must not be dropped half-way (a PUBACK or a publish
-//!   would be lost inside it), so one future drives it for the whole life of a
-//!   connection and hands events over a channel.
-//! - It stops reading, pinging and timing out while a write is stuck, so a
-//!   frozen broker is noticed here, by [`Session::silent_at`].
-//! - After an error it yields on the next poll what arrived before it; those
-//!   events are taken out by hand.
-//! - It sends again by itself what an earlier connection left behind, and
-//!   forgets it when the broker has no session. Each connection gets an event
-//!   loop of its own, and delivery is counted here.
-//! - A packet above the limit, or one it cannot read, ends the connection before
-//!   it is acknowledged; with a persistent session it comes again for ever. After
-//!   [`POISON_MAX`] such ends the next connection starts clean and asks for no
-//!   retained messages.
-//! - A keep-alive below 5 s panics, and one of 0 from the broker means a ping
-//!   per poll.
+//! A connection is a [`Session`] that lives from the first packet to its end and
+//! takes all it knows with it, so nothing of an old one reaches a new one. What
+//! was handed over and not acknowledged by the broker goes back to its queue.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use homeostat_common::wire::RECORD_MAX;
 use homeostat_common::wire::projection::{Reply, Status};
-use homeostat_common::wire::topic::{COORDINATOR_STATUS, NodeTopics};
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    DisconnectReasonCode, Filter, LastWill, LastWillProperties, Packet, PubAckReason, Publish,
-    PublishProperties, RetainForwardRule, SubscribeReasonCode,
-};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
-use rumqttc::{NetworkOptions, Outgoing};
+use homeostat_common::wire::topic::NodeTopics;
+use rumqttc::Outgoing;
+use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, Publish, SubscribeReasonCode};
+use rumqttc::v5::{ConnectionError, Event, EventLoop};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::backlog::{Backlog, Record};
 use super::backoff::Backoff;
-use super::incoming::{Class, CommandRequest, Inbox, Message, Reason, Verdict};
-use super::outgoing::{Answer, Delivery, KeptRef, Projection};
+use super::incoming::{Class, Inbox, Message, Reason, Verdict};
+use super::mqtt::{End, OVERHEAD_MAX, REQUESTS_MAX, Session, Stage, Tag, library};
+use super::news::News;
+use super::outgoing::{Answer, Delivery, Projection};
 use super::uplink::{AckVerdict, Uplink};
-use super::{KEEP_ALIVE_MIN, LinkConfig, LinkEvent, LinkHandle, PACKET_MAX, Shared};
+use super::{Counters, LinkConfig, LinkEvent, LinkHandle, Shared};
 
-/// The broker keeps the session for this long: a node that was off over a long
-/// weekend still gets what was sent to it.
-const SESSION_EXPIRY_S: u32 = 7 * 86_400;
-/// The last will waits this long, which hides short interruptions.
-const WILL_DELAY_S: u32 = 15;
-/// QoS 1 messages under way in each direction; without a limit the library
-/// reserves 65,536 slots, 14 MB.
-const INFLIGHT_MAX: u16 = 16;
-/// Messages handed to the library and not yet written: few, because what comes
-/// later may be more urgent.
-const REQUESTS_MAX: usize = 16;
 /// Events that the library may be ahead.
 const EVENTS_MAX: usize = 32;
-/// For the TCP connection and the CONNACK, and again for the SUBACK.
-const ANSWER_TIMEOUT_S: u64 = 10;
 /// For the last words.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Connections that end with a packet that cannot be read before the session is
@@ -69,17 +40,13 @@ const POISON_MAX: u32 = 3;
 const TAKEN_OVER_MAX: u32 = 3;
 /// Two devices with one identity must not kick each other out for ever.
 const TAKEN_OVER_HOLD: Duration = Duration::from_secs(60);
-/// Commands that wait for the loop; more are refused.
-const COMMANDS_MAX: usize = 16;
-/// Header, topic and properties of an event on `up/{stream}`.
-const OVERHEAD_MAX: usize = 512;
 
 /// The link; made by [`Link::new`], lives in [`Link::run`].
 #[derive(Debug)]
 pub struct Link {
     config: LinkConfig,
     topics: NodeTopics,
-    shared: std::sync::Arc<Shared>,
+    shared: Arc<Shared>,
     backlog: Backlog,
     news: News,
     uplink: Uplink,
@@ -90,145 +57,6 @@ pub struct Link {
     taken_over: u32,
 }
 
-/// Events on their way to the loop: the newest of each state, every command.
-#[derive(Debug)]
-struct News {
-    events: mpsc::Sender<LinkEvent>,
-    connection: Option<LinkEvent>,
-    coordinator: Option<bool>,
-    acked: Option<u64>,
-    commands: VecDeque<CommandRequest>,
-}
-
-impl News {
-    fn pop(&mut self) -> Option<LinkEvent> {
-        if let Some(event) = self.connection.take() {
-            return Some(event);
-        }
-        if let Some(online) = self.coordinator.take() {
-            return Some(LinkEvent::CoordinatorOnline(online));
-        }
-        if let Some(through) = self.acked.take() {
-            return Some(LinkEvent::Acked { through });
-        }
-        self.commands.pop_front().map(LinkEvent::Command)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.connection.is_none()
-            && self.coordinator.is_none()
-            && self.acked.is_none()
-            && self.commands.is_empty()
-    }
-
-    /// Hands one event over; `false` when nobody listens any more.
-    async fn hand_over(&mut self) -> bool {
-        if self.is_empty() {
-            self.events.closed().await;
-            return false;
-        }
-        let Ok(permit) = self.events.clone().reserve_owned().await else {
-            return false;
-        };
-        if let Some(event) = self.pop() {
-            permit.send(event);
-        }
-        true
-    }
-}
-
-/// How far a connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Open,
-    Subscribing,
-    Ready,
-    Leaving,
-}
-
-/// What a message that was handed to the library is about.
-#[derive(Debug)]
-enum Tag {
-    Own,
-    Up,
-    Reply(Answer),
-    Retained(KeptRef),
-}
-
-/// One connection, from the first SYN to its end.
-#[derive(Debug)]
-struct Session {
-    client: AsyncClient,
-    stage: Stage,
-    session_present: bool,
-    packet_max: usize,
-    queued: VecDeque<Tag>,
-    flight: BTreeMap<u16, Tag>,
-    turn: u8,
-    fetching: Option<u64>,
-    ready_at: Option<Instant>,
-    silence_max: Duration,
-    silent_at: Instant,
-}
-
-/// Why a connection ended.
-#[derive(Debug)]
-enum End {
-    /// The loop wants it.
-    Stopped,
-    /// The library, or the network below it.
-    Failed(Box<ConnectionError>),
-    /// The broker lets this node not subscribe.
-    SubscriptionRefused(Vec<SubscribeReasonCode>),
-    /// Nothing came for too long.
-    Silent(Stage),
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Stopped => write!(f, "stopped"),
-            Self::Failed(error) => write!(f, "{error}"),
-            Self::SubscriptionRefused(codes) => {
-                write!(f, "the broker refused a subscription: {codes:?}")
-            }
-            Self::Silent(stage) => write!(f, "the broker fell silent while {stage:?}"),
-        }
-    }
-}
-
-impl End {
-    /// A packet that the library cannot take, and that will come again.
-    fn is_poison(&self) -> bool {
-        use rumqttc::v5::mqttbytes::Error;
-        let Self::Failed(error) = self else {
-            return false;
-        };
-        match error.as_ref() {
-            ConnectionError::MqttState(StateError::Deserialization(Error::Io(_))) => false,
-            ConnectionError::MqttState(
-                StateError::Deserialization(_)
-                | StateError::IncomingPacketTooLarge { .. }
-                | StateError::WrongPacket,
-            ) => true,
-            _ => false,
-        }
-    }
-
-    fn is_taken_over(&self) -> bool {
-        let Self::Failed(error) = self else {
-            return false;
-        };
-        matches!(
-            error.as_ref(),
-            ConnectionError::MqttState(StateError::ServerDisconnect {
-                reason_code: DisconnectReasonCode::SessionTakenOver,
-                ..
-            })
-        )
-    }
-}
-
 impl Link {
     /// A link that does nothing until it runs.
     #[must_use]
@@ -237,7 +65,7 @@ impl Link {
         backlog: Backlog,
         events: mpsc::Sender<LinkEvent>,
     ) -> (LinkHandle, Self) {
-        let shared = std::sync::Arc::new(Shared::default());
+        let shared = Arc::new(Shared::default());
         let Status { node, stream, .. } = &config.status;
         let site = &config.meta.site;
         let link = Self {
@@ -245,15 +73,9 @@ impl Link {
             inbox: Inbox::new(site, node, *stream),
             uplink: Uplink::new(config.acked, config.last, config.patience),
             backoff: Backoff::new(config.reconnect_min, config.reconnect_max, config.seed),
-            shared: std::sync::Arc::clone(&shared),
+            shared: Arc::clone(&shared),
             backlog,
-            news: News {
-                events,
-                connection: None,
-                coordinator: None,
-                acked: None,
-                commands: VecDeque::new(),
-            },
+            news: News::new(events),
             births: 0,
             poisoned: 0,
             taken_over: 0,
@@ -283,6 +105,7 @@ impl Link {
     /// What the end of a connection means for the next one.
     fn after(&mut self, end: &End, ready_at: Option<Instant>, clean: bool) -> Duration {
         self.poisoned = match (end.is_poison(), clean) {
+            _ if matches!(end, End::Unanswered) => POISON_MAX,
             (true, false) => self.poisoned + 1,
             // Once: a broker that sends it again gets three more ordinary tries.
             (true, true) | (false, _) => u32::from(end.is_poison()),
@@ -331,23 +154,8 @@ impl Link {
     }
 
     async fn connection(&mut self, clean: bool) -> (End, Option<Instant>) {
-        let options = self.options(clean);
-        let silence_max = options.keep_alive() * 2 + Duration::from_secs(ANSWER_TIMEOUT_S);
-        let (client, event_loop) = AsyncClient::new(options, REQUESTS_MAX);
-        let mut session = Session {
-            client,
-            stage: Stage::Open,
-            session_present: false,
-            packet_max: usize::MAX,
-            queued: VecDeque::new(),
-            flight: BTreeMap::new(),
-            turn: 0,
-            fetching: None,
-            ready_at: None,
-            silence_max,
-            // The library's own limit for the CONNACK comes first.
-            silent_at: Instant::now() + Duration::from_secs(2 * ANSWER_TIMEOUT_S),
-        };
+        let will = self.status(false);
+        let (mut session, event_loop) = Session::new(&self.config, &will, clean);
         let end = self.drive(&mut session, event_loop, clean).await;
         self.uplink.disconnected();
         let mut state = self.shared.lock();
@@ -436,9 +244,12 @@ impl Link {
                             stage => End::Silent(stage),
                         };
                     }
-                    self.uplink.tick(now);
+                    let suspect = self.uplink.tick(now);
                     let resends = self.uplink.resends();
                     self.count(|counters| counters.resends = resends);
+                    if suspect {
+                        return End::Unanswered;
+                    }
                 }
             }
         }
@@ -458,7 +269,8 @@ impl Link {
                         );
                     }
                 }
-                self.subscribe(session, clean);
+                let topics = self.topics.subscriptions(self.config.status.stream);
+                session.subscribe(topics, clean);
             }
             Event::Incoming(Packet::SubAck(suback)) if session.stage == Stage::Subscribing => {
                 let is_refused =
@@ -497,29 +309,6 @@ impl Link {
         None
     }
 
-    fn subscribe(&self, session: &mut Session, clean: bool) {
-        let mut filters: Vec<Filter> = self
-            .topics
-            .subscriptions(self.config.status.stream)
-            .into_iter()
-            .map(|path| Filter::new(path, QoS::AtLeastOnce))
-            .collect();
-        if clean {
-            // What cannot be read may be a retained message. Not every broker
-            // heeds the rule, so the one topic with such messages is left out
-            // as well: a coordinator of unknown state is treated as online.
-            filters.retain(|filter| filter.path != COORDINATOR_STATUS);
-            for filter in &mut filters {
-                filter.retain_forward_rule = RetainForwardRule::Never;
-            }
-        }
-        // Fails only when the library's queue is full; it is empty now, and
-        // without a SUBACK the connection ends.
-        let _ = session.client.try_subscribe_many(filters);
-        session.stage = Stage::Subscribing;
-        session.silent_at = Instant::now() + Duration::from_secs(ANSWER_TIMEOUT_S);
-    }
-
     fn ready(&mut self, session: &mut Session) {
         session.stage = Stage::Ready;
         session.ready_at = Some(Instant::now());
@@ -527,7 +316,7 @@ impl Link {
         self.births += 1;
         let births = self.births;
         info!(births, session = session.session_present, "link ready");
-        self.publish_status(session, true);
+        self.hand(session, self.status(true), None, Tag::Own);
         if let Ok(meta) = serde_json::to_vec(&self.config.meta)
             && let Some(meta) = Projection::new(self.topics.meta(), meta)
         {
@@ -542,21 +331,20 @@ impl Link {
         });
     }
 
-    fn publish_status(&self, session: &mut Session, online: bool) {
-        let status = Projection::new(self.topics.status(), self.status(online));
-        if let Some(status) = status {
-            self.hand(session, status, None, Tag::Own);
-        }
-    }
-
-    fn status(&self, online: bool) -> Vec<u8> {
+    fn status(&self, online: bool) -> Projection {
         let status = Status {
             online,
             birth: self.births,
             ..self.config.status.clone()
         };
-        // Plain strings and numbers; an empty status would be a cleared one.
-        serde_json::to_vec(&status).unwrap_or_default()
+        Projection {
+            topic: self.topics.status(),
+            // Plain strings and numbers, which cannot fail.
+            payload: serde_json::to_vec(&status).unwrap_or_default(),
+            qos: Delivery::AtLeastOnce,
+            retain: true,
+            expiry_s: None,
+        }
     }
 
     /// Begins to say goodbye; `false` when there is nobody to say it to.
@@ -564,10 +352,10 @@ impl Link {
         if session.stage != Stage::Ready {
             return session.stage == Stage::Leaving;
         }
-        self.publish_status(session, false);
+        self.hand(session, self.status(false), None, Tag::Own);
         session.stage = Stage::Leaving;
         session.silent_at = Instant::now() + GOODBYE;
-        session.client.try_disconnect().is_ok()
+        session.disconnect()
     }
 
     fn receive(&mut self, publish: &Publish) {
@@ -592,14 +380,13 @@ impl Link {
                 self.uplink.coordinator(online, live, now);
                 self.news.coordinator = Some(online);
             }
-            Verdict::Command(request) if self.news.commands.len() < COMMANDS_MAX => {
-                self.news.commands.push_back(request);
-            }
             Verdict::Command(request) => {
-                self.inbox.unsee(&request);
-                ignored = Some((Class::Command, Reason::Busy));
-                let text = "too many commands at once".into();
-                self.refuse(request.response_topic, request.correlation, text);
+                if let Err(request) = self.news.command(request) {
+                    self.inbox.unsee(&request);
+                    ignored = Some((Class::Command, Reason::Busy));
+                    let text = "too many commands at once".into();
+                    self.refuse(request.response_topic, request.correlation, text);
+                }
             }
             Verdict::Refuse {
                 topic,
@@ -624,7 +411,7 @@ impl Link {
         info!(topic, reason, "command refused");
         let payload = serde_json::to_vec(&Reply::<()>::Refused { reason }).unwrap_or_default();
         if let Some(projection) = Projection::new(topic, payload) {
-            self.shared.lock().shelf.reply(Answer {
+            self.shared.lock().shelf.refuse(Answer {
                 projection,
                 correlation,
             });
@@ -693,79 +480,13 @@ impl Link {
         correlation: Option<Vec<u8>>,
         tag: Tag,
     ) {
-        let size = projection.topic.len() + projection.payload.len() + OVERHEAD_MAX;
-        if size > session.packet_max {
+        if !session.publish(projection, correlation, tag) {
             self.count(|counters| counters.unsendable += 1);
-            return;
-        }
-        let properties = PublishProperties {
-            message_expiry_interval: projection.expiry_s,
-            correlation_data: correlation.map(Into::into),
-            ..PublishProperties::default()
-        };
-        let qos = match projection.qos {
-            Delivery::AtMostOnce => QoS::AtMostOnce,
-            Delivery::AtLeastOnce => QoS::AtLeastOnce,
-        };
-        let Projection {
-            topic,
-            payload,
-            retain,
-            ..
-        } = projection;
-        let handed = session
-            .client
-            .try_publish_with_properties(topic, qos, retain, payload, properties);
-        match handed {
-            Ok(()) => session.queued.push_back(tag),
-            // A full queue cannot be (`queued` counts it), so it is the topic.
-            Err(_) => self.count(|counters| counters.unsendable += 1),
         }
     }
 
-    fn count(&self, change: impl FnOnce(&mut super::Counters)) {
+    fn count(&self, change: impl FnOnce(&mut Counters)) {
         change(&mut self.shared.lock().counters);
-    }
-
-    fn options(&self, clean: bool) -> MqttOptions {
-        let Status { node, .. } = &self.config.status;
-        // The library joins host and port by a colon.
-        let host = match self.config.host.parse::<IpAddr>() {
-            Ok(IpAddr::V6(address)) => format!("[{address}]"),
-            _ => self.config.host.clone(),
-        };
-        let mut options = MqttOptions::new(node.as_str(), host, self.config.port);
-        let mut will = LastWill::new(
-            self.topics.status(),
-            self.status(false),
-            QoS::AtLeastOnce,
-            true,
-            None,
-        );
-        will.properties = Some(LastWillProperties {
-            delay_interval: Some(WILL_DELAY_S),
-            payload_format_indicator: None,
-            message_expiry_interval: None,
-            content_type: None,
-            response_topic: None,
-            correlation_data: None,
-            user_properties: Vec::new(),
-        });
-        let mut network = NetworkOptions::new();
-        // Without it a QoS 1 exchange waits for delayed acknowledgements of TCP:
-        // 22 messages a second instead of 10,000.
-        network.set_tcp_nodelay(true);
-        options
-            .set_keep_alive(self.config.keep_alive.max(KEEP_ALIVE_MIN))
-            .set_clean_start(clean)
-            .set_last_will(will)
-            .set_connection_timeout(ANSWER_TIMEOUT_S)
-            .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
-            .set_receive_maximum(Some(INFLIGHT_MAX))
-            .set_max_packet_size(Some(PACKET_MAX))
-            .set_outgoing_inflight_upper_limit(INFLIGHT_MAX)
-            .set_network_options(network);
-        options
     }
 }
 
@@ -779,30 +500,6 @@ enum Step {
     Woken,
     Listening(bool),
     Tick,
-}
-
-/// Drives the library until its connection ends.
-async fn library(mut event_loop: EventLoop, events: mpsc::Sender<Event>) -> ConnectionError {
-    loop {
-        match event_loop.poll().await {
-            Ok(event) => {
-                if event_loop.options.keep_alive() < KEEP_ALIVE_MIN {
-                    event_loop.options.set_keep_alive(KEEP_ALIVE_MIN);
-                }
-                if events.send(event).await.is_err() {
-                    return ConnectionError::RequestsDone;
-                }
-            }
-            Err(error) => {
-                for event in std::mem::take(&mut event_loop.state.events) {
-                    if events.send(event).await.is_err() {
-                        break;
-                    }
-                }
-                return error;
-            }
-        }
-    }
 }
 
 /// Waits for the answer of a question, and for ever without one.

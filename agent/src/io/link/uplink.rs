@@ -24,6 +24,11 @@ pub const WINDOW_BYTES: usize = 256 * 1024;
 const WINDOW_QUIET: usize = 1;
 /// A coordinator whose status flaps gets no more than one resend in this time.
 const REWIND_MIN: Duration = Duration::from_secs(1);
+/// Silences in a row, with a coordinator that is not known to be away, after
+/// which the broker's session itself is suspected: mosquitto 2.0.11 loses an
+/// in-flight slot with each message above the receiver's packet limit, until
+/// nothing arrives any more.
+const SILENCES_MAX: u32 = 3;
 /// Doublings of the wait for an acknowledgement: 10 s become 5 min.
 const DOUBLINGS_MAX: u32 = 5;
 
@@ -230,17 +235,22 @@ impl Uplink {
         self.due.filter(|_| self.connected)
     }
 
-    /// Sends again from the acknowledged point when that is due.
-    pub fn tick(&mut self, now: Instant) {
+    /// Sends again from the acknowledged point when that is due. `true`, once in
+    /// a row of silences, when the session should be given up.
+    #[must_use]
+    pub fn tick(&mut self, now: Instant) -> bool {
         if self.due().is_none_or(|due| due > now) {
-            return;
+            return false;
         }
+        let before = self.silences;
         if !self.flight.is_empty() {
             self.resends += 1;
             self.silences = self.silences.saturating_add(1);
         }
         self.rewound = Some(now);
         self.rewind();
+        let reached = before < SILENCES_MAX && self.silences == SILENCES_MAX;
+        reached && self.coordinator != Some(false)
     }
 
     /// Last acknowledged event.
@@ -342,12 +352,12 @@ mod tests {
         let start = Instant::now();
         let (mut uplink, _) = filled(3, 10, start);
         let mut now = start;
-        let mut waits = Vec::new();
+        let (mut waits, mut suspected) = (Vec::new(), Vec::new());
         for _ in 0..8 {
             let due = uplink.due().unwrap();
-            uplink.tick(due - Duration::from_millis(1));
+            assert!(!uplink.tick(due - Duration::from_millis(1)));
             assert_eq!(uplink.pop(now), None);
-            uplink.tick(due);
+            suspected.push(uplink.tick(due));
             let want = uplink.ask().unwrap();
             assert_eq!(want.after, 0);
             uplink.fetched(want.round, records(1..=3, 10));
@@ -355,6 +365,8 @@ mod tests {
             waits.push((due - now).as_secs());
             now = due;
         }
+        let once = suspected.iter().filter(|suspected| **suspected).count();
+        assert!(once == 1 && suspected[2], "{suspected:?}");
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 320, 320]);
         uplink.ack(1, now);
         assert_eq!(uplink.due(), Some(now + Duration::from_secs(10)));
@@ -402,7 +414,7 @@ mod tests {
         let (mut uplink, _) = filled(20, 10, start);
         uplink.coordinator(false, true, start);
         let due = uplink.due().unwrap();
-        uplink.tick(due);
+        assert!(!uplink.tick(due));
         let want = uplink.ask().unwrap();
         uplink.fetched(want.round, records(1..=20, 10));
         assert_eq!(drain(&mut uplink, due), [1]);
@@ -411,7 +423,7 @@ mod tests {
         let back = due + Duration::from_secs(5);
         uplink.coordinator(true, true, back);
         assert_eq!(uplink.due(), Some(back));
-        uplink.tick(back);
+        assert!(!uplink.tick(back));
         let want = uplink.ask().unwrap();
         uplink.fetched(want.round, records(1..=20, 10));
         assert_eq!(drain(&mut uplink, back).len(), 20);
