@@ -84,7 +84,7 @@ fn a_storm_of_garbage_stops_nothing_behind_it() {
     }
     node.send(&node.note(1));
     node.wait_for(1);
-    let (_, _, metrics) = serve.get("/metrics");
+    // The broker may hand on what came for another subscription later.
     for line in [
         "homeostat_messages_rejected_total{reason=\"malformed\"} 600",
         "homeostat_messages_rejected_total{reason=\"version\"} 200",
@@ -93,10 +93,10 @@ fn a_storm_of_garbage_stops_nothing_behind_it() {
         "homeostat_messages_rejected_total{reason=\"topic\"} 200",
         "homeostat_records_ingested_total 1",
     ] {
-        assert!(
-            metrics.lines().any(|each| each == line),
-            "{line}\n{metrics}"
-        );
+        until(line, || {
+            let (_, _, metrics) = serve.get("/metrics");
+            metrics.lines().any(|each| each == line).then_some(())
+        });
     }
     assert_eq!(serve.terminate(), Some(0));
 }

@@ -200,13 +200,20 @@ fn failed(error: client::AskError) -> Failure {
 }
 
 fn start_log() {
-    // A second one, as in a test that starts two, changes nothing.
-    let _ = tracing_subscriber::fmt()
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+    // rumqttd calls every client that leaves an error; what matters of it shows
+    // at our end of the connection.
+    let wanted = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("rumqttd", LevelFilter::OFF);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::INFO)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init();
+        .with_filter(wanted);
+    // A second one, as in a program that starts two, changes nothing.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

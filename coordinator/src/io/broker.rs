@@ -45,7 +45,7 @@ pub enum BrokerError {
         source: std::io::Error,
     },
     /// It ended or never began to listen.
-    #[error("the broker did not begin to listen on {0}; the log says why")]
+    #[error("the broker does not answer on {0}; another process may have taken the port")]
     NotReady(SocketAddr),
 }
 

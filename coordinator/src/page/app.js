@@ -104,16 +104,17 @@ function openIncident(i) {
 function recentRow(i) {
   return el("tr", {},
     el("td", { class: "when nowrap" },
-      el("a", { href: link(i), "data-key": `recent-${i.id}`, title: iso(i.opened_ms) }, clock(i.opened_ms))),
-    el("td", { class: "wide" }, el("b", {}, i.service || "–"), el("span", { class: "soft" }, ` ${i.node}`)),
-    el("td", { "data-label": null }, words(i.fault) || "–"),
+      el("a", { href: link(i), "data-key": `recent-${i.id}`, title: iso(i.opened_ms) }, clock(i.opened_ms)),
+      el("span", { class: "small-only soft" }, ` cloud ${cloud(i)}`)),
+    el("td", {}, el("b", {}, i.service || "–"), el("span", { class: "soft" }, ` ${i.node}`)),
+    el("td", { class: "fault" }, words(i.fault) || "–"),
     el("td", { class: "wide" },
       i.plan ? [el("code", {}, i.plan), " ", sourceTag(i.source)] : el("span", { class: "soft" }, i.why || "no plan"),
-      i.refusals && i.plan ? el("div", { class: "sub" }, `${i.refusals} refused`) : null),
+      i.refusals && i.plan ? el("span", { class: "sub" }, ` after ${i.refusals} refused`) : null),
     el("td", { class: "num", "data-label": "detected" }, duration(i.detected_after_ms)),
     el("td", { class: "num", "data-label": i.outcome === "healed" ? "healed" : "lasted" }, duration(i.lasted_ms)),
     el("td", { class: "outcome" }, outcomeTag(i)),
-    el("td", { class: "soft" }, cloud(i)));
+    el("td", { class: "cloud soft" }, cloud(i)));
 }
 
 function alarmItem(a) {
@@ -187,9 +188,10 @@ function describe(e) {
   const b = e.body || {};
   switch (e.kind) {
     case "incident-opened":
-      return { tone: "bad", what: [el("b", {}, `${words(b.fault)} of ${b.service}`), ` (${words(b.symptom)})`], sub: list(b.evidence) };
+      return { tone: "bad", what: [el("b", {}, `${words(b.fault)} of ${b.service}`), ` opened as an incident`], sub: list(b.evidence) };
     case "decided": {
-      const sub = list(b.considered).map((c) => c.refusal ? [el("code", {}, c.plan), ` refused by ${c.refusal.rule}: ${c.refusal.reason}`] : [el("code", {}, c.plan), ` chosen, from ${c.source}`]);
+      const all = list(b.considered), refused = all.filter((c) => c.refusal);
+      const sub = [`${plural(all.length, "option")} considered, ${refused.length} refused${refused.length ? ` by ${[...new Set(refused.map((c) => c.refusal.rule))].join(", ")}` : ""}`];
       return { tone: b.plan === null ? "warn" : "", what: [el("b", {}, b.plan === null ? "Decided to do nothing" : "Decided on a plan"), el("span", { class: "soft" }, ` cost ${units(b.cost)} of ${units(b.balance)}`)], sub };
     }
     case "step": {
@@ -249,16 +251,13 @@ function detail() {
   const facts = [
     ["Opened", el("time", { datetime: iso(i.opened_ms), title: iso(i.opened_ms) }, clock(i.opened_ms, true))],
     ["Detected after", duration(i.detected_after_ms)],
-    i.state === "open" ? ["Open for", since(i.opened_ms)] : [i.outcome === "healed" ? "Healed after" : "Lasted", duration(i.lasted_ms)],
-    ["Confidence", i.confidence === null || i.confidence === undefined ? "–" : `${Math.round(i.confidence * 100)} %`],
-    ["Symptom", words(i.symptom) || "–"],
+    i.state === "open" ? ["Open since", since(i.opened_ms)] : [i.outcome === "healed" ? "Healed after" : "Lasted", duration(i.lasted_ms)],
+    ["Diagnosis", `${words(i.fault) || "–"}${i.symptom ? ` (${words(i.symptom)})` : ""}${i.confidence === null || i.confidence === undefined ? "" : `, ${Math.round(i.confidence * 100)} %`}`],
     ["Plan from", i.source || "–"],
     ["Cost", i.spent === null || i.spent === undefined ? `${units(i.cost)} predicted` : `${units(i.spent)} spent`],
     ["Cloud at opening", cloud(i)],
-    ["On the node", `incident ${i.number}, ${i.site}/${i.node}`],
+    ["Node", `${i.site}/${i.node} #${i.number}`],
   ];
-  const opened = timeline.find((e) => e.kind === "incident-opened" && e.node === i.node);
-  const evidence = opened ? list(opened.body.evidence) : [];
   const decisions = timeline.filter((e) => e.kind === "decided" && e.body.incident === i.number && e.node === i.node);
   const first = timeline.length ? Math.min(...timeline.filter((e) => e.node === i.node).map((e) => e.hlc_ms)) : 0;
   const considered = decisions.map((d) => [
@@ -281,7 +280,6 @@ function detail() {
           el("ol", { class: "timeline card" }, timeline.map((e) => timelineItem(e, first, i.node))),
           truncated ? el("p", { class: "quiet" }, "Cut for length.") : null)),
       el("div", {},
-        section("Evidence", evidence.length ? el("ul", { class: "evidence card" }, evidence.map((t) => el("li", {}, t))) : el("p", { class: "card quiet" }, "None recorded.")),
         section("Options considered", decisions.length ? el("ul", { class: "considered card" }, considered.flat(2)) : el("p", { class: "card quiet" }, "No decision has arrived.")))),
   ];
 }
@@ -333,6 +331,8 @@ async function refresh() {
     const [fleet, open, alarms, recent] = await Promise.all([
       get("/api/v1/fleet"), get("/api/v1/incidents?state=open&limit=100"), get("/api/v1/alarms?raised=true"),
       get(`/api/v1/incidents?state=closed&limit=${wanted}`)]);
+    // What needs a person first, then what waits longest.
+    open.incidents.sort((a, b) => !a.why - !b.why || a.opened_ms - b.opened_ms);
     Object.assign(state, { fleet, open: open.incidents, alarms, asOf: fleet.now_ms, next: recent.next });
     state.recent = recent.incidents.sort((a, b) => b.opened_ms - a.opened_ms || b.id - a.id);
     skew = fleet.now_ms - Date.now();
