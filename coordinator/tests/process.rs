@@ -11,10 +11,22 @@ use support::{End, Node, Program, boot, healthy, incident, until};
 
 #[test]
 fn killed_at_any_moment_it_loses_and_doubles_nothing() {
+    let broker = Program::broker();
+    kill_three_times(broker.mqtt.unwrap());
+}
+
+#[test]
+fn killed_behind_mosquitto_it_loses_and_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    match support::mosquitto(folder.path()) {
+        Some((_broker, port)) => kill_three_times(port),
+        None => println!("skip: no mosquitto here"),
+    }
+}
+
+fn kill_three_times(port: u16) {
     const RECORDS: u64 = 3000;
     let data = tempfile::tempdir().unwrap();
-    let broker = Program::broker();
-    let port = broker.mqtt.unwrap();
     let mut serve = Program::serve(port, data.path());
     serve.healthy();
     let node = Node::connect(port, "edge-1");

@@ -217,9 +217,10 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         Body::IncidentClosed(body) => number("incident", body.incident.0),
         Body::Gap(Gap { from, through, .. }) => {
             number("gap from", *from)?;
-            // A gap is written after what it names was dropped. One that names
-            // the future would have events acknowledged that nobody stored.
-            if from > through || *through >= envelope.seq {
+            number("gap through", *through)?;
+            // A gap may stand at a number of its own or at one of those it
+            // names, but what comes first cannot be lost already.
+            if from > through || *from > envelope.seq {
                 return Err(format!(
                     "a gap from {from} through {through} in event {}",
                     envelope.seq
@@ -298,7 +299,7 @@ mod tests {
             reason(TOPIC, &note(u64::MAX).encode().unwrap()),
             Reason::Range
         );
-        for (from, through) in [(0, 3), (4, 3), (3, 9), (3, u64::MAX)] {
+        for (from, through) in [(0, 3), (4, 3), (10, 12), (3, u64::MAX)] {
             let mut gap = note(9);
             gap.body = Body::Gap(Gap {
                 from,

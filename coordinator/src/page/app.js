@@ -141,8 +141,9 @@ function nodeItem(n) {
         ? el("span", { class: "age" }, n.version ? `v${n.version}` : "no records yet")
         : el("span", { class: "age" }, "seen ", since(n.seen_ms))),
     n.services.length ? el("ul", { class: "services" }, n.services.map((s) =>
-      el("li", { class: `state ${s.state}`, title: `${s.state} since ${iso(s.since_ms)}` },
+      el("li", { class: `state ${s.state}${n.presence === "online" ? "" : " stale"}`, title: `${s.state} since ${iso(s.since_ms)}` },
         s.service, s.state === "healthy" ? null : el("span", { class: "soft" }, ` ${s.state}`)))) : null,
+    n.presence !== "online" && n.services.length ? el("p", { class: "facts" }, "Services as last reported.") : null,
     facts.length ? el("p", { class: "facts" }, facts.join(" · ")) : null);
 }
 
@@ -151,13 +152,13 @@ function overview() {
   if (!fleet) return [el("p", { class: "quiet" }, "Loading…")];
   const [headline, small] = verdict(fleet, open, alarms);
   const closed = recent.filter((i) => i.state !== "open");
-  const section = (title, ...content) => el("section", {}, el("h2", {}, title), content);
+  const section = (area, title, ...content) => el("section", { class: area }, el("h2", {}, title), content);
   return [
     el("p", { class: "verdict", role: "status" }, headline, el("small", {}, small)),
     el("div", { class: "columns" },
       el("div", {},
-        open.length ? section("Open incidents", el("ul", { class: "open" }, open.map(openIncident))) : null,
-        section("Recent incidents",
+        open.length ? section("a-open", "Open incidents", el("ul", { class: "open" }, open.map(openIncident))) : null,
+        section("a-recent", "Recent incidents",
           closed.length ? el("div", { class: "card" },
             el("table", {},
               el("thead", {}, el("tr", {},
@@ -168,9 +169,9 @@ function overview() {
             state.next ? el("div", { class: "more" }, el("button", { type: "button", "data-key": "older", onclick: older }, "Show older")) : null)
             : el("p", { class: "card quiet" }, "None yet."))),
       el("div", {},
-        section(alarms.length ? `Alarms · ${alarms.length}` : "Alarms",
+        section("a-alarms", alarms.length ? `Alarms · ${alarms.length}` : "Alarms",
           alarms.length ? el("ul", { class: "alarms card" }, alarms.map(alarmItem)) : el("p", { class: "card quiet" }, "None raised.")),
-        section(`Fleet · ${plural(fleet.nodes.length, "node")}`,
+        section("a-fleet", `Fleet · ${plural(fleet.nodes.length, "node")}`,
           fleet.nodes.length ? el("ul", { class: "nodes card" }, fleet.nodes.map(nodeItem)) : el("p", { class: "card quiet" }, "No nodes yet.")))),
   ];
 }
@@ -261,7 +262,7 @@ function detail() {
   const decisions = timeline.filter((e) => e.kind === "decided" && e.body.incident === i.number && e.node === i.node);
   const first = timeline.length ? Math.min(...timeline.filter((e) => e.node === i.node).map((e) => e.hlc_ms)) : 0;
   const considered = decisions.map((d) => [
-    d.body.plan === null ? el("li", {}, el("div", { class: "head" }, el("span", { class: "tag warn" }, "nothing done"), el("span", {}, i.why || "No plan was allowed."))) : null,
+    d.body.plan === null && !list(d.body.considered).length ? el("li", {}, el("div", { class: "head" }, el("span", { class: "tag warn" }, "nothing done"), el("span", {}, i.why || "No plan was allowed."))) : null,
     list(d.body.considered).map((c) => el("li", {},
       el("div", { class: "head" },
         el("span", { class: `tag ${c.refusal ? "warn" : "good"}` }, c.refusal ? "refused" : "chosen"),

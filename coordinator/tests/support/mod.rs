@@ -150,6 +150,46 @@ impl Program {
     }
 }
 
+/// A mosquitto, as real fleets use; `None` where it is not installed.
+pub fn mosquitto(folder: &Path) -> Option<(Guard, u16)> {
+    let found = ["mosquitto", "/usr/sbin/mosquitto"]
+        .into_iter()
+        .find(|program| {
+            let mut probe = Command::new(program);
+            probe.arg("-h").stdout(Stdio::null()).stderr(Stdio::null());
+            probe.status().is_ok()
+        })?;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let config = folder.join("mosquitto.conf");
+    std::fs::write(
+        &config,
+        format!("listener {port} 127.0.0.1\nallow_anonymous true\n"),
+    )
+    .unwrap();
+    let child = Command::new(found)
+        .arg("-c")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let guard = Guard(child);
+    until("listening", || TcpStream::connect(("127.0.0.1", port)).ok());
+    Some((guard, port))
+}
+
+/// A process that is killed when dropped.
+pub struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();

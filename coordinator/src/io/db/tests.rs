@@ -169,7 +169,17 @@ fn an_acknowledgement_covers_only_the_unbroken_run() {
         let late = store(&db, &[note("a", 4), note("a", 6)]).await;
         assert_eq!((late.new, late.duplicates, through(&late)), (0, 2, vec![6]));
         assert_eq!(db.nodes().await.unwrap()[0].lost, 1);
-        assert_eq!(db.acknowledged().await.unwrap(), late.acks);
+        // A gap that stands at the last number it names.
+        let gap = Body::Gap(Gap {
+            from: 7,
+            through: 9,
+            heal: 0,
+        });
+        let next = [note("a", 10), envelope("a", 9, gap)];
+        assert_eq!(through(&store(&db, &next).await), [10]);
+        let again = store(&db, &[note("a", 8)]).await;
+        assert_eq!((again.duplicates, through(&again)), (1, vec![10]));
+        assert_eq!(db.acknowledged().await.unwrap(), again.acks);
     });
 }
 
