@@ -5,6 +5,7 @@
 //! the operating system in [`io`]. What the stages share about a service is in
 //! [`service`].
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod detect;
@@ -13,5 +14,7 @@ pub mod execute;
 pub mod io;
 pub mod learn;
 pub mod plan;
+pub mod selftest;
 pub mod service;
 pub mod verify;
+pub mod words;

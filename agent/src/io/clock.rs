@@ -130,13 +130,21 @@ impl Wall {
                 });
             }
         };
-        Ok(Self {
+        let mut wall = Self::fresh(path, offset);
+        wall.floor = floor;
+        Ok(wall)
+    }
+
+    /// A clock that knows of no former run.
+    #[must_use]
+    pub fn fresh(path: &Path, offset: ClockOffset) -> Self {
+        Self {
             path: path.to_owned(),
             offset,
-            floor,
+            floor: 0,
             seen: 0,
             opened: now(),
-        })
+        }
     }
 
     /// Milliseconds since 1970, and how far to believe them.

@@ -2,9 +2,12 @@
 //! carries its effects out; decides nothing.
 
 pub mod clock;
+pub mod keeper;
 pub mod link;
 pub mod logs;
+pub mod models;
 pub mod probe;
 pub mod procfs;
+pub mod shell;
 pub mod spawner;
 pub mod store;

@@ -56,7 +56,7 @@ const EVENTS_MAX: usize = 16;
 const BUFFER: usize = 1024;
 
 /// Names a target of one [`Prober`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetNo(usize);
 
 /// What became of a probe.

@@ -3,6 +3,7 @@
 //! An error is a refused operation, a finding is a fact about data that was there before.
 //! Findings never stop the agent: the store has already dealt with them.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -119,4 +120,47 @@ pub enum Finding {
     CannotRepair { file: String, error: String },
     /// Nothing told which stream this store was, so it starts a new one.
     NewStream,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Empty => f.write_str("it is empty"),
+            Damage::Header => f.write_str("its header is damaged"),
+            Damage::Version(version) => write!(f, "a newer agent wrote it (format {version})"),
+            Damage::Stream => f.write_str("it belongs to another store"),
+            Damage::Frame { offset } => write!(f, "it is damaged from byte {offset} on"),
+            Damage::Unreadable(kind) => write!(f, "it cannot be read: {kind}"),
+            Damage::Trial => f.write_str("it does not open"),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::TornTail { file, bytes } => {
+                write!(
+                    f,
+                    "{file}: cut {bytes} bytes that a crash left half written"
+                )
+            }
+            Finding::SetAside {
+                file,
+                to,
+                why,
+                kept,
+            } => match to {
+                Some(to) => write!(f, "{file}: {why}; set aside as {to}, {kept} records kept"),
+                None => write!(f, "{file}: {why}; removed, {kept} records kept"),
+            },
+            Finding::Lost(lost) => {
+                write!(f, "records {} to {} are gone", lost.first, lost.last)
+            }
+            Finding::CannotRepair { file, error } => {
+                write!(f, "{file}: cannot be put right: {error}")
+            }
+            Finding::NewStream => f.write_str("a new stream of events begins here"),
+        }
+    }
 }

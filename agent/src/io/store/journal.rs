@@ -113,6 +113,8 @@ pub struct Recovered {
     pub findings: Vec<Finding>,
     /// Upper bound of the numbers that were given out and whose records are not there.
     pub unaccounted: u64,
+    /// Those of them that can only have been records which were never synced.
+    pub unsynced: u64,
 }
 
 /// One record as read back.
@@ -188,6 +190,7 @@ impl Journal {
             records: found.records,
             findings: found.findings,
             unaccounted: found.unaccounted,
+            unsynced: found.unsynced,
         };
         Ok((journal, recovered))
     }

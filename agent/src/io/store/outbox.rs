@@ -107,8 +107,11 @@ impl Outbox {
             unwritten: 0,
         };
         outbox.load()?;
-        if recovered.unaccounted > 0 {
-            let skip = recovered.unaccounted.saturating_add(UNWRITTEN_MAX);
+        // An event leaves only once it is on the disk, so the number of one that never got
+        // there was never seen and may be given out again.
+        let lost = recovered.unaccounted.saturating_sub(recovered.unsynced);
+        if lost > 0 {
+            let skip = lost.saturating_add(UNWRITTEN_MAX);
             outbox.state.next = outbox.state.next.saturating_add(skip);
         }
         if recovered.findings.contains(&Finding::NewStream) {
@@ -189,6 +192,11 @@ impl Outbox {
         self.state.classes[class as usize].dropped
     }
 
+    /// The number that the next event gets.
+    pub fn next_event(&self) -> EventSeq {
+        EventSeq(self.state.next)
+    }
+
     pub fn acked_to(&self) -> EventSeq {
         EventSeq(self.state.acked)
     }
@@ -234,8 +242,10 @@ impl Outbox {
     }
 
     /// What the receiver should get after `after`, in order, about `max_bytes` of it but at
-    /// least one item if there is any.
+    /// least one item if there is any. Syncs first: what was seen outside must not be
+    /// unknown here after a power cut.
     pub fn next_unacked(&mut self, after: EventSeq, max_bytes: usize) -> Result<Vec<Item>> {
+        self.sync()?;
         let from = after.0.max(self.state.acked).saturating_add(1);
         let mut wanted: Vec<(u64, Event)> = Vec::new();
         let mut bytes = 0;

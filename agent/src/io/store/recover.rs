@@ -55,6 +55,7 @@ pub(super) struct Found {
     pub records: u64,
     /// Numbers that may have been given out and hold no readable record.
     pub unaccounted: u64,
+    pub unsynced: u64,
     pub findings: Vec<Finding>,
 }
 
@@ -402,6 +403,7 @@ impl Pass<'_> {
         let mut next = last.max(newest.map_or(0, |n| n - 1)) + 1;
         if !self.closed {
             next += UNSYNCED_MAX as u64 + 1;
+            self.found.unsynced = UNSYNCED_MAX as u64 + 1;
         }
         let gone = names
             .iter()

@@ -1,0 +1,171 @@
+//! The command line: reads it and plays the role it names.
+
+use std::ffi::OsString;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use homeostat_common::ids::IncidentId;
+
+use crate::config::Config;
+use crate::io::spawner::server;
+use crate::io::store::kv::{Kv, KvLimits, trial_main};
+use crate::io::{keeper, shell};
+use crate::selftest;
+
+/// How long a running agent may take to answer `explain`.
+const EXPLAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Heals one node, with or without the cloud.
+#[derive(Debug, Parser)]
+#[command(name = "homeostat-agent", version)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Watch the services and heal them.
+    Run {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+    },
+    /// Own the services: start, watch and end them as the loop asks.
+    Spawn {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+        /// End all services at SIGTERM; without it they go on.
+        #[arg(long)]
+        stop_services_on_exit: bool,
+    },
+    /// Check a configuration file and print what is wrong with it.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Try every part of this program on this machine, in a temporary folder.
+    Selftest,
+    /// Say why something was done, or was not done.
+    Explain {
+        /// The incident's number; without it the incidents are listed.
+        incident: Option<u64>,
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+    },
+    /// Open a key-value store on trial.
+    #[command(hide = true, name = "kv-trial")]
+    KvTrial {
+        /// Its folder.
+        path: PathBuf,
+    },
+}
+
+/// The configuration is wrong, as opposed to anything else (1).
+const EXIT_CONFIG: u8 = 2;
+
+/// Runs the program. `arguments` start with the program's name, as in
+/// [`std::env::args_os`].
+pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let role = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments.role,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_CONFIG));
+        }
+    };
+    match role {
+        Role::Run { config } => with_config(&config, |config| {
+            log_to_stderr();
+            Ok(shell::run(config)?)
+        }),
+        Role::Spawn {
+            config,
+            stop_services_on_exit,
+        } => {
+            log_to_stderr();
+            let options = server::Options {
+                config,
+                stop_services_on_exit,
+            };
+            match server::run(&options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error @ server::SpawnerError::Config(_)) => fail(&error.into(), EXIT_CONFIG),
+                Err(error) => fail(&error.into(), 1),
+            }
+        }
+        Role::Check { file } => with_config(&file, |config| {
+            println!(
+                "{}: {} services, fine",
+                file.display(),
+                config.services.len()
+            );
+            Ok(())
+        }),
+        Role::Selftest => match selftest::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+        Role::Explain { incident, config } => {
+            with_config(&config, |config| explain(config, incident))
+        }
+        Role::KvTrial { path } => trial_main(&path),
+    }
+}
+
+fn with_config(file: &Path, run: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
+    match Config::load(file) {
+        Ok(config) => match run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+        Err(error) => fail(&error.into(), EXIT_CONFIG),
+    }
+}
+
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false)
+        .init();
+}
+
+/// Asks the running agent; when none runs, reads its store.
+fn explain(config: &Config, incident: Option<u64>) -> anyhow::Result<()> {
+    let question = incident.map_or(String::new(), |incident| incident.to_string());
+    let text = match UnixStream::connect(shell::control_path(&config.node.run_dir)) {
+        Ok(mut agent) => {
+            agent.set_read_timeout(Some(EXPLAIN_TIME))?;
+            agent.write_all(question.as_bytes())?;
+            agent.shutdown(std::net::Shutdown::Write)?;
+            let mut text = String::new();
+            agent.read_to_string(&mut text)?;
+            text
+        }
+        Err(_) => {
+            let path = config.node.data_dir.join("kv");
+            anyhow::ensure!(
+                path.exists(),
+                "no agent runs in {} and {} does not exist",
+                config.node.run_dir.display(),
+                path.display()
+            );
+            let (kv, _) = Kv::open(&path, KvLimits::default(), keeper::trial)?;
+            keeper::explain(Some(&kv), incident.map(IncidentId))
+        }
+    };
+    print!("{text}");
+    Ok(())
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("{error:#}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,709 @@
+//! The thread that owns the store: journal, outbox and sled.
+//!
+//! In: what the loop wants kept, and the link's questions. Out: what is on the
+//! disk by now, and what went wrong. All writes that came in together share one
+//! sync. When the disk refuses, healing goes on without a record: the loop is
+//! told, what can be kept in memory is kept, and the disk is tried again.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use homeostat_common::hlc;
+use homeostat_common::ids::{BootId, IncidentId, NodeId, SiteId, StreamId};
+use homeostat_common::wire::body::{Body, Boot, ClockQuality, Gap};
+use homeostat_common::wire::{Envelope, EventRef};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::clock::{self, Wall};
+use super::link::{Fetch, LinkHandle};
+use super::store::kv::{Kv, KvLimits, Tree};
+use super::store::outbox::{self, EventSeq, Item, Outbox};
+use super::store::{self, Error};
+use crate::config::{self, Config};
+use crate::control::{Class, Event, HealRecord, Resumed, Saved};
+use crate::learn::Experience;
+use crate::words::{incident_of, words};
+
+/// Kinds of journal records; never reused.
+const KIND_HEAL: u8 = 1;
+const KIND_SAVED: u8 = 2;
+
+/// Orders waiting for the disk; the loop makes a few per event, and a disk that
+/// hangs must not take the memory.
+const ORDERS_MAX: usize = 1024;
+
+/// Events kept in memory while the disk refuses them.
+const UNWRITTEN_MAX: usize = 512;
+
+/// The disk is tried again this often.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Wall time is put on the disk this often.
+const CLOCK_PERIOD: Duration = Duration::from_secs(60);
+
+/// Events whose place in the stream is remembered for the causes of others.
+const MARKS_MAX: usize = 1024;
+
+/// Incidents that `explain` lists and keeps.
+const EXPLAINED_MAX: usize = 4096;
+
+/// How long sled may take to open on trial.
+const TRIAL_MAX: Duration = Duration::from_secs(10);
+
+/// Something to keep, or to look up.
+#[derive(Debug)]
+pub enum Order {
+    /// An event for the outbox.
+    Event {
+        /// Names it for the causes of later ones.
+        mark: u64,
+        /// Its value.
+        class: Class,
+        /// What led to it.
+        causes: Vec<u64>,
+        /// What it says.
+        body: Body,
+    },
+    /// A record of the plan journal.
+    Journal(HealRecord),
+    /// Answer with [`Event::Synced`] once everything so far is on the disk.
+    Sync(u64),
+    /// The records of the plan journal so far are not needed any more.
+    Quiet,
+    /// State that holds across restarts.
+    Remember(Saved),
+    /// What was learnt.
+    Learn(Experience),
+    /// The coordinator has everything up to here.
+    Acked(u64),
+    /// In words: one incident, or the last ones.
+    Explain(Option<IncidentId>, oneshot::Sender<String>),
+    /// Write everything and end.
+    Close,
+}
+
+/// What survives in the checkpoint of [`KIND_SAVED`].
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    saved: Saved,
+    hlc: hlc::Hlc,
+}
+
+/// What the store's thread found when it opened the store.
+#[derive(Debug)]
+pub struct Opened {
+    /// Names this node's events.
+    pub stream: StreamId,
+    /// The last event that the coordinator has acknowledged.
+    pub acked: u64,
+    /// The newest event.
+    pub last: u64,
+    /// For the loop.
+    pub resumed: Resumed,
+    /// What had to be set aside or repaired.
+    pub findings: Vec<String>,
+    /// Whether wall time can be believed.
+    pub clock: ClockQuality,
+}
+
+/// The loop's end of the store. Never blocks; a full queue is a trouble that is
+/// reported and counted.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    orders: mpsc::Sender<Order>,
+    backlog: Arc<AtomicU64>,
+}
+
+impl Keeper {
+    /// Hands over an order. `false` when the disk is so far behind that there
+    /// is no room for it.
+    pub fn order(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    /// Events that nobody has acknowledged yet.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        self.backlog.load(Ordering::Relaxed)
+    }
+}
+
+/// Opens the store, then serves it on a thread of its own.
+///
+/// # Errors
+/// When the system gives no thread. A store that cannot be opened is a finding.
+pub fn open(
+    config: &Config,
+    boot: BootId,
+    trial: impl FnOnce(&Path) -> std::io::Result<bool>,
+) -> std::io::Result<(Opened, Thread)> {
+    let data = &config.node.data_dir;
+    let mut findings = Vec::new();
+    let mut wall = Wall::open(&data.join("clock"), config.clock).unwrap_or_else(|error| {
+        findings.push(chain(&error));
+        Wall::fresh(&data.join("clock"), config.clock)
+    });
+    let (_, quality) = wall.unix_ms();
+    let mut resumed = Resumed::default();
+    let mut hlc = hlc::Clock::default();
+    let limits = limits(&config.store);
+    let outbox = match Outbox::open(&data.join("journal"), limits) {
+        Ok((outbox, recovered)) => {
+            findings.extend(recovered.findings.iter().map(ToString::to_string));
+            if let Err(error) = recall(&outbox, &mut resumed, &mut hlc) {
+                findings.push(chain(&error));
+            }
+            Some(outbox)
+        }
+        Err(error) => {
+            findings.push(format!(
+                "no journal, healing without a record: {}",
+                chain(&error)
+            ));
+            None
+        }
+    };
+    let kv = match Kv::open(&data.join("kv"), KvLimits::default(), trial) {
+        Ok((kv, found)) => {
+            findings.extend(found.iter().map(ToString::to_string));
+            if let Ok(Some(bytes)) = kv.get(Tree::Playbook, b"experience")
+                && let Ok(experience) = postcard::from_bytes(&bytes)
+            {
+                resumed.experience = experience;
+            }
+            Some(kv)
+        }
+        Err(error) => {
+            findings.push(format!("no history: {}", chain(&error)));
+            None
+        }
+    };
+    let stream = outbox
+        .as_ref()
+        .map_or_else(random_stream, |outbox| StreamId(outbox.stream().0));
+    let opened = Opened {
+        stream,
+        acked: outbox.as_ref().map_or(0, |outbox| outbox.acked_to().0),
+        last: outbox
+            .as_ref()
+            .map_or(0, |outbox| outbox.next_event().0.saturating_sub(1)),
+        resumed,
+        findings,
+        clock: quality_of(quality),
+    };
+    let thread = Thread {
+        site: config.node.site.clone(),
+        node: config.node.id.clone(),
+        boot,
+        stream,
+        path: data.join("journal"),
+        limits,
+        outbox,
+        kv,
+        wall,
+        hlc,
+        marks: VecDeque::new(),
+        unwritten: VecDeque::new(),
+        dropped: 0,
+        trouble: None,
+        ticket: None,
+        written: false,
+    };
+    Ok((opened, thread))
+}
+
+fn limits(store: &config::Store) -> outbox::Config {
+    let quota = store.quota.0;
+    let ballast = u32::try_from(store.ballast.0).unwrap_or(u32::MAX);
+    outbox::Config {
+        limits: store::journal::Limits {
+            total_bytes: quota,
+            ballast_bytes: ballast,
+            ..store::journal::Limits::default()
+        },
+        events_bytes: quota / 2,
+        records_bytes: quota / 8,
+    }
+}
+
+fn recall(outbox: &Outbox, resumed: &mut Resumed, hlc: &mut hlc::Clock) -> Result<(), Error> {
+    outbox.records(KIND_SAVED, |_, _, bytes| {
+        if let Ok(checkpoint) = postcard::from_bytes::<Checkpoint>(bytes) {
+            resumed.saved = Some(checkpoint.saved);
+            *hlc = hlc::Clock::resume(checkpoint.hlc);
+        }
+    })?;
+    outbox.records(KIND_HEAL, |_, checkpoint, bytes| {
+        if !checkpoint && let Ok(record) = postcard::from_bytes(bytes) {
+            resumed.records.push(record);
+        }
+    })
+}
+
+fn quality_of(quality: clock::ClockQuality) -> ClockQuality {
+    match quality {
+        clock::ClockQuality::Plausible => ClockQuality::Plausible,
+        clock::ClockQuality::Behind => ClockQuality::BehindFloor,
+        clock::ClockQuality::NeverSet => ClockQuality::NeverSet,
+    }
+}
+
+fn random_stream() -> StreamId {
+    StreamId(fastrand::u128(..).to_be_bytes())
+}
+
+/// An error with all its causes.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Everything that the store's thread owns.
+#[derive(Debug)]
+pub struct Thread {
+    site: SiteId,
+    node: NodeId,
+    boot: BootId,
+    stream: StreamId,
+    path: PathBuf,
+    limits: outbox::Config,
+    outbox: Option<Outbox>,
+    kv: Option<Kv>,
+    wall: Wall,
+    hlc: hlc::Clock,
+    /// Mark and place of recent events.
+    marks: VecDeque<(u64, EventRef)>,
+    /// Events that the disk refused.
+    unwritten: VecDeque<(u64, Class, Vec<u64>, Body)>,
+    dropped: u64,
+    /// What the loop was told last.
+    trouble: Option<String>,
+    ticket: Option<u64>,
+    /// Something new is there for the link.
+    written: bool,
+}
+
+impl Thread {
+    /// Records that the agent has started.
+    pub fn boot(&mut self, version: &str, adopted: u16, findings: Vec<String>) {
+        let (_, quality) = self.wall.unix_ms();
+        let body = Body::Boot(Boot {
+            version: version.to_owned(),
+            kernel: self.boot,
+            clock: quality_of(quality),
+            adopted,
+            findings,
+        });
+        self.push(0, Class::State, &[], &body);
+    }
+
+    /// Starts the thread; it ends at [`Order::Close`].
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        mut self,
+        events: mpsc::Sender<Event>,
+        mut fetches: mpsc::Receiver<Fetch>,
+        link: Option<LinkHandle>,
+    ) -> std::io::Result<(Keeper, std::thread::JoinHandle<()>)> {
+        let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
+        let backlog = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&backlog);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let mut clock = tokio::time::interval(CLOCK_PERIOD);
+                    let mut retry = tokio::time::interval(RETRY);
+                    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                    loop {
+                        let troubled = self.trouble.is_some();
+                        tokio::select! {
+                            order = queue.recv() => {
+                                let Some(order) = order else { break };
+                                let mut open = self.take(order);
+                                // Whatever else is waiting shares the sync.
+                                while open {
+                                    match queue.try_recv() {
+                                        Ok(order) => open = self.take(order),
+                                        Err(_) => break,
+                                    }
+                                }
+                                self.settle(&events);
+                                if !open { break }
+                            }
+                            Some(fetch) = fetches.recv() => self.answer(fetch),
+                            _ = retry.tick(), if troubled => self.try_again(&events),
+                            _ = clock.tick() => {
+                                if let Err(error) = self.wall.persist() {
+                                    warn!("clock: {}", chain(&error));
+                                }
+                            }
+                        }
+                        let pending = self.outbox.as_ref().map_or(0, Outbox::pending);
+                        count.store(pending as u64, Ordering::Relaxed);
+                        if std::mem::take(&mut self.written)
+                            && let Some(link) = &link
+                        {
+                            link.notify_backlog();
+                        }
+                    }
+                    self.close();
+                });
+            })?;
+        Ok((Keeper { orders, backlog }, thread))
+    }
+
+    /// `false` at the end.
+    fn take(&mut self, order: Order) -> bool {
+        match order {
+            Order::Event {
+                mark,
+                class,
+                causes,
+                body,
+            } => {
+                self.tell(&body);
+                if !self.unwritten.is_empty() || !self.push(mark, class, &causes, &body) {
+                    self.keep_for_later(mark, class, causes, body);
+                }
+            }
+            Order::Journal(record) => {
+                let written = postcard::to_allocvec(&record)
+                    .map_err(|error| error.to_string())
+                    .and_then(|bytes| self.append(|outbox| outbox.append(KIND_HEAL, &bytes)));
+                self.note_trouble(written.err());
+            }
+            Order::Sync(ticket) => self.ticket = Some(ticket),
+            Order::Quiet => {
+                let written = self.append(|outbox| outbox.checkpoint(KIND_HEAL, &[]));
+                self.note_trouble(written.err());
+            }
+            Order::Remember(saved) => {
+                let checkpoint = Checkpoint {
+                    saved,
+                    hlc: self.hlc.high_water(),
+                };
+                let written = postcard::to_allocvec(&checkpoint)
+                    .map_err(|error| error.to_string())
+                    .and_then(|bytes| self.append(|outbox| outbox.checkpoint(KIND_SAVED, &bytes)));
+                self.note_trouble(written.err());
+            }
+            Order::Learn(experience) => self.learn(&experience),
+            Order::Acked(through) => {
+                if let Some(outbox) = &mut self.outbox {
+                    outbox.acked(EventSeq(through));
+                }
+            }
+            Order::Explain(incident, reply) => {
+                let _ = reply.send(explain(self.kv.as_ref(), incident));
+            }
+            Order::Close => return false,
+        }
+        true
+    }
+
+    fn append<T>(
+        &mut self,
+        write: impl FnOnce(&mut Outbox) -> Result<T, Error>,
+    ) -> Result<T, String> {
+        match &mut self.outbox {
+            Some(outbox) => write(outbox).map_err(|error| chain(&error)),
+            None => Err("the journal is not open".into()),
+        }
+    }
+
+    fn push(&mut self, mark: u64, class: Class, causes: &[u64], body: &Body) -> bool {
+        let (unix_ms, _) = self.wall.unix_ms();
+        let Some(outbox) = &mut self.outbox else {
+            return false;
+        };
+        let seq = outbox.next_event().0;
+        let envelope = Envelope {
+            site: self.site.clone(),
+            node: self.node.clone(),
+            stream: self.stream,
+            seq,
+            boot: self.boot,
+            hlc: self.hlc.tick(unix_ms),
+            causes: causes
+                .iter()
+                .filter_map(|cause| {
+                    let found = self.marks.iter().find(|(mark, _)| mark == cause);
+                    found.map(|(_, reference)| *reference)
+                })
+                .collect(),
+            body: body.clone(),
+        };
+        let written = envelope
+            .encode()
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| {
+                outbox
+                    .push(class_of(class), &bytes)
+                    .map_err(|error| chain(&error))
+            });
+        match written {
+            Ok(given) => {
+                debug_assert_eq!(given.0, seq);
+                if self.marks.len() == MARKS_MAX {
+                    self.marks.pop_front();
+                }
+                self.marks.push_back((mark, envelope.reference()));
+                self.written = true;
+                self.file(&envelope);
+                true
+            }
+            Err(why) => {
+                self.note_trouble(Some(why));
+                false
+            }
+        }
+    }
+
+    fn keep_for_later(&mut self, mark: u64, class: Class, causes: Vec<u64>, body: Body) {
+        if self.unwritten.len() == UNWRITTEN_MAX {
+            let oldest = self
+                .unwritten
+                .iter()
+                .position(|(_, class, ..)| *class != Class::Heal)
+                .unwrap_or(0);
+            self.unwritten.remove(oldest);
+            self.dropped += 1;
+        }
+        self.unwritten.push_back((mark, class, causes, body));
+    }
+
+    /// Files an event under its incident, for `explain`.
+    fn file(&mut self, envelope: &Envelope) {
+        let (Some(kv), Some(incident)) = (&mut self.kv, incident_of(&envelope.body)) else {
+            return;
+        };
+        let mut key = incident.0.to_be_bytes().to_vec();
+        key.extend_from_slice(&envelope.seq.to_be_bytes());
+        let Ok(value) = postcard::to_allocvec(&(envelope.hlc, &envelope.body)) else {
+            return;
+        };
+        if let Err(error) = kv.put(Tree::History, &key, &value) {
+            warn!("history: {}", chain(&error));
+        }
+    }
+
+    fn learn(&mut self, experience: &Experience) {
+        let (Some(kv), Ok(bytes)) = (&mut self.kv, postcard::to_allocvec(experience)) else {
+            return;
+        };
+        let kept = kv
+            .put(Tree::Playbook, b"experience", &bytes)
+            .and_then(|()| kv.flush());
+        if let Err(error) = kept {
+            warn!("playbook: {}", chain(&error));
+        }
+    }
+
+    fn tell(&self, body: &Body) {
+        if let Some(text) = words(body) {
+            for line in text.lines() {
+                info!("{line}");
+            }
+        }
+    }
+
+    fn note_trouble(&mut self, trouble: Option<String>) {
+        if self.trouble.is_none() && trouble.is_some() {
+            self.trouble = trouble;
+        }
+    }
+
+    /// After a batch: syncs if somebody waits, and tells of trouble.
+    fn settle(&mut self, events: &mpsc::Sender<Event>) {
+        let before = self.trouble.clone();
+        if let Some(ticket) = self.ticket.take() {
+            let synced = self.append(Outbox::sync);
+            self.note_trouble(synced.err());
+            // Without a disk a plan goes on all the same, and says so.
+            let _ = events.try_send(Event::Synced(ticket));
+        }
+        if let Some(trouble) = &self.trouble
+            && before.is_none_or(|before| before != *trouble || self.unwritten.len() == 1)
+        {
+            warn!("store: {trouble}");
+            let _ = events.try_send(Event::StoreTrouble(Some(trouble.clone())));
+        }
+    }
+
+    /// Gives the disk another try.
+    fn try_again(&mut self, events: &mpsc::Sender<Event>) {
+        if self.outbox.is_none() {
+            match Outbox::open(&self.path, self.limits) {
+                Ok((outbox, _)) if StreamId(outbox.stream().0) == self.stream => {
+                    self.outbox = Some(outbox);
+                }
+                // Another stream than the one that was announced: taken up at
+                // the next start, when everything begins with it.
+                Ok(_) | Err(_) => return,
+            }
+        }
+        let trouble = self.trouble.take();
+        while let Some((mark, class, causes, body)) = self.unwritten.pop_front() {
+            if !self.push(mark, class, &causes, &body) {
+                self.unwritten.push_front((mark, class, causes, body));
+                self.trouble = trouble;
+                return;
+            }
+        }
+        let works = self.append(Outbox::sync);
+        if let Err(why) = works {
+            self.trouble = Some(why);
+            return;
+        }
+        info!("store: the disk takes records again");
+        let _ = events.try_send(Event::StoreTrouble(None));
+        if self.dropped > 0 {
+            let count = std::mem::take(&mut self.dropped);
+            warn!("store: {count} events were lost meanwhile");
+        }
+    }
+
+    /// Answers the link. Numbers that hold no event are named by a gap, which
+    /// takes the place of the last of them.
+    fn answer(&mut self, fetch: Fetch) {
+        let mut records = Vec::new();
+        let items =
+            self.append(|outbox| outbox.next_unacked(EventSeq(fetch.after), fetch.max_bytes));
+        match items {
+            Ok(items) => {
+                for item in items {
+                    match item {
+                        Item::Event { seq, record, .. } => records.push((seq.0, record)),
+                        Item::Gap(gap) => records.extend(self.gap(gap)),
+                    }
+                }
+            }
+            Err(why) => self.note_trouble(Some(why)),
+        }
+        let _ = fetch.reply.send(records);
+    }
+
+    fn gap(&mut self, gap: outbox::Gap) -> Option<(u64, Vec<u8>)> {
+        let (unix_ms, _) = self.wall.unix_ms();
+        let heal = self
+            .outbox
+            .as_ref()
+            .map_or(0, |outbox| outbox.dropped(outbox::Class::Heal).events);
+        let envelope = Envelope {
+            site: self.site.clone(),
+            node: self.node.clone(),
+            stream: self.stream,
+            seq: gap.last.0,
+            boot: self.boot,
+            hlc: self.hlc.tick(unix_ms),
+            causes: Vec::new(),
+            body: Body::Gap(Gap {
+                from: gap.first.0,
+                through: gap.last.0,
+                heal,
+            }),
+        };
+        Some((gap.last.0, envelope.encode().ok()?))
+    }
+
+    fn close(mut self) {
+        if let Err(error) = self.wall.persist() {
+            warn!("clock: {}", chain(&error));
+        }
+        if let Some(kv) = &self.kv
+            && let Err(error) = kv.flush()
+        {
+            warn!("history: {}", chain(&error));
+        }
+        if let Some(outbox) = self.outbox.take()
+            && let Err(error) = outbox.close()
+        {
+            warn!("journal: {}", chain(&error));
+        }
+    }
+}
+
+fn class_of(class: Class) -> outbox::Class {
+    match class {
+        Class::Telemetry => outbox::Class::Aggregate,
+        Class::State => outbox::Class::Outcome,
+        Class::Heal => outbox::Class::Heal,
+    }
+}
+
+/// Opens sled on trial in a child: `program kv-trial PATH`.
+///
+/// # Errors
+/// When the child cannot be started.
+pub fn trial(path: &Path) -> std::io::Result<bool> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.args(TRIAL_ARGS).arg(path);
+    store::kv::trial_in_child(command, TRIAL_MAX)
+}
+
+/// The hidden arguments that make this program try to open a store. A program
+/// that plays several roles passes them on to the agent's main.
+pub const TRIAL_ARGS: [&str; 1] = ["kv-trial"];
+
+/// One incident in words, or the last ones, a line each.
+#[must_use]
+pub fn explain(kv: Option<&Kv>, incident: Option<IncidentId>) -> String {
+    let Some(kv) = kv else {
+        return "there is no history: its store could not be opened\n".into();
+    };
+    let prefix = incident.map_or(Vec::new(), |incident| incident.0.to_be_bytes().to_vec());
+    let found = match kv.scan(Tree::History, &prefix, EXPLAINED_MAX) {
+        Ok(found) => found,
+        Err(error) => return format!("history: {}\n", chain(&error)),
+    };
+    let events: Vec<(hlc::Hlc, Body)> = found
+        .iter()
+        .filter_map(|(_, value)| postcard::from_bytes(value).ok())
+        .collect();
+    let mut text = String::new();
+    for (hlc, body) in &events {
+        let shown = match incident {
+            Some(_) => true,
+            None => matches!(body, Body::IncidentOpened(_) | Body::IncidentClosed(_)),
+        };
+        if let Some(words) = words(body).filter(|_| shown) {
+            text.push_str(&format!("{}  ", time_of_day(*hlc)));
+            let words = match incident {
+                Some(_) => words,
+                None => words.lines().next().unwrap_or_default().to_owned(),
+            };
+            text.push_str(&words.replace('\n', "\n                          "));
+            text.push('\n');
+        }
+    }
+    if text.is_empty() {
+        text = match incident {
+            Some(incident) => format!("no incident {incident} is known here\n"),
+            None => "no incident yet\n".into(),
+        };
+    }
+    text
+}
+
+fn time_of_day(hlc: hlc::Hlc) -> String {
+    let since = Duration::from_millis(hlc.unix_ms());
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
+}

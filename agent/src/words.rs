@@ -1,0 +1,121 @@
+//! Events in words: what the log and `explain` print.
+
+use homeostat_common::ids::IncidentId;
+use homeostat_common::wire::body::{Body, Phase, Source};
+
+/// The incident that an event is about.
+#[must_use]
+pub fn incident_of(body: &Body) -> Option<IncidentId> {
+    match body {
+        Body::IncidentOpened(event) => Some(event.incident),
+        Body::Decided(event) => Some(event.incident),
+        Body::Step(event) => Some(event.incident),
+        Body::IncidentClosed(event) => Some(event.incident),
+        Body::Boot(_)
+        | Body::ServiceChange(_)
+        | Body::Alarm(_)
+        | Body::Gap(_)
+        | Body::Telemetry(_)
+        | Body::Observation(_)
+        | Body::Note(_)
+        | Body::Unknown { .. } => None,
+    }
+}
+
+/// One event, in one or a few lines; `None` for those that only machines read.
+#[must_use]
+pub fn words(body: &Body) -> Option<String> {
+    Some(match body {
+        Body::Boot(boot) => {
+            let mut text = format!(
+                "agent {} started, {} services taken over",
+                boot.version, boot.adopted
+            );
+            for finding in &boot.findings {
+                text.push_str("\n  store: ");
+                text.push_str(finding);
+            }
+            text
+        }
+        Body::ServiceChange(change) => {
+            let mut text = format!("{} is {}", change.service, snake(&change.state));
+            if let Some(instance) = change.instance {
+                text.push_str(&format!(" ({instance})"));
+            }
+            if let Some(exit) = change.exit {
+                text.push_str(&format!(", ended by {exit}"));
+            }
+            text
+        }
+        Body::IncidentOpened(opened) => {
+            let mut text = format!(
+                "incident {}: {} is {}; believed to be {} (confidence {:.2})",
+                opened.incident, opened.service, opened.symptom, opened.fault, opened.confidence
+            );
+            for evidence in &opened.evidence {
+                text.push_str("\n  because ");
+                text.push_str(evidence);
+            }
+            text
+        }
+        Body::Decided(decided) => {
+            let mut text = match decided.plan {
+                Some(plan) => format!(
+                    "incident {}: plan {plan}, at most {:.2} of {:.2} capacity-seconds left",
+                    decided.incident, decided.cost, decided.balance
+                ),
+                None => format!("incident {}: nothing is done", decided.incident),
+            };
+            for considered in &decided.considered {
+                let source = match considered.source {
+                    Source::Reflex => "reflex",
+                    Source::Playbook => "playbook",
+                    Source::Resumed => "resumed",
+                };
+                text.push_str(&match &considered.refusal {
+                    None => format!("\n  chosen ({source}): {}", considered.plan),
+                    Some(refusal) => format!(
+                        "\n  refused ({source}): {} - rule {}: {}",
+                        considered.plan, refusal.rule, refusal.reason
+                    ),
+                });
+            }
+            text
+        }
+        Body::Step(step) => {
+            let phase = match &step.phase {
+                Phase::Started => "begun".into(),
+                Phase::Done => "done".into(),
+                Phase::Failed(why) => format!("failed: {why}"),
+                Phase::Undone => "taken back".into(),
+            };
+            format!(
+                "incident {}: {} {} {phase}",
+                step.incident, step.plan, step.primitive
+            )
+        }
+        Body::IncidentClosed(closed) => format!(
+            "incident {}: {} after {}, cost {:.2} capacity-seconds: {}",
+            closed.incident, closed.outcome, closed.lasted, closed.cost, closed.summary
+        ),
+        Body::Alarm(alarm) => format!(
+            "alarm {} {}: {}",
+            alarm.alarm,
+            if alarm.raised { "raised" } else { "cleared" },
+            alarm.text
+        ),
+        Body::Gap(gap) => format!("events {} to {} were dropped", gap.from, gap.through),
+        Body::Note(note) => note.text.clone(),
+        Body::Telemetry(_) | Body::Observation(_) | Body::Unknown { .. } => return None,
+    })
+}
+
+fn snake(state: &homeostat_common::wire::body::ServiceState) -> &'static str {
+    use homeostat_common::wire::body::ServiceState;
+    match state {
+        ServiceState::Starting => "starting",
+        ServiceState::Healthy => "healthy",
+        ServiceState::Unhealthy => "unhealthy",
+        ServiceState::Down => "down",
+    }
+}
