@@ -193,6 +193,38 @@ fn the_command_line_shows_what_the_api_knows() {
     assert!(err.contains("http://127.0.0.1:1"), "{err}");
 }
 
+#[test]
+fn presence_is_known_again_after_a_restart() {
+    let brokers = tempfile::tempdir().unwrap();
+    let ours = Program::broker();
+    let theirs = support::mosquitto(brokers.path());
+    for port in ours
+        .mqtt
+        .into_iter()
+        .chain(theirs.as_ref().map(|(_, port)| *port))
+    {
+        let data = tempfile::tempdir().unwrap();
+        let mut serve = Program::serve(port, data.path());
+        serve.healthy();
+        let node = Node::connect(port, "edge-1");
+        node.status(true);
+        for end in ["kill", "terminate"] {
+            until("online", || {
+                (serve.json("/api/v1/fleet")["summary"]["online"] == 1).then_some(())
+            });
+            if end == "kill" {
+                serve.kill();
+            } else {
+                serve.terminate();
+            }
+            serve = Program::serve(port, data.path());
+        }
+        until("online at last", || {
+            (serve.json("/api/v1/fleet")["summary"]["online"] == 1).then_some(())
+        });
+    }
+}
+
 /// Printed, not judged: a busy machine is no defect.
 #[test]
 fn ingest_throughput_is_measured() {

@@ -336,7 +336,19 @@ impl Link<'_> {
                 }
                 let filters = COORDINATOR_FILTERS
                     .map(|filter| Filter::new(filter.to_owned(), QoS::AtLeastOnce));
-                let asked = self.client.try_subscribe_many(filters).is_ok()
+                // rumqttd sends the retained statuses only to a subscription
+                // that is new to the session, and ends one only after it was
+                // asked for on this connection. Records keep theirs: what waits
+                // for it must not be dropped.
+                let renew = COORDINATOR_FILTERS
+                    .iter()
+                    .filter(|filter| ack.session_present && filter.ends_with("/status"))
+                    .all(|filter| {
+                        let first = self.client.try_subscribe(*filter, QoS::AtLeastOnce);
+                        first.is_ok() && self.client.try_unsubscribe(*filter).is_ok()
+                    });
+                let asked = renew
+                    && self.client.try_subscribe_many(filters).is_ok()
                     && self
                         .client
                         .try_publish(COORDINATOR_STATUS, QoS::AtLeastOnce, true, status(true))

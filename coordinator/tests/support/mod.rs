@@ -150,7 +150,9 @@ impl Program {
     }
 }
 
-/// A mosquitto, as real fleets use; `None` where it is not installed.
+/// A mosquitto, as real fleets use; `None` where it is not installed. Its queue
+/// for a client that is away holds 1000 messages unless told otherwise; real
+/// nodes send again what it dropped, the one here does not.
 pub fn mosquitto(folder: &Path) -> Option<(Guard, u16)> {
     let found = ["mosquitto", "/usr/sbin/mosquitto"]
         .into_iter()
@@ -165,7 +167,7 @@ pub fn mosquitto(folder: &Path) -> Option<(Guard, u16)> {
     let config = folder.join("mosquitto.conf");
     std::fs::write(
         &config,
-        format!("listener {port} 127.0.0.1\nallow_anonymous true\n"),
+        format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"),
     )
     .unwrap();
     let child = Command::new(found)
