@@ -187,6 +187,14 @@ impl Transaction {
         }
     }
 
+    /// Whether every step has taken effect, so that nothing is left to do.
+    #[must_use]
+    pub fn is_carried_out(&self) -> bool {
+        self.progress
+            .iter()
+            .all(|progress| *progress == Progress::Done)
+    }
+
     /// Takes back what was done instead of going on.
     pub fn abandon(&mut self) {
         if self.mode == Mode::Running {

@@ -38,6 +38,14 @@ const PATIENCE: Millis = Millis::secs(5);
 /// After everything was tried, a person is called and it starts over no sooner.
 const START_OVER: Millis = Millis::secs(60);
 
+/// A plan that a restart cut short waits so long for fresh telemetry; without
+/// it the gate would refuse what it had admitted before.
+const RESUME_PATIENCE: Millis = Millis::secs(5);
+
+/// Longest wait for the disk before a step. None of our steps is past repair,
+/// so a disk that stands still must not keep a service down.
+const SYNC_MAX: Millis = Millis::secs(5);
+
 /// Services that need a mended one are given this long to come back by
 /// themselves before their silence counts as a fault of their own.
 const SETTLING: Millis = Millis::secs(2);
@@ -52,8 +60,8 @@ impl Loop {
         let state = watched.state(now);
         let slot = watched.slot;
         if let Some(mut incident) = self.incidents.remove(id) {
-            if incident.cut_short.is_some() && self.spawner && slot != Slot::Unknown {
-                self.resume_plan(&mut incident, now, effects);
+            if self.spawner && slot != Slot::Unknown {
+                self.take_up(&mut incident, now, effects);
             }
             let over = incident.execution.is_none()
                 && incident.cut_short.is_none()
@@ -78,7 +86,7 @@ impl Loop {
             return;
         }
         match finding {
-            Some(finding) if self.held_back(id, &finding, now, effects) => {}
+            Some(finding) if self.held_back(id, &finding, effects) => {}
             Some(finding) => {
                 let number = self.mint_incident();
                 let mut incident = Incident::new(
@@ -104,17 +112,10 @@ impl Loop {
 
     /// Silence of a service whose dependency is under repair is no fault of its
     /// own until that has settled.
-    fn held_back(
-        &mut self,
-        id: &ServiceId,
-        finding: &Finding,
-        now: Micros,
-        effects: &mut Vec<Effect>,
-    ) -> bool {
+    fn held_back(&mut self, id: &ServiceId, finding: &Finding, effects: &mut Vec<Effect>) -> bool {
         if matches!(finding.symptom, Symptom::Dead | Symptom::Leaking) {
             return false;
         }
-        self.settling.retain(|_, until| *until > now);
         let mut open: Vec<ServiceId> = vec![id.clone()];
         let mut seen: Vec<ServiceId> = Vec::new();
         while let Some(next) = open.pop() {
@@ -165,6 +166,7 @@ impl Loop {
         let diagnosis = match diagnose(&incident.service, finding, model) {
             diagnose::Step::Known(diagnosis) => diagnosis,
             diagnose::Step::CheckModel => {
+                incident.checking = true;
                 incident.retry_at = Some(match watched.model {
                     ModelFile::Checking(since) if now >= since + MODEL_CHECK_MAX => {
                         watched.model = ModelFile::Differs(None);
@@ -180,6 +182,7 @@ impl Loop {
                 return;
             }
         };
+        incident.checking = false;
         let grace = watched.policy.stop_grace;
         let verified = watched.verified_model;
         incident.fault = diagnosis.fault;
@@ -250,6 +253,7 @@ impl Loop {
                         runs: Vec::new(),
                         files: Vec::new(),
                         ticket: None,
+                        synced_by: None,
                         wake: None,
                         begun: now,
                         was_answering,
@@ -319,6 +323,8 @@ impl Loop {
         incident.refused.clear();
         incident.retry_at = None;
         incident.execution = Some(execution);
+        // A crash must find its cost spent and its pace counted.
+        effects.push(Effect::Remember);
     }
 
     /// How long each step may take.
@@ -402,8 +408,10 @@ impl Loop {
             .iter()
             .map(|probe| Millis(3 * (probe.period.0 + probe.timeout.0)))
             .max();
+        // That it has no process is the kernel's word; nobody is probed then.
+        let down = matches!(watched.slot, Slot::Down { .. });
         recent(self.sampled, SAMPLE_STALE)
-            && patience.is_none_or(|patience| recent(watched.probed, patience))
+            && (down || patience.is_none_or(|patience| recent(watched.probed, patience)))
     }
 
     /// Moves every plan on as far as it goes now.
@@ -442,6 +450,9 @@ impl Loop {
         now: Micros,
         effects: &mut Vec<Effect>,
     ) -> Option<Ending> {
+        if execution.synced_by.is_some_and(|by| by <= now) {
+            execution.disk_answered();
+        }
         loop {
             let mut moved = false;
             let mut orders = Vec::new();
@@ -455,12 +466,16 @@ impl Loop {
                             let phase = Phase::Failed(why.to_owned());
                             self.tell_step(incident, execution, *step, phase, effects);
                         }
-                        effects.push(Effect::Journal(HealRecord::Step(execution.id, record)));
+                        journal(execution, record, effects);
                         if wait {
                             let ticket = self.next_ticket;
                             self.next_ticket += 1;
                             execution.ticket = Some(ticket);
+                            execution.synced_by = Some(now + SYNC_MAX);
                             effects.push(Effect::Sync(ticket));
+                            if self.store_trouble {
+                                execution.disk_answered();
+                            }
                         }
                     }
                     Action::Run(step) => {
@@ -514,7 +529,7 @@ impl Loop {
                         Record::Undone(_) => Phase::Undone,
                         _ => phase,
                     };
-                    effects.push(Effect::Journal(HealRecord::Step(execution.id, record)));
+                    journal(execution, record, effects);
                     self.tell_step(incident, execution, step, phase, effects);
                 }
             }
@@ -600,7 +615,10 @@ impl Loop {
                 );
             }
         }
+        // The hold first: a plan whose end is known must be known to hold.
         effects.push(Effect::Remember);
+        let ended = HealRecord::Step(execution.id, Record::Ended(ending));
+        effects.push(Effect::Journal(ended));
         match ending {
             Ending::Done => {
                 self.close(&incident, Outcome::Healed, now, effects);
@@ -636,7 +654,6 @@ impl Loop {
         if !incident.told {
             return;
         }
-        effects.push(Effect::Journal(HealRecord::Closed(incident.id)));
         let lasted = now.since(incident.since);
         let summary = match outcome {
             Outcome::Healed => format!("{} answers again after {lasted}", incident.service),
@@ -662,6 +679,8 @@ impl Loop {
             summary,
         });
         self.emit(Class::Heal, &[incident.mark], body, effects);
+        // Told first: a crash in between doubles the event and never loses it.
+        effects.push(Effect::Journal(HealRecord::Closed(incident.id)));
         if self.incidents.values().all(|open| !open.told) {
             effects.push(Effect::Remember);
             effects.push(Effect::Quiet);
@@ -683,6 +702,16 @@ impl Loop {
             fault: incident.fault,
             since: incident.since,
         }));
+        self.emit_opened(incident, evidence, now, effects);
+    }
+
+    fn emit_opened(
+        &mut self,
+        incident: &mut Incident,
+        evidence: Vec<String>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
         let body = Body::IncidentOpened(IncidentOpened {
             incident: incident.id,
             service: incident.service.clone(),
@@ -799,20 +828,24 @@ impl Loop {
             return;
         };
         let mut orders = Vec::new();
+        let mut told = Vec::new();
         let execution = self
             .incidents
             .get_mut(service)
             .and_then(|incident| incident.execution.as_mut());
-        watched.slot = match live {
-            Some(instance) => Slot::Up {
-                instance,
-                since: now,
-            },
-            None => Slot::Down {
-                since: now,
-                last: Some((Instance(0), homeostat_common::anomaly::Exit::Unknown)),
-            },
-        };
+        match live {
+            Some(instance) if watched.instance() == Some(instance) => {}
+            Some(instance) => {
+                watched.reborn(instance, now);
+                effects.push(Effect::ForgetProbes(service.clone()));
+            }
+            None => {
+                watched.slot = Slot::Down {
+                    since: now,
+                    last: Some((Instance(0), homeostat_common::anomaly::Exit::Unknown)),
+                };
+            }
+        }
         watched.start_error = live.is_none().then(|| why.to_owned());
         if let Some(execution) = execution {
             let mut failed = Vec::new();
@@ -825,8 +858,48 @@ impl Loop {
             }
             for (step, why) in failed {
                 execution.runs.retain(|run| run.step != step);
-                if let Some(record) = execution.transaction.report(step, Err(why)) {
-                    effects.push(Effect::Journal(HealRecord::Step(execution.id, record)));
+                let record = execution.transaction.report(step, Err(why.clone()));
+                if let Some(record) = record {
+                    journal(execution, record, effects);
+                    told.push((step, why));
+                }
+            }
+        }
+        self.carry_out(&mut orders, now, effects);
+        for (step, why) in told {
+            self.tell_failed(service, step, why, effects);
+        }
+    }
+
+    /// A step failed outside of the usual round.
+    fn tell_failed(
+        &mut self,
+        service: &ServiceId,
+        step: u8,
+        why: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(mut incident) = self.incidents.remove(service) {
+            if let Some(execution) = incident.execution.take() {
+                self.tell_step(&mut incident, &execution, step, Phase::Failed(why), effects);
+                incident.execution = Some(execution);
+            }
+            self.incidents.insert(service.clone(), incident);
+        }
+    }
+
+    /// The spawner is back: what it was asked for on the lost connection may
+    /// never have reached it.
+    pub(super) fn repeat_orders(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+        let mut orders = Vec::new();
+        for incident in self.incidents.values() {
+            for run in incident
+                .execution
+                .iter()
+                .flat_map(|execution| &execution.runs)
+            {
+                if let Some(watched) = run.service().and_then(|id| self.services.get(id)) {
+                    run.repeat(watched, &mut orders);
                 }
             }
         }
@@ -838,8 +911,7 @@ impl Loop {
             if let Some(execution) = &mut incident.execution
                 && execution.ticket.is_some_and(|awaited| awaited <= ticket)
             {
-                execution.ticket = None;
-                execution.transaction.durable();
+                execution.disk_answered();
             }
         }
     }
@@ -868,7 +940,12 @@ impl Loop {
                     self.next_incident = self.next_incident.max(incident.0 + 1);
                     if self.services.contains_key(&service) {
                         let since = since.min(now);
-                        let open = Incident::new(incident, service.clone(), symptom, fault, since);
+                        let mut open =
+                            Incident::new(incident, service.clone(), symptom, fault, since);
+                        open.told = true;
+                        open.retell = true;
+                        // It was sure enough to be told.
+                        open.confidence = homeostat_common::units::Ratio::ONE;
                         self.incidents.insert(service, open);
                     }
                 }
@@ -883,6 +960,7 @@ impl Loop {
                     self.next_plan = self.next_plan.max(plan.0 + 1);
                     if let Some(open) = self.open(incident) {
                         open.former = None;
+                        open.retry_at = Some(now + RESUME_PATIENCE);
                         open.cut_short = Some(CutShort {
                             id: plan,
                             plan: text,
@@ -904,6 +982,7 @@ impl Loop {
                         if let Record::Ended(ending) = record {
                             open.former = Some(ending);
                             open.cut_short = None;
+                            open.retry_at = None;
                         } else {
                             cut.records.push(record);
                         }
@@ -920,16 +999,29 @@ impl Loop {
         self.incidents.values_mut().find(|open| open.id == id)
     }
 
+    /// Goes on with an incident that a former run of the agent left open.
+    fn take_up(&mut self, incident: &mut Incident, now: Micros, effects: &mut Vec<Effect>) {
+        if incident.retell {
+            incident.retell = false;
+            let evidence = vec!["open when the agent was restarted".to_owned()];
+            self.emit_opened(incident, evidence, now, effects);
+        }
+        let fresh = self
+            .services
+            .get(&incident.service)
+            .is_some_and(|watched| self.fresh(watched, now));
+        if fresh || incident.retry_at.is_none_or(|at| at <= now) {
+            self.resume_plan(incident, now, effects);
+        }
+    }
+
     /// Goes on with a plan that a restart cut short; the gate is asked again,
     /// and if it refuses, what was done is taken back.
     fn resume_plan(&mut self, incident: &mut Incident, now: Micros, effects: &mut Vec<Effect>) {
         let Some(cut) = incident.cut_short.take() else {
             return;
         };
-        if !incident.told {
-            let evidence = vec!["open when the agent was restarted".to_owned()];
-            self.tell_opened(incident, evidence, now, effects);
-        }
+        incident.retry_at = None;
         let purpose = if cut.revive {
             Purpose::Revive
         } else {
@@ -942,7 +1034,19 @@ impl Loop {
             .services
             .get(&incident.service)
             .is_some_and(|facts| facts.answering);
-        let (reservation, predicted, refusal) =
+        let dead = facts
+            .services
+            .get(&incident.service)
+            .is_some_and(|facts| facts.dead);
+        // A process that was to be started lives: that is all that was wanted,
+        // and doing it again would take it away.
+        let needless = cut.revive && !dead;
+        let (reservation, predicted, refusal) = if needless || transaction.is_carried_out() {
+            if needless {
+                transaction.abandon();
+            }
+            (None, Cost::default(), None)
+        } else {
             match gate::verify(cut.plan, purpose, &facts, &mut self.ledger) {
                 Ok(verified) => {
                     let (_, cost, reservation) = verified.into_parts();
@@ -956,7 +1060,8 @@ impl Loop {
                     };
                     (None, Cost::default(), Some(refusal))
                 }
-            };
+            }
+        };
         let considered = vec![Considered {
             plan: text,
             source: Source::Resumed,
@@ -981,9 +1086,17 @@ impl Loop {
             runs: Vec::new(),
             files: Vec::new(),
             ticket: None,
+            synced_by: None,
             wake: None,
             begun: now,
             was_answering,
         });
+    }
+}
+
+/// Appends how far a transaction is; its end is told by [`Loop::finish`].
+fn journal(execution: &Execution, record: Record, effects: &mut Vec<Effect>) {
+    if !matches!(record, Record::Ended(_)) {
+        effects.push(Effect::Journal(HealRecord::Step(execution.id, record)));
     }
 }

@@ -37,6 +37,8 @@ pub struct Incident {
     pub(super) refused: Vec<Considered>,
     /// Look again at this time, not before.
     pub(super) retry_at: Option<Micros>,
+    /// Its diagnosis waits for a look at the model file.
+    pub(super) checking: bool,
     /// A person was called.
     pub(super) escalated: bool,
     /// What all its plans have cost, in capacity-seconds.
@@ -47,6 +49,8 @@ pub struct Incident {
     pub(super) cut_short: Option<CutShort>,
     /// How the last plan of a former run ended, if it did.
     pub(super) former: Option<Ending>,
+    /// A former run opened it; whether that was told is not known.
+    pub(super) retell: bool,
 }
 
 impl Incident {
@@ -69,11 +73,13 @@ impl Incident {
             tried: Vec::new(),
             refused: Vec::new(),
             retry_at: None,
+            checking: false,
             escalated: false,
             cost: 0.0,
             execution: None,
             cut_short: None,
             former: None,
+            retell: false,
         }
     }
 
@@ -91,6 +97,7 @@ impl Incident {
                 .wake
                 .into_iter()
                 .chain(execution.transaction.deadline())
+                .chain(execution.synced_by)
                 .min(),
             None => self.retry_at,
         }
@@ -113,11 +120,22 @@ pub(super) struct Execution {
     pub(super) files: Vec<Result<(), String>>,
     /// The sync that the transaction waits for.
     pub(super) ticket: Option<u64>,
+    /// It waits no longer than until then.
+    pub(super) synced_by: Option<Micros>,
     /// When a step wants to be looked at again.
     pub(super) wake: Option<Micros>,
     pub(super) begun: Micros,
     /// Whether the service answered when the plan began.
     pub(super) was_answering: bool,
+}
+
+impl Execution {
+    /// The disk has what it was given, or is not waited for any longer.
+    pub(super) fn disk_answered(&mut self) {
+        self.ticket = None;
+        self.synced_by = None;
+        self.transaction.durable();
+    }
 }
 
 /// What the journal says about a plan that did not end.

@@ -92,6 +92,8 @@ pub struct Loop {
     logs: Vec<LogCount>,
     spawner: bool,
     connected: bool,
+    /// The disk takes no records at present.
+    store_trouble: bool,
     next_incident: u64,
     next_plan: u64,
     next_mark: u64,
@@ -128,6 +130,7 @@ impl Loop {
             logs: Vec::new(),
             spawner: false,
             connected: false,
+            store_trouble: false,
             next_incident: 1,
             next_plan: 1,
             next_mark: 1,
@@ -316,6 +319,12 @@ impl Loop {
                         _ => ModelFile::Differs(found),
                     };
                 }
+                // Its diagnosis waits for nothing else.
+                if let Some(incident) = self.incidents.get_mut(&service)
+                    && incident.checking
+                {
+                    incident.retry_at = None;
+                }
             }
             Event::FileDone { service, result } => self.absorb_file_done(&service, &result),
             Event::Link(connected) => self.connected = connected,
@@ -364,6 +373,7 @@ impl Loop {
                 }
             }
         }
+        self.repeat_orders(now, effects);
         // What is configured and was never started is started: the order is the
         // configuration's, and nothing is taken away by it.
         for id in self.start_order.clone() {
@@ -394,8 +404,9 @@ impl Loop {
             Slot::Up {
                 instance: present, ..
             } => present == instance,
-            Slot::Starting { .. } | Slot::Unknown => true,
-            Slot::Down { .. } => false,
+            Slot::Unknown => true,
+            // A start that was asked for is answered before its life can end.
+            Slot::Starting { .. } | Slot::Down { .. } => false,
         };
         if concerns {
             watched.slot = Slot::Down {
@@ -511,6 +522,11 @@ impl Loop {
     }
 
     fn absorb_store_trouble(&mut self, trouble: Option<String>, effects: &mut Vec<Effect>) {
+        self.store_trouble = trouble.is_some();
+        if self.store_trouble {
+            // No sync will be answered; a plan that has begun goes on.
+            self.absorb_synced(u64::MAX);
+        }
         match trouble {
             Some(what) => self.raise(
                 "store",
@@ -526,6 +542,7 @@ impl Loop {
     /// Detect, diagnose, plan, verify, execute.
     fn decide(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         self.ledger.advance(now);
+        self.settling.retain(|_, until| *until > now);
         self.advance_plans(now, effects);
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         for id in &ids {
@@ -615,6 +632,9 @@ impl Loop {
             .chain(plans)
             .chain(settling)
             .chain([self.telling.next_wake()])
+            // What was due by the last step has been looked at in it; asking for
+            // it again would keep the loop busy for as long as it stands.
+            .filter(|at| Some(*at) > self.telling.told_at())
             .min()
     }
 

@@ -154,6 +154,21 @@ impl StepRun {
         }
     }
 
+    /// What has to be asked for again after the spawner was lost.
+    pub fn repeat(&self, service: &Watched, orders: &mut Vec<Order>) {
+        let id = &service.policy.id;
+        match (&self.phase, service.slot) {
+            (Phase::Stopping { .. }, Slot::Up { instance, .. }) => {
+                orders.push(Order::Stop(id.clone(), instance));
+            }
+            (Phase::Killing, Slot::Up { instance, .. }) => {
+                orders.push(Order::Kill(id.clone(), instance));
+            }
+            (Phase::Starting, Slot::Down { .. }) => orders.push(Order::Start(id.clone())),
+            _ => {}
+        }
+    }
+
     /// Moves on with what is known now.
     pub fn advance(
         &mut self,
