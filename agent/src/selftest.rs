@@ -57,7 +57,11 @@ fn system(folder: &Path) -> anyhow::Result<String> {
     let first = clock::now();
     ensure!(clock::now() >= first, "the monotonic clock goes backwards");
     let boot = clock::boot_id(proc)?;
-    let host = procfs::Host::new(proc, folder).sample(clock::now());
+    // Pressure is the difference of two looks.
+    let mut host = procfs::Host::new(proc, folder);
+    host.sample(clock::now());
+    std::thread::sleep(core::time::Duration::from_millis(20));
+    let host = host.sample(clock::now());
     ensure!(
         host.memory_available.fresh().is_some(),
         "/proc/meminfo cannot be read"

@@ -35,11 +35,12 @@ use crate::learn::Experience;
 use crate::service::{ModelFile, Slot, Watched, instant, span};
 use crate::verify::Pace;
 
-/// While a fresh process has not answered yet it is asked this often.
-const PROVE_PERIOD: Millis = Millis(25);
+/// While a fresh process has not answered yet it is asked this often: a small
+/// service is up within a few milliseconds, and a refused probe costs little.
+const PROVE_PERIOD: Millis = Millis(5);
 
 /// For this long after a start; then at the configured period.
-const PROVE_SPAN: Millis = Millis::secs(2);
+const PROVE_SPAN: Millis = Millis(500);
 
 /// The agent's own lateness is believed to last this long.
 const LAG_SPAN: Millis = Millis(500);

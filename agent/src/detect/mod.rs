@@ -4,7 +4,7 @@
 //! streaming detectors themselves live in `homeostat-detect`; here their
 //! verdicts are put in order and into words. Decides nothing about what to do.
 
-use homeostat_common::anomaly::Symptom;
+use homeostat_common::anomaly::{Exit, Symptom};
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_detect::hang::Verdict as HangVerdict;
 use homeostat_detect::slope::Verdict as SlopeVerdict;
@@ -39,6 +39,10 @@ pub fn examine(service: &Watched, now: Micros) -> Option<Finding> {
             score: Ratio::ONE,
             evidence: match &service.start_error {
                 Some(why) => format!("it cannot be started: {why}"),
+                // How it ended is often known only a moment later.
+                None if exit == Exit::Unknown => {
+                    format!("the kernel says that process {instance} is gone")
+                }
                 None => format!("the kernel says that process {instance} is gone ({exit})"),
             },
         }),

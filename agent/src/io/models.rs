@@ -195,10 +195,11 @@ fn place(from: &Path, to: &Path) -> Result<(), ModelError> {
         target.flush()?;
         target.sync_all()?;
         fs::rename(&temporary, to)?;
-        match to.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
+        let folder = match to.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        File::open(folder)?.sync_all()
     })();
     if copied.is_err() {
         let _ = fs::remove_file(&temporary);

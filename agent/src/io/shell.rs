@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::clock;
 use super::keeper::{self, Keeper, Order, chain};
@@ -341,7 +341,8 @@ impl Shell {
                         number,
                     }),
                     Err(error) => {
-                        warn!("probe of {service}: {}", chain(&error));
+                        // A hung service: its timeouts have been told already.
+                        debug!("probe of {service}: {}", chain(&error));
                         None
                     }
                 };
@@ -716,6 +717,9 @@ async fn next_of(spawner: &mut Option<Client>) -> Result<client::Event, ClientEr
 
 async fn sleep_until(wake: Option<Micros>) {
     match wake {
+        // Even what is due already lets the runtime look at its sockets first:
+        // whatever the loop wants, probes and the spawner are never starved.
+        Some(wake) if wake <= clock::now() => tokio::task::yield_now().await,
         Some(wake) => clock::sleep_until(wake).await,
         None => std::future::pending().await,
     }

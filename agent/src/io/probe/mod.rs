@@ -135,6 +135,8 @@ struct Target {
     timeout: Millis,
     late_max: Millis,
     ask: Ask,
+    /// Whose turn it is among the golden vectors.
+    turn: u64,
     in_flight: usize,
 }
 
@@ -147,28 +149,28 @@ enum Ask {
 }
 
 impl Ask {
-    fn request(&self, probe: u64) -> &[u8] {
+    fn request(&self, turn: u64) -> &[u8] {
         match self {
             Self::Connect => &[],
             Self::Get { request, .. } => request,
-            Self::Infer { goldens } => pick(goldens, probe).map_or(&[], |(request, _)| request),
+            Self::Infer { goldens } => pick(goldens, turn).map_or(&[], |(request, _)| request),
         }
     }
 
-    fn expect(&self, probe: u64) -> Option<Expect<'_>> {
+    fn expect(&self, turn: u64) -> Option<Expect<'_>> {
         match self {
             Self::Connect => None,
             Self::Get { status, .. } => Some(Expect::Status(*status)),
             Self::Infer { goldens } => {
-                pick(goldens, probe).map(|(_, golden)| Expect::Outputs(golden))
+                pick(goldens, turn).map(|(_, golden)| Expect::Outputs(golden))
             }
         }
     }
 }
 
 /// The golden vectors take turns.
-fn pick<T>(goldens: &[T], probe: u64) -> Option<&T> {
-    let turn = probe.checked_rem(goldens.len() as u64)?;
+fn pick<T>(goldens: &[T], turn: u64) -> Option<&T> {
+    let turn = turn.checked_rem(goldens.len() as u64)?;
     goldens.get(usize::try_from(turn).ok()?)
 }
 
@@ -184,6 +186,7 @@ struct Flight {
     socket: OwnedFd,
     target: usize,
     probe: u64,
+    turn: u64,
     sent: Micros,
     written: usize,
     timed_out: bool,
@@ -251,6 +254,7 @@ impl Prober {
             timeout: probe.timeout,
             late_max: probe.gate_max.max(probe.timeout),
             ask,
+            turn: 0,
             in_flight: 0,
         });
         TargetNo(self.targets.len() - 1)
@@ -284,6 +288,7 @@ impl Prober {
             socket,
             target: index,
             probe,
+            turn: target.turn,
             sent,
             written: 0,
             timed_out: false,
@@ -292,7 +297,7 @@ impl Prober {
         let connected = connect(&flight.socket, &SocketAddr::V4(address));
         // Over loopback the handshake is done by now, so the request can go along,
         // and a refusal is known. The error is told only once, so not to be lost.
-        let request = target.ask.request(probe);
+        let request = target.ask.request(target.turn);
         let known = match connected.or_else(in_progress) {
             Ok(()) => flight.write(request).or_else(in_progress),
             Err(error) => Err(error),
@@ -416,7 +421,7 @@ impl Prober {
         };
         let outcome = match flight.step(target, &mut slot.answer) {
             Ok(None) => {
-                let wants_write = flight.written < target.ask.request(flight.probe).len();
+                let wants_write = flight.written < target.ask.request(flight.turn).len();
                 if !wants_write {
                     let key = epoll::EventData::new_u64(index as u64);
                     // Failing leaves it writable, which costs time and nothing else.
@@ -438,6 +443,11 @@ impl Prober {
         let latency = Duration::from_micros(at - flight.sent);
         flight.timed_out |= latency > span(target.timeout);
         let outcome = outcome.unwrap_or(Outcome::Alive { latency });
+        // The next vector only after a right answer: one that fails is asked again,
+        // so that a model which is wrong on some inputs is wrong several times in a row.
+        if matches!(outcome, Outcome::Alive { .. }) && flight.turn == target.turn {
+            target.turn = target.turn.wrapping_add(1);
+        }
         self.ready.push_back(flight.report(at, outcome));
         target.in_flight = target.in_flight.saturating_sub(1);
         slot.flight = None;
@@ -504,10 +514,10 @@ impl Flight {
         target: &Target,
         answer: &mut Vec<u8>,
     ) -> Result<Option<Result<(), Wrong>>, Errno> {
-        let Some(expect) = target.ask.expect(self.probe) else {
+        let Some(expect) = target.ask.expect(self.turn) else {
             return self.connected(target.port);
         };
-        match self.write(target.ask.request(self.probe)) {
+        match self.write(target.ask.request(self.turn)) {
             Ok(()) | Err(Errno::AGAIN) => {}
             // It may have answered and closed before it read everything.
             Err(Errno::PIPE | Errno::CONNRESET) => {}
