@@ -1,1 +1,83 @@
-fn main() {}
+//! `homeostat-eval`: every measurement that the docs quote, as a command.
+//!
+//! The exit code says whether measuring worked, not whether goals were met.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use homeostat_eval::experiments::{self, footprint, journal_kill, mttr, outbox, quiet};
+use homeostat_eval::result::{Report, columns};
+use homeostat_eval::stage::{interrupt, role};
+
+/// Measures Homeostat with real processes and real faults.
+#[derive(Debug, Parser)]
+#[command(name = "homeostat-eval", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Write the results here as JSON.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Seed of pauses, phases and the bootstrap.
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the experiments: command, what it measures, how long it takes.
+    List,
+    /// Time to recover from a fault, beside a plain supervisor.
+    Mttr(mttr::Args),
+    /// Restarts of healthy services on a loaded machine.
+    Quiet(quiet::Args),
+    /// What the agent costs at rest.
+    Footprint(footprint::Args),
+    /// Records lost or doubled by a broker that is killed.
+    Outbox(outbox::Args),
+    /// Healing with an agent that is killed in the middle of it.
+    JournalKill(journal_kill::Args),
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = role::dispatch() {
+        return code;
+    }
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<interrupt::Interrupted>() => {
+            eprintln!("interrupted; everything that was started has ended");
+            ExitCode::from(interrupt::EXIT_CODE)
+        }
+        Err(error) => {
+            eprintln!("homeostat-eval: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    interrupt::listen()?;
+    let report: Report = match &cli.command {
+        Command::List => {
+            let head = ["command", "what it measures", "how long it takes"];
+            let rows = [head].into_iter().chain(experiments::LIST);
+            let rows: Vec<Vec<String>> = rows.map(|row| row.map(str::to_owned).to_vec()).collect();
+            print!("{}", columns(&rows));
+            return Ok(());
+        }
+        Command::Mttr(args) => mttr::run(args, cli.seed)?,
+        Command::Quiet(args) => quiet::run(args, cli.seed)?,
+        Command::Footprint(args) => footprint::run(args)?,
+        Command::Outbox(args) => outbox::run(args, cli.seed)?,
+        Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
+    };
+    print!("{}", report.table());
+    if let Some(file) = &cli.json {
+        report.write(file)?;
+    }
+    Ok(())
+}

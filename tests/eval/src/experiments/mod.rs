@@ -1,0 +1,110 @@
+//! The experiments. Each takes its own arguments and returns a [`crate::result::Report`];
+//! an error means that it could not be measured, not that a goal was missed.
+
+pub mod footprint;
+pub mod journal_kill;
+pub mod mttr;
+pub mod outbox;
+pub mod quiet;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use homeostat_testbed::{Healed, Moment, Prober};
+
+use crate::stage::{Life, Node, Settings, interrupt};
+
+/// What `homeostat-eval list` prints: command, what it measures, how long it takes.
+pub const LIST: [[&str; 3]; 5] = [
+    [
+        "mttr",
+        "time from fault to the first right answer, Homeostat beside a plain supervisor",
+        "kill 200, block 50, leak 10: 4 min",
+    ],
+    [
+        "quiet",
+        "restarts of healthy services on a loaded machine, then real hangs under that load",
+        "--minutes, 10 if not given",
+    ],
+    [
+        "footprint",
+        "memory, processor time and disk writes of agent and spawner at rest",
+        "--seconds, 60 if not given",
+    ],
+    [
+        "outbox",
+        "records lost or doubled while the broker is killed again and again",
+        "50 kills of each broker: 6 min",
+    ],
+    [
+        "journal-kill",
+        "what is left unhealed or untold when the agent is killed in the middle of healing",
+        "100 kills: 4 min",
+    ],
+];
+
+/// Shown while a long experiment runs; on stderr, so that the table can be piped.
+fn progress(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Probes of 100 ms, 50 ms and two misses, and nothing that holds the agent back: each fault
+/// of an experiment is to be healed as if it were the first.
+fn eager(services: &[&'static str]) -> Settings {
+    Settings {
+        sections: r#"reconnect_min = "200ms"
+reconnect_max = "2s"
+
+[limits]
+mode = "act"
+hold = "0s"
+budget = 1.0
+quarantine = { count = 100, within = "1s", hold = "1s" }
+restart = { burst = 100, within = "1s", backoff_min = "1ms" }
+
+[sample]
+period = "250ms""#
+            .to_owned(),
+        service: "memory_limit = \"256MiB\"\nstop_grace = \"500ms\"".to_owned(),
+        probe: "period = \"100ms\"\ntimeout = \"50ms\"\nmisses = 2".to_owned(),
+        services: services.to_vec(),
+    }
+}
+
+/// Waits for the end of an incident in slices, so that Ctrl-C is noticed. `None` after `cap`.
+fn healed(prober: &Prober, since: Moment, cap: Duration) -> Result<Option<Healed>> {
+    let end = Instant::now() + cap;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let slice = left.min(Duration::from_millis(200));
+        if let Ok(healed) = prober.wait_healed(since, slice) {
+            return Ok(Some(healed));
+        }
+        interrupt::check()?;
+        if left.is_zero() {
+            return Ok(None);
+        }
+    }
+}
+
+/// Waits until a service answers.
+fn life(node: &Node, name: &str) -> Result<Life> {
+    let answers = || node.life(name);
+    interrupt::until(name, Duration::from_secs(30), answers)
+        .with_context(|| crate::stage::log_tail(node.dir(), "agent"))
+}
+
+/// Waits until a service answers as another life than `old`.
+fn next_life(node: &Node, name: &str, old: &Life, cap: Duration) -> Result<Option<Life>> {
+    let other = || node.life(name).filter(|life| life.instance != old.instance);
+    match interrupt::until(name, cap, other) {
+        Ok(life) => Ok(Some(life)),
+        Err(error) if error.is::<interrupt::Interrupted>() => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Milliseconds with their fraction.
+fn ms(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
+}

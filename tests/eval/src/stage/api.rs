@@ -1,0 +1,95 @@
+//! Asks the coordinator as any client would: plain HTTP, JSON, page by page.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use homeostat_coordinator::fleet::view::{
+    Event, Events, Fleet, Incident, IncidentDetail, Incidents,
+};
+use serde::de::DeserializeOwned;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Rows of a page: the most that the API gives.
+const PAGE: usize = 500;
+/// Largest answer read: a page of events with observations has some 2 MB.
+const ANSWER_MAX: u64 = 64 * 1024 * 1024;
+
+/// The coordinator at an address.
+#[derive(Clone, Copy, Debug)]
+pub struct Api(pub SocketAddrV4);
+
+impl Api {
+    /// Whether it reaches the broker and stores.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        get(self.0, "/healthz", PATIENCE).is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// # Errors
+    /// When there is no proper answer, here and below.
+    pub fn fleet(&self) -> Result<Fleet> {
+        self.json("/api/v1/fleet")
+    }
+
+    /// All incidents, in order of arrival.
+    pub fn incidents(&self) -> Result<Vec<Incident>> {
+        let mut all = Vec::new();
+        let mut before = String::new();
+        loop {
+            let page: Incidents = self.json(&format!("/api/v1/incidents?limit={PAGE}{before}"))?;
+            all.extend(page.incidents);
+            match page.next {
+                Some(next) => before = format!("&before={next}"),
+                None => break,
+            }
+        }
+        all.reverse();
+        Ok(all)
+    }
+
+    /// One incident with its timeline.
+    pub fn incident(&self, id: u64) -> Result<IncidentDetail> {
+        self.json(&format!("/api/v1/incidents/{id}"))
+    }
+
+    /// All events, in order of arrival.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        let mut all = Vec::new();
+        let mut after = 0;
+        loop {
+            let page: Events = self.json(&format!("/api/v1/events?limit={PAGE}&after={after}"))?;
+            if page.events.is_empty() {
+                return Ok(all);
+            }
+            after = page.cursor;
+            all.extend(page.events);
+        }
+    }
+
+    fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let (status, body) = get(self.0, path, PATIENCE)?;
+        if status != 200 {
+            bail!("the coordinator answered {status} to {path}: {body}");
+        }
+        serde_json::from_str(&body).with_context(|| format!("the answer to {path}"))
+    }
+}
+
+/// `GET path` over HTTP/1.0: status and body.
+pub(super) fn get(address: SocketAddrV4, path: &str, patience: Duration) -> Result<(u16, String)> {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address.into(), patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().with_context(|| format!("cannot ask http://{address}{path}"))?;
+    let parsed = answer
+        .split_once("\r\n\r\n")
+        .and_then(|(head, body)| Some((head.get(9..12)?.parse().ok()?, body.to_owned())));
+    parsed.with_context(|| format!("http://{address}{path} answered no HTTP"))
+}

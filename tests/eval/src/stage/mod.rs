@@ -1,0 +1,18 @@
+//! A whole system on one machine: broker, coordinator, spawner, agent and services, each a
+//! process of its own, started by this program executing itself again.
+//!
+//! Needs no root, no installed package and no fixed port. What was started ends with the
+//! program, however that ends: [`Process`] ends it on drop and on a panic, and the kernel
+//! does when this program is killed (see [`role`]).
+
+mod api;
+mod cloud;
+pub mod interrupt;
+mod node;
+mod process;
+pub mod role;
+
+pub use api::Api;
+pub use cloud::{BrokerKind, Cloud};
+pub use node::{Life, MODEL_VERSION, NODE, Node, Settings};
+pub use process::{Process, log_tail};

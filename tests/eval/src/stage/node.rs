@@ -1,0 +1,372 @@
+//! A node: spawner, agent, and the three services of the testbed.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use homeostat_models::{Manifest, sha256_hex};
+use homeostat_testbed::{Expect, Kind, Moment, Port, Prober, ServiceSpec, ports};
+use serde::Deserialize;
+
+use super::api::get;
+use super::interrupt;
+use super::process::Process;
+use super::role::Role;
+
+/// The node's name.
+pub const NODE: &str = "edge-1";
+/// The version of the shipped model as plans name it: the start of its SHA-256.
+pub const MODEL_VERSION: &str = "7fbcf863705ca4d4";
+
+// The repository may be elsewhere, or gone, where the program runs.
+const MODEL: &[u8] = include_bytes!("../../../../models/vibration/model.onnx");
+const MANIFEST: &str = include_str!("../../../../models/vibration/manifest.toml");
+
+const READY_MAX: Duration = Duration::from_secs(30);
+/// A service that takes longer to say who it is counts as silent.
+const LIFE_MAX: Duration = Duration::from_millis(500);
+
+/// The part of the node's configuration that decides how it heals. No paths and no ports, so
+/// that its hash is the same wherever it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Sections of the configuration as they stand in the file.
+    pub sections: String,
+    /// Keys of each service.
+    pub service: String,
+    /// Keys of each probe.
+    pub probe: String,
+    /// Which services, of `web`, `worker`, `infer`.
+    pub services: Vec<&'static str>,
+}
+
+impl Settings {
+    /// Everything, as text to be printed and hashed.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!(
+            "{}\n# each of {}\n{}\n{}",
+            self.sections,
+            self.services.join(", "),
+            self.service,
+            self.probe
+        )
+    }
+}
+
+/// One life of a service, as it tells about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Life {
+    pub instance: String,
+    pub pid: u32,
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Node {
+    dir: PathBuf,
+    config: PathBuf,
+    served: Vec<Served>,
+    program: Option<PathBuf>,
+    // Ended in this order.
+    agent: Option<Process>,
+    spawner: Option<Process>,
+}
+
+#[derive(Debug)]
+struct Served {
+    name: &'static str,
+    spec: ServiceSpec,
+    port: Port,
+}
+
+impl Node {
+    /// Writes the configuration and starts spawner and agent.
+    ///
+    /// `program`: an agent's binary; this one's built-in agent if `None`.
+    ///
+    /// # Errors
+    /// When something cannot be started, or the services do not come up.
+    pub fn start(
+        dir: &Path,
+        settings: &Settings,
+        broker: Option<&str>,
+        program: Option<PathBuf>,
+    ) -> Result<Self> {
+        let dir = dir.join("node");
+        for folder in ["data", "run", "model"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        fs::write(dir.join("model/model.onnx"), MODEL).context("cannot write the model")?;
+        fs::write(dir.join("model/manifest.toml"), MANIFEST)
+            .context("cannot write its manifest")?;
+        let served: Vec<Served> = settings
+            .services
+            .iter()
+            .zip(ports(settings.services.len())?)
+            .map(|(name, port)| Served {
+                name,
+                spec: ServiceSpec {
+                    kind: match *name {
+                        "worker" => Kind::Worker,
+                        "infer" => Kind::Infer {
+                            model: dir.join("model/model.onnx"),
+                        },
+                        _ => Kind::Web,
+                    },
+                    port: port.number(),
+                    control: Some(dir.join("run").join(format!("{name}.control"))),
+                    die_with_parent: true,
+                },
+                port,
+            })
+            .collect();
+        let config = dir.join("agent.toml");
+        fs::write(&config, config_text(&dir, settings, &served, broker)?)
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        let mut node = Self {
+            dir,
+            config,
+            served,
+            program,
+            agent: None,
+            spawner: None,
+        };
+        let args = ["--stop-services-on-exit"];
+        node.spawner = Some(node.role(Role::Spawner, "spawner", "spawn", &args)?);
+        node.start_agent()?;
+        node.wait_up()?;
+        Ok(node)
+    }
+
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        self.served.iter().map(|served| served.name).collect()
+    }
+
+    /// Starts the agent's loop; it adopts the services that run.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_agent(&mut self) -> Result<()> {
+        self.agent = Some(self.role(Role::Agent, "agent", "run", &[])?);
+        Ok(())
+    }
+
+    /// Kills the agent's loop with SIGKILL.
+    ///
+    /// # Errors
+    /// When it did not run any more.
+    pub fn kill_agent(&mut self) -> Result<Moment> {
+        let agent = self.agent.take().context("no agent runs")?;
+        agent.kill9()
+    }
+
+    /// Agent and spawner.
+    #[must_use]
+    pub fn pids(&self) -> [Option<u32>; 2] {
+        [&self.agent, &self.spawner].map(|process| process.as_ref().map(Process::pid))
+    }
+
+    /// Fails when one of them ended by itself.
+    ///
+    /// # Errors
+    /// With the end of its log.
+    pub fn check(&mut self) -> Result<()> {
+        let dir = self.dir.clone();
+        for (name, process) in [("agent", &mut self.agent), ("spawner", &mut self.spawner)] {
+            if let Some(process) = process
+                && !process.alive()
+            {
+                bail!(
+                    "the {name} ended by itself:\n{}",
+                    super::process::log_tail(&dir, name)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a service who it is; `None` when it does not answer.
+    #[must_use]
+    pub fn life(&self, name: &str) -> Option<Life> {
+        Self::life_at(self.served(name)?.port.address())
+    }
+
+    /// Asks whatever service of the testbed listens there.
+    #[must_use]
+    pub fn life_at(address: SocketAddrV4) -> Option<Life> {
+        let (status, body) = get(address, "/", LIFE_MAX).ok()?;
+        (status == 200)
+            .then(|| serde_json::from_str(&body).ok())
+            .flatten()
+    }
+
+    /// All of them, in their order.
+    #[must_use]
+    pub fn lives(&self) -> Vec<Option<Life>> {
+        self.served
+            .iter()
+            .map(|served| self.life(served.name))
+            .collect()
+    }
+
+    /// A service's control socket, which takes faults.
+    ///
+    /// # Errors
+    /// When there is no such service, here and below.
+    pub fn control(&self, name: &str) -> Result<PathBuf> {
+        let served = self.served(name).with_context(|| no(name))?;
+        served.spec.control.clone().with_context(|| no(name))
+    }
+
+    /// What starts a service, for another supervisor.
+    pub fn spec(&self, name: &str) -> Result<ServiceSpec> {
+        Ok(self.served(name).with_context(|| no(name))?.spec.clone())
+    }
+
+    /// The model file that `infer` serves.
+    #[must_use]
+    pub fn model(&self) -> PathBuf {
+        self.dir.join("model/model.onnx")
+    }
+
+    /// Whether the model file is the shipped one.
+    #[must_use]
+    pub fn model_intact(&self) -> bool {
+        fs::read(self.model()).is_ok_and(|bytes| sha256_hex(&bytes) == sha256_hex(MODEL))
+    }
+
+    /// An outside prober of a service.
+    pub fn prober(&self, name: &str, expect: Expect) -> Result<Prober> {
+        let served = self.served(name).with_context(|| no(name))?;
+        Ok(Prober::start(served.port.address(), expect)?)
+    }
+
+    /// What a user of the model expects.
+    ///
+    /// # Errors
+    /// When the shipped manifest is broken.
+    pub fn golden() -> Result<Expect> {
+        let manifest = Manifest::parse(MANIFEST, Path::new("manifest.toml"))?;
+        // The second vector is the one that a flipped weight matrix gets most wrong.
+        let vector = manifest.golden.vectors.get(1).cloned();
+        Ok(Expect::Golden {
+            vector: vector.context("the manifest has golden vectors")?,
+            tolerance: manifest.golden.tolerance,
+        })
+    }
+
+    fn wait_up(&mut self) -> Result<()> {
+        let names = self.names();
+        for name in names {
+            let up = interrupt::until(name, READY_MAX, || self.life(name));
+            if up.is_err() {
+                self.check()?;
+            }
+            up.with_context(|| super::process::log_tail(&self.dir, "spawner"))?;
+            let control = self.control(name)?;
+            interrupt::until("its control socket", READY_MAX, || {
+                control.exists().then_some(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn served(&self, name: &str) -> Option<&Served> {
+        self.served.iter().find(|served| served.name == name)
+    }
+
+    fn role(&self, role: Role, name: &str, command: &str, more: &[&str]) -> Result<Process> {
+        let mut args = super::cloud::args(&[command, "--config"]);
+        args.push(self.config.clone().into());
+        args.extend(super::cloud::args(more));
+        match &self.program {
+            None => Process::start(role, name, &args, &self.dir),
+            Some(program) => {
+                args.insert(0, program.into());
+                Process::start(Role::Other, name, &args, &self.dir)
+            }
+        }
+    }
+}
+
+fn no(name: &str) -> String {
+    format!("there is no service {name}")
+}
+
+fn config_text(
+    dir: &Path,
+    settings: &Settings,
+    served: &[Served],
+    broker: Option<&str>,
+) -> Result<String> {
+    // JSON's strings are TOML's basic strings.
+    let quoted = |text: &str| serde_json::to_string(text).context("cannot quote a string");
+    let path = |path: &Path| -> Result<String> {
+        let text = path.to_str();
+        quoted(text.with_context(|| format!("{} is not UTF-8", path.display()))?)
+    };
+    let program = std::env::current_exe().context("cannot find the own program")?;
+    let mut text = format!(
+        "[node]\nid = \"{NODE}\"\ndata_dir = {}\nrun_dir = {}\n\n",
+        path(&dir.join("data"))?,
+        path(&dir.join("run"))?
+    );
+    // The caller's [mqtt] keys follow.
+    let _ = writeln!(text, "[mqtt]");
+    if let Some(url) = broker {
+        let _ = writeln!(text, "broker = {}", quoted(url)?);
+    }
+    let _ = writeln!(text, "{}", settings.sections);
+    for each in served {
+        let mut command = vec![path(&program)?];
+        for arg in each.spec.args() {
+            command.push(path(Path::new(&arg))?);
+        }
+        let (name, port) = (each.name, each.port.number());
+        let kind = if name == "infer" { "inference" } else { "http" };
+        let _ = writeln!(
+            text,
+            "\n[[service]]\nid = \"{name}\"\ncommand = [{}]\nports = [{port}]\n{}",
+            command.join(", "),
+            settings.service
+        );
+        if name == "infer" {
+            let _ = writeln!(
+                text,
+                "[service.model]\npath = {}\nmanifest = {}",
+                path(&dir.join("model/model.onnx"))?,
+                path(&dir.join("model/manifest.toml"))?
+            );
+        }
+        let _ = writeln!(
+            text,
+            "[[service.probe]]\nkind = \"{kind}\"\n{}",
+            settings.probe
+        );
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_has_the_version_that_plans_name() {
+        assert!(sha256_hex(MODEL).starts_with(MODEL_VERSION));
+        assert!(Node::golden().is_ok());
+    }
+}

@@ -1,0 +1,108 @@
+//! One program, every part: its hidden first argument says which part it is to be.
+//!
+//! `__broker`, `__coordinator`, `__spawn` and `__agent` are followed by their parent's pid
+//! and then by the arguments of the real command; `__run` by pid and any other program;
+//! `__service` by a service's own arguments. A part asks the kernel to end it with its
+//! parent, so that nothing outlives a demo that was killed with SIGKILL.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use homeostat_agent::io::keeper::TRIAL_ARGS;
+use homeostat_testbed::{SERVICE_ARG, service_main};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+/// What a process of the stage is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Broker,
+    Coordinator,
+    Spawner,
+    Agent,
+    /// Another program, named by the first of its arguments.
+    Other,
+}
+
+impl Role {
+    pub(super) fn arg(self) -> &'static str {
+        match self {
+            Self::Broker => "__broker",
+            Self::Coordinator => "__coordinator",
+            Self::Spawner => "__spawn",
+            Self::Agent => "__agent",
+            Self::Other => "__run",
+        }
+    }
+
+    fn of(arg: &OsStr) -> Option<Self> {
+        [
+            Self::Broker,
+            Self::Coordinator,
+            Self::Spawner,
+            Self::Agent,
+            Self::Other,
+        ]
+        .into_iter()
+        .find(|role| role.arg() == arg)
+    }
+
+    /// What ends it when its parent is gone. The spawner has services to end first.
+    fn death_signal(self) -> Signal {
+        match self {
+            Self::Spawner => Signal::TERM,
+            Self::Broker | Self::Coordinator | Self::Agent | Self::Other => Signal::KILL,
+        }
+    }
+}
+
+/// Plays the part that the arguments ask for; `None` for the program itself. To be called
+/// first in `main`, before any thread is started.
+#[must_use]
+pub fn dispatch() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    let first = args.next()?;
+    if first == SERVICE_ARG {
+        return Some(service_main(args));
+    }
+    // The agent tries its store in a child, which is this program once more.
+    if TRIAL_ARGS.iter().any(|trial| first == *trial) {
+        return Some(homeostat_agent::cli::main_from(std::env::args_os()));
+    }
+    let role = Role::of(&first)?;
+    let parent = args.next();
+    let alive = |parent: &OsString| {
+        let own = getppid().map(|pid| pid.as_raw_nonzero().to_string());
+        own.as_deref().map(OsStr::new) == Some(parent)
+    };
+    if let Err(error) = set_parent_process_death_signal(Some(role.death_signal())) {
+        eprintln!("{}: would outlive its parent: {error}", role.arg());
+        return Some(ExitCode::FAILURE);
+    }
+    // The parent may have died before the kernel was told.
+    if !parent.as_ref().is_some_and(alive) {
+        eprintln!(
+            "{}: the parent named by the second argument is gone",
+            role.arg()
+        );
+        return Some(ExitCode::FAILURE);
+    }
+    Some(match role {
+        Role::Broker | Role::Coordinator => {
+            homeostat_coordinator::main_from(named("homeostat", args))
+        }
+        Role::Spawner | Role::Agent => {
+            homeostat_agent::cli::main_from(named("homeostat-agent", args))
+        }
+        Role::Other => {
+            let program = args.next().unwrap_or_default();
+            let error = Command::new(&program).args(args).exec();
+            eprintln!("cannot run {}: {error}", program.display());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn named(program: &str, args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    std::iter::once(program.into()).chain(args)
+}

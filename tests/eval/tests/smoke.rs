@@ -1,0 +1,195 @@
+//! Each experiment at the smallest size: it runs, measures, and leaves nothing behind.
+//!
+//! Figures of such runs mean nothing, so none is compared with a goal but those that must be
+//! zero at any size.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Runs a command and returns its rows by id.
+fn run(args: &[&str]) -> Vec<Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("result.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_homeostat-eval"))
+        .args(args)
+        .args(["--json", json.to_str().unwrap()])
+        // Where its processes keep their files, so that they can be told by it.
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    println!("{told}\n{shown}");
+    assert!(
+        output.status.success(),
+        "{args:?}: {}\n{told}",
+        output.status
+    );
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    for key in ["experiment", "commit", "date", "machine", "settings_sha256"] {
+        assert!(
+            report[key].as_str().is_some_and(|text| !text.is_empty()),
+            "{key}"
+        );
+    }
+    nothing_left(dir.path());
+    let rows = report["rows"].as_array().unwrap().clone();
+    for row in &rows {
+        let what = row["what"].as_str().unwrap();
+        assert!(shown.contains(what), "{what} is not in the table");
+        let [low, ours, high] = ["low", "ours", "high"].map(|key| row[key].as_f64().unwrap());
+        assert!(low <= ours && ours <= high, "{row}");
+    }
+    rows
+}
+
+fn value(rows: &[Value], id: &str) -> f64 {
+    let row = rows.iter().find(|row| row["id"] == id);
+    row.unwrap_or_else(|| panic!("no row {id}"))["ours"]
+        .as_f64()
+        .unwrap()
+}
+
+/// No process has the folder in its command line, and the folder is empty but for the result.
+fn nothing_left(dir: &Path) {
+    let end = Instant::now() + Duration::from_secs(5);
+    let mark = dir.to_str().unwrap().as_bytes();
+    let left = || -> Vec<String> {
+        let folders = std::fs::read_dir("/proc").unwrap().flatten();
+        folders
+            .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+            .filter(|line| line.windows(mark.len()).any(|part| part == mark))
+            .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+            .collect()
+    };
+    while !left().is_empty() {
+        assert!(Instant::now() < end, "still running: {:?}", left());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let names: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["result.json"]);
+}
+
+#[test]
+fn list_names_every_command_of_the_program() {
+    let text = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_homeostat-eval"))
+            .args(args)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (list, help) = (text(&["list"]), text(&["--help"]));
+    let listed: Vec<&str> = list
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(listed.len(), 5);
+    for command in listed {
+        assert!(
+            help.contains(&format!("  {command} ")),
+            "{command} in\n{help}"
+        );
+    }
+}
+
+#[test]
+fn mttr_measures_both_sides() {
+    let rows = run(&["mttr", "--n", "2"]);
+    for fault in ["kill", "block", "leak"] {
+        assert_eq!(value(&rows, &format!("mttr.{fault}.recovered")), 1.0);
+        let median = rows
+            .iter()
+            .find(|row| row["id"] == format!("mttr.{fault}.median_ms"))
+            .unwrap();
+        assert!(median["reference"].as_f64().unwrap() > 0.0, "{median}");
+    }
+}
+
+#[test]
+fn quiet_counts_restarts_and_heals_a_hang() {
+    let rows = run(&["quiet", "--minutes", "0.05", "--hangs", "1"]);
+    assert_eq!(value(&rows, "quiet.restarts"), 0.0);
+    assert_eq!(value(&rows, "quiet.hang.recovered"), 1.0);
+    assert!(value(&rows, "quiet.syncs") >= 1.0);
+}
+
+#[test]
+fn footprint_reads_both_processes() {
+    let rows = run(&["footprint", "--seconds", "1"]);
+    for process in ["agent", "spawner"] {
+        assert!(value(&rows, &format!("footprint.{process}.rss_mib")) > 0.5);
+    }
+}
+
+#[test]
+fn outbox_loses_and_doubles_nothing() {
+    let rows = run(&["outbox", "--kills", "2"]);
+    for key in ["lost", "doubled", "incidents_lost", "incidents_extra"] {
+        assert_eq!(
+            value(&rows, &format!("outbox.embedded.{key}")),
+            0.0,
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn an_agent_killed_while_it_heals_finishes_later() {
+    let rows = run(&["journal-kill", "--kills", "3"]);
+    for (key, expected) in [
+        ("recovered", 1.0),
+        ("lost", 0.0),
+        ("doubled", 0.0),
+        ("disorder", 0.0),
+    ] {
+        assert_eq!(
+            value(&rows, &format!("journal_kill.{key}")),
+            expected,
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn killed_itself_it_leaves_no_process_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_homeostat-eval"))
+        .args(["footprint", "--seconds", "600"])
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mark = dir.path().to_str().unwrap().as_bytes().to_vec();
+    let running = || {
+        let folders = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = folders.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines
+            .filter(|line| line.windows(mark.len()).any(|part| part == mark))
+            .count()
+    };
+    // Coordinator, agent, spawner and three services name the folder; the broker does not.
+    let end = Instant::now() + Duration::from_secs(30);
+    while running() < 6 {
+        assert!(Instant::now() < end, "{} of 6 processes", running());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while running() > 0 {
+        assert!(Instant::now() < end, "{} still run", running());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
