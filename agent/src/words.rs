@@ -18,6 +18,7 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         | Body::Telemetry(_)
         | Body::Observation(_)
         | Body::Note(_)
+        | Body::State(_)
         | Body::Unknown { .. } => None,
     }
 }
@@ -106,7 +107,7 @@ pub fn words(body: &Body) -> Option<String> {
         ),
         Body::Gap(gap) => format!("events {} to {} were dropped", gap.from, gap.through),
         Body::Note(note) => note.text.clone(),
-        Body::Telemetry(_) | Body::Observation(_) | Body::Unknown { .. } => return None,
+        Body::Telemetry(_) | Body::Observation(_) | Body::State(_) | Body::Unknown { .. } => return None,
     })
 }
 

@@ -26,6 +26,7 @@ pub mod observation;
 pub mod outcome;
 pub mod plan;
 pub mod primitive;
+pub mod state;
 pub mod transaction;
 pub mod units;
 pub mod wire;

@@ -11,6 +11,7 @@ use crate::anomaly::{Exit, Fault, Symptom};
 use crate::ids::{BootId, IncidentId, Instance, PlanId, ServiceId};
 use crate::observation::Observation;
 use crate::outcome::Outcome;
+use crate::state::State;
 use crate::units::Millis;
 
 /// The agent started.
@@ -316,6 +317,8 @@ bodies! {
     10 Observation "observation",
     /// Something else that people should know.
     11 Note "note",
+    /// The node's state as an incident began.
+    12 State "state",
 }
 
 /// One body of each kind, for golden files and tests.
@@ -449,5 +452,6 @@ pub(super) fn samples() -> Vec<Body> {
             service: Some(web),
             text: "verdict on web waits: the node is under CPU pressure".into(),
         }),
+        Body::State(crate::state::sample()),
     ]
 }

@@ -234,6 +234,7 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         | Body::Telemetry(_)
         | Body::Observation(_)
         | Body::Note(_)
+        | Body::State(_)
         | Body::Unknown { .. } => Ok(()),
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn incident_number(body: &Body) -> Option<i64> {
         | Body::Telemetry(_)
         | Body::Observation(_)
         | Body::Note(_)
+        | Body::State(_)
         | Body::Unknown { .. } => return None,
     };
     Some(int(incident.0))
@@ -113,7 +114,7 @@ pub(super) async fn apply(
         Body::Gap(body) => gap(db, at, body).await?,
         Body::Boot(body) => boot(db, at, body).await?,
         Body::Telemetry(body) => backlog(db, at, body).await?,
-        Body::Observation(_) | Body::Note(_) | Body::Unknown { .. } => {}
+        Body::Observation(_) | Body::Note(_) | Body::State(_) | Body::Unknown { .. } => {}
     }
     Ok(effect)
 }
