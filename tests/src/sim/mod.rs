@@ -1,0 +1,383 @@
+//! A simulated node: services, spawner, disk, clock and the agent's loop, in
+//! one thread, seeded; the same seed gives the same run to the microsecond.
+//!
+//! In: a configuration, a seed and faults with their times. Out: a [`Trace`].
+//! The loop is the real one; everything that it asks of its shell is carried out
+//! here with the delays and losses of a real node. Promises that hold in every
+//! run (see `audit`) are checked all the time; a broken one fails the run and
+//! prints its seed. It knows nothing of the coordinator: events end in the log.
+
+mod audit;
+mod disk;
+mod shell;
+mod trace;
+mod world;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::path::Path;
+
+use homeostat_agent::config::Config;
+use homeostat_agent::control::{Event, Loop};
+use homeostat_common::anomaly::Exit;
+use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::units::{Micros, Millis};
+
+use audit::Audit;
+use disk::Disk;
+pub use trace::Trace;
+use world::World;
+
+/// The node of most scenarios: a camera, and an inference service that needs it.
+pub const NODE: &str = r#"
+[node]
+id = "n1"
+
+[limits]
+mode = "act"
+
+[[service]]
+id = "camera"
+command = ["/bin/camera"]
+ports = [8080]
+memory_limit = "512MiB"
+start_timeout = "2s"
+stop_grace = "500ms"
+criticality = "business"
+[[service.probe]]
+kind = "tcp"
+period = "100ms"
+timeout = "50ms"
+
+[[service]]
+id = "infer"
+command = ["/bin/infer"]
+ports = [8081]
+start_timeout = "2s"
+stop_grace = "500ms"
+criticality = "mission"
+[service.model]
+path = "/model.onnx"
+manifest = "/manifest.toml"
+[[service.probe]]
+kind = "tcp"
+period = "100ms"
+timeout = "50ms"
+
+[[service]]
+id = "store"
+command = ["/bin/store"]
+ports = [8082]
+start_timeout = "2s"
+[[service.probe]]
+kind = "tcp"
+period = "200ms"
+timeout = "100ms"
+"#;
+
+/// Something goes wrong, or right again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// The process gets a SIGKILL from somebody.
+    Crash(&'static str),
+    /// The process answers nothing any more.
+    Block(&'static str),
+    /// The process answers nothing for a while, and then all at once.
+    Stall(&'static str, Millis),
+    /// The process takes so many bytes each second.
+    Leak(&'static str, f64),
+    /// The model file is overwritten and loaded.
+    Corrupt(&'static str),
+    /// Whether the process ignores TERM.
+    Stubborn(&'static str, bool),
+    /// Whether its command cannot be run.
+    BadCommand(&'static str, bool),
+    /// So many of the next lives end right after their start.
+    ShortLives(&'static str, u32),
+    /// From now on its starts take so long; `None` for the usual.
+    SlowStart(&'static str, Option<Millis>),
+    /// The spawner cannot be reached for a while.
+    SpawnerLost(Millis),
+    /// Share of time in which tasks wait for a core; answers come late.
+    Pressure(f32),
+    /// Whether samples stop coming.
+    Frozen(bool),
+    /// Whether the disk is full.
+    DiskFull(bool),
+    /// Syncs take so long.
+    SlowSync(Millis),
+    /// Whether model checks are never answered.
+    NoModelCheck(bool),
+    /// Whether putting a model back fails.
+    NoRollback(bool),
+    /// Whether the broker can be reached.
+    Link(bool),
+    /// The agent is killed and comes back after this.
+    AgentKilled(Millis),
+    /// The agent is killed at its n-th journal write from now on, and comes
+    /// back after this.
+    AgentKilledAtWrite(u32, Millis),
+    /// Power is lost and comes back after this.
+    Reboot(Millis),
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Fault(Fault),
+    /// For the agent of this run of it.
+    Tell(u32, Event),
+    /// From the spawner, over this connection.
+    Spawner(u32, Event),
+    Request(u32, shell::Request),
+    ProbeEnds(u32, shell::Asked),
+    Ends(ServiceId, Instance, Exit),
+    Sample(u32, bool),
+    FileEnds(u32, ServiceId, shell::FileWork),
+    SyncEnds(u32, u64, usize),
+    AgentStarts,
+    SpawnerBack,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Micros,
+    order: u64,
+    what: Happening,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// Broken promises after which a run is given up.
+const BROKEN_MAX: usize = 5;
+
+/// Whole seconds, for short scenarios.
+#[must_use]
+pub const fn secs(seconds: u64) -> Millis {
+    Millis::secs(seconds)
+}
+
+/// The simulated node.
+#[derive(Debug)]
+pub struct Sim {
+    seed: u64,
+    config: Config,
+    rng: fastrand::Rng,
+    now: Micros,
+    queue: BinaryHeap<Reverse<Entry>>,
+    order: u64,
+    boot: BootId,
+    booted: Micros,
+    agent: Option<Loop>,
+    /// Grows with each run of the agent; what is meant for a former run is lost.
+    run: u32,
+    /// Grows with each connection to the spawner.
+    connection: u32,
+    spawner: bool,
+    world: World,
+    disk: Disk,
+    host: shell::Host,
+    probe_number: u64,
+    /// Kill the agent at its n-th journal write from now on.
+    kill_at_write: Option<(u32, Millis)>,
+    writes: u32,
+    trace: Trace,
+    audit: Audit,
+}
+
+impl Sim {
+    /// The usual node.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self::with(seed, NODE)
+    }
+
+    /// A node of this configuration.
+    ///
+    /// # Panics
+    /// When the configuration is wrong.
+    #[must_use]
+    pub fn with(seed: u64, config: &str) -> Self {
+        let config = match Config::parse(config, Path::new("/agent.toml")) {
+            Ok(config) => config,
+            Err(errors) => panic!("{errors}"),
+        };
+        let mut world = World::default();
+        for service in &config.services {
+            world.add(&service.id, &service.depends_on, service.model.is_some());
+        }
+        let mut sim = Self {
+            seed,
+            rng: fastrand::Rng::with_seed(seed),
+            now: Micros(0),
+            queue: BinaryHeap::new(),
+            order: 0,
+            boot: BootId([1; 16]),
+            booted: Micros(0),
+            agent: None,
+            run: 0,
+            connection: 0,
+            spawner: true,
+            world,
+            disk: Disk::default(),
+            host: shell::Host::default(),
+            probe_number: 0,
+            kill_at_write: None,
+            writes: 0,
+            trace: Trace::default(),
+            audit: Audit::new(&config),
+            config,
+        };
+        sim.push(Millis(0), Happening::AgentStarts);
+        sim
+    }
+
+    /// Something goes wrong at a time.
+    #[must_use]
+    pub fn at(mut self, at: Millis, fault: Fault) -> Self {
+        self.push_at(Micros(at.0 * 1000), Happening::Fault(fault));
+        self
+    }
+
+    /// A process is killed at a time.
+    #[must_use]
+    pub fn crash(self, service: &'static str, at: Millis) -> Self {
+        self.at(at, Fault::Crash(service))
+    }
+
+    /// Runs until then and returns the story.
+    ///
+    /// # Panics
+    /// When a promise is broken; the seed and the story are in the message.
+    #[must_use]
+    pub fn run_until(mut self, end: Millis) -> Trace {
+        self.go(end);
+        self.judge();
+        self.trace
+    }
+
+    /// Runs until then, when no fault has happened for long enough: checks that
+    /// all is well and nothing was left halfway.
+    ///
+    /// # Panics
+    /// When a promise is broken; the seed and the story are in the message.
+    #[must_use]
+    pub fn run_to_rest(mut self, end: Millis) -> Rest {
+        self.go(end);
+        let now = self.now;
+        let ids: Vec<ServiceId> = self.world.places.keys().cloned().collect();
+        for id in ids {
+            if !self.world.sound(&id, now) {
+                self.audit
+                    .broke(now, format!("{id} is not well in the end"));
+            }
+            if self
+                .world
+                .places
+                .get(&id)
+                .is_some_and(|place| place.kept.is_some())
+            {
+                let what = format!("a copy of the model of {id} was left behind");
+                self.audit.broke(now, what);
+            }
+        }
+        let (open, beta) = self.agent.as_ref().map_or((1, 0.0), |agent| {
+            (agent.incidents().count(), agent.ledger().beta())
+        });
+        if open > 0 {
+            self.audit.broke(now, format!("{open} incidents are open"));
+        }
+        self.audit.at_rest(now, beta);
+        self.judge();
+        Rest {
+            plans: self.audit.ended_plans(),
+            crashes: self.audit.crashes,
+            writes: self.writes,
+            trace: self.trace,
+        }
+    }
+
+    fn judge(&self) {
+        assert!(
+            self.audit.broken.is_empty(),
+            "seed {}: {:#?}\n{}",
+            self.seed,
+            self.audit.broken,
+            self.trace
+        );
+    }
+
+    fn go(&mut self, end: Millis) {
+        let end = Micros(end.0 * 1000);
+        // A run that has broken promises is lost: it need not be waited for.
+        while self.audit.broken.len() < BROKEN_MAX {
+            let wake = self.wake_at();
+            let next = self.queue.peek().map(|Reverse(entry)| entry.at);
+            match (wake, next) {
+                (Some(wake), next) if wake <= end && next.is_none_or(|next| wake < next) => {
+                    self.now = self.now.max(wake);
+                    self.tell(Event::Wake);
+                }
+                (_, Some(next)) if next <= end => {
+                    if let Some(Reverse(entry)) = self.queue.pop() {
+                        self.now = self.now.max(next);
+                        self.happen(entry.what);
+                    }
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    /// When the loop wants to be woken, on the clock of the simulation; a busy
+    /// node wakes it late.
+    fn wake_at(&self) -> Option<Micros> {
+        let wake = self.agent.as_ref()?.next_wake()?;
+        let late = self.host.lateness(wake);
+        // A loop that asks for a time in the past is found out by the audit;
+        // here it must only not stop the clock.
+        Some(Micros((self.booted.0 + wake.0 + late).max(self.now.0 + 1)))
+    }
+
+    fn push(&mut self, after: Millis, what: Happening) {
+        self.push_at(self.now + after, what);
+    }
+
+    fn push_us(&mut self, after: u64, what: Happening) {
+        self.push_at(Micros(self.now.0 + after), what);
+    }
+
+    fn push_at(&mut self, at: Micros, what: Happening) {
+        self.order += 1;
+        let order = self.order;
+        self.queue.push(Reverse(Entry { at, order, what }));
+    }
+}
+
+/// A run that came to rest.
+#[derive(Debug)]
+pub struct Rest {
+    /// Plans that ended.
+    pub plans: usize,
+    /// How often the agent lost its memory.
+    pub crashes: u32,
+    /// Journal writes since the last kill was set up.
+    pub writes: u32,
+    /// The story.
+    pub trace: Trace,
+}

@@ -1,0 +1,608 @@
+//! What the agent's shell, the spawner and the kernel do, simulated: carries the
+//! loop's effects out, late and sometimes never, and tells it what came of them.
+
+use homeostat_agent::control::{
+    Effect, Event, HealRecord, HostSample, Loop, ProbeOutcome, SlotReport,
+};
+use homeostat_agent::service::ProcessSample;
+use homeostat_common::anomaly::Exit;
+use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::observation::Reading;
+use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+
+use super::disk::Entry;
+use super::world::{Reaction, VERIFIED};
+use super::{Fault, Happening, Sim};
+
+/// From the kernel's signal to the end of a process, in microseconds.
+const DEATH_US: std::ops::Range<u64> = 500..3000;
+
+/// The state of the machine.
+#[derive(Debug)]
+pub(super) struct Host {
+    pressure: f32,
+    /// When pressure last was above what the gate takes for calm.
+    pressed: Option<Micros>,
+    frozen: bool,
+    slow_sync: Millis,
+    no_check: bool,
+    no_rollback: bool,
+    link: bool,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            pressure: 0.0,
+            pressed: None,
+            frozen: false,
+            slow_sync: Millis(2),
+            no_check: false,
+            no_rollback: false,
+            link: true,
+        }
+    }
+}
+
+impl Host {
+    /// How late a timer fires, in microseconds; fixed for a given time.
+    pub(super) fn lateness(&self, at: Micros) -> u64 {
+        let most = if self.pressure > 0.3 { 30_000 } else { 200 };
+        (at.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) % most
+    }
+}
+
+/// What the spawner is asked to do.
+#[derive(Debug, Clone)]
+pub(super) enum Request {
+    Start(ServiceId),
+    Stop(ServiceId, Instance),
+    Kill(ServiceId, Instance),
+}
+
+/// A probe on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) service: ServiceId,
+    pub(super) probe: usize,
+    pub(super) number: u64,
+    /// The life that was asked.
+    pub(super) life: Option<Instance>,
+    pub(super) outcome: ProbeOutcome,
+    pub(super) late: bool,
+}
+
+/// Work on a model file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileWork {
+    Check,
+    Rollback,
+    Restore,
+    Settle,
+}
+
+impl Sim {
+    fn own_now(&self) -> Micros {
+        Micros(self.now.0 - self.booted.0)
+    }
+
+    /// Moves the loop, and carries out what it wants.
+    pub(super) fn tell(&mut self, event: Event) {
+        let Some(mut agent) = self.agent.take() else {
+            return;
+        };
+        let own_now = self.own_now();
+        let effects = agent.step(own_now, event);
+        self.audit.stepped(self.now, own_now, &agent);
+        self.agent = Some(agent);
+        for effect in effects {
+            self.carry_out(effect);
+            if self.agent.is_none() {
+                // Killed on the way: the rest was never done.
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let run = self.run;
+        match effect {
+            Effect::Start(service) => self.request(Request::Start(service)),
+            Effect::Stop(service, instance) => self.request(Request::Stop(service, instance)),
+            Effect::Kill(service, instance) => self.request(Request::Kill(service, instance)),
+            Effect::Probe(service, probe) => self.ask(service, probe),
+            Effect::ForgetProbes(service) => self.queue.retain(|entry| {
+                !matches!(&entry.0.what, Happening::ProbeEnds(_, asked) if asked.service == service)
+            }),
+            Effect::Sample => self.push_us(500, Happening::Sample(run, false)),
+            Effect::CheckModel(service) => self.file(service, FileWork::Check),
+            Effect::RollbackModel(service, _) => self.file(service, FileWork::Rollback),
+            Effect::RestoreModel(service) => self.file(service, FileWork::Restore),
+            Effect::SettleModel(service) => self.file(service, FileWork::Settle),
+            Effect::Journal(record) => self.journal(record),
+            Effect::Sync(ticket) => {
+                if !self.disk.full {
+                    let after = self.host.slow_sync.0 * 1000;
+                    let after = self.rng.u64(after / 4..=after);
+                    let end = self.disk.end();
+                    self.push_us(after, Happening::SyncEnds(run, ticket, end));
+                }
+            }
+            Effect::Quiet => self.disk.append(Entry::Quiet),
+            Effect::Remember => {
+                let own_now = self.own_now();
+                if let Some(agent) = &self.agent {
+                    let state = (agent.saved(own_now), agent.experience().clone());
+                    self.disk.append(Entry::State(Box::new(state)));
+                }
+            }
+            Effect::Emit { body, .. } => {
+                self.audit.emitted(self.now, &body);
+                self.trace.event(self.now, &body);
+                self.disk.append(Entry::Event(Box::new(body)));
+            }
+            Effect::ShowHealth(_) | Effect::ShowAct(..) | Effect::ShowAlarm(..) => {}
+        }
+    }
+
+    fn journal(&mut self, record: HealRecord) {
+        self.audit.journalled(self.now, &record);
+        self.disk.append(Entry::Heal(record));
+        self.writes += 1;
+        if let Some((at, back)) = self.kill_at_write
+            && self.writes >= at
+        {
+            self.kill_at_write = None;
+            self.kill_agent(back);
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        if let (Request::Stop(service, _) | Request::Kill(service, _), Some(agent)) =
+            (&request, &self.agent)
+        {
+            // Pressure excuses a mistake; so does what was injected.
+            let pressed = self
+                .host
+                .pressed
+                .is_some_and(|at| self.now.since(at) < Millis::secs(5));
+            let faulty = self.world.life(service).is_none_or(|life| life.faulty) || pressed;
+            self.audit.ends(self.now, service, faulty, agent);
+        }
+        if self.spawner {
+            let after = self.rng.u64(100..800);
+            self.push_us(after, Happening::Request(self.connection, request));
+        }
+    }
+
+    fn ask(&mut self, service: ServiceId, probe: usize) {
+        self.probe_number += 1;
+        let number = self.probe_number;
+        let sent = Event::ProbeSent {
+            service: service.clone(),
+            probe,
+            number,
+        };
+        self.push_us(0, Happening::Tell(self.run, sent));
+        let timeout = self
+            .config
+            .service(&service)
+            .and_then(|found| found.probes.get(probe))
+            .map_or(0, |probe| probe.timeout.0 * 1000);
+        let takes = if self.host.pressure > 0.3 {
+            self.rng.u64(10_000..timeout * 6)
+        } else {
+            self.rng.u64(500..5000)
+        };
+        let reaction = self.world.reaction(&service, self.now);
+        let (answer, outcome) = match reaction {
+            Reaction::Refused => (300, Some(ProbeOutcome::Refused)),
+            Reaction::Wrong => (takes, Some(ProbeOutcome::Wrong("7 is not 8".into()))),
+            Reaction::Right => (takes, Some(right(takes))),
+            Reaction::Silent(until) if until.0 < u64::MAX => {
+                let answer = until.0 - self.now.0 + takes;
+                (answer, Some(right(answer)))
+            }
+            Reaction::Silent(_) => (u64::MAX, None),
+        };
+        let mut asked = Asked {
+            life: self.world.life(&service).map(|life| life.instance),
+            service,
+            probe,
+            number,
+            outcome: ProbeOutcome::TimedOut,
+            late: false,
+        };
+        if answer > timeout {
+            self.push_us(timeout, Happening::ProbeEnds(self.run, asked.clone()));
+            asked.late = true;
+        }
+        if let Some(outcome) = outcome {
+            asked.outcome = outcome;
+            self.push_us(answer, Happening::ProbeEnds(self.run, asked));
+        }
+    }
+
+    fn file(&mut self, service: ServiceId, work: FileWork) {
+        let after = self.rng.u64(1000..20_000);
+        let ends = Happening::FileEnds(self.run, service, work);
+        self.push_us(after, ends);
+    }
+
+    pub(super) fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Fault(fault) => self.suffer(&fault),
+            Happening::Tell(run, event) if run == self.run => self.tell(event),
+            Happening::Spawner(connection, event) if connection == self.connection => {
+                self.tell(event);
+            }
+            Happening::Request(connection, request) => self.serve(connection, request),
+            Happening::ProbeEnds(run, asked) if run == self.run => self.answer(asked),
+            Happening::Ends(service, instance, exit) => self.bury(&service, instance, exit),
+            Happening::Sample(run, again) if run == self.run => self.sample(again),
+            Happening::FileEnds(run, service, work) => self.filed(run, service, work),
+            Happening::SyncEnds(run, ticket, end) if run == self.run => {
+                if !self.disk.full {
+                    self.disk.synced(end);
+                    self.tell(Event::Synced(ticket));
+                }
+            }
+            Happening::AgentStarts => self.start_agent(),
+            Happening::SpawnerBack => {
+                self.spawner = true;
+                self.connection += 1;
+                self.report_slots();
+            }
+            // Meant for a run or a connection that is gone.
+            Happening::Tell(..)
+            | Happening::Spawner(..)
+            | Happening::ProbeEnds(..)
+            | Happening::Sample(..)
+            | Happening::SyncEnds(..) => {}
+        }
+    }
+
+    fn serve(&mut self, connection: u32, request: Request) {
+        let _ = connection;
+        match request {
+            Request::Start(service) => {
+                let Some(place) = self.world.places.get_mut(&service) else {
+                    return;
+                };
+                let live = place.life.as_ref().map(|life| life.instance);
+                if live.is_some() || place.bad_command {
+                    let why = if live.is_some() {
+                        "occupied"
+                    } else {
+                        "no such file"
+                    };
+                    let why = why.to_owned();
+                    self.from_spawner(Event::StartRefused { service, live, why });
+                    return;
+                }
+                let short = place.short_lives > 0;
+                place.short_lives = place.short_lives.saturating_sub(1);
+                let delay = self.rng.u64(20..120);
+                if let Some(instance) = self.world.start(&service, self.now, delay) {
+                    self.from_spawner(Event::Started {
+                        service: service.clone(),
+                        instance,
+                    });
+                    if short {
+                        let after = self.rng.u64(2000..15_000);
+                        let ends = Happening::Ends(service, instance, Exit::Code(1));
+                        self.push_us(after, ends);
+                    }
+                }
+            }
+            Request::Stop(service, instance) => {
+                let blocked = self.world.life(&service).and_then(|life| life.blocked);
+                let deaf = blocked.is_some_and(|until| until > self.now)
+                    || self
+                        .world
+                        .places
+                        .get(&service)
+                        .is_some_and(|place| place.stubborn);
+                if !deaf {
+                    let after = self.rng.u64(5000..100_000);
+                    self.push_us(after, Happening::Ends(service, instance, Exit::Signal(15)));
+                }
+            }
+            Request::Kill(service, instance) => {
+                let after = self.rng.u64(DEATH_US);
+                self.push_us(after, Happening::Ends(service, instance, Exit::Signal(9)));
+            }
+        }
+    }
+
+    fn from_spawner(&mut self, event: Event) {
+        if self.spawner {
+            let connection = self.connection;
+            self.push_us(300, Happening::Spawner(connection, event));
+        }
+    }
+
+    fn bury(&mut self, service: &ServiceId, instance: Instance, exit: Exit) {
+        if self.world.end(service, instance, exit) {
+            let service = service.clone();
+            self.from_spawner(Event::Died {
+                service: service.clone(),
+                instance,
+            });
+            self.from_spawner(Event::Exited {
+                service,
+                instance,
+                exit,
+            });
+        }
+    }
+
+    fn answer(&mut self, asked: Asked) {
+        let present = self.world.life(&asked.service).map(|life| life.instance);
+        let blocked = matches!(
+            self.world.reaction(&asked.service, self.now),
+            Reaction::Silent(_)
+        );
+        let outcome = match asked.outcome {
+            ProbeOutcome::TimedOut => ProbeOutcome::TimedOut,
+            // It died or blocked before it could answer.
+            _ if present != asked.life => ProbeOutcome::Refused,
+            _ if blocked && asked.late => return,
+            _ if blocked => ProbeOutcome::TimedOut,
+            outcome => outcome,
+        };
+        self.tell(Event::Probed {
+            service: asked.service,
+            probe: asked.probe,
+            number: asked.number,
+            outcome,
+            late: asked.late,
+        });
+    }
+
+    fn sample(&mut self, again: bool) {
+        if again {
+            let period = self.config.sample.period;
+            self.push(period, Happening::Sample(self.run, true));
+        }
+        if self.host.frozen {
+            return;
+        }
+        let share = |share: f32| Reading::Fresh(Ratio::saturating(share));
+        let host = HostSample {
+            cpu_pressure: share(self.host.pressure),
+            io_pressure: share(0.0),
+            cpu_busy: share(self.host.pressure),
+            ..HostSample::default()
+        };
+        let mut processes = Vec::new();
+        for (id, place) in &self.world.places {
+            if place.life.is_some() {
+                // A positive number of bytes far below 2^63.
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let resident = Bytes(self.world.resident(id, self.now) as u64);
+                let sample = ProcessSample {
+                    resident: Reading::Fresh(resident),
+                    run_delay: share(self.host.pressure / 2.0),
+                    ..ProcessSample::default()
+                };
+                processes.push((id.clone(), sample));
+            }
+        }
+        self.tell(Event::Sample(host, processes));
+    }
+
+    fn filed(&mut self, run: u32, service: ServiceId, work: FileWork) {
+        let result = if work == FileWork::Rollback && self.host.no_rollback {
+            Err("no space left".to_owned())
+        } else {
+            Ok(())
+        };
+        // What the agent asked for before it died may or may not be done.
+        if run != self.run && self.rng.bool() {
+            return;
+        }
+        match work {
+            FileWork::Check => {}
+            FileWork::Rollback if result.is_ok() => self.world.rollback(&service),
+            FileWork::Rollback => {}
+            FileWork::Restore => self.world.restore(&service),
+            FileWork::Settle => {
+                if let Some(place) = self.world.places.get_mut(&service) {
+                    place.kept = None;
+                }
+            }
+        }
+        if run != self.run {
+            return;
+        }
+        match work {
+            FileWork::Check if self.host.no_check => {}
+            FileWork::Check => {
+                let found = self
+                    .world
+                    .places
+                    .get(&service)
+                    .and_then(|place| place.model);
+                self.tell(Event::ModelChecked {
+                    service,
+                    found,
+                    verified: Some(VERIFIED),
+                });
+            }
+            FileWork::Rollback | FileWork::Restore => {
+                self.tell(Event::FileDone { service, result });
+            }
+            FileWork::Settle => {}
+        }
+    }
+
+    fn start_agent(&mut self) {
+        if self.agent.is_some() {
+            return;
+        }
+        self.run += 1;
+        let resumed = self.disk.resumed();
+        let agent = Loop::new(&self.config, self.boot, resumed, self.own_now());
+        self.agent = Some(agent);
+        let run = self.run;
+        let link = Event::Link(self.host.link);
+        self.push_us(100, Happening::Sample(run, true));
+        self.push_us(200, Happening::Tell(run, link));
+        if self.spawner {
+            self.connection += 1;
+            self.report_slots();
+        }
+    }
+
+    fn report_slots(&mut self) {
+        let slots = self
+            .world
+            .places
+            .iter()
+            .map(|(service, place)| SlotReport {
+                service: service.clone(),
+                live: place.life.as_ref().map(|life| life.instance),
+                last: place.last,
+            })
+            .collect();
+        self.from_spawner(Event::Slots(slots));
+    }
+
+    fn kill_agent(&mut self, back: Millis) {
+        self.agent = None;
+        self.run += 1;
+        self.connection += 1;
+        if self.rng.bool() {
+            self.disk.crash(&mut self.rng);
+        } else {
+            self.disk.crash_gently();
+        }
+        self.audit.crashed(self.now, &self.disk);
+        self.trace.say(self.now, "agent", "killed".into());
+        self.push(back, Happening::AgentStarts);
+    }
+
+    fn suffer(&mut self, fault: &Fault) {
+        let id = |name: &str| ServiceId::new(name).expect("a scenario names a service");
+        let now = self.now;
+        match fault.clone() {
+            Fault::Crash(name) => {
+                let Some(instance) = self.world.life(&id(name)).map(|life| life.instance) else {
+                    return;
+                };
+                self.bury(&id(name), instance, Exit::Signal(9));
+            }
+            Fault::Block(name) => self.break_life(&id(name), |life| {
+                life.blocked = Some(Micros(u64::MAX));
+            }),
+            Fault::Stall(name, span) => {
+                self.break_life(&id(name), |life| life.blocked = Some(now + span));
+            }
+            Fault::Leak(name, rate) => {
+                self.break_life(&id(name), |life| life.leak = Some((rate, now)));
+            }
+            Fault::Corrupt(name) => self.world.corrupt(&id(name)),
+            Fault::SpawnerLost(back) => {
+                if !self.spawner {
+                    return;
+                }
+                self.spawner = false;
+                self.connection += 1;
+                self.audit.confused = Some(now);
+                self.tell(Event::SpawnerLost);
+                self.push(back, Happening::SpawnerBack);
+            }
+            Fault::Pressure(share) => {
+                self.host.pressure = share;
+                self.host.pressed = Some(if share > 0.3 { Micros(u64::MAX) } else { now });
+            }
+            Fault::Frozen(frozen) => self.host.frozen = frozen,
+            Fault::DiskFull(true) => {
+                self.disk.full = true;
+                self.tell(Event::StoreTrouble(Some("no space left".into())));
+            }
+            Fault::DiskFull(false) => {
+                self.disk.recover();
+                self.tell(Event::StoreTrouble(None));
+            }
+            Fault::SlowSync(span) => self.host.slow_sync = span,
+            Fault::NoModelCheck(no) => self.host.no_check = no,
+            Fault::NoRollback(no) => self.host.no_rollback = no,
+            Fault::Link(up) => {
+                self.host.link = up;
+                self.tell(Event::Link(up));
+            }
+            Fault::AgentKilled(back) => {
+                if self.agent.is_some() {
+                    self.kill_agent(back);
+                }
+                return;
+            }
+            Fault::AgentKilledAtWrite(nth, back) => {
+                self.kill_at_write = Some((nth, back));
+                self.writes = 0;
+                return;
+            }
+            Fault::Reboot(back) => self.reboot(back),
+            _ => self.suffer_at_start(fault),
+        }
+        self.trace.say(now, "fault", format!("{fault:?}"));
+    }
+
+    fn suffer_at_start(&mut self, fault: &Fault) {
+        let (Fault::Stubborn(name, _)
+        | Fault::BadCommand(name, _)
+        | Fault::ShortLives(name, _)
+        | Fault::SlowStart(name, _)) = fault
+        else {
+            return;
+        };
+        let id = ServiceId::new(name).expect("a scenario names a service");
+        let Some(place) = self.world.places.get_mut(&id) else {
+            return;
+        };
+        match fault {
+            Fault::Stubborn(_, yes) => place.stubborn = *yes,
+            Fault::BadCommand(_, yes) => place.bad_command = *yes,
+            Fault::ShortLives(_, lives) => place.short_lives = *lives,
+            Fault::SlowStart(_, takes) => place.slow_start = takes.map(|span| span.0),
+            _ => {}
+        }
+    }
+
+    fn break_life(&mut self, id: &ServiceId, how: impl FnOnce(&mut super::world::Life)) {
+        if let Some(life) = self
+            .world
+            .places
+            .get_mut(id)
+            .and_then(|place| place.life.as_mut())
+        {
+            how(life);
+            life.faulty = true;
+        }
+    }
+
+    fn reboot(&mut self, back: Millis) {
+        self.agent = None;
+        self.run += 1;
+        self.connection += 1;
+        self.disk.crash(&mut self.rng);
+        self.audit.crashed(self.now, &self.disk);
+        self.world.blackout();
+        self.spawner = true;
+        // Nothing that was on its way survives; faults to come and the world's
+        // own plans do.
+        self.queue
+            .retain(|entry| matches!(entry.0.what, Happening::Fault(_)));
+        self.booted = self.now + back;
+        self.boot = BootId([self.boot.0[0].wrapping_add(1); 16]);
+        self.push(back, Happening::AgentStarts);
+    }
+}
+
+fn right(takes: u64) -> ProbeOutcome {
+    ProbeOutcome::Right {
+        latency_us: u32::try_from(takes).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,196 @@
+//! The watched side of a simulated node: services that start, answer, break
+//! and die, and the model files they load. Knows nothing of the agent.
+
+use std::collections::BTreeMap;
+
+use homeostat_common::anomaly::Exit;
+use homeostat_common::ids::{Instance, ModelVersion, ServiceId};
+use homeostat_common::units::Micros;
+
+/// The model that was verified.
+pub(super) const VERIFIED: ModelVersion = ModelVersion([0xAA; 8]);
+
+/// What is written over it.
+const GARBAGE: ModelVersion = ModelVersion([0xEE; 8]);
+
+/// A service just started, in bytes.
+const RESIDENT: f64 = 40e6;
+
+/// One process.
+#[derive(Debug, Clone)]
+pub(super) struct Life {
+    pub(super) instance: Instance,
+    /// It listens from then on.
+    pub(super) ready: Micros,
+    /// Answers nothing until then.
+    pub(super) blocked: Option<Micros>,
+    /// Its loaded model is not the verified one.
+    pub(super) garbage: bool,
+    /// Leaks so many bytes each second since then.
+    pub(super) leak: Option<(f64, Micros)>,
+    /// A fault was put into this life; healing it is right.
+    pub(super) faulty: bool,
+}
+
+/// One service, its slot and its model file.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    pub(super) life: Option<Life>,
+    pub(super) last: Option<(Instance, Exit)>,
+    needs: Vec<ServiceId>,
+    /// The file; `None` for a service without a model.
+    pub(super) model: Option<ModelVersion>,
+    /// What stood there before a rollback, until the plan has ended.
+    pub(super) kept: Option<ModelVersion>,
+    /// The command cannot be run.
+    pub(super) bad_command: bool,
+    /// So many of the next lives die right after their start.
+    pub(super) short_lives: u32,
+    /// Takes so long to listen; `None` for the usual.
+    pub(super) slow_start: Option<u64>,
+    /// TERM is ignored.
+    pub(super) stubborn: bool,
+}
+
+/// How a process reacts to a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reaction {
+    Right,
+    Wrong,
+    Refused,
+    /// Nothing before this time, which may be never.
+    Silent(Micros),
+}
+
+/// All services of a node.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) places: BTreeMap<ServiceId, Place>,
+    minted: u64,
+}
+
+impl World {
+    pub(super) fn add(&mut self, id: &ServiceId, needs: &[ServiceId], model: bool) {
+        let place = Place {
+            needs: needs.to_vec(),
+            model: model.then_some(VERIFIED),
+            ..Place::default()
+        };
+        self.places.insert(id.clone(), place);
+    }
+
+    pub(super) fn life(&self, id: &ServiceId) -> Option<&Life> {
+        self.places.get(id).and_then(|place| place.life.as_ref())
+    }
+
+    /// Forks a process; the slot must be free.
+    pub(super) fn start(&mut self, id: &ServiceId, now: Micros, delay_ms: u64) -> Option<Instance> {
+        let place = self.places.get_mut(id)?;
+        assert!(place.life.is_none(), "two lives of {id} at once");
+        self.minted += 1;
+        let instance = Instance(self.minted);
+        let slow = place.slow_start.unwrap_or(delay_ms);
+        let garbage = place.model.is_some_and(|model| model != VERIFIED);
+        place.life = Some(Life {
+            instance,
+            ready: Micros(now.0 + slow * 1000),
+            blocked: None,
+            garbage,
+            leak: None,
+            faulty: garbage || place.slow_start.is_some(),
+        });
+        Some(instance)
+    }
+
+    /// Ends a life, if it is still the present one.
+    pub(super) fn end(&mut self, id: &ServiceId, instance: Instance, exit: Exit) -> bool {
+        let Some(place) = self.places.get_mut(id) else {
+            return false;
+        };
+        let present = place.life.as_ref().map(|life| life.instance) == Some(instance);
+        if present {
+            place.life = None;
+            place.last = Some((instance, exit));
+        }
+        present
+    }
+
+    /// Everything loses its power.
+    pub(super) fn blackout(&mut self) {
+        for place in self.places.values_mut() {
+            place.life = None;
+            place.last = None;
+        }
+    }
+
+    pub(super) fn corrupt(&mut self, id: &ServiceId) {
+        if let Some(place) = self.places.get_mut(id)
+            && place.model.is_some()
+        {
+            place.model = Some(GARBAGE);
+            if let Some(life) = &mut place.life {
+                life.garbage = true;
+                life.faulty = true;
+            }
+        }
+    }
+
+    pub(super) fn rollback(&mut self, id: &ServiceId) {
+        if let Some(place) = self.places.get_mut(id) {
+            // The first copy is kept: a second rollback must not lose it.
+            place.kept = place.kept.or(place.model);
+            place.model = place.model.map(|_| VERIFIED);
+        }
+    }
+
+    pub(super) fn restore(&mut self, id: &ServiceId) {
+        if let Some(place) = self.places.get_mut(id)
+            && let Some(kept) = place.kept.take()
+        {
+            place.model = Some(kept);
+        }
+    }
+
+    /// What a probe would meet now.
+    pub(super) fn reaction(&self, id: &ServiceId, now: Micros) -> Reaction {
+        let Some(place) = self.places.get(id) else {
+            return Reaction::Refused;
+        };
+        let Some(life) = &place.life else {
+            return Reaction::Refused;
+        };
+        if now < life.ready {
+            return Reaction::Refused;
+        }
+        if let Some(until) = life.blocked.filter(|until| *until > now) {
+            return Reaction::Silent(until);
+        }
+        // Waits for what it needs, and answers nobody meanwhile.
+        let starved = place
+            .needs
+            .iter()
+            .any(|need| !matches!(self.reaction(need, now), Reaction::Right | Reaction::Wrong));
+        if starved {
+            return Reaction::Silent(Micros(u64::MAX));
+        }
+        if life.garbage {
+            Reaction::Wrong
+        } else {
+            Reaction::Right
+        }
+    }
+
+    pub(super) fn resident(&self, id: &ServiceId, now: Micros) -> f64 {
+        let leaked = self
+            .life(id)
+            .and_then(|life| life.leak)
+            .map_or(0.0, |(rate, from)| rate * now.since(from).as_secs_f64());
+        RESIDENT + leaked
+    }
+
+    /// Runs, answers rightly, and does not leak.
+    pub(super) fn sound(&self, id: &ServiceId, now: Micros) -> bool {
+        self.reaction(id, now) == Reaction::Right
+            && self.life(id).is_some_and(|life| life.leak.is_none())
+    }
+}
