@@ -286,7 +286,7 @@ mod tests {
                 let sum: f64 = spent
                     .iter()
                     .filter(|(at, _)| at >= start)
-                    .map(|(at, cost)| cost * gamma.powi((at - start) as i32))
+                    .map(|(at, cost)| cost * gamma.powf((at - start) as f64))
                     .sum();
                 prop_assert!(sum <= ledger.beta() + 1e-6, "{sum} from {start}");
             }

@@ -195,6 +195,12 @@ impl Transaction {
             .all(|progress| *progress == Progress::Done)
     }
 
+    /// Whether it is on the way back.
+    #[must_use]
+    pub fn is_undoing(&self) -> bool {
+        self.mode == Mode::Undoing
+    }
+
     /// Takes back what was done instead of going on.
     pub fn abandon(&mut self) {
         if self.mode == Mode::Running {

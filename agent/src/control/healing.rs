@@ -38,8 +38,8 @@ const PATIENCE: Millis = Millis::secs(5);
 /// After everything was tried, a person is called and it starts over no sooner.
 const START_OVER: Millis = Millis::secs(60);
 
-/// A plan that a restart cut short waits so long for fresh telemetry; without
-/// it the gate would refuse what it had admitted before.
+/// A plan that a restart cut short waits so long for fresh telemetry and
+/// a look at the model; without them the gate would refuse what it had admitted.
 const RESUME_PATIENCE: Millis = Millis::secs(5);
 
 /// Longest wait for the disk before a step. None of our steps is past repair,
@@ -255,8 +255,9 @@ impl Loop {
                         ticket: None,
                         synced_by: None,
                         wake: None,
-                        begun: now,
+                        interrupted: None,
                         was_answering,
+                        refused: false,
                     };
                     self.begin(incident, execution, considered, now, effects);
                     return;
@@ -285,6 +286,12 @@ impl Loop {
             }
             None => {
                 incident.tried.clear();
+                // What was believed of the model led nowhere: look again then.
+                if let Some(watched) = self.services.get_mut(&incident.service)
+                    && matches!(watched.model, ModelFile::Differs(_))
+                {
+                    watched.model = ModelFile::Unchecked;
+                }
                 incident.retry_at = Some(now + START_OVER.max(self.limits.hold));
                 self.escalate(incident, "nothing in the playbook helped", effects);
             }
@@ -483,6 +490,9 @@ impl Loop {
                             continue;
                         };
                         let service = primitive.service().and_then(|id| self.services.get(id));
+                        if primitive.interrupts() {
+                            execution.interrupted.get_or_insert(now);
+                        }
                         let run = StepRun::begin(step, primitive, service, now, &mut orders);
                         execution.runs.push(run);
                         self.carry_out(&mut orders, now, effects);
@@ -571,10 +581,11 @@ impl Loop {
         let facts = self.facts(now, &incident.service, incident.fault, execution.recipe);
         let spent = Cost {
             resource: execution.predicted.resource,
-            disruption: if execution.was_answering {
-                gate::share(&facts, &incident.service) * now.since(execution.begun).as_secs_f64()
-            } else {
-                0.0
+            disruption: match execution.interrupted {
+                Some(from) if execution.was_answering => {
+                    gate::share(&facts, &incident.service) * now.since(from).as_secs_f64()
+                }
+                _ => 0.0,
             },
             risk: 0.0,
         };
@@ -593,8 +604,10 @@ impl Loop {
         }
         effects.push(Effect::ShowAct(execution.id, None));
         let healed = ending == Ending::Done;
-        self.experience
-            .tried(incident.fault, execution.recipe, healed);
+        if !execution.refused {
+            self.experience
+                .tried(incident.fault, execution.recipe, healed);
+        }
         if execution.purpose != Purpose::Revive {
             let pace = self.paces.entry(incident.service.clone()).or_default();
             if pace.healed(now, execution.recipe as u8, &self.limits) {
@@ -621,11 +634,20 @@ impl Loop {
         effects.push(Effect::Journal(ended));
         match ending {
             Ending::Done => {
-                self.close(&incident, Outcome::Healed, now, effects);
-                return None;
+                let works = self
+                    .services
+                    .get(&incident.service)
+                    .is_some_and(|watched| watched.proven(now));
+                if works {
+                    self.close(&incident, Outcome::Healed, now, effects);
+                    return None;
+                }
+                // Carried out before a reboot: it is healed once it answers.
+                incident.former = Some(ending);
             }
             Ending::Undone => {
-                if !incident.tried.contains(&execution.recipe) {
+                // What was not let go on has not been shown to fail.
+                if !execution.refused && !incident.tried.contains(&execution.recipe) {
                     incident.tried.push(execution.recipe);
                 }
             }
@@ -1006,11 +1028,11 @@ impl Loop {
             let evidence = vec!["open when the agent was restarted".to_owned()];
             self.emit_opened(incident, evidence, now, effects);
         }
-        let fresh = self
-            .services
-            .get(&incident.service)
-            .is_some_and(|watched| self.fresh(watched, now));
-        if fresh || incident.retry_at.is_none_or(|at| at <= now) {
+        let ready = self.services.get(&incident.service).is_some_and(|watched| {
+            let looked = watched.policy.model.is_none() || watched.verified_model.is_some();
+            looked && self.fresh(watched, now)
+        });
+        if ready || incident.retry_at.is_none_or(|at| at <= now) {
             self.resume_plan(incident, now, effects);
         }
     }
@@ -1062,6 +1084,12 @@ impl Loop {
                 }
             }
         };
+        // Taken back in doubt alone, it has not been shown to fail.
+        let failed = cut
+            .records
+            .iter()
+            .any(|record| matches!(record, Record::Failed(_)));
+        let refused = needless || (transaction.is_undoing() && !failed);
         let considered = vec![Considered {
             plan: text,
             source: Source::Resumed,
@@ -1088,8 +1116,9 @@ impl Loop {
             ticket: None,
             synced_by: None,
             wake: None,
-            begun: now,
+            interrupted: None,
             was_answering,
+            refused,
         });
     }
 }

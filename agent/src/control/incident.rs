@@ -124,9 +124,12 @@ pub(super) struct Execution {
     pub(super) synced_by: Option<Micros>,
     /// When a step wants to be looked at again.
     pub(super) wake: Option<Micros>,
-    pub(super) begun: Micros,
+    /// When the first step that takes the service away began.
+    pub(super) interrupted: Option<Micros>,
     /// Whether the service answered when the plan began.
     pub(super) was_answering: bool,
+    /// A restart cut it short and it is only taken back, without having failed.
+    pub(super) refused: bool,
 }
 
 impl Execution {

@@ -387,6 +387,13 @@ impl Loop {
             if let Some(watched) = self.services.get(&id)
                 && watched.policy.model.is_some()
             {
+                // A copy that no plan needs any more: a crash kept it.
+                let needed = self.incidents.get(&id).is_some_and(|incident| {
+                    incident.execution.is_some() || incident.cut_short.is_some()
+                });
+                if !needed {
+                    effects.push(Effect::SettleModel(id.clone()));
+                }
                 effects.push(Effect::CheckModel(id));
             }
         }

@@ -157,6 +157,7 @@ impl Loop {
         let quarantines: Vec<String> = self
             .services
             .keys()
+            .take_while(|_| !self.telling.alarms.is_empty())
             .filter(|id| {
                 self.paces
                     .get(*id)

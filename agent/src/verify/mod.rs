@@ -45,7 +45,9 @@ impl Pace {
             self.revivals.pop_front();
         }
         self.revivals.push_back(now);
-        if self.revivals.len() >= usize::from(pace.burst) {
+        // Once it pauses it goes on so until it has lived: a pause longer than
+        // `within` must not earn it another burst.
+        if self.pauses > 0 || self.revivals.len() >= usize::from(pace.burst) {
             let pause = doubled(pace.backoff_min, self.pauses, pace.backoff_max);
             self.pauses = self.pauses.saturating_add(1);
             self.backoff_until = Some(now + pause);
@@ -170,7 +172,7 @@ mod tests {
         }
         assert_eq!(
             pauses,
-            [0, 0, 0, 0, 1, 2, 4, 8, 16, 0, 0, 0, 32, 64, 0, 0],
+            [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300],
             "burst of five, then doubling"
         );
         pace.lived(Millis::secs(59), &limits());
