@@ -35,6 +35,7 @@ pub(super) struct Audit {
     /// How often each incident was closed.
     closed: BTreeMap<IncidentId, u32>,
     costs: Vec<(Micros, f64)>,
+    overruns: u64,
     second: (u64, u32),
     /// When the agent last lost its memory or its spawner.
     pub(super) confused: Option<Micros>,
@@ -51,6 +52,7 @@ impl Audit {
             incidents: BTreeMap::new(),
             closed: BTreeMap::new(),
             costs: Vec::new(),
+            overruns: 0,
             second: (0, 0),
             confused: None,
             crashes: 0,
@@ -58,7 +60,7 @@ impl Audit {
         }
     }
 
-    pub(super) fn broke(&mut self, now: Micros, what: String) {
+    pub(super) fn broke(&mut self, now: Micros, what: impl std::fmt::Display) {
         self.broken.push(format!("{now} {what}"));
     }
 
@@ -81,8 +83,8 @@ impl Audit {
         if ledger.balance() < 0.0 || ledger.balance() > ledger.beta() {
             self.broke(now, format!("the budget stands at {}", ledger.balance()));
         }
-        if ledger.overruns() > 0 {
-            self.broke(now, "a plan cost more than its bound".into());
+        if ledger.overruns() > std::mem::replace(&mut self.overruns, ledger.overruns()) {
+            self.broke(now, "a plan cost more than its bound");
         }
     }
 

@@ -263,7 +263,10 @@ impl Sim {
     }
 
     fn serve(&mut self, connection: u32, request: Request) {
-        let _ = connection;
+        // On a connection that is gone it may or may not have arrived.
+        if connection != self.connection && self.rng.bool() {
+            return;
+        }
         match request {
             Request::Start(service) => {
                 let Some(place) = self.world.places.get_mut(&service) else {
@@ -277,14 +280,14 @@ impl Sim {
                         "no such file"
                     };
                     let why = why.to_owned();
-                    self.from_spawner(Event::StartRefused { service, live, why });
+                    self.spawner_says(Event::StartRefused { service, live, why });
                     return;
                 }
                 let short = place.short_lives > 0;
                 place.short_lives = place.short_lives.saturating_sub(1);
                 let delay = self.rng.u64(20..120);
                 if let Some(instance) = self.world.start(&service, self.now, delay) {
-                    self.from_spawner(Event::Started {
+                    self.spawner_says(Event::Started {
                         service: service.clone(),
                         instance,
                     });
@@ -315,7 +318,7 @@ impl Sim {
         }
     }
 
-    fn from_spawner(&mut self, event: Event) {
+    fn spawner_says(&mut self, event: Event) {
         if self.spawner {
             let connection = self.connection;
             self.push_us(300, Happening::Spawner(connection, event));
@@ -325,11 +328,11 @@ impl Sim {
     fn bury(&mut self, service: &ServiceId, instance: Instance, exit: Exit) {
         if self.world.end(service, instance, exit) {
             let service = service.clone();
-            self.from_spawner(Event::Died {
+            self.spawner_says(Event::Died {
                 service: service.clone(),
                 instance,
             });
-            self.from_spawner(Event::Exited {
+            self.spawner_says(Event::Exited {
                 service,
                 instance,
                 exit,
@@ -466,7 +469,7 @@ impl Sim {
                 last: place.last,
             })
             .collect();
-        self.from_spawner(Event::Slots(slots));
+        self.spawner_says(Event::Slots(slots));
     }
 
     fn kill_agent(&mut self, back: Millis) {

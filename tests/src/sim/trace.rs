@@ -86,8 +86,7 @@ impl Trace {
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, kind, text) in &self.lines {
-            let at = at.to_string();
-            writeln!(f, "{at:>9} {kind:<8} {text}")?;
+            writeln!(f, "{at} {kind:<8} {text}")?;
         }
         Ok(())
     }
