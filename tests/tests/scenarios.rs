@@ -12,8 +12,8 @@ fn a_killed_process_is_started_again_at_once() {
         10.000s detect   camera dead (crash), 0ms after the first sign
         10.000s decide   restart(camera, grace=0ms) (reflex)
         10.000s execute  restart(camera, grace=0ms)
-        10.076s done     restart(camera, grace=0ms)
-        10.076s close    healed: camera answers again after 76ms
+        10.033s done     restart(camera, grace=0ms)
+        10.033s close    healed: camera answers again after 32ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -25,11 +25,11 @@ fn a_blocked_loop_is_killed_and_started_again() {
         .run_until(secs(60));
     expect![[r#"
         10.000s fault    Block("camera")
-        10.151s detect   camera hung (hang), 149ms after the first sign
-        10.151s decide   restart(camera, grace=0ms) (reflex)
-        10.151s execute  restart(camera, grace=0ms)
-        10.230s done     restart(camera, grace=0ms)
-        10.230s close    healed: camera answers again after 229ms
+        10.196s detect   camera hung (hang), 150ms after the first sign
+        10.196s decide   restart(camera, grace=0ms) (reflex)
+        10.196s execute  restart(camera, grace=0ms)
+        10.264s done     restart(camera, grace=0ms)
+        10.264s close    healed: camera answers again after 217ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -44,8 +44,8 @@ fn a_leak_is_stopped_before_the_limit() {
         15.000s detect   camera leaking (memory-leak), 0ms after the first sign
         15.000s decide   restart(camera, grace=500ms) (playbook)
         15.000s execute  restart(camera, grace=500ms)
-        15.090s done     restart(camera, grace=500ms)
-        15.090s close    healed: camera answers again after 90ms
+        15.084s done     restart(camera, grace=500ms)
+        15.084s close    healed: camera answers again after 84ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -57,13 +57,13 @@ fn a_corrupt_model_is_put_back_before_the_restart() {
         .run_until(secs(60));
     expect![[r#"
         10.000s fault    Corrupt("infer")
-        10.134s detect   infer wrong-answers (model-corrupt), 6ms after the first sign
-        10.134s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.135s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.137s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.139s execute  restart(infer, grace=500ms)
-        10.258s done     restart(infer, grace=500ms)
-        10.258s close    healed: infer answers again after 130ms
+        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.192s execute  restart(infer, grace=500ms)
+        10.267s done     restart(infer, grace=500ms)
+        10.267s close    healed: infer answers again after 88ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -75,20 +75,20 @@ fn a_hold_refuses_a_second_healing() {
         .run_until(secs(90));
     expect![[r#"
         10.000s fault    Block("camera")
-        10.151s detect   camera hung (hang), 149ms after the first sign
-        10.151s decide   restart(camera, grace=0ms) (reflex)
-        10.151s execute  restart(camera, grace=0ms)
-        10.230s done     restart(camera, grace=0ms)
-        10.230s close    healed: camera answers again after 229ms
+        10.196s detect   camera hung (hang), 150ms after the first sign
+        10.196s decide   restart(camera, grace=0ms) (reflex)
+        10.196s execute  restart(camera, grace=0ms)
+        10.264s done     restart(camera, grace=0ms)
+        10.264s close    healed: camera answers again after 217ms
         12.000s fault    Block("camera")
-        12.203s detect   camera hung (hang), 150ms after the first sign
-        12.203s alarm    camera-hung (critical): camera is hung, and not healed: camera was healed a short while ago; held for 58026ms more
-        12.203s refuse   restart(camera, grace=0ms): hold
-        70.230s decide   restart(camera, grace=0ms) (reflex)
-        70.230s execute  restart(camera, grace=0ms)
-        70.363s done     restart(camera, grace=0ms)
-        70.363s clear    camera-hung
-        70.363s close    healed: camera answers again after 58309ms
+        12.218s detect   camera hung (hang), 149ms after the first sign
+        12.218s alarm    camera-hung (critical): camera is hung, and not healed: camera was healed a short while ago; held for 58045ms more
+        12.218s refuse   restart(camera, grace=0ms): hold
+        70.264s decide   restart(camera, grace=0ms) (reflex)
+        70.264s execute  restart(camera, grace=0ms)
+        70.375s done     restart(camera, grace=0ms)
+        70.375s clear    camera-hung
+        70.375s close    healed: camera answers again after 58307ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -104,54 +104,54 @@ fn a_crashing_service_is_retried_for_ever_and_ever_slower() {
         10.000s detect   camera dead (crash), 0ms after the first sign
         10.000s decide   restart(camera, grace=0ms) (reflex)
         10.000s execute  restart(camera, grace=0ms)
-        10.003s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        10.003s decide   restart(camera, grace=0ms) (reflex)
-        10.003s execute  restart(camera, grace=0ms)
-        10.011s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        10.011s decide   restart(camera, grace=0ms) (reflex)
-        10.011s execute  restart(camera, grace=0ms)
-        10.022s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        10.022s decide   restart(camera, grace=0ms) (reflex)
-        10.022s execute  restart(camera, grace=0ms)
-        10.031s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        10.031s decide   restart(camera, grace=0ms) (reflex)
-        10.031s execute  restart(camera, grace=0ms)
-        10.038s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        10.038s alarm    camera-dead (warning): camera is dead, and not healed: camera keeps dying; next start in 992ms
-        10.038s refuse   restart(camera, grace=0ms): back-off
-        11.031s decide   restart(camera, grace=0ms) (reflex)
-        11.031s execute  restart(camera, grace=0ms)
-        11.041s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        11.041s refuse   restart(camera, grace=0ms): back-off
-        13.031s decide   restart(camera, grace=0ms) (reflex)
-        13.031s execute  restart(camera, grace=0ms)
-        13.044s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        13.044s refuse   restart(camera, grace=0ms): back-off
-        17.031s decide   restart(camera, grace=0ms) (reflex)
-        17.031s execute  restart(camera, grace=0ms)
-        17.038s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        17.038s refuse   restart(camera, grace=0ms): back-off
-        25.031s decide   restart(camera, grace=0ms) (reflex)
-        25.031s execute  restart(camera, grace=0ms)
-        25.042s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        25.042s refuse   restart(camera, grace=0ms): back-off
-        41.031s decide   restart(camera, grace=0ms) (reflex)
-        41.031s execute  restart(camera, grace=0ms)
-        41.041s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        41.041s refuse   restart(camera, grace=0ms): back-off
-        73.031s decide   restart(camera, grace=0ms) (reflex)
-        73.031s execute  restart(camera, grace=0ms)
-        73.036s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        73.036s refuse   restart(camera, grace=0ms): back-off
-        137.031s decide   restart(camera, grace=0ms) (reflex)
-        137.031s execute  restart(camera, grace=0ms)
-        137.042s failed   restart(camera, grace=0ms): the fresh process ended before it answered
-        137.042s refuse   restart(camera, grace=0ms): back-off
-        265.031s decide   restart(camera, grace=0ms) (reflex)
-        265.031s execute  restart(camera, grace=0ms)
-        265.110s done     restart(camera, grace=0ms)
-        265.110s clear    camera-dead
-        265.110s close    healed: camera answers again after 255109ms
+        10.005s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        10.005s decide   restart(camera, grace=0ms) (reflex)
+        10.005s execute  restart(camera, grace=0ms)
+        10.008s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        10.008s decide   restart(camera, grace=0ms) (reflex)
+        10.008s execute  restart(camera, grace=0ms)
+        10.017s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        10.017s decide   restart(camera, grace=0ms) (reflex)
+        10.017s execute  restart(camera, grace=0ms)
+        10.025s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        10.025s decide   restart(camera, grace=0ms) (reflex)
+        10.025s execute  restart(camera, grace=0ms)
+        10.040s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        10.040s alarm    camera-dead (warning): camera is dead, and not healed: camera keeps dying; next start in 985ms
+        10.040s refuse   restart(camera, grace=0ms): back-off
+        11.025s decide   restart(camera, grace=0ms) (reflex)
+        11.025s execute  restart(camera, grace=0ms)
+        11.033s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        11.033s refuse   restart(camera, grace=0ms): back-off
+        13.026s decide   restart(camera, grace=0ms) (reflex)
+        13.026s execute  restart(camera, grace=0ms)
+        13.036s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        13.036s refuse   restart(camera, grace=0ms): back-off
+        17.026s decide   restart(camera, grace=0ms) (reflex)
+        17.026s execute  restart(camera, grace=0ms)
+        17.034s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        17.034s refuse   restart(camera, grace=0ms): back-off
+        25.026s decide   restart(camera, grace=0ms) (reflex)
+        25.026s execute  restart(camera, grace=0ms)
+        25.035s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        25.035s refuse   restart(camera, grace=0ms): back-off
+        41.026s decide   restart(camera, grace=0ms) (reflex)
+        41.026s execute  restart(camera, grace=0ms)
+        41.032s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        41.032s refuse   restart(camera, grace=0ms): back-off
+        73.026s decide   restart(camera, grace=0ms) (reflex)
+        73.026s execute  restart(camera, grace=0ms)
+        73.040s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        73.040s refuse   restart(camera, grace=0ms): back-off
+        137.026s decide   restart(camera, grace=0ms) (reflex)
+        137.026s execute  restart(camera, grace=0ms)
+        137.031s failed   restart(camera, grace=0ms): the fresh process ended before it answered
+        137.031s refuse   restart(camera, grace=0ms): back-off
+        265.026s decide   restart(camera, grace=0ms) (reflex)
+        265.026s execute  restart(camera, grace=0ms)
+        265.136s done     restart(camera, grace=0ms)
+        265.136s clear    camera-dead
+        265.136s close    healed: camera answers again after 255136ms
     "#]].assert_eq(&trace.to_string());
     assert_eq!(trace.of("execute").len(), 13);
     assert_eq!(trace.of("close").len(), 1);
@@ -166,35 +166,35 @@ fn what_no_restart_helps_for_long_is_quarantined_and_a_person_is_called() {
         .run_until(secs(700));
     expect![[r#"
         100.000s fault    Block("camera")
-        100.151s detect   camera hung (hang), 149ms after the first sign
-        100.151s decide   restart(camera, grace=0ms) (reflex)
-        100.151s execute  restart(camera, grace=0ms)
-        100.181s done     restart(camera, grace=0ms)
-        100.181s close    healed: camera answers again after 179ms
+        100.196s detect   camera hung (hang), 150ms after the first sign
+        100.196s decide   restart(camera, grace=0ms) (reflex)
+        100.196s execute  restart(camera, grace=0ms)
+        100.265s done     restart(camera, grace=0ms)
+        100.265s close    healed: camera answers again after 219ms
         200.000s fault    Block("camera")
-        200.154s detect   camera hung (hang), 150ms after the first sign
-        200.154s decide   restart(camera, grace=0ms) (reflex)
-        200.154s execute  restart(camera, grace=0ms)
-        200.259s done     restart(camera, grace=0ms)
-        200.259s close    healed: camera answers again after 255ms
+        200.218s detect   camera hung (hang), 149ms after the first sign
+        200.218s decide   restart(camera, grace=0ms) (reflex)
+        200.218s execute  restart(camera, grace=0ms)
+        200.330s done     restart(camera, grace=0ms)
+        200.330s close    healed: camera answers again after 261ms
         300.000s fault    Block("camera")
-        300.232s detect   camera hung (hang), 149ms after the first sign
-        300.232s decide   restart(camera, grace=0ms) (reflex)
-        300.232s execute  restart(camera, grace=0ms)
-        300.339s done     restart(camera, grace=0ms)
-        300.339s alarm    camera-quarantine (critical): camera was healed 3 times within 30m by restart-at-once; left alone for 5m
-        300.339s close    healed: camera answers again after 257ms
+        300.181s detect   camera hung (hang), 149ms after the first sign
+        300.181s decide   restart(camera, grace=0ms) (reflex)
+        300.181s execute  restart(camera, grace=0ms)
+        300.250s done     restart(camera, grace=0ms)
+        300.250s alarm    camera-quarantine (critical): camera was healed 3 times within 30m by restart-at-once; left alone for 5m
+        300.250s close    healed: camera answers again after 219ms
         400.000s fault    Block("camera")
-        400.211s detect   camera hung (hang), 149ms after the first sign
-        400.211s alarm    camera-hung (critical): camera is hung, and not healed: camera was healed too often; quarantined for 200128ms more
-        400.211s refuse   restart(camera, grace=0ms): quarantine
-        600.339s decide   restart(camera, grace=0ms) (reflex)
-        600.339s execute  restart(camera, grace=0ms)
-        600.339s clear    camera-quarantine
-        600.419s done     restart(camera, grace=0ms)
-        600.419s alarm    camera-quarantine (critical): camera was healed 3 times within 30m by restart-at-once; left alone for 10m
-        600.419s clear    camera-hung
-        600.419s close    healed: camera answers again after 200358ms
+        400.205s detect   camera hung (hang), 149ms after the first sign
+        400.205s alarm    camera-hung (critical): camera is hung, and not healed: camera was healed too often; quarantined for 200045ms more
+        400.205s refuse   restart(camera, grace=0ms): quarantine
+        600.250s decide   restart(camera, grace=0ms) (reflex)
+        600.250s execute  restart(camera, grace=0ms)
+        600.250s clear    camera-quarantine
+        600.361s done     restart(camera, grace=0ms)
+        600.361s alarm    camera-quarantine (critical): camera was healed 3 times within 30m by restart-at-once; left alone for 10m
+        600.361s clear    camera-hung
+        600.361s close    healed: camera answers again after 200306ms
     "#]].assert_eq(&trace.to_string());
     assert_eq!(trace.of("execute").len(), 4);
 }
@@ -208,9 +208,9 @@ fn an_observed_service_is_left_alone_and_told_why() {
         .run_until(secs(30));
     expect![[r#"
         10.000s fault    Block("camera")
-        10.151s detect   camera hung (hang), 149ms after the first sign
-        10.151s alarm    camera-hung (critical): camera is hung, and not healed: camera is only observed; set mode = "act" to heal it
-        10.151s refuse   restart(camera, grace=0ms): observe-only
+        10.196s detect   camera hung (hang), 150ms after the first sign
+        10.196s alarm    camera-hung (critical): camera is hung, and not healed: camera is only observed; set mode = "act" to heal it
+        10.196s refuse   restart(camera, grace=0ms): observe-only
         12.000s fault    Crash("store")
         12.000s detect   store dead (crash), 0ms after the first sign
         12.000s alarm    store-dead (critical): store is dead, and not healed: store is only observed; set mode = "act" to heal it
@@ -251,9 +251,9 @@ fn a_service_whose_dependency_is_being_mended_is_not_touched() {
         10.000s detect   camera dead (crash), 0ms after the first sign
         10.000s decide   restart(camera, grace=0ms) (reflex)
         10.000s execute  restart(camera, grace=0ms)
-        10.175s note     infer is hung while camera, which it needs, is being mended: waiting
-        10.903s done     restart(camera, grace=0ms)
-        10.903s close    healed: camera answers again after 902ms
+        10.225s note     infer is hung while camera, which it needs, is being mended: waiting
+        10.902s done     restart(camera, grace=0ms)
+        10.902s close    healed: camera answers again after 902ms
     "#]]
     .assert_eq(&trace.to_string());
     assert!(
@@ -286,11 +286,11 @@ fn a_real_hang_under_pressure_is_healed_within_two_seconds() {
     expect![[r#"
         10.000s fault    Pressure(0.8)
         20.000s fault    Block("camera")
-        21.527s detect   camera hung (hang), 1516ms after the first sign
-        21.527s decide   restart(camera, grace=0ms) (reflex)
-        21.527s execute  restart(camera, grace=0ms)
-        21.726s done     restart(camera, grace=0ms)
-        21.726s close    healed: camera answers again after 1715ms
+        21.474s detect   camera hung (hang), 1516ms after the first sign
+        21.474s decide   restart(camera, grace=0ms) (reflex)
+        21.474s execute  restart(camera, grace=0ms)
+        21.672s done     restart(camera, grace=0ms)
+        21.672s close    healed: camera answers again after 1715ms
     "#]]
     .assert_eq(&trace.to_string());
     let closed = trace.when("close", "camera").expect("it is healed");
@@ -306,11 +306,11 @@ fn a_stall_that_ends_by_itself_is_forgiven_or_healed_once() {
     expect![[r#"
         10.000s fault    Stall("store", Millis(250))
         20.000s fault    Stall("store", Millis(5000))
-        20.375s detect   store hung (hang), 300ms after the first sign
-        20.375s decide   restart(store, grace=0ms) (reflex)
-        20.375s execute  restart(store, grace=0ms)
-        20.432s done     restart(store, grace=0ms)
-        20.432s close    healed: store answers again after 356ms
+        20.341s detect   store hung (hang), 300ms after the first sign
+        20.341s decide   restart(store, grace=0ms) (reflex)
+        20.341s execute  restart(store, grace=0ms)
+        20.411s done     restart(store, grace=0ms)
+        20.411s close    healed: store answers again after 369ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -323,12 +323,15 @@ fn a_plan_goes_on_when_the_spawner_comes_back() {
         .run_until(secs(30));
     expect![[r#"
         10.000s fault    Block("camera")
-        10.151s detect   camera hung (hang), 149ms after the first sign
-        10.151s decide   restart(camera, grace=0ms) (reflex)
-        10.151s execute  restart(camera, grace=0ms)
         10.152s fault    SpawnerLost(Millis(1000))
-        11.229s done     restart(camera, grace=0ms)
-        11.229s close    healed: camera answers again after 1228ms
+        10.196s detect   camera hung (hang), 150ms after the first sign
+        10.196s alarm    camera-hung (critical): camera is hung, and not healed: the spawner cannot be reached
+        10.196s refuse   restart(camera, grace=0ms): spawner-lost
+        11.196s decide   restart(camera, grace=0ms) (reflex)
+        11.196s execute  restart(camera, grace=0ms)
+        11.265s done     restart(camera, grace=0ms)
+        11.265s clear    camera-hung
+        11.265s close    healed: camera answers again after 1219ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -342,15 +345,15 @@ fn a_death_that_the_spawner_could_not_tell_is_found_when_it_is_back() {
     expect![[r#"
         10.000s fault    SpawnerLost(Millis(3000))
         11.000s fault    Crash("camera")
-        11.101s detect   camera wrong-answers (wrong-answers), 0ms after the first sign
-        11.101s alarm    camera-wrong-answers (critical): camera is wrong-answers, and not healed: the spawner cannot be reached
-        11.101s refuse   restart(camera, grace=500ms): spawner-lost
-        11.101s refuse   restart(camera, grace=0ms): spawner-lost
+        11.146s detect   camera wrong-answers (wrong-answers), 0ms after the first sign
+        11.146s alarm    camera-wrong-answers (critical): camera is wrong-answers, and not healed: the spawner cannot be reached
+        11.146s refuse   restart(camera, grace=500ms): spawner-lost
+        11.146s refuse   restart(camera, grace=0ms): spawner-lost
         13.000s decide   restart(camera, grace=0ms) (reflex)
         13.000s execute  restart(camera, grace=0ms)
-        13.055s done     restart(camera, grace=0ms)
-        13.055s clear    camera-wrong-answers
-        13.055s close    healed: camera answers again after 1953ms
+        13.035s done     restart(camera, grace=0ms)
+        13.035s clear    camera-wrong-answers
+        13.035s close    healed: camera answers again after 1888ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -362,15 +365,15 @@ fn a_plan_is_resumed_when_the_agent_was_killed() {
         .run_until(secs(30));
     expect![[r#"
         10.000s fault    Corrupt("infer")
-        10.134s detect   infer wrong-answers (model-corrupt), 6ms after the first sign
-        10.134s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.135s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.137s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.139s execute  restart(infer, grace=500ms)
-        10.258s agent    killed
-        11.258s detect   infer wrong-answers (model-corrupt), 1130ms after the first sign
-        11.267s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (resumed)
-        11.267s close    healed: infer answers again after 1139ms
+        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.192s execute  restart(infer, grace=500ms)
+        10.267s agent    killed
+        11.267s detect   infer wrong-answers (model-corrupt), 1088ms after the first sign
+        11.279s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (resumed)
+        11.279s close    healed: infer answers again after 1099ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -386,8 +389,8 @@ fn a_service_that_died_with_the_agent_is_found_dead() {
         15.000s detect   camera dead (crash), 0ms after the first sign
         15.000s decide   restart(camera, grace=0ms) (reflex)
         15.000s execute  restart(camera, grace=0ms)
-        15.079s done     restart(camera, grace=0ms)
-        15.079s close    healed: camera answers again after 79ms
+        15.039s done     restart(camera, grace=0ms)
+        15.039s close    healed: camera answers again after 38ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -401,13 +404,13 @@ fn a_model_check_that_is_never_answered_counts_as_a_bad_model() {
     expect![[r#"
         9.000s fault    NoModelCheck(true)
         10.000s fault    Corrupt("infer")
-        12.201s detect   infer wrong-answers (model-corrupt), 2073ms after the first sign
-        12.201s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        12.202s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        12.204s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        12.205s execute  restart(infer, grace=500ms)
-        12.334s done     restart(infer, grace=500ms)
-        12.334s close    healed: infer answers again after 2207ms
+        12.179s detect   infer wrong-answers (model-corrupt), 2s after the first sign
+        12.179s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        12.181s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        12.190s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        12.191s execute  restart(infer, grace=500ms)
+        12.266s done     restart(infer, grace=500ms)
+        12.266s close    healed: infer answers again after 2087ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -421,26 +424,26 @@ fn a_rollback_that_fails_is_taken_back_and_the_next_recipe_is_tried() {
     expect![[r#"
         9.000s fault    NoRollback(true)
         10.000s fault    Corrupt("infer")
-        10.134s detect   infer wrong-answers (model-corrupt), 6ms after the first sign
-        10.134s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.135s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.137s failed   rollback-model(infer, to=aaaaaaaaaaaaaaaa): no space left
-        10.144s undone   rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.144s alarm    infer-wrong-answers (critical): infer is wrong-answers, and not healed: infer was healed a short while ago; held for 1m more
-        10.144s refuse   restart(infer, grace=500ms): hold
-        70.144s decide   restart(infer, grace=500ms) (playbook)
-        70.144s execute  restart(infer, grace=500ms)
-        74.644s failed   restart(infer, grace=500ms): not done within 4500ms
-        74.644s alarm    infer-not-starting (critical): infer is not-starting and a person is needed: nothing in the playbook helped
+        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.191s failed   rollback-model(infer, to=aaaaaaaaaaaaaaaa): no space left
+        10.203s undone   rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.203s alarm    infer-wrong-answers (critical): infer is wrong-answers, and not healed: infer was healed a short while ago; held for 1m more
+        10.203s refuse   restart(infer, grace=500ms): hold
+        70.204s decide   restart(infer, grace=500ms) (playbook)
+        70.204s execute  restart(infer, grace=500ms)
+        74.704s failed   restart(infer, grace=500ms): not done within 4500ms
+        74.704s alarm    infer-not-starting (critical): infer is not-starting and a person is needed: nothing in the playbook helped
         90.000s fault    NoRollback(false)
-        134.652s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        134.652s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        134.671s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        134.671s execute  restart(infer, grace=500ms)
-        134.746s done     restart(infer, grace=500ms)
-        134.746s clear    infer-wrong-answers
-        134.746s clear    infer-not-starting
-        134.746s close    healed: infer answers again after 124618ms
+        134.721s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        134.723s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        134.736s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        134.738s execute  restart(infer, grace=500ms)
+        134.857s done     restart(infer, grace=500ms)
+        134.857s clear    infer-wrong-answers
+        134.857s clear    infer-not-starting
+        134.857s close    healed: infer answers again after 124678ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -459,16 +462,16 @@ fn a_full_disk_does_not_keep_a_service_down() {
         10.000s detect   camera dead (crash), 0ms after the first sign
         10.000s decide   restart(camera, grace=0ms) (reflex)
         10.000s execute  restart(camera, grace=0ms)
-        10.076s done     restart(camera, grace=0ms)
-        10.076s close    healed: camera answers again after 76ms
+        10.033s done     restart(camera, grace=0ms)
+        10.033s close    healed: camera answers again after 32ms
         20.000s fault    Corrupt("infer")
-        20.142s detect   infer wrong-answers (model-corrupt), 13ms after the first sign
-        20.142s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        20.142s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        20.151s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        20.151s execute  restart(infer, grace=500ms)
-        20.271s done     restart(infer, grace=500ms)
-        20.271s close    healed: infer answers again after 142ms
+        20.181s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        20.181s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        20.181s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        20.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        20.191s execute  restart(infer, grace=500ms)
+        20.268s done     restart(infer, grace=500ms)
+        20.268s close    healed: infer answers again after 87ms
         40.000s clear    store
         40.000s fault    DiskFull(false)
     "#]].assert_eq(&trace.to_string());
@@ -483,13 +486,13 @@ fn a_disk_that_stands_still_delays_each_step_by_five_seconds_at_most() {
     expect![[r#"
         5.000s fault    SlowSync(Millis(3600000))
         20.000s fault    Corrupt("infer")
-        20.143s detect   infer wrong-answers (model-corrupt), 13ms after the first sign
-        20.143s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        25.143s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        25.148s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        30.148s execute  restart(infer, grace=500ms)
-        30.198s done     restart(infer, grace=500ms)
-        30.198s close    healed: infer answers again after 10068ms
+        20.179s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        20.179s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        25.179s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        25.189s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        30.189s execute  restart(infer, grace=500ms)
+        30.267s done     restart(infer, grace=500ms)
+        30.267s close    healed: infer answers again after 10089ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -521,28 +524,28 @@ fn a_command_that_cannot_be_run_is_tried_again_and_told() {
         10.003s failed   restart(camera, grace=0ms): not started: no such file
         10.003s alarm    camera-dead (warning): camera is dead, and not healed: camera keeps dying; next start in 999ms
         10.003s refuse   restart(camera, grace=0ms): back-off
-        11.002s decide   restart(camera, grace=0ms) (reflex)
-        11.002s execute  restart(camera, grace=0ms)
+        11.003s decide   restart(camera, grace=0ms) (reflex)
+        11.003s execute  restart(camera, grace=0ms)
         11.003s failed   restart(camera, grace=0ms): not started: no such file
         11.003s refuse   restart(camera, grace=0ms): back-off
-        13.002s decide   restart(camera, grace=0ms) (reflex)
-        13.002s execute  restart(camera, grace=0ms)
-        13.003s failed   restart(camera, grace=0ms): not started: no such file
-        13.003s refuse   restart(camera, grace=0ms): back-off
-        17.002s decide   restart(camera, grace=0ms) (reflex)
-        17.002s execute  restart(camera, grace=0ms)
-        17.003s failed   restart(camera, grace=0ms): not started: no such file
-        17.003s refuse   restart(camera, grace=0ms): back-off
+        13.003s decide   restart(camera, grace=0ms) (reflex)
+        13.003s execute  restart(camera, grace=0ms)
+        13.004s failed   restart(camera, grace=0ms): not started: no such file
+        13.004s refuse   restart(camera, grace=0ms): back-off
+        17.003s decide   restart(camera, grace=0ms) (reflex)
+        17.003s execute  restart(camera, grace=0ms)
+        17.004s failed   restart(camera, grace=0ms): not started: no such file
+        17.004s refuse   restart(camera, grace=0ms): back-off
         25.003s decide   restart(camera, grace=0ms) (reflex)
         25.003s execute  restart(camera, grace=0ms)
-        25.003s failed   restart(camera, grace=0ms): not started: no such file
-        25.003s refuse   restart(camera, grace=0ms): back-off
+        25.004s failed   restart(camera, grace=0ms): not started: no such file
+        25.004s refuse   restart(camera, grace=0ms): back-off
         30.000s fault    BadCommand("camera", false)
         41.003s decide   restart(camera, grace=0ms) (reflex)
         41.003s execute  restart(camera, grace=0ms)
-        41.054s done     restart(camera, grace=0ms)
-        41.054s clear    camera-dead
-        41.054s close    healed: camera answers again after 31054ms
+        41.107s done     restart(camera, grace=0ms)
+        41.107s clear    camera-dead
+        41.107s close    healed: camera answers again after 31106ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -555,13 +558,13 @@ fn a_service_that_ignores_term_is_killed() {
     expect![[r#"
         5.000s fault    Stubborn("infer", true)
         10.000s fault    Corrupt("infer")
-        10.134s detect   infer wrong-answers (model-corrupt), 6ms after the first sign
-        10.134s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.135s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.137s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.139s execute  restart(infer, grace=500ms)
-        10.718s done     restart(infer, grace=500ms)
-        10.718s close    healed: infer answers again after 590ms
+        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.192s execute  restart(infer, grace=500ms)
+        10.820s done     restart(infer, grace=500ms)
+        10.820s close    healed: infer answers again after 641ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -573,17 +576,17 @@ fn a_reboot_in_the_middle_of_a_plan_leaves_nothing_halfway() {
         .run_until(secs(60));
     expect![[r#"
         10.000s fault    Corrupt("infer")
-        10.134s detect   infer wrong-answers (model-corrupt), 6ms after the first sign
-        10.134s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.135s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.137s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.139s execute  restart(infer, grace=500ms)
+        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.192s execute  restart(infer, grace=500ms)
         10.200s fault    Reboot(Millis(8000))
         18.200s detect   infer wrong-answers (model-corrupt), 0ms after the first sign
-        18.209s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (resumed)
-        18.211s execute  restart(infer, grace=500ms)
-        18.345s done     restart(infer, grace=500ms)
-        18.345s close    healed: infer answers again after 145ms
+        18.211s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (resumed)
+        18.212s execute  restart(infer, grace=500ms)
+        18.366s done     restart(infer, grace=500ms)
+        18.366s close    healed: infer answers again after 166ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -599,15 +602,15 @@ fn two_faults_at_once_are_healed_independently() {
         10.000s detect   camera dead (crash), 0ms after the first sign
         10.000s decide   restart(camera, grace=0ms) (reflex)
         10.000s execute  restart(camera, grace=0ms)
-        10.076s done     restart(camera, grace=0ms)
-        10.076s close    healed: camera answers again after 76ms
-        10.140s detect   infer wrong-answers (model-corrupt), 12ms after the first sign
-        10.140s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.141s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.156s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.157s execute  restart(infer, grace=500ms)
-        10.323s done     restart(infer, grace=500ms)
-        10.323s close    healed: infer answers again after 195ms
+        10.033s done     restart(camera, grace=0ms)
+        10.033s close    healed: camera answers again after 32ms
+        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.181s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.190s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.192s execute  restart(infer, grace=500ms)
+        10.310s done     restart(infer, grace=500ms)
+        10.310s close    healed: infer answers again after 131ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -626,12 +629,12 @@ fn one_service_at_a_time_is_taken_from_its_users() {
         15.000s refuse   restart(store, grace=2s): blast-radius
         15.000s refuse   restart(store, grace=0ms): blast-radius
         15.000s execute  restart(camera, grace=500ms)
-        15.090s done     restart(camera, grace=500ms)
-        15.090s close    healed: camera answers again after 90ms
+        15.084s done     restart(camera, grace=500ms)
+        15.084s close    healed: camera answers again after 84ms
         15.250s decide   restart(store, grace=2s) (playbook)
         15.250s execute  restart(store, grace=2s)
-        15.385s done     restart(store, grace=2s)
-        15.385s close    healed: store answers again after 385ms
+        15.367s done     restart(store, grace=2s)
+        15.367s close    healed: store answers again after 366ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -650,18 +653,18 @@ fn without_fresh_samples_only_the_dead_are_healed() {
         12.000s detect   camera dead (crash), 0ms after the first sign
         12.000s decide   restart(camera, grace=0ms) (reflex)
         12.000s execute  restart(camera, grace=0ms)
-        12.052s done     restart(camera, grace=0ms)
-        12.052s close    healed: camera answers again after 52ms
+        12.035s done     restart(camera, grace=0ms)
+        12.035s close    healed: camera answers again after 35ms
         14.000s fault    Block("store")
-        14.375s detect   store hung (hang), 300ms after the first sign
-        14.375s refuse   restart(store, grace=0ms): stale-telemetry
-        19.127s alarm    store-hung (critical): store is hung, and not healed: nothing recent is known about store
+        14.341s detect   store hung (hang), 300ms after the first sign
+        14.341s refuse   restart(store, grace=0ms): stale-telemetry
+        19.093s alarm    store-hung (critical): store is hung, and not healed: nothing recent is known about store
         24.000s fault    Frozen(false)
-        24.129s decide   restart(store, grace=0ms) (reflex)
-        24.129s execute  restart(store, grace=0ms)
-        24.183s done     restart(store, grace=0ms)
-        24.183s clear    store-hung
-        24.183s close    healed: store answers again after 10107ms
+        24.095s decide   restart(store, grace=0ms) (reflex)
+        24.095s execute  restart(store, grace=0ms)
+        24.125s done     restart(store, grace=0ms)
+        24.125s clear    store-hung
+        24.125s close    healed: store answers again after 10084ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -674,11 +677,11 @@ fn without_a_coordinator_everything_is_healed_the_same() {
     expect![[r#"
         5.000s fault    Link(false)
         10.000s fault    Block("camera")
-        10.151s detect   camera hung (hang), 149ms after the first sign
-        10.151s decide   restart(camera, grace=0ms) (reflex)
-        10.151s execute  restart(camera, grace=0ms)
-        10.230s done     restart(camera, grace=0ms)
-        10.230s close    healed: camera answers again after 229ms
+        10.196s detect   camera hung (hang), 150ms after the first sign
+        10.196s decide   restart(camera, grace=0ms) (reflex)
+        10.196s execute  restart(camera, grace=0ms)
+        10.264s done     restart(camera, grace=0ms)
+        10.264s close    healed: camera answers again after 217ms
     "#]]
     .assert_eq(&trace.to_string());
 }

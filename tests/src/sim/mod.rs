@@ -177,6 +177,10 @@ pub struct Sim {
     seed: u64,
     config: Config,
     rng: fastrand::Rng,
+    /// Streams of their own, so that one probe more does not change when a
+    /// process starts.
+    probe_rng: fastrand::Rng,
+    file_rng: fastrand::Rng,
     now: Micros,
     queue: BinaryHeap<Reverse<Entry>>,
     order: u64,
@@ -223,6 +227,8 @@ impl Sim {
         let mut sim = Self {
             seed,
             rng: fastrand::Rng::with_seed(seed),
+            probe_rng: fastrand::Rng::with_seed(seed ^ 0x50_524f_4245),
+            file_rng: fastrand::Rng::with_seed(seed ^ 0x46_494c_4553),
             now: Micros(0),
             queue: BinaryHeap::new(),
             order: 0,

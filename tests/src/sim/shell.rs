@@ -190,9 +190,9 @@ impl Sim {
             .and_then(|found| found.probes.get(probe))
             .map_or(0, |probe| probe.timeout.0 * 1000);
         let takes = if self.host.pressure > 0.3 {
-            self.rng.u64(10_000..timeout * 6)
+            self.probe_rng.u64(10_000..timeout * 6)
         } else {
-            self.rng.u64(500..5000)
+            self.probe_rng.u64(500..5000)
         };
         let reaction = self.world.reaction(&service, self.now);
         let (answer, outcome) = match reaction {
@@ -224,7 +224,7 @@ impl Sim {
     }
 
     fn file(&mut self, service: ServiceId, work: FileWork) {
-        let after = self.rng.u64(1000..20_000);
+        let after = self.file_rng.u64(1000..20_000);
         let ends = Happening::FileEnds(self.run, service, work);
         self.push_us(after, ends);
     }
