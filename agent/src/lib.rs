@@ -15,6 +15,7 @@ pub mod io;
 pub mod learn;
 pub mod plan;
 pub mod selftest;
+pub mod sense;
 pub mod service;
 pub mod verify;
 pub mod words;

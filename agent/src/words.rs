@@ -107,7 +107,9 @@ pub fn words(body: &Body) -> Option<String> {
         ),
         Body::Gap(gap) => format!("events {} to {} were dropped", gap.from, gap.through),
         Body::Note(note) => note.text.clone(),
-        Body::Telemetry(_) | Body::Observation(_) | Body::State(_) | Body::Unknown { .. } => return None,
+        Body::Telemetry(_) | Body::Observation(_) | Body::State(_) | Body::Unknown { .. } => {
+            return None;
+        }
     })
 }
 

@@ -8,6 +8,7 @@ use homeostat_common::gate::{self, Facts, Purpose, Rule, ServiceFacts};
 use homeostat_common::ids::{Instance, ServiceId};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::primitive::Primitive;
+use homeostat_common::state::Past;
 use homeostat_common::transaction::{Action, Ending, Record, Transaction};
 use homeostat_common::units::{Micros, Millis, narrow};
 use homeostat_common::wire::body::{
@@ -667,7 +668,13 @@ impl Loop {
         now: Micros,
         effects: &mut Vec<Effect>,
     ) {
-        self.experience.ended(outcome, incident.since, now);
+        self.experience.ended(Past {
+            service: incident.service.clone(),
+            fault: incident.fault,
+            outcome,
+            lasted: now.since(incident.since),
+            cost: incident.cost,
+        });
         self.settling
             .insert(incident.service.clone(), now + SETTLING);
         for symptom in Symptom::ALL {
@@ -745,8 +752,10 @@ impl Loop {
             connected: self.connected,
         });
         incident.mark = self.emit(Class::Heal, &[], body, effects);
-        let observation = Body::Observation(self.observation(now, incident));
+        let observation = Body::Observation(self.observation(now, Some(incident)));
         self.emit(Class::State, &[incident.mark], observation, effects);
+        let state = Body::State(self.state(now));
+        self.emit(Class::State, &[incident.mark], state, effects);
     }
 
     fn tell_refused(

@@ -29,6 +29,7 @@ pub use self::incident::Incident;
 pub use self::message::{
     Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, SAMPLE_STALE, SlotReport,
 };
+pub use self::telling::Snapshot;
 
 use crate::config::{Config, Limits};
 use crate::learn::Experience;
@@ -90,7 +91,8 @@ pub struct Loop {
     host: HostSample,
     sampled: Option<Micros>,
     sample_asked: Micros,
-    logs: Vec<LogCount>,
+    /// Log lines by template, and when they came.
+    logs: (Vec<LogCount>, Micros),
     spawner: bool,
     connected: bool,
     /// The disk takes no records at present.
@@ -128,7 +130,7 @@ impl Loop {
             host: HostSample::default(),
             sampled: None,
             sample_asked: Micros(0),
-            logs: Vec::new(),
+            logs: (Vec::new(), Micros(0)),
             spawner: false,
             connected: false,
             store_trouble: false,
@@ -138,7 +140,7 @@ impl Loop {
             next_ticket: 1,
             promised: None,
             lag: (Millis(0), now),
-            telling: telling::Telling::new(&services, now),
+            telling: telling::Telling::new(now),
             services,
         };
         if let Some(saved) = resumed.saved {
@@ -305,7 +307,7 @@ impl Loop {
                 late,
             } => self.absorb_probe(now, &service, probe, number, outcome, late, effects),
             Event::Sample(host, processes) => self.absorb_sample(now, host, processes),
-            Event::Logs(counts) => self.logs = counts,
+            Event::Logs(counts) => self.logs = (counts, now),
             Event::Synced(ticket) => self.absorb_synced(ticket),
             Event::StoreTrouble(trouble) => self.absorb_store_trouble(trouble, effects),
             Event::ModelChecked {
@@ -526,7 +528,8 @@ impl Loop {
                 probe.hang.absorb(instant(now), Input::Gate(pressure));
             }
         }
-        self.telling.sampled(&self.host, &self.services);
+        let readings = self.readings(now);
+        self.telling.sampled(readings);
     }
 
     fn absorb_store_trouble(&mut self, trouble: Option<String>, effects: &mut Vec<Effect>) {

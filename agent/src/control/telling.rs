@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::{AlarmReading, Metric, MetricReading, Observation, Reading};
-use homeostat_common::units::{Micros, Millis, narrow};
+use homeostat_common::outcome::Outcome;
+use homeostat_common::state::{History, State, symptom_place};
+use homeostat_common::units::{Micros, Millis, Ratio, narrow};
 use homeostat_common::wire::body::{
     Aggregate, Alarm, Body, ServiceChange, ServiceState, Severity, Telemetry,
 };
 
-use super::message::{Class, Effect, HostSample};
+use super::message::{Class, Effect, SAMPLE_STALE};
 use super::{Incident, Loop};
-use crate::service::{Slot, Watched};
+use crate::sense;
+use crate::service::Slot;
 
 /// Health is shown this often; its messages expire after three times that.
 const HEALTH_PERIOD: Millis = Millis::secs(10);
@@ -41,7 +44,7 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    pub(super) fn new(_services: &BTreeMap<ServiceId, Watched>, now: Micros) -> Self {
+    pub(super) fn new(now: Micros) -> Self {
         Self {
             health_at: now,
             telemetry_at: now + TELEMETRY_PERIOD,
@@ -62,11 +65,8 @@ impl Telling {
     }
 
     /// Adds a sample to the aggregates.
-    pub(super) fn sampled(&mut self, host: &HostSample, services: &BTreeMap<ServiceId, Watched>) {
-        for reading in host_readings(host)
-            .into_iter()
-            .chain(services.values().flat_map(service_readings))
-        {
+    pub(super) fn sampled(&mut self, readings: Vec<MetricReading>) {
+        for reading in readings {
             let Some(value) = reading.reading.fresh() else {
                 continue;
             };
@@ -207,129 +207,103 @@ impl Loop {
         self.emit(Class::Telemetry, &[], body, effects);
     }
 
-    /// `O_t` around an incident: what was seen, with every absence named.
-    pub(super) fn observation(&self, now: Micros, incident: &Incident) -> Observation {
+    /// `O_t`: what was seen lately, with every absence named. `incident` is one
+    /// that is just being opened.
+    pub(super) fn observation(&self, now: Micros, incident: Option<&Incident>) -> Observation {
         let mut alarms: Vec<AlarmReading> = self
             .incidents
             .values()
-            .chain([incident])
+            .chain(incident)
             .map(|open| AlarmReading {
                 alarm: format!("{}-{}", open.service, open.symptom),
                 service: Some(open.service.clone()),
                 text: format!("{} is {}", open.service, open.symptom),
             })
             .collect();
-        alarms.extend(self.telling.alarms.values().map(|(alarm, _)| AlarmReading {
-            alarm: alarm.alarm.clone(),
-            service: alarm.service.clone(),
-            text: alarm.text.clone(),
-        }));
-        alarms.dedup_by(|a, b| a.alarm == b.alarm);
+        for (alarm, _) in self.telling.alarms.values() {
+            if alarms.iter().all(|known| known.alarm != alarm.alarm) {
+                alarms.push(AlarmReading {
+                    alarm: alarm.alarm.clone(),
+                    service: alarm.service.clone(),
+                    text: alarm.text.clone(),
+                });
+            }
+        }
+        let (logs, logs_at) = &self.logs;
         Observation {
             node: self.node.clone(),
             from: Micros(now.0.saturating_sub(WINDOW.0 * 1000)),
             to: now,
-            logs: self.logs.clone(),
-            metrics: host_readings(&self.host)
-                .into_iter()
-                .chain(self.services.values().flat_map(service_readings))
-                .collect(),
+            logs: if now.since(*logs_at) <= WINDOW {
+                logs.clone()
+            } else {
+                Vec::new()
+            },
+            metrics: self.readings(now),
             alarms,
         }
     }
 
-    /// The node's whole present state, as `cmd/snapshot` answers it.
+    /// `M_t`; what was sampled too long ago is marked as stale.
+    pub(super) fn readings(&self, now: Micros) -> Vec<MetricReading> {
+        let age = self.sampled.map_or(Millis(0), |at| now.since(at));
+        let mut readings = sense::host_readings(&self.host, self.own_lag(now));
+        for watched in self.services.values() {
+            readings.extend(sense::service_readings(watched, now));
+        }
+        if age > SAMPLE_STALE {
+            for reading in &mut readings {
+                if let Reading::Fresh(last) = reading.reading {
+                    reading.reading = Reading::Stale { last, age };
+                }
+            }
+        }
+        readings
+    }
+
+    /// `s_t`: the node's state, for models and for people.
     #[must_use]
-    pub fn snapshot(&self, now: Micros) -> Observation {
-        let mut seen = self.observation(
-            now,
-            &Incident::new(
-                homeostat_common::ids::IncidentId(0),
-                // Only its alarm line is made from it, and that is dropped.
-                match self.services.keys().next() {
-                    Some(id) => id.clone(),
-                    None => return self.empty_observation(now),
-                },
-                homeostat_common::anomaly::Symptom::Dead,
-                homeostat_common::anomaly::Fault::Crash,
-                now,
+    pub fn state(&self, now: Micros) -> State {
+        let mut open = [0; 5];
+        for incident in self.incidents.values() {
+            if let Some(count) = open.get_mut(symptom_place(incident.symptom)) {
+                *count += 1;
+            }
+        }
+        State {
+            health: sense::health(&self.host, self.services.values(), now),
+            context: sense::context(
+                &self.host,
+                self.services.values(),
+                self.connected,
+                self.own_lag(now),
             ),
-        );
-        let open = self.incidents.len();
-        if seen.alarms.len() > open {
-            seen.alarms.remove(open);
-        }
-        seen
-    }
-
-    fn empty_observation(&self, now: Micros) -> Observation {
-        Observation {
-            node: self.node.clone(),
-            from: now,
-            to: now,
-            logs: Vec::new(),
-            metrics: host_readings(&self.host),
-            alarms: Vec::new(),
+            history: History {
+                recent: self.experience.recent().cloned().collect(),
+                outcomes: Outcome::ALL.map(|outcome| self.experience.count(outcome)),
+                open,
+                budget_left: Ratio::saturating(narrow(
+                    self.ledger.balance() / self.ledger.beta().max(f64::MIN_POSITIVE),
+                )),
+            },
         }
     }
-}
 
-fn reading(metric: Metric, service: Option<&ServiceId>, value: Reading<f64>) -> MetricReading {
-    MetricReading {
-        metric,
-        service: service.cloned(),
-        reading: value,
+    /// What was seen and what the state is, as `cmd/snapshot` answers it.
+    #[must_use]
+    pub fn snapshot(&self, now: Micros) -> Snapshot {
+        Snapshot {
+            observation: self.observation(now, None),
+            state: self.state(now),
+        }
     }
 }
 
-fn host_readings(host: &HostSample) -> Vec<MetricReading> {
-    let share =
-        |ratio: Reading<homeostat_common::units::Ratio>| ratio.map(|ratio| f64::from(ratio.get()));
-    let bytes = |bytes: Reading<homeostat_common::units::Bytes>| bytes.map(|bytes| bytes.0 as f64);
-    [
-        (Metric::CpuBusy, share(host.cpu_busy)),
-        (Metric::CpuPressure, share(host.cpu_pressure)),
-        (Metric::IoPressure, share(host.io_pressure)),
-        (Metric::MemoryPressure, share(host.memory_pressure)),
-        (Metric::MemoryAvailable, bytes(host.memory_available)),
-        (Metric::DiskFree, bytes(host.disk_free)),
-        (Metric::InodesFree, host.inodes_free.map(|n| n as f64)),
-        (Metric::OwnResident, bytes(host.own.resident)),
-        (Metric::OwnCpu, host.own.cpu.map(f64::from)),
-        (Metric::Backlog, Reading::Fresh(host.backlog as f64)),
-    ]
-    .into_iter()
-    .map(|(metric, value)| reading(metric, None, value))
-    .collect()
-}
-
-fn service_readings(watched: &Watched) -> Vec<MetricReading> {
-    let id = Some(&watched.policy.id);
-    let sample = &watched.sample;
-    let level = watched.service_level();
-    let of_level = |value: Option<f64>| Reading::from(value);
-    let latency = |place: usize| of_level(level.and_then(|level| level.latency_ms[place]));
-    [
-        (
-            Metric::MemoryResident,
-            sample.resident.map(|bytes| bytes.0 as f64),
-        ),
-        (Metric::CpuUsed, sample.cpu.map(f64::from)),
-        (Metric::Descriptors, sample.descriptors.map(|n| n as f64)),
-        (Metric::Threads, sample.threads.map(|n| n as f64)),
-        (Metric::LatencyP50, latency(0)),
-        (Metric::LatencyP95, latency(1)),
-        (Metric::LatencyP99, latency(2)),
-        (
-            Metric::Availability,
-            of_level(level.map(|level| level.availability)),
-        ),
-        (
-            Metric::Throughput,
-            of_level(level.map(|level| level.answered as f64)),
-        ),
-    ]
-    .into_iter()
-    .map(|(metric, value)| reading(metric, id, value))
-    .collect()
+/// The answer to `cmd/snapshot`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Snapshot {
+    /// `O_t`.
+    pub observation: Observation,
+    /// `s_t`.
+    pub state: State,
 }

@@ -4,11 +4,11 @@
 //! all that happens here; what is learnt is data that can be read, and thrown
 //! away without harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use homeostat_common::anomaly::Fault;
 use homeostat_common::outcome::Outcome;
-use homeostat_common::units::Micros;
+use homeostat_common::state::{Past, RECENT_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Recipe, Record};
@@ -19,8 +19,8 @@ pub struct Experience {
     records: BTreeMap<(Fault, Recipe), Record>,
     /// Incidents since the store was made, by outcome.
     outcomes: BTreeMap<u8, u32>,
-    /// Downtime of all healed incidents, in milliseconds.
-    healed_ms: u64,
+    /// The last ones, oldest first.
+    recent: VecDeque<Past>,
 }
 
 impl Experience {
@@ -45,12 +45,18 @@ impl Experience {
     }
 
     /// An incident ended.
-    pub fn ended(&mut self, outcome: Outcome, since: Micros, now: Micros) {
-        let count = self.outcomes.entry(outcome as u8).or_default();
+    pub fn ended(&mut self, past: Past) {
+        let count = self.outcomes.entry(past.outcome as u8).or_default();
         *count = count.saturating_add(1);
-        if outcome == Outcome::Healed {
-            self.healed_ms = self.healed_ms.saturating_add(now.since(since).0);
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
         }
+        self.recent.push_back(past);
+    }
+
+    /// The last healings, oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = &Past> {
+        self.recent.iter()
     }
 
     /// Incidents that ended in `outcome`.
