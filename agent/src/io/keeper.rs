@@ -67,7 +67,7 @@ pub enum Order {
         /// What led to it.
         causes: Vec<u64>,
         /// What it says.
-        body: Body,
+        body: Box<Body>,
     },
     /// A record of the plan journal.
     Journal(HealRecord),
@@ -381,7 +381,7 @@ impl Thread {
             } => {
                 self.tell(&body);
                 if !self.unwritten.is_empty() || !self.push(mark, class, &causes, &body) {
-                    self.keep_for_later(mark, class, causes, body);
+                    self.keep_for_later(mark, class, causes, *body);
                 }
             }
             Order::Journal(record) => {

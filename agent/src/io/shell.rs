@@ -381,7 +381,7 @@ impl Shell {
                     mark,
                     class,
                     causes,
-                    body,
+                    body: Box::new(body),
                 });
             }
             Effect::ShowHealth(service) => {
@@ -558,7 +558,7 @@ impl Shell {
             mark: 0,
             class: Class::State,
             causes: Vec::new(),
-            body,
+            body: Box::new(body),
         });
     }
 
