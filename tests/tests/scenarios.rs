@@ -318,20 +318,20 @@ fn a_stall_that_ends_by_itself_is_forgiven_or_healed_once() {
 #[test]
 fn a_plan_goes_on_when_the_spawner_comes_back() {
     let trace = Sim::seeded(7)
-        .at(secs(10), Fault::Block("camera"))
-        .at(Millis(10_152), Fault::SpawnerLost(secs(1)))
+        .at(secs(5), Fault::Stubborn("camera", true))
+        .at(secs(10), Fault::Leak("camera", 20e6))
+        // Between TERM and KILL.
+        .at(Millis(15_200), Fault::SpawnerLost(secs(1)))
         .run_until(secs(30));
     expect![[r#"
-        10.000s fault    Block("camera")
-        10.152s fault    SpawnerLost(Millis(1000))
-        10.196s detect   camera hung (hang), 150ms after the first sign
-        10.196s alarm    camera-hung (critical): camera is hung, and not healed: the spawner cannot be reached
-        10.196s refuse   restart(camera, grace=0ms): spawner-lost
-        11.196s decide   restart(camera, grace=0ms) (reflex)
-        11.196s execute  restart(camera, grace=0ms)
-        11.265s done     restart(camera, grace=0ms)
-        11.265s clear    camera-hung
-        11.265s close    healed: camera answers again after 1219ms
+        5.000s fault    Stubborn("camera", true)
+        10.000s fault    Leak("camera", 20000000.0)
+        15.000s detect   camera leaking (memory-leak), 0ms after the first sign
+        15.000s decide   restart(camera, grace=500ms) (playbook)
+        15.000s execute  restart(camera, grace=500ms)
+        15.200s fault    SpawnerLost(Millis(1000))
+        16.288s done     restart(camera, grace=500ms)
+        16.288s close    healed: camera answers again after 1288ms
     "#]]
     .assert_eq(&trace.to_string());
 }

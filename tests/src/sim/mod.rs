@@ -165,6 +165,9 @@ impl Ord for Entry {
 /// Broken promises after which a run is given up.
 const BROKEN_MAX: usize = 5;
 
+/// So many quiet seconds in a row are taken for rest.
+const CALM_SECONDS: u32 = 5;
+
 /// Whole seconds, for short scenarios.
 #[must_use]
 pub const fn secs(seconds: u64) -> Millis {
@@ -186,7 +189,7 @@ pub struct Sim {
     order: u64,
     boot: BootId,
     booted: Micros,
-    agent: Option<Loop>,
+    agent: Option<Box<Loop>>,
     /// Grows with each run of the agent; what is meant for a former run is lost.
     run: u32,
     /// Grows with each connection to the spawner.
@@ -198,6 +201,7 @@ pub struct Sim {
     probe_number: u64,
     /// Kill the agent at its n-th journal write from now on.
     kill_at_write: Option<(u32, Millis)>,
+    last_fault: Millis,
     writes: u32,
     trace: Trace,
     audit: Audit,
@@ -243,6 +247,7 @@ impl Sim {
             host: shell::Host::default(),
             probe_number: 0,
             kill_at_write: None,
+            last_fault: Millis(0),
             writes: 0,
             trace: Trace::default(),
             audit: Audit::new(&config),
@@ -255,6 +260,7 @@ impl Sim {
     /// Something goes wrong at a time.
     #[must_use]
     pub fn at(mut self, at: Millis, fault: Fault) -> Self {
+        self.last_fault = self.last_fault.max(at);
         self.push_at(Micros(at.0 * 1000), Happening::Fault(fault));
         self
     }
@@ -276,14 +282,20 @@ impl Sim {
         self.trace
     }
 
-    /// Runs until then, when no fault has happened for long enough: checks that
-    /// all is well and nothing was left halfway.
+    /// Runs until all has been well for a while after the last fault, or until
+    /// `end` at the latest: checks that all is well and nothing was left halfway.
     ///
     /// # Panics
     /// When a promise is broken; the seed and the story are in the message.
     #[must_use]
     pub fn run_to_rest(mut self, end: Millis) -> Rest {
-        self.go(end);
+        let mut until = self.last_fault;
+        let mut calm = 0;
+        while calm < CALM_SECONDS && until < end && self.audit.broken.is_empty() {
+            until = Millis(until.0 + 1000);
+            self.go(until);
+            calm = if self.is_calm() { calm + 1 } else { 0 };
+        }
         let now = self.now;
         let ids: Vec<ServiceId> = self.world.places.keys().cloned().collect();
         for id in ids {
@@ -315,6 +327,16 @@ impl Sim {
             writes: self.writes,
             trace: self.trace,
         }
+    }
+
+    /// Every service works, and the agent lives and has nothing to do.
+    fn is_calm(&self) -> bool {
+        let idle = self
+            .agent
+            .as_ref()
+            .is_some_and(|agent| agent.incidents().next().is_none());
+        let mut ids = self.world.places.keys();
+        idle && ids.all(|id| self.world.sound(id, self.now))
     }
 
     fn judge(&self) {

@@ -447,7 +447,7 @@ impl Sim {
         self.run += 1;
         let resumed = self.disk.resumed();
         let agent = Loop::new(&self.config, self.boot, resumed, self.own_now());
-        self.agent = Some(agent);
+        self.agent = Some(Box::new(agent));
         let run = self.run;
         let link = Event::Link(self.host.link);
         self.push_us(100, Happening::Sample(run, true));
