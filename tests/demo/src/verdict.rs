@@ -163,16 +163,16 @@ pub(crate) fn judge(
             "cloud",
             "detected*",
             "healed",
-            "expected plan",
-            "actual plan",
             "source",
             "outcome",
+            "expected plan",
+            "actual plan",
         ]
         .map(str::to_owned)
         .to_vec(),
     ];
     for line in &lines {
-        cells.push(cells_of(line, offset_ms));
+        cells.extend(cells_of(line, offset_ms));
         report.rows.extend(rows_of(line, offset_ms));
     }
     let faults = lines.iter().filter(|line| line.expected.is_some()).count();
@@ -272,7 +272,8 @@ pub(crate) fn judge(
     Ok((columns(&cells), checks))
 }
 
-fn cells_of(line: &Line<'_>, offset_ms: i64) -> Vec<String> {
+/// A row, and one more for each further step of a long plan.
+fn cells_of(line: &Line<'_>, offset_ms: i64) -> Vec<Vec<String>> {
     let detected = line
         .detected_ms(offset_ms)
         .map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
@@ -297,18 +298,14 @@ fn cells_of(line: &Line<'_>, offset_ms: i64) -> Vec<String> {
         Some((plan, _)) => plan.clone(),
         None => KEPT.to_owned(),
     };
-    let mark = if line.right_plan() {
-        ""
-    } else {
-        "  <- OTHER THAN STATED"
-    };
     let actual = actual.unwrap_or_else(absent);
-    let same = if actual == expected {
-        "as expected".to_owned()
-    } else {
-        actual
+    let actual = match (actual == expected, line.right_plan()) {
+        (true, true) => "the same".to_owned(),
+        (true, false) => "the same, BUT NOT ITS SOURCE OR OUTCOME".to_owned(),
+        (false, _) => actual + "  <- OTHER THAN STATED",
     };
-    vec![
+    let mut steps = expected.split(" ; ").map(str::to_owned);
+    let mut rows = vec![vec![
         line.seen.scene.what.to_owned(),
         if line.seen.scene.connected {
             "yes"
@@ -318,11 +315,17 @@ fn cells_of(line: &Line<'_>, offset_ms: i64) -> Vec<String> {
         .to_owned(),
         detected,
         healed,
-        expected,
-        same,
         source.unwrap_or_else(absent),
-        outcome.unwrap_or_else(absent) + mark,
-    ]
+        outcome.unwrap_or_else(absent),
+        steps.next().unwrap_or_default(),
+        actual,
+    ]];
+    for step in steps {
+        let mut row = vec![String::new(); 6];
+        row.push(format!("; {step}"));
+        rows.push(row);
+    }
+    rows
 }
 
 fn rows_of(line: &Line<'_>, offset_ms: i64) -> Vec<Row> {
