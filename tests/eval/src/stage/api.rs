@@ -68,11 +68,17 @@ impl Api {
         }
     }
 
-    fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    /// The answer to `GET path`, as text.
+    pub fn text(&self, path: &str) -> Result<String> {
         let (status, body) = get(self.0, path, PATIENCE)?;
         if status != 200 {
             bail!("the coordinator answered {status} to {path}: {body}");
         }
+        Ok(body)
+    }
+
+    fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let body = self.text(path)?;
         serde_json::from_str(&body).with_context(|| format!("the answer to {path}"))
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use homeostat_models::{Manifest, sha256_hex};
@@ -149,6 +149,12 @@ impl Node {
         &self.dir
     }
 
+    /// The configuration file of agent and spawner.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
         self.served.iter().map(|served| served.name).collect()
@@ -268,17 +274,18 @@ impl Node {
     }
 
     fn wait_up(&mut self) -> Result<()> {
-        let names = self.names();
-        for name in names {
-            let up = interrupt::until(name, READY_MAX, || self.life(name));
-            if up.is_err() {
-                self.check()?;
-            }
-            up.with_context(|| super::process::log_tail(&self.dir, "spawner"))?;
+        for name in self.names() {
             let control = self.control(name)?;
-            interrupt::until("its control socket", READY_MAX, || {
-                control.exists().then_some(())
-            })?;
+            let end = Instant::now() + READY_MAX;
+            while self.life(name).is_none() || !control.exists() {
+                // A configuration that is refused ends them at once.
+                self.check()?;
+                if Instant::now() >= end {
+                    let tail = super::process::log_tail(&self.dir, "spawner");
+                    bail!("{name} does not come up:\n{tail}");
+                }
+                interrupt::pause(Duration::from_millis(20))?;
+            }
         }
         Ok(())
     }
@@ -317,7 +324,7 @@ fn config_text(
         let text = path.to_str();
         quoted(text.with_context(|| format!("{} is not UTF-8", path.display()))?)
     };
-    let program = std::env::current_exe().context("cannot find the own program")?;
+    let program = super::role::program().context("cannot find the own program")?;
     let mut text = format!(
         "[node]\nid = \"{NODE}\"\ndata_dir = {}\nrun_dir = {}\n\n",
         path(&dir.join("data"))?,

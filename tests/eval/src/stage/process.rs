@@ -40,7 +40,7 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(role: Role, name: &str, args: &[OsString], dir: &Path) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find the own program")?;
+        let program = super::role::program().context("cannot find the own program")?;
         let out = dir.join(format!("{name}.out"));
         let log = log_file(dir, name);
         let out = File::create(&out).with_context(|| format!("cannot write {}", out.display()))?;

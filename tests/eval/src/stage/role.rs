@@ -6,8 +6,11 @@
 //! parent, so that nothing outlives a demo that was killed with SIGKILL.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 
 use homeostat_agent::io::keeper::TRIAL_ARGS;
 use homeostat_testbed::{SERVICE_ARG, service_main};
@@ -25,7 +28,8 @@ pub enum Role {
 }
 
 impl Role {
-    pub(super) fn arg(self) -> &'static str {
+    #[must_use]
+    pub fn arg(self) -> &'static str {
         match self {
             Self::Broker => "__broker",
             Self::Coordinator => "__coordinator",
@@ -53,6 +57,25 @@ impl Role {
             Self::Spawner => Signal::TERM,
             Self::Broker | Self::Coordinator | Self::Agent | Self::Other => Signal::KILL,
         }
+    }
+}
+
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes another program play the parts, for callers whose own `main` cannot [`dispatch`],
+/// such as a test. The first call decides.
+pub fn set_program(program: PathBuf) {
+    let _ = PROGRAM.set(program);
+}
+
+/// The program that plays the parts.
+///
+/// # Errors
+/// When the own program cannot be found.
+pub fn program() -> io::Result<PathBuf> {
+    match PROGRAM.get() {
+        Some(program) => Ok(program.clone()),
+        None => std::env::current_exe(),
     }
 }
 
