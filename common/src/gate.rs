@@ -40,13 +40,12 @@ pub enum Mode {
 }
 
 /// How much depends on a service; weighs its share of the node's capacity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criticality {
     /// Nobody waits for it.
     BestEffort,
     /// Costs money when it is away.
-    #[default]
     Business,
     /// Costs more than money.
     Mission,

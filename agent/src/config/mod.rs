@@ -23,6 +23,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+pub use homeostat_common::gate::{Criticality, Mode};
 use homeostat_common::ids::{NodeId, ServiceId, SiteId};
 use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::de::DeTable;
@@ -107,15 +108,6 @@ pub struct Broker {
     pub host: String,
     /// Default 1883.
     pub port: u16,
-}
-
-/// Whether the agent heals or only says what it would do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Detects, plans, verifies, records; touches nothing.
-    Observe,
-    /// Also executes.
-    Act,
 }
 
 /// What healing may do, and how often.
@@ -226,17 +218,6 @@ pub struct Service {
     pub probes: Vec<Probe>,
     /// `[service.model]`.
     pub model: Option<Model>,
-}
-
-/// How much a service matters; decides who is healed first and on what budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Criticality {
-    /// May wait.
-    BestEffort,
-    /// Matters to the business.
-    Business,
-    /// The node exists for it.
-    Mission,
 }
 
 /// A regular question to a service, over loopback.

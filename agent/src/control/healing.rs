@@ -19,7 +19,6 @@ use homeostat_common::wire::body::{
 use super::incident::{CutShort, Execution};
 use super::message::{Class, Effect, HealRecord, SAMPLE_STALE};
 use super::{Incident, Loop};
-use crate::config;
 use crate::detect::{self, Finding};
 use crate::diagnose::{self, diagnose};
 use crate::execute::{Order, Progress, StepRun};
@@ -376,16 +375,9 @@ impl Loop {
                     Default::default()
                 };
                 let facts = ServiceFacts {
-                    mode: match watched.policy.mode {
-                        config::Mode::Observe => gate::Mode::Observe,
-                        config::Mode::Act => gate::Mode::Act,
-                    },
+                    mode: watched.policy.mode,
                     protected: watched.policy.protected,
-                    criticality: match watched.policy.criticality {
-                        config::Criticality::BestEffort => gate::Criticality::BestEffort,
-                        config::Criticality::Business => gate::Criticality::Business,
-                        config::Criticality::Mission => gate::Criticality::Mission,
-                    },
+                    criticality: watched.policy.criticality,
                     dead: matches!(watched.slot, Slot::Down { last: Some(_), .. }),
                     answering: watched.answering(now),
                     fresh: self.fresh(watched, now),
