@@ -10,11 +10,15 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use homeostat_common::ids::ModelVersion;
+use homeostat_common::ids::{ModelVersion, ServiceId};
 use homeostat_models::{Manifest, ManifestError};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tracing::warn;
 
+use super::keeper::chain;
 use crate::config;
+use crate::control::Event;
 
 /// Largest model file that is copied and hashed.
 pub const MODEL_MAX: u64 = 4 << 30;
@@ -227,6 +231,68 @@ fn sha256(path: &Path) -> io::Result<String> {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect())
+}
+
+/// What the models thread is asked.
+#[derive(Debug)]
+pub enum Order {
+    /// Compare the file with its manifest.
+    Check(ServiceId, ModelFile),
+    /// Put the verified copy in place.
+    RollBack(ServiceId, ModelFile, ModelVersion),
+    /// Put back what stood there before.
+    Restore(ServiceId, ModelFile),
+    /// Forget what stood there before.
+    Settle(ServiceId, ModelFile),
+}
+
+/// Orders on the way; each service has at most a few.
+const ORDERS_MAX: usize = 256;
+
+/// Serves model files on a thread of their own: a hanging disk must not stop
+/// the loop.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(events: mpsc::Sender<Event>) -> io::Result<std::sync::mpsc::SyncSender<Order>> {
+    let (orders, queue) = std::sync::mpsc::sync_channel::<Order>(ORDERS_MAX);
+    std::thread::Builder::new()
+        .name("models".into())
+        .spawn(move || {
+            for order in queue {
+                let event = match order {
+                    Order::Check(service, file) => match file.check() {
+                        Ok(found) => Event::ModelChecked {
+                            service,
+                            found: found.file,
+                            verified: found.verified,
+                        },
+                        Err(error) => {
+                            warn!("{service}: {}", chain(&error));
+                            continue;
+                        }
+                    },
+                    Order::RollBack(service, file, to) => Event::FileDone {
+                        service,
+                        result: file.roll_back(to).map_err(|error| chain(&error)),
+                    },
+                    Order::Restore(service, file) => Event::FileDone {
+                        service,
+                        result: file.restore().map_err(|error| chain(&error)),
+                    },
+                    Order::Settle(service, file) => {
+                        if let Err(error) = file.settle() {
+                            warn!("{service}: {}", chain(&error));
+                        }
+                        continue;
+                    }
+                };
+                if events.blocking_send(event).is_err() {
+                    break;
+                }
+            }
+        })?;
+    Ok(orders)
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! sync. When the disk refuses, healing goes on without a record: the loop is
 //! told, what can be kept in memory is kept, and the disk is tried again.
 
+mod explain;
+mod opening;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,13 +22,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::clock::{self, Wall};
-use super::link::{Fetch, LinkHandle};
-use super::store::kv::{Kv, KvLimits, Tree};
-use super::store::outbox::{self, EventSeq, Item, Outbox};
-use super::store::{self, Error};
-use crate::config::{self, Config};
+pub use self::explain::explain;
+pub use self::opening::open;
 use crate::control::{Class, Event, HealRecord, Resumed, Saved};
+use crate::io::clock::{self, Wall};
+use crate::io::link::{Fetch, LinkHandle};
+use crate::io::store::kv::{Kv, Tree};
+use crate::io::store::outbox::{self, EventSeq, Item, Outbox};
+use crate::io::store::{self, Error};
 use crate::learn::Experience;
 use crate::words::{incident_of, words};
 
@@ -48,9 +52,6 @@ const CLOCK_PERIOD: Duration = Duration::from_secs(60);
 
 /// Events whose place in the stream is remembered for the causes of others.
 const MARKS_MAX: usize = 1024;
-
-/// Incidents that `explain` lists and keeps.
-const EXPLAINED_MAX: usize = 4096;
 
 /// How long sled may take to open on trial.
 const TRIAL_MAX: Duration = Duration::from_secs(10);
@@ -133,128 +134,12 @@ impl Keeper {
     }
 }
 
-/// Opens the store, then serves it on a thread of its own.
-///
-/// # Errors
-/// When the system gives no thread. A store that cannot be opened is a finding.
-pub fn open(
-    config: &Config,
-    boot: BootId,
-    trial: impl FnOnce(&Path) -> std::io::Result<bool>,
-) -> std::io::Result<(Opened, Thread)> {
-    let data = &config.node.data_dir;
-    let mut findings = Vec::new();
-    let mut wall = Wall::open(&data.join("clock"), config.clock).unwrap_or_else(|error| {
-        findings.push(chain(&error));
-        Wall::fresh(&data.join("clock"), config.clock)
-    });
-    let (_, quality) = wall.unix_ms();
-    let mut resumed = Resumed::default();
-    let mut hlc = hlc::Clock::default();
-    let limits = limits(&config.store);
-    let outbox = match Outbox::open(&data.join("journal"), limits) {
-        Ok((outbox, recovered)) => {
-            findings.extend(recovered.findings.iter().map(ToString::to_string));
-            if let Err(error) = recall(&outbox, &mut resumed, &mut hlc) {
-                findings.push(chain(&error));
-            }
-            Some(outbox)
-        }
-        Err(error) => {
-            findings.push(format!(
-                "no journal, healing without a record: {}",
-                chain(&error)
-            ));
-            None
-        }
-    };
-    let kv = match Kv::open(&data.join("kv"), KvLimits::default(), trial) {
-        Ok((kv, found)) => {
-            findings.extend(found.iter().map(ToString::to_string));
-            if let Ok(Some(bytes)) = kv.get(Tree::Playbook, b"experience")
-                && let Ok(experience) = postcard::from_bytes(&bytes)
-            {
-                resumed.experience = experience;
-            }
-            Some(kv)
-        }
-        Err(error) => {
-            findings.push(format!("no history: {}", chain(&error)));
-            None
-        }
-    };
-    let stream = outbox
-        .as_ref()
-        .map_or_else(random_stream, |outbox| StreamId(outbox.stream().0));
-    let opened = Opened {
-        stream,
-        acked: outbox.as_ref().map_or(0, |outbox| outbox.acked_to().0),
-        last: outbox
-            .as_ref()
-            .map_or(0, |outbox| outbox.next_event().0.saturating_sub(1)),
-        resumed,
-        findings,
-        clock: quality_of(quality),
-    };
-    let thread = Thread {
-        site: config.node.site.clone(),
-        node: config.node.id.clone(),
-        boot,
-        stream,
-        path: data.join("journal"),
-        limits,
-        outbox,
-        kv,
-        wall,
-        hlc,
-        marks: VecDeque::new(),
-        unwritten: VecDeque::new(),
-        dropped: 0,
-        trouble: None,
-        ticket: None,
-        written: false,
-    };
-    Ok((opened, thread))
-}
-
-fn limits(store: &config::Store) -> outbox::Config {
-    let quota = store.quota.0;
-    let ballast = u32::try_from(store.ballast.0).unwrap_or(u32::MAX);
-    outbox::Config {
-        limits: store::journal::Limits {
-            total_bytes: quota,
-            ballast_bytes: ballast,
-            ..store::journal::Limits::default()
-        },
-        events_bytes: quota / 2,
-        records_bytes: quota / 8,
-    }
-}
-
-fn recall(outbox: &Outbox, resumed: &mut Resumed, hlc: &mut hlc::Clock) -> Result<(), Error> {
-    outbox.records(KIND_SAVED, |_, _, bytes| {
-        if let Ok(checkpoint) = postcard::from_bytes::<Checkpoint>(bytes) {
-            resumed.saved = Some(checkpoint.saved);
-            *hlc = hlc::Clock::resume(checkpoint.hlc);
-        }
-    })?;
-    outbox.records(KIND_HEAL, |_, checkpoint, bytes| {
-        if !checkpoint && let Ok(record) = postcard::from_bytes(bytes) {
-            resumed.records.push(record);
-        }
-    })
-}
-
 fn quality_of(quality: clock::ClockQuality) -> ClockQuality {
     match quality {
         clock::ClockQuality::Plausible => ClockQuality::Plausible,
         clock::ClockQuality::Behind => ClockQuality::BehindFloor,
         clock::ClockQuality::NeverSet => ClockQuality::NeverSet,
     }
-}
-
-fn random_stream() -> StreamId {
-    StreamId(fastrand::u128(..).to_be_bytes())
 }
 
 /// An error with all its causes.
@@ -662,48 +547,3 @@ pub fn trial(path: &Path) -> std::io::Result<bool> {
 /// The hidden arguments that make this program try to open a store. A program
 /// that plays several roles passes them on to the agent's main.
 pub const TRIAL_ARGS: [&str; 1] = ["kv-trial"];
-
-/// One incident in words, or the last ones, a line each.
-#[must_use]
-pub fn explain(kv: Option<&Kv>, incident: Option<IncidentId>) -> String {
-    let Some(kv) = kv else {
-        return "there is no history: its store could not be opened\n".into();
-    };
-    let prefix = incident.map_or(Vec::new(), |incident| incident.0.to_be_bytes().to_vec());
-    let found = match kv.scan(Tree::History, &prefix, EXPLAINED_MAX) {
-        Ok(found) => found,
-        Err(error) => return format!("history: {}\n", chain(&error)),
-    };
-    let events: Vec<(hlc::Hlc, Body)> = found
-        .iter()
-        .filter_map(|(_, value)| postcard::from_bytes(value).ok())
-        .collect();
-    let mut text = String::new();
-    for (hlc, body) in &events {
-        let shown = match incident {
-            Some(_) => true,
-            None => matches!(body, Body::IncidentOpened(_) | Body::IncidentClosed(_)),
-        };
-        if let Some(words) = words(body).filter(|_| shown) {
-            text.push_str(&format!("{}  ", time_of_day(*hlc)));
-            let words = match incident {
-                Some(_) => words,
-                None => words.lines().next().unwrap_or_default().to_owned(),
-            };
-            text.push_str(&words.replace('\n', "\n                          "));
-            text.push('\n');
-        }
-    }
-    if text.is_empty() {
-        text = match incident {
-            Some(incident) => format!("no incident {incident} is known here\n"),
-            None => "no incident yet\n".into(),
-        };
-    }
-    text
-}
-
-fn time_of_day(hlc: hlc::Hlc) -> String {
-    let since = Duration::from_millis(hlc.unix_ms());
-    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
-}

@@ -1,0 +1,186 @@
+//! The way out: carries the loop's effects out.
+
+use homeostat_common::ids::ServiceId;
+use homeostat_common::units::Micros;
+use homeostat_common::wire::body::{Body, Note};
+use homeostat_common::wire::projection::ServiceHealth;
+use tracing::{debug, warn};
+
+use super::Shell;
+use crate::control::{Class, Effect, Event};
+use crate::io::keeper::{Order, chain};
+use crate::io::link;
+use crate::io::models::{self, ModelFile};
+use crate::io::spawner::client::{Client, ClientError};
+use crate::io::spawner::protocol::StopSignal;
+
+impl Shell {
+    pub(super) async fn carry_out(
+        &mut self,
+        effect: Effect,
+        now: Micros,
+        spawner: &mut Option<Client>,
+    ) -> Option<Event> {
+        match effect {
+            Effect::Start(service) => {
+                let client = spawner.as_ref()?;
+                report(&service, "start", client.start(&service).await);
+            }
+            Effect::Stop(service, instance) => {
+                let client = spawner.as_ref()?;
+                let sent = client.signal(&service, instance, StopSignal::Term).await;
+                report(&service, "stop", sent);
+            }
+            Effect::Kill(service, instance) => {
+                let client = spawner.as_ref()?;
+                let sent = client.signal(&service, instance, StopSignal::Kill).await;
+                report(&service, "kill", sent);
+            }
+            Effect::Probe(service, probe) => {
+                let target = *self.targets.get(&(service.clone(), probe))?;
+                return match self.prober.start(target) {
+                    Ok(number) => Some(Event::ProbeSent {
+                        service,
+                        probe,
+                        number,
+                    }),
+                    Err(error) => {
+                        // A hung service: its timeouts have been told already.
+                        debug!("probe of {service}: {}", chain(&error));
+                        None
+                    }
+                };
+            }
+            Effect::ForgetProbes(service) => {
+                for ((of, _), target) in &self.targets {
+                    if *of == service {
+                        self.prober.forget(*target);
+                    }
+                }
+            }
+            Effect::Sample => return Some(self.sample()),
+            Effect::CheckModel(service) => self.file(&service, models::Order::Check),
+            Effect::RollbackModel(service, to) => {
+                self.file(&service, |id, file| models::Order::RollBack(id, file, to));
+            }
+            Effect::RestoreModel(service) => self.file(&service, models::Order::Restore),
+            Effect::SettleModel(service) => self.file(&service, models::Order::Settle),
+            Effect::Journal(record) => self.order(Order::Journal(record)),
+            Effect::Sync(ticket) => {
+                if !self.keeper.order(Order::Sync(ticket)) {
+                    // The disk hangs: a plan goes on without its record.
+                    return Some(Event::Synced(ticket));
+                }
+            }
+            Effect::Quiet => self.order(Order::Quiet),
+            Effect::Remember => self.order(Order::Remember(self.core.saved(now))),
+            Effect::Emit {
+                mark,
+                class,
+                causes,
+                body,
+            } => {
+                self.show(self.topics.event(body.kind_name()), &body);
+                self.order(Order::Event {
+                    mark,
+                    class,
+                    causes,
+                    body: Box::new(body),
+                });
+            }
+            Effect::ShowHealth(service) => {
+                if let Some(health) = self.health(&service, now) {
+                    self.show(self.topics.health(&service), &health);
+                }
+            }
+            Effect::ShowAct(plan, step) => self.show_or_clear(self.topics.act(plan), step),
+            Effect::ShowAlarm(name, alarm) => self.show_or_clear(self.topics.alarm(&name), alarm),
+        }
+        None
+    }
+
+    pub(super) fn order(&mut self, order: Order) {
+        if !self.keeper.order(order) {
+            self.unkept += 1;
+            if self.unkept.is_power_of_two() {
+                warn!(
+                    "store: {} records are lost, the disk does not keep up",
+                    self.unkept
+                );
+            }
+        }
+    }
+
+    pub(super) fn show<T: serde::Serialize>(&self, topic: String, value: &T) {
+        self.show_or_clear(topic, Some(value));
+    }
+
+    fn show_or_clear<T: serde::Serialize>(&self, topic: String, value: Option<T>) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        let payload = value.map_or(Ok(Vec::new()), |value| serde_json::to_vec(&value));
+        if let Ok(payload) = payload
+            && let Some(projection) = link::Projection::new(topic, payload)
+        {
+            link.publish(projection);
+        }
+    }
+
+    fn health(&self, id: &ServiceId, now: Micros) -> Option<ServiceHealth> {
+        let watched = self
+            .core
+            .services()
+            .find(|watched| watched.policy.id == *id)?;
+        let level = watched.service_level();
+        let latency =
+            |place: usize| level.and_then(|level| level.latency_ms.get(place).copied().flatten());
+        let held = self.core.held_until(id).filter(|until| *until > now);
+        Some(ServiceHealth {
+            service: id.clone(),
+            state: watched.state(now),
+            instance: watched.instance(),
+            availability: level.map(|level| level.availability),
+            latency_p50_ms: latency(0),
+            latency_p95_ms: latency(1),
+            memory_resident: watched.sample.resident.fresh().map(|bytes| bytes.0 as f64),
+            cpu_used: watched.sample.cpu.fresh().map(f64::from),
+            held_for_s: held.map(|until| until.since(now).as_secs_f64()),
+        })
+    }
+
+    fn file(
+        &mut self,
+        service: &ServiceId,
+        order: impl FnOnce(ServiceId, ModelFile) -> models::Order,
+    ) {
+        let model = self
+            .config
+            .service(service)
+            .and_then(|service| service.model.as_ref());
+        if let Some(model) = model {
+            let file = ModelFile::new(model, &self.config.node.data_dir);
+            if self.files.try_send(order(service.clone(), file)).is_err() {
+                warn!("{service}: model files are not answered; is their disk hanging?");
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, service: Option<ServiceId>, text: String) {
+        let body = Body::Note(Note { service, text });
+        self.show(self.topics.event(body.kind_name()), &body);
+        self.order(Order::Event {
+            mark: 0,
+            class: Class::State,
+            causes: Vec::new(),
+            body: Box::new(body),
+        });
+    }
+}
+
+fn report(service: &ServiceId, what: &str, result: Result<(), ClientError>) {
+    // A lost connection shows in `next`; the step's deadline covers the rest.
+    if let Err(error) = result {
+        warn!("spawner: cannot {what} {service}: {}", chain(&error));
+    }
+}

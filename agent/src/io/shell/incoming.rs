@@ -1,0 +1,221 @@
+//! The way in: turns what others tell into events of the loop.
+
+use std::time::Duration;
+
+use homeostat_common::anomaly::Exit;
+use homeostat_common::ids::IncidentId;
+use homeostat_common::wire::projection::Reply;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::Shell;
+use crate::control::{Event, HostSample, ProbeOutcome};
+use crate::io::clock;
+use crate::io::keeper::Order;
+use crate::io::link::{CommandKind, CommandRequest, LinkEvent};
+use crate::io::probe::{Outcome as ProbeEnd, ProbeReport};
+use crate::io::procfs::ServiceReading;
+use crate::io::spawner::client;
+use crate::io::spawner::protocol;
+use crate::service::ProcessSample;
+
+/// Longest question on the control socket.
+const QUESTION_MAX: u64 = 64;
+
+/// How long a client of the control socket may take.
+const QUESTION_TIME: Duration = Duration::from_secs(2);
+
+impl Shell {
+    pub(super) fn spawner_event(&mut self, event: client::Event) -> Option<Event> {
+        Some(match event {
+            client::Event::Started {
+                service,
+                instance,
+                pid,
+            } => {
+                self.watch(&service, pid);
+                Event::Started { service, instance }
+            }
+            client::Event::Refused { service, why } => {
+                let (live, why) = match why {
+                    protocol::Refusal::Occupied { instance } => {
+                        (Some(instance), "it runs already".to_owned())
+                    }
+                    protocol::Refusal::Unknown => (
+                        None,
+                        "the spawner's configuration does not name it".to_owned(),
+                    ),
+                    protocol::Refusal::Spawn { text } => (None, text),
+                };
+                Event::StartRefused { service, live, why }
+            }
+            client::Event::Died { service, instance } => {
+                self.processes.remove(&service);
+                self.pids.remove(&service);
+                Event::Died { service, instance }
+            }
+            client::Event::Exited {
+                service,
+                instance,
+                status,
+            } => Event::Exited {
+                service,
+                instance,
+                exit: exit_of(status),
+            },
+            client::Event::MemoryLimit {
+                service,
+                not_enforced: Some(why),
+                ..
+            } => {
+                self.note(
+                    Some(service.clone()),
+                    format!("the memory limit of {service} is not enforced: {why}"),
+                );
+                return None;
+            }
+            client::Event::MemoryLimit { .. }
+            | client::Event::Signalled { .. }
+            | client::Event::NotSignalled { .. }
+            | client::Event::Reloaded => return None,
+            client::Event::NotReloaded { why } => {
+                warn!("spawner: {why}");
+                return None;
+            }
+            client::Event::Malformed => {
+                warn!("spawner: it could not read a request");
+                return None;
+            }
+        })
+    }
+
+    pub(super) fn probe_event(&mut self, report: ProbeReport) -> Option<Event> {
+        let (service, probe) = self.probed.get(&report.target)?.clone();
+        Some(Event::Probed {
+            service,
+            probe,
+            number: report.probe,
+            outcome: match report.outcome {
+                ProbeEnd::Alive { latency } => ProbeOutcome::Right {
+                    latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
+                },
+                ProbeEnd::Wrong(wrong) => ProbeOutcome::Wrong(wrong.to_string()),
+                ProbeEnd::Refused => ProbeOutcome::Refused,
+                ProbeEnd::TimedOut => ProbeOutcome::TimedOut,
+            },
+            late: report.late,
+        })
+    }
+
+    pub(super) fn sample(&mut self) -> Event {
+        let now = clock::now();
+        let host = self.host.sample(now);
+        let sample = HostSample {
+            cpu_busy: host.cpu_busy,
+            cpu_pressure: host.cpu_pressure,
+            io_pressure: host.io_pressure,
+            memory_pressure: host.memory_pressure,
+            memory_available: host.memory_available,
+            disk_free: host.disk_free,
+            inodes_free: host.inodes_free,
+            own: process_of(&host.own),
+            backlog: self.keeper.backlog(),
+        };
+        let processes = self
+            .processes
+            .iter_mut()
+            .map(|(id, process)| (id.clone(), process_of(&process.sample(now))))
+            .collect();
+        Event::Sample(sample, processes)
+    }
+
+    pub(super) fn link_event(&mut self, event: LinkEvent) -> Option<Event> {
+        match event {
+            LinkEvent::Connected { birth, .. } => {
+                info!("broker: connected ({birth})");
+                Some(Event::Link(true))
+            }
+            LinkEvent::Disconnected { reason } => {
+                warn!("broker: {reason}");
+                Some(Event::Link(false))
+            }
+            LinkEvent::Acked { through } => {
+                self.order(Order::Acked(through));
+                None
+            }
+            LinkEvent::CoordinatorOnline(online) => {
+                info!(
+                    "coordinator: {}",
+                    if online { "listens" } else { "does not listen" }
+                );
+                None
+            }
+            LinkEvent::Command(request) => {
+                self.answer_command(request);
+                None
+            }
+        }
+    }
+
+    fn answer_command(&self, request: CommandRequest) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        let payload = match request.kind {
+            CommandKind::Ping => serde_json::to_vec(&Reply::Ok {
+                value: env!("CARGO_PKG_VERSION"),
+            }),
+            CommandKind::Snapshot => serde_json::to_vec(&Reply::Ok {
+                value: self.core.snapshot(clock::now()),
+            }),
+        };
+        if let Ok(payload) = payload {
+            link.reply(request, payload);
+        }
+    }
+
+    /// Answers a question on the control socket, beside the loop.
+    pub(super) fn answer(&self, stream: UnixStream) {
+        let keeper = self.keeper.clone();
+        tokio::spawn(tokio::time::timeout(QUESTION_TIME, async move {
+            let mut stream = stream;
+            let mut question = String::new();
+            let (reader, mut writer) = stream.split();
+            if reader
+                .take(QUESTION_MAX)
+                .read_to_string(&mut question)
+                .await
+                .is_err()
+            {
+                return;
+            }
+            let incident = question.trim().parse().ok().map(IncidentId);
+            let (reply, answer) = oneshot::channel();
+            if keeper.order(Order::Explain(incident, reply))
+                && let Ok(text) = answer.await
+            {
+                let _ = writer.write_all(text.as_bytes()).await;
+            }
+        }));
+    }
+}
+
+pub(super) fn exit_of(exit: protocol::Exit) -> Exit {
+    match exit {
+        protocol::Exit::Code(code) => Exit::Code(code),
+        protocol::Exit::Signal(signal) => Exit::Signal(signal),
+        protocol::Exit::Unknown => Exit::Unknown,
+    }
+}
+
+fn process_of(reading: &ServiceReading) -> ProcessSample {
+    ProcessSample {
+        resident: reading.resident,
+        cpu: reading.cpu,
+        descriptors: reading.descriptors,
+        threads: reading.threads,
+        run_delay: reading.run_delay,
+    }
+}

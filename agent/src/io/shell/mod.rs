@@ -1,0 +1,289 @@
+//! `agent run`: feeds the loop with what happens and carries its effects out.
+//!
+//! One thread runs the loop, the probes, the samples and the connection to the
+//! spawner. Whatever can block has a thread of its own: the store
+//! ([`super::keeper`]), the link to the broker ([`super::link`]), and model
+//! files ([`super::models`]). Decides nothing.
+
+mod effects;
+mod incoming;
+mod setup;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use homeostat_common::ids::ServiceId;
+use homeostat_common::observation::LogCount;
+use homeostat_common::units::Micros;
+use homeostat_common::wire::topic::NodeTopics;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use self::incoming::exit_of;
+use super::clock;
+use super::keeper::{Keeper, Order, chain};
+use super::link::{LinkEvent, LinkHandle};
+use super::logs::{Counts, Tail};
+use super::models;
+use super::probe::{Prober, TargetNo};
+use super::procfs::{Host, Process};
+use super::spawner::client::{self, Client, ClientError};
+use super::spawner::protocol::SlotView;
+use crate::config::Config;
+use crate::control::{Effect, Event, Loop, SlotReport};
+
+/// Log bytes read per sample and service: 64 KiB/s at the default period.
+const LOG_BYTES_MAX: u64 = 64 * 1024;
+
+/// Pause between two tries to reach the spawner.
+const SPAWNER_RETRY: Duration = Duration::from_millis(100);
+
+/// Why the agent cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A folder it needs cannot be made.
+    #[error("cannot create {}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel's boot id cannot be read.
+    #[error(transparent)]
+    Clock(#[from] clock::ClockError),
+    /// Probes cannot be made.
+    #[error(transparent)]
+    Probe(#[from] super::probe::ProbeError),
+    /// The system gives no thread, socket or event queue.
+    #[error("cannot set up the agent")]
+    System(#[from] std::io::Error),
+}
+
+/// The socket on which a running agent answers `explain`.
+#[must_use]
+pub fn control_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.sock")
+}
+
+/// Runs the loop until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`RunError`] when it cannot even start; everything later is healed or
+/// reported.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?
+        .block_on(async { Shell::open(config)?.run().await })
+}
+
+struct Shell {
+    config: Config,
+    topics: NodeTopics,
+    core: Loop,
+    keeper: Keeper,
+    store_thread: std::thread::JoinHandle<()>,
+    link: Option<LinkHandle>,
+    link_thread: Option<std::thread::JoinHandle<()>>,
+    files: std::sync::mpsc::SyncSender<models::Order>,
+    events: mpsc::Receiver<Event>,
+    link_events: mpsc::Receiver<LinkEvent>,
+    prober: Prober,
+    targets: BTreeMap<(ServiceId, usize), TargetNo>,
+    probed: BTreeMap<TargetNo, (ServiceId, usize)>,
+    host: Host,
+    processes: BTreeMap<ServiceId, Process>,
+    pids: BTreeMap<ServiceId, u32>,
+    tails: Vec<(Tail, Counts)>,
+    control: Option<UnixListener>,
+    /// Orders that found the store's queue full.
+    unkept: u64,
+}
+
+impl Shell {
+    async fn run(mut self) -> Result<(), RunError> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut sampling = tokio::time::interval(crate::service::span(self.config.sample.period));
+        sampling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut spawner: Option<Client> = None;
+        let mut complained = false;
+        info!(
+            "node {} at {}: {} services",
+            self.config.node.id,
+            self.config.node.site,
+            self.config.services.len()
+        );
+        loop {
+            if spawner.is_none() {
+                match Client::connect(&self.config.node.run_dir).await {
+                    Ok((client, slots)) => {
+                        complained = false;
+                        spawner = Some(client);
+                        self.adopt(slots, &mut spawner).await;
+                    }
+                    Err(error) => {
+                        if !complained {
+                            warn!("spawner: {}", chain(&error));
+                            complained = true;
+                        }
+                    }
+                }
+            }
+            let wake = self.core.next_wake();
+            let event = tokio::select! {
+                biased;
+                _ = term.recv() => break,
+                _ = interrupt.recv() => break,
+                event = next_of(&mut spawner) => match event {
+                    Ok(event) => self.spawner_event(event),
+                    Err(error) => {
+                        warn!("spawner: {}", chain(&error));
+                        spawner = None;
+                        Some(Event::SpawnerLost)
+                    }
+                },
+                report = self.prober.next() => match report {
+                    Ok(report) => self.probe_event(report),
+                    Err(error) => {
+                        warn!("probe: {}", chain(&error));
+                        None
+                    }
+                },
+                Some(event) = self.events.recv() => Some(event),
+                () = sleep_until(wake) => Some(Event::Wake),
+                _ = sampling.tick() => {
+                    self.read_logs(&mut spawner).await;
+                    Some(self.sample())
+                }
+                Some(event) = self.link_events.recv() => self.link_event(event),
+                stream = accept(self.control.as_ref()) => {
+                    self.answer(stream);
+                    None
+                }
+                () = tokio::time::sleep(SPAWNER_RETRY), if spawner.is_none() => None,
+            };
+            if let Some(event) = event {
+                self.step(event, &mut spawner).await;
+            }
+        }
+        info!("ending; the services go on");
+        self.close()
+    }
+
+    /// Moves the loop, carries out what it wants, and feeds back what is known
+    /// at once.
+    async fn step(&mut self, event: Event, spawner: &mut Option<Client>) {
+        let mut waiting = vec![event];
+        while let Some(event) = waiting.pop() {
+            let now = clock::now();
+            let effects = self.core.step(now, event);
+            let mut learn = false;
+            for effect in effects {
+                learn |= matches!(effect, Effect::Remember);
+                if let Some(event) = self.carry_out(effect, now, spawner).await {
+                    waiting.push(event);
+                }
+            }
+            if learn {
+                self.order(Order::Learn(self.core.experience().clone()));
+            }
+        }
+    }
+
+    async fn adopt(&mut self, slots: Vec<SlotView>, spawner: &mut Option<Client>) {
+        let mut reports = Vec::new();
+        for slot in slots {
+            if let Some((_, pid)) = slot.live {
+                self.watch(&slot.service, pid);
+            }
+            reports.push(SlotReport {
+                service: slot.service,
+                live: slot.live.map(|(instance, _)| instance),
+                last: slot
+                    .last_exit
+                    .map(|(instance, exit)| (instance, exit_of(exit))),
+            });
+        }
+        let live = reports.iter().filter(|slot| slot.live.is_some()).count();
+        if live > 0 {
+            info!("spawner: {live} services run already and are taken over");
+        }
+        self.step(Event::Slots(reports), spawner).await;
+        // The first look, so that decisions need not wait for a period.
+        let sample = self.sample();
+        self.step(sample, spawner).await;
+    }
+
+    fn watch(&mut self, service: &ServiceId, pid: u32) {
+        self.pids.insert(service.clone(), pid);
+        self.processes
+            .insert(service.clone(), Process::new(Path::new("/proc"), pid));
+    }
+
+    async fn read_logs(&mut self, spawner: &mut Option<Client>) {
+        let mut all: Vec<LogCount> = Vec::new();
+        for (tail, counts) in &mut self.tails {
+            let tally = tail.poll(LOG_BYTES_MAX, |line| counts.add(line));
+            if tally.lines > 0 {
+                all.extend(counts.take().0);
+            }
+        }
+        if !all.is_empty() {
+            self.step(Event::Logs(all), spawner).await;
+        }
+    }
+
+    fn close(mut self) -> Result<(), RunError> {
+        self.order(Order::Remember(self.core.saved(clock::now())));
+        self.order(Order::Close);
+        if let Some(link) = &self.link {
+            link.stop();
+        }
+        for thread in self.link_thread.into_iter().chain([self.store_thread]) {
+            if thread.join().is_err() {
+                warn!("a thread of the agent has panicked");
+            }
+        }
+        let _ = std::fs::remove_file(control_path(&self.config.node.run_dir));
+        Ok(())
+    }
+}
+
+async fn next_of(spawner: &mut Option<Client>) -> Result<client::Event, ClientError> {
+    match spawner {
+        Some(client) => client.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(wake: Option<Micros>) {
+    match wake {
+        // Even what is due already lets the runtime look at its sockets first:
+        // whatever the loop wants, probes and the spawner are never starved.
+        Some(wake) if wake <= clock::now() => tokio::task::yield_now().await,
+        Some(wake) => clock::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept(listener: Option<&UnixListener>) -> UnixStream {
+    loop {
+        match listener {
+            Some(listener) => {
+                if let Ok((stream, _)) = listener.accept().await {
+                    return stream;
+                }
+                // Out of descriptors, say: not in a hot loop.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Opens everything that the shell needs, once, at the start.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use homeostat_common::wire::projection::{Meta, MetaService, Status};
+use homeostat_common::wire::topic::NodeTopics;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{RunError, Shell, control_path};
+use crate::config::{self, Config};
+use crate::control::Loop;
+use crate::io::clock;
+use crate::io::keeper::{self, chain};
+use crate::io::link::{self, LinkConfig};
+use crate::io::logs::{Counts, Tail};
+use crate::io::models::{self, ModelFile};
+use crate::io::probe::Prober;
+use crate::io::procfs::Host;
+
+/// Events from threads that wait for the loop; each thread has at most a few
+/// on the way.
+const EVENTS_MAX: usize = 256;
+
+impl Shell {
+    pub(super) fn open(config: &Config) -> Result<Self, RunError> {
+        for path in [&config.node.data_dir, &config.node.run_dir] {
+            std::fs::create_dir_all(path).map_err(|source| RunError::Folder {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let proc = Path::new("/proc");
+        let boot = clock::boot_id(proc)?;
+        let (opened, mut store) = keeper::open(config, boot, keeper::trial)?;
+        for finding in &opened.findings {
+            warn!("store: {finding}");
+        }
+        store.boot(env!("CARGO_PKG_VERSION"), 0, opened.findings.clone());
+        let core = Loop::new(config, boot, opened.resumed, clock::now());
+        let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+        let (link_sender, link_events) = mpsc::channel(EVENTS_MAX);
+        let (backlog, fetches) = link::backlog();
+        let mut link = None;
+        let mut link_thread = None;
+        if let Some(broker) = &config.mqtt.broker {
+            let (handle, thread) = link::spawn(
+                LinkConfig {
+                    host: broker.host.clone(),
+                    port: broker.port,
+                    reconnect_min: crate::service::span(config.mqtt.reconnect_min),
+                    reconnect_max: crate::service::span(config.mqtt.reconnect_max),
+                    keep_alive: crate::service::span(config.mqtt.keep_alive),
+                    status: Status {
+                        online: true,
+                        node: config.node.id.clone(),
+                        boot,
+                        stream: opened.stream,
+                        birth: 0,
+                        version: env!("CARGO_PKG_VERSION").into(),
+                        clock: opened.clock,
+                    },
+                    meta: meta(config),
+                    acked: opened.acked,
+                    last: opened.last,
+                    patience: link::Patience::default(),
+                    seed: fastrand::u64(..),
+                },
+                backlog,
+                link_sender,
+            )?;
+            link = Some(handle);
+            link_thread = Some(thread);
+        }
+        let (keeper, store_thread) = store.start(event_sender.clone(), fetches, link.clone())?;
+        let files = models::start(event_sender)?;
+        let mut prober = Prober::new()?;
+        let mut targets = BTreeMap::new();
+        let mut probed = BTreeMap::new();
+        for service in &config.services {
+            let goldens = goldens(service, &config.node.data_dir);
+            for (place, probe) in service.probes.iter().enumerate() {
+                let target = prober.add(probe, &goldens);
+                targets.insert((service.id.clone(), place), target);
+                probed.insert(target, (service.id.clone(), place));
+            }
+        }
+        let logs = config.node.data_dir.join("logs");
+        let tails = config
+            .services
+            .iter()
+            .filter(|service| service.log)
+            .map(|service| {
+                let path = logs.join(format!("{}.log", service.id));
+                (Tail::from_end(&path), Counts::new(service.id.clone()))
+            })
+            .collect();
+        Ok(Self {
+            topics: NodeTopics::new(&config.node.site, &config.node.id),
+            core,
+            keeper,
+            store_thread,
+            link,
+            link_thread,
+            files,
+            events,
+            link_events,
+            prober,
+            targets,
+            probed,
+            host: Host::new(proc, &config.node.data_dir),
+            processes: BTreeMap::new(),
+            pids: BTreeMap::new(),
+            tails,
+            control: control(&control_path(&config.node.run_dir)),
+            unkept: 0,
+            config: config.clone(),
+        })
+    }
+}
+
+fn control(path: &Path) -> Option<UnixListener> {
+    let _ = std::fs::remove_file(path);
+    UnixListener::bind(path)
+        .map_err(|error| warn!("{}: no answers to explain: {error}", path.display()))
+        .ok()
+}
+
+/// Golden vectors of the service's model, for probes that list none.
+fn goldens(service: &config::Service, data_dir: &Path) -> Vec<config::Golden> {
+    let Some(model) = &service.model else {
+        return Vec::new();
+    };
+    match ModelFile::new(model, data_dir).manifest() {
+        Ok(manifest) => manifest
+            .golden
+            .vectors
+            .into_iter()
+            .take(config::GOLDENS_MAX)
+            .map(|vector| config::Golden {
+                inputs: vector.input,
+                outputs: vector.output,
+                tolerance: manifest.golden.tolerance,
+            })
+            .collect(),
+        Err(error) => {
+            warn!("{}: no golden inputs: {}", service.id, chain(&error));
+            Vec::new()
+        }
+    }
+}
+
+fn meta(config: &Config) -> Meta {
+    use homeostat_common::observation::Metric;
+    Meta {
+        node: config.node.id.clone(),
+        site: config.node.site.clone(),
+        services: config
+            .services
+            .iter()
+            .map(|service| MetaService {
+                service: service.id.clone(),
+                acts: service.mode == config::Mode::Act && !service.protected,
+                criticality: match service.criticality {
+                    config::Criticality::BestEffort => "best-effort",
+                    config::Criticality::Business => "business",
+                    config::Criticality::Mission => "mission",
+                }
+                .into(),
+                depends_on: service.depends_on.clone(),
+            })
+            .collect(),
+        primitives: ["restart", "rollback-model", "probe", "wait"]
+            .map(String::from)
+            .into(),
+        metrics: Metric::ALL
+            .iter()
+            .map(|metric| (metric.name().into(), metric.unit().into()))
+            .collect(),
+    }
+}
