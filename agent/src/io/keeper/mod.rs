@@ -385,7 +385,16 @@ impl Thread {
         let Ok(value) = postcard::to_allocvec(&(envelope.hlc, &envelope.body)) else {
             return;
         };
-        if let Err(error) = kv.put(Tree::History, &key, &value) {
+        let filed = kv.put(Tree::History, &key, &value).and_then(|()| {
+            // sled keeps back what is new for half a second, and an end that is
+            // lost is not told again: a killed agent would leave the incident
+            // open in `explain` for ever.
+            match &envelope.body {
+                Body::IncidentClosed(_) => kv.flush(),
+                _ => Ok(()),
+            }
+        });
+        if let Err(error) = filed {
             warn!("history: {}", chain(&error));
         }
     }
