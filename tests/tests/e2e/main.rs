@@ -1,0 +1,9 @@
+//! The real agent, spawner, broker and coordinator, each a process of its own, against real
+//! faults. Needs no network and no fixed port; what needs root, strace or mosquitto says
+//! `skip:` where that is missing.
+
+#![allow(clippy::unwrap_used)]
+
+mod killed;
+mod local;
+mod rig;
