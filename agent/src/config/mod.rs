@@ -30,6 +30,7 @@ use toml::de::DeTable;
 
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
+pub use sections::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
 
 /// Largest file that is read; the largest sensible configuration has some
 /// 20 KiB.

@@ -177,21 +177,26 @@ fn restart(mut at: Fields<'_, '_>) -> Restart {
     restart
 }
 
+/// Smallest quota: below, what must be kept does not fit beside the room that
+/// writing takes.
+pub const QUOTA_MIN: Bytes = Bytes::mib(8);
+
+/// Largest quota: opening a large sled store can take minutes.
+pub const QUOTA_MAX: Bytes = Bytes::mib(64);
+
+/// The ballast takes at most this part of the quota, for the same reason.
+pub const BALLAST_SHARE: u64 = 10;
+
 fn store(mut at: Fields<'_, '_>) -> Store {
     let store = Store {
-        // Opening a large sled store can take minutes, hence the upper end.
-        quota: at.or(
-            "quota",
-            Bytes::mib(16),
-            size(Bytes::mib(1)..=Bytes::mib(64)),
-        ),
+        quota: at.or("quota", Bytes::mib(16), size(QUOTA_MIN..=QUOTA_MAX)),
         ballast: at.or("ballast", Bytes::mib(1), size(Bytes(0)..=Bytes::mib(64))),
     };
-    if store.ballast > store.quota {
+    if store.ballast.0 > store.quota.0 / BALLAST_SHARE {
         at.wrong(
             either(&at, "ballast", "quota"),
             format!(
-                "ballast ({}) must not be above quota ({})",
+                "ballast ({}) must not be above a tenth of quota ({})",
                 store.ballast, store.quota
             ),
         );

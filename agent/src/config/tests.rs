@@ -176,8 +176,8 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
         (
             "[node]\nid = \"edge-1\"\n[store]\nquota = \"16MB\"\nballast = \"20MiB\"\n[clock]\noffset = \"1 h\"",
             expect![[r#"
-                a.toml:4: store.quota = "16MB": expected a size from 1.0 MiB to 64.0 MiB, written such as "512KiB" or "64MiB"
-                a.toml:5: store.ballast = "20MiB": ballast (20.0 MiB) must not be above quota (16.0 MiB)
+                a.toml:4: store.quota = "16MB": expected a size from 8.0 MiB to 64.0 MiB, written such as "512KiB" or "64MiB"
+                a.toml:5: store.ballast = "20MiB": ballast (20.0 MiB) must not be above a tenth of quota (16.0 MiB)
                 a.toml:7: clock.offset = "1 h": expected a span with an optional sign, at most ten years, such as "-1h""#]],
         ),
         (

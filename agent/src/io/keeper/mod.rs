@@ -173,8 +173,10 @@ pub struct Thread {
     /// Events that the disk refused.
     unwritten: VecDeque<(u64, Class, Vec<u64>, Body)>,
     dropped: u64,
-    /// What the loop was told last.
+    /// Why the disk is not used now.
     trouble: Option<String>,
+    /// What the loop was told last.
+    told: Option<String>,
     ticket: Option<u64>,
     /// Something new is there for the link.
     written: bool,
@@ -427,18 +429,20 @@ impl Thread {
 
     /// After a batch: syncs if somebody waits, and tells of trouble.
     fn settle(&mut self, events: &mpsc::Sender<Event>) {
-        let before = self.trouble.clone();
         if let Some(ticket) = self.ticket.take() {
             let synced = self.append(Outbox::sync);
             self.note_trouble(synced.err());
             // Without a disk a plan goes on all the same, and says so.
             let _ = events.try_send(Event::Synced(ticket));
         }
-        if let Some(trouble) = &self.trouble
-            && before.is_none_or(|before| before != *trouble || self.unwritten.len() == 1)
+        if self.trouble != self.told
+            && let Some(trouble) = &self.trouble
         {
             warn!("store: {trouble}");
-            let _ = events.try_send(Event::StoreTrouble(Some(trouble.clone())));
+            let said = events.try_send(Event::StoreTrouble(Some(trouble.clone())));
+            if said.is_ok() {
+                self.told.clone_from(&self.trouble);
+            }
         }
     }
 
@@ -468,6 +472,7 @@ impl Thread {
             return;
         }
         info!("store: the disk takes records again");
+        self.told = None;
         let _ = events.try_send(Event::StoreTrouble(None));
         if self.dropped > 0 {
             let count = std::mem::take(&mut self.dropped);

@@ -92,20 +92,32 @@ pub fn open(
         unwritten: VecDeque::new(),
         dropped: 0,
         trouble: None,
+        told: None,
         ticket: None,
         written: false,
     };
     Ok((opened, thread))
 }
 
+/// Smallest quota with room for segments of the usual size; below, they shrink
+/// with it, or what must be kept would not fit.
+const WHOLE_SEGMENTS: u64 = 16 << 20;
+
 fn limits(store: &config::Store) -> outbox::Config {
     let quota = store.quota.0;
+    let usual = store::journal::Limits::default();
+    let segment = match quota {
+        WHOLE_SEGMENTS.. => usual.segment_bytes,
+        // Of whole pages.
+        small => u32::try_from(small / 256 / 4096 * 4096).unwrap_or(usual.segment_bytes),
+    };
     let ballast = u32::try_from(store.ballast.0).unwrap_or(u32::MAX);
     outbox::Config {
         limits: store::journal::Limits {
             total_bytes: quota,
             ballast_bytes: ballast,
-            ..store::journal::Limits::default()
+            segment_bytes: segment,
+            ..usual
         },
         events_bytes: quota / 2,
         records_bytes: quota / 8,
@@ -128,4 +140,31 @@ fn recall(outbox: &Outbox, resumed: &mut Resumed, hlc: &mut hlc::Clock) -> Resul
 
 fn random_stream() -> StreamId {
     StreamId(fastrand::u128(..).to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use homeostat_common::units::Bytes;
+
+    use super::*;
+    use crate::config::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
+
+    #[test]
+    fn every_size_that_a_configuration_may_ask_for_gives_a_store() {
+        for quota in [
+            QUOTA_MIN,
+            Bytes(QUOTA_MIN.0 + 1),
+            Bytes(WHOLE_SEGMENTS - 1),
+            Bytes(WHOLE_SEGMENTS),
+            QUOTA_MAX,
+        ] {
+            for ballast in [Bytes(0), Bytes(quota.0 / BALLAST_SHARE)] {
+                let dir = tempfile::tempdir().unwrap();
+                let store = config::Store { quota, ballast };
+                let opened = Outbox::open(&dir.path().join("journal"), limits(&store));
+                let (mut outbox, _) = opened.unwrap_or_else(|error| panic!("{store:?}: {error}"));
+                outbox.append(KIND_HEAL, &[7; 16 * 1024]).unwrap();
+            }
+        }
+    }
 }
