@@ -88,32 +88,39 @@ pub fn disorder(detail: &IncidentDetail) -> Option<String> {
         place(event).is_some() && number == Some(detail.incident.number)
     };
     let events: Vec<&Event> = detail.timeline.iter().filter(own).collect();
-    let name = || format!("incident {}", detail.incident.id);
     let order: Vec<u8> = events.iter().filter_map(|event| place(event)).collect();
     let count = |which| order.iter().filter(|place| **place == which).count();
+    let wrong = |what: &str| {
+        let shown: Vec<String> = events
+            .iter()
+            .map(|event| format!("{} {}", event.seq, event.kind))
+            .collect();
+        Some(format!(
+            "incident {}: {what}: {}",
+            detail.incident.id,
+            shown.join(", ")
+        ))
+    };
     if count(0) != 1 || order.first() != Some(&0) {
-        return Some(format!("{}: not opened once and first", name()));
+        return wrong("not opened once and first");
     }
     if count(3) != 1 || order.last() != Some(&3) {
-        return Some(format!("{}: not closed once and last", name()));
+        return wrong("not closed once and last");
     }
     let first = |which| order.iter().position(|place| *place == which);
     // Who came back by itself needs no decision.
     let alone = detail.incident.outcome.as_deref() == Some("recovered");
     match (first(1), first(2)) {
         (None, None) if alone => {}
-        (None, _) => return Some(format!("{}: never decided", name())),
+        (None, _) => return wrong("never decided"),
         (Some(decided), Some(step)) if step < decided => {
-            return Some(format!("{}: a step before the decision", name()));
+            return wrong("a step before the decision");
         }
         _ => {}
     }
     let falls = |pair: &[&Event]| pair[0].stream == pair[1].stream && pair[0].seq >= pair[1].seq;
     if events.windows(2).any(falls) {
-        return Some(format!(
-            "{}: the order shown is not that of its stream",
-            name()
-        ));
+        return wrong("the order shown is not that of its stream");
     }
     None
 }
