@@ -73,6 +73,8 @@ pub enum ModelFile {
     Intact,
     /// Another one, or none at all.
     Differs(Option<ModelVersion>),
+    /// Its disk did not answer in time; nothing is known.
+    Unanswered,
 }
 
 /// One probe's state.

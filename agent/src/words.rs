@@ -62,7 +62,7 @@ pub fn words(body: &Body) -> Option<String> {
         Body::Decided(decided) => {
             let mut text = match decided.plan {
                 Some(plan) => format!(
-                    "incident {}: plan {plan}, at most {:.2} of {:.2} capacity-seconds left",
+                    "incident {}: plan {plan} reserves {:.2} capacity-seconds, {:.2} remain",
                     decided.incident, decided.cost, decided.balance
                 ),
                 None => format!("incident {}: nothing is done", decided.incident),

@@ -170,6 +170,12 @@ impl Ledger {
         self.beta
     }
 
+    /// What a plan may cost at most when nothing was spent lately.
+    #[must_use]
+    pub fn balance_max(&self) -> f64 {
+        self.beta * (1.0 - SEED)
+    }
+
     /// What a new plan may cost now.
     #[must_use]
     pub fn balance(&self) -> f64 {

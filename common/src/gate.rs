@@ -28,6 +28,10 @@ const RESOURCE: f64 = 0.02;
 /// next attempt; weighs the risk term.
 const RISK_SPAN_S: f64 = 10.0;
 
+/// What one action may cost besides the service it takes away: its own work and
+/// the risk of a recipe that always failed.
+pub const ACTION_COST_MAX: f64 = RESOURCE + RISK_SPAN_S;
+
 /// What the agent may do with a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,7 +56,9 @@ pub enum Criticality {
 }
 
 impl Criticality {
-    fn weight(self) -> f64 {
+    /// Its weight in a service's share of the node.
+    #[must_use]
+    pub fn weight(self) -> f64 {
         match self {
             Self::BestEffort => 1.0,
             Self::Business => 2.0,
@@ -288,121 +294,111 @@ pub fn share(facts: &Facts, service: &ServiceId) -> f64 {
     facts.services.get(service).map_or(0.0, weight) / whole.max(1.0)
 }
 
+/// What a rule has against a plan: in words, and when it may be over.
+type Objection = (String, Option<Micros>);
+
+/// One arm for each rule, so that a new one cannot be forgotten here.
 fn check(rule: Rule, plan: &Plan, purpose: Purpose, facts: &Facts) -> Result<(), Rejection> {
-    let reject = |reason: String, until: Option<Micros>| {
-        Err(Rejection {
+    let pending = |until: Option<Micros>| until.filter(|until| *until > facts.now);
+    // Reviving a dead process has its own pace.
+    let revive = |service: &ServiceFacts| purpose == Purpose::Revive && service.dead;
+    let writes = plan.steps().any(Primitive::writes);
+    let objection = match rule {
+        Rule::UnknownService => plan
+            .steps()
+            .filter_map(Primitive::service)
+            .find(|id| !facts.services.contains_key(*id))
+            .map(|id| (alloc::format!("there is no service {id} here"), None)),
+        Rule::ObserveOnly => each_written(plan, facts, |id, service, _| {
+            (service.mode == Mode::Observe).then(|| {
+                let text = alloc::format!("{id} is only observed; set mode = \"act\" to heal it");
+                (text, None)
+            })
+        }),
+        Rule::Protected => each_written(plan, facts, |id, service, _| {
+            service
+                .protected
+                .then(|| (alloc::format!("{id} is protected"), None))
+        }),
+        Rule::SpawnerLost => (writes && !facts.spawner)
+            .then(|| (String::from("the spawner cannot be reached"), None)),
+        Rule::UnderRepair => each_written(plan, facts, |id, service, _| {
+            service
+                .leased
+                .map(|other| (alloc::format!("plan {other} works on {id}"), None))
+        }),
+        Rule::Hold => each_written(plan, facts, |id, service, _| {
+            let until = pending(service.held_until).filter(|_| !revive(service))?;
+            let left = until.since(facts.now);
+            let text = alloc::format!("{id} was healed a short while ago; held for {left} more");
+            Some((text, Some(until)))
+        }),
+        Rule::Quarantine => each_written(plan, facts, |id, service, _| {
+            let until = pending(service.quarantined_until).filter(|_| !revive(service))?;
+            let left = until.since(facts.now);
+            let text = alloc::format!("{id} was healed too often; quarantined for {left} more");
+            Some((text, Some(until)))
+        }),
+        Rule::BackOff => each_written(plan, facts, |id, service, _| {
+            let until = pending(service.backoff_until).filter(|_| revive(service))?;
+            let left = until.since(facts.now);
+            let text = alloc::format!("{id} keeps dying; next start in {left}");
+            Some((text, Some(until)))
+        }),
+        // Of a dead process the kernel's word is news enough.
+        Rule::StaleTelemetry => each_written(plan, facts, |id, service, _| {
+            (!service.dead && !service.fresh)
+                .then(|| (alloc::format!("nothing recent is known about {id}"), None))
+        }),
+        Rule::LowConfidence => match purpose {
+            Purpose::Heal(confidence) if writes && confidence.get() < CONFIDENCE_MIN => {
+                let text = alloc::format!(
+                    "confidence {confidence} is below {CONFIDENCE_MIN}: only looking is allowed"
+                );
+                Some((text, None))
+            }
+            Purpose::Heal(_) | Purpose::Revive => None,
+        },
+        Rule::UnverifiedModel => each_written(plan, facts, |_, service, primitive| {
+            let Primitive::RollbackModel { to, .. } = primitive else {
+                return None;
+            };
+            (service.verified_model != Some(*to)).then(|| {
+                let text = alloc::format!("no verified copy of model {to} is here");
+                (text, None)
+            })
+        }),
+        Rule::BlastRadius => blast_radius(plan, facts),
+        // The ledger itself answers, once nothing else objects.
+        Rule::Budget => None,
+    };
+    match objection {
+        Some((reason, until)) => Err(Rejection {
             rule,
             reason,
             until,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The first objection to a primitive that changes a service.
+fn each_written<'p>(
+    plan: &'p Plan,
+    facts: &Facts,
+    objects: impl Fn(&ServiceId, &ServiceFacts, &'p Primitive) -> Option<Objection>,
+) -> Option<Objection> {
+    plan.steps()
+        .filter(|primitive| primitive.writes())
+        .find_map(|primitive| {
+            let id = primitive.service()?;
+            objects(id, facts.services.get(id)?, primitive)
         })
-    };
-    // The rules about the plan as a whole.
-    match rule {
-        Rule::SpawnerLost if !facts.spawner && plan.steps().any(Primitive::writes) => {
-            return reject("the spawner cannot be reached".into(), None);
-        }
-        Rule::LowConfidence => {
-            if let Purpose::Heal(confidence) = purpose
-                && confidence.get() < CONFIDENCE_MIN
-                && plan.steps().any(Primitive::writes)
-            {
-                return reject(
-                    alloc::format!(
-                        "confidence {confidence} is below {CONFIDENCE_MIN}: only looking is allowed"
-                    ),
-                    None,
-                );
-            }
-        }
-        Rule::BlastRadius => return blast_radius(plan, facts),
-        _ => {}
-    }
-    // The rules about each service that the plan touches.
-    for primitive in plan.steps() {
-        let Some(id) = primitive.service() else {
-            continue;
-        };
-        let Some(service) = facts.services.get(id) else {
-            if rule == Rule::UnknownService {
-                return reject(alloc::format!("there is no service {id} here"), None);
-            }
-            continue;
-        };
-        if !primitive.writes() {
-            continue;
-        }
-        let revive = purpose == Purpose::Revive && service.dead;
-        let pending = |until: Option<Micros>| until.filter(|until| *until > facts.now);
-        match rule {
-            Rule::ObserveOnly if service.mode == Mode::Observe => {
-                return reject(
-                    alloc::format!("{id} is only observed; set mode = \"act\" to heal it"),
-                    None,
-                );
-            }
-            Rule::Protected if service.protected => {
-                return reject(alloc::format!("{id} is protected"), None);
-            }
-            Rule::UnderRepair => {
-                if let Some(other) = service.leased {
-                    return reject(alloc::format!("plan {other} works on {id}"), None);
-                }
-            }
-            Rule::Hold if !revive => {
-                if let Some(until) = pending(service.held_until) {
-                    return reject(
-                        alloc::format!(
-                            "{id} was healed a short while ago; held for {} more",
-                            until.since(facts.now)
-                        ),
-                        Some(until),
-                    );
-                }
-            }
-            Rule::Quarantine if !revive => {
-                if let Some(until) = pending(service.quarantined_until) {
-                    return reject(
-                        alloc::format!(
-                            "{id} was healed too often; quarantined for {} more",
-                            until.since(facts.now)
-                        ),
-                        Some(until),
-                    );
-                }
-            }
-            Rule::BackOff if revive => {
-                if let Some(until) = pending(service.backoff_until) {
-                    return reject(
-                        alloc::format!(
-                            "{id} keeps dying; next start in {}",
-                            until.since(facts.now)
-                        ),
-                        Some(until),
-                    );
-                }
-            }
-            Rule::StaleTelemetry if !revive && !service.fresh => {
-                return reject(alloc::format!("nothing recent is known about {id}"), None);
-            }
-            Rule::UnverifiedModel => {
-                if let Primitive::RollbackModel { to, .. } = primitive
-                    && service.verified_model != Some(*to)
-                {
-                    return reject(
-                        alloc::format!("no verified copy of model {to} is here"),
-                        None,
-                    );
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// At most `max(1, 10 %)` of the services that answer may be taken away at
 /// once, those under repair counted.
-fn blast_radius(plan: &Plan, facts: &Facts) -> Result<(), Rejection> {
+fn blast_radius(plan: &Plan, facts: &Facts) -> Option<Objection> {
     let taken = |id: &ServiceId| {
         plan.steps()
             .any(|primitive| primitive.interrupts() && primitive.service() == Some(id))
@@ -418,18 +414,14 @@ fn blast_radius(plan: &Plan, facts: &Facts) -> Result<(), Rejection> {
         .filter(|service| service.answering && service.leased.is_some())
         .count();
     let most = (facts.services.len() / 10).max(1);
-    if by_plan > 0 && by_plan + under_repair > most {
-        return Err(Rejection {
-            rule: Rule::BlastRadius,
-            reason: alloc::format!(
-                "{} of {} services would be away at once, {most} may",
-                by_plan + under_repair,
-                facts.services.len()
-            ),
-            until: None,
-        });
-    }
-    Ok(())
+    (by_plan > 0 && by_plan + under_repair > most).then(|| {
+        let text = alloc::format!(
+            "{} of {} services would be away at once, {most} may",
+            by_plan + under_repair,
+            facts.services.len()
+        );
+        (text, None)
+    })
 }
 
 #[cfg(test)]

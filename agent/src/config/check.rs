@@ -3,7 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use homeostat_common::budget::Ledger;
+use homeostat_common::gate;
 use homeostat_common::ids::ServiceId;
+use homeostat_common::primitive::Primitive;
+use homeostat_common::units::Micros;
 
 use super::problems::Problems;
 use super::{Config, Service};
@@ -30,6 +34,7 @@ pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
             }
         }
     }
+    no_restart_beyond_budget(config, problems);
     let mut dangling = false;
     for (n, service) in services.iter().enumerate() {
         for dependency in &service.depends_on {
@@ -48,6 +53,36 @@ pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
             &format!("service[{n}].depends_on"),
             format!("must not lead back to itself: {}", cycle.join(" -> ")),
         );
+    }
+}
+
+/// A service whose restart could never be paid for would never be healed, and
+/// nobody would know before the night it matters.
+fn no_restart_beyond_budget(config: &Config, problems: &mut Problems<'_>) {
+    let budget = Ledger::new(config.limits.budget, Micros(0)).balance_max();
+    let whole: f64 = config
+        .services
+        .iter()
+        .map(|service| service.criticality.weight())
+        .sum();
+    for (n, service) in config.services.iter().enumerate() {
+        let restart = Primitive::Restart {
+            service: service.id.clone(),
+            grace: service.stop_grace,
+        };
+        let away = restart.deadline(service.start_timeout).as_secs_f64();
+        let cost = away * service.criticality.weight() / whole + gate::ACTION_COST_MAX;
+        if cost > budget {
+            problems.at(
+                &format!("service[{n}].start_timeout"),
+                format!(
+                    "restarting {} may cost {cost:.0} capacity-seconds, more than the budget of \
+                     {budget:.0} admits: shorten start_timeout or stop_grace, or raise \
+                     limits.budget",
+                    service.id
+                ),
+            );
+        }
     }
 }
 

@@ -126,8 +126,6 @@ pub struct Limits {
     /// `budget`, default 0.15: share of the node's capacity that healing may
     /// cost (the static beta).
     pub budget: Ratio,
-    /// `plan_steps`, default and at most 8.
-    pub plan_steps: u8,
 }
 
 /// A resource that the same action did not help is left alone for a while.

@@ -128,7 +128,6 @@ fn limits(mut at: Fields<'_, '_>) -> Limits {
         quarantine: quarantine(at.table("quarantine")),
         restart: restart(at.table("restart")),
         budget: at.or("budget", Ratio::saturating(0.15), ratio),
-        plan_steps: at.or("plan_steps", 8, small(1, 8)),
     };
     at.finish();
     limits

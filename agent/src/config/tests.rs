@@ -22,7 +22,6 @@ hold = "30s"
 quarantine = { count = 4, hold = "1m" }
 restart = { burst = 2, backoff_min = "500ms" }
 budget = 0.25
-plan_steps = 4
 
 [store]
 quota = "8MiB"
@@ -91,7 +90,6 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.limits.mode, Mode::Act);
     assert_eq!(config.limits.quarantine.hold, Millis::secs(60));
     assert_eq!(config.limits.restart.backoff_min, Millis(500));
-    assert_eq!(config.limits.plan_steps, 4);
     assert_eq!(config.store.ballast, Bytes(512 << 10));
     assert_eq!(config.clock.millis, -3_600_000);
     let [db, camera] = &config.services[..] else {
@@ -166,12 +164,11 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
                 a.toml:6: mqtt.reconnect_min = "1h": reconnect_max (10m) must not be below reconnect_min (1h)"#]],
         ),
         (
-            "[node]\nid = \"edge-1\"\n[limits]\nmode = \"heal\"\nbudget = 1.5\nplan_steps = 9\nquarantine = 3",
+            "[node]\nid = \"edge-1\"\n[limits]\nmode = \"heal\"\nbudget = 1.5\nquarantine = 3",
             expect![[r#"
                 a.toml:4: limits.mode = "heal": expected "observe" or "act"
                 a.toml:5: limits.budget = 1.5: expected a number from 0.0 to 1.0
-                a.toml:6: limits.plan_steps = 9: expected a whole number from 1 to 8
-                a.toml:7: limits.quarantine = 3: expected a table"#]],
+                a.toml:6: limits.quarantine = 3: expected a table"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[store]\nquota = \"16MB\"\nballast = \"20MiB\"\n[clock]\noffset = \"1 h\"",
@@ -179,6 +176,11 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
                 a.toml:4: store.quota = "16MB": expected a size from 8.0 MiB to 64.0 MiB, written such as "512KiB" or "64MiB"
                 a.toml:5: store.ballast = "20MiB": ballast (20.0 MiB) must not be above a tenth of quota (16.0 MiB)
                 a.toml:7: clock.offset = "1 h": expected a span with an optional sign, at most ten years, such as "-1h""#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"llm\"\ncommand = [\"/x\"]\nstart_timeout = \"90s\"",
+            expect![[r#"
+                a.toml:6: service[0].start_timeout = "90s": restarting llm may cost 104 capacity-seconds, more than the budget of 89 admits: shorten start_timeout or stop_grace, or raise limits.budget"#]],
         ),
         (
             "service = 3\n[node]\nid = \"edge-1\"",

@@ -5,7 +5,7 @@ use homeostat_common::ids::{IncidentId, Instance, ModelVersion, PlanId, ServiceI
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
 use homeostat_common::transaction;
-use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+use homeostat_common::units::{Bytes, Micros, Ratio};
 use homeostat_common::wire::body::{Body, Source};
 use serde::{Deserialize, Serialize};
 
@@ -251,6 +251,3 @@ pub enum Effect {
     /// Tell people about an alarm; `None` when it is over.
     ShowAlarm(String, Option<Body>),
 }
-
-/// How long a host sample stays news; three default periods.
-pub const SAMPLE_STALE: Millis = Millis::secs(3);

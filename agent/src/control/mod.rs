@@ -10,9 +10,12 @@
 //! leaves it as [`Effect::Journal`] and [`Effect::Remember`] and comes back
 //! through [`Resumed`].
 
-mod healing;
+mod deciding;
+mod executing;
 mod incident;
 mod message;
+mod reporting;
+mod resuming;
 mod telling;
 
 use std::collections::BTreeMap;
@@ -26,9 +29,7 @@ use homeostat_detect::hang::{Input, Pressure, ProbeNo};
 use serde::{Deserialize, Serialize};
 
 pub use self::incident::Incident;
-pub use self::message::{
-    Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, SAMPLE_STALE, SlotReport,
-};
+pub use self::message::{Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, SlotReport};
 pub use self::telling::Snapshot;
 
 use crate::config::{Config, Limits};
@@ -79,6 +80,9 @@ pub struct Loop {
     node: NodeId,
     boot: BootId,
     limits: Limits,
+    /// How long a sample stays news: three periods, and at least 3 s, so that
+    /// one late sample forbids nothing.
+    sample_stale: Millis,
     services: BTreeMap<ServiceId, Watched>,
     /// Dependencies before those that need them.
     start_order: Vec<ServiceId>,
@@ -121,6 +125,7 @@ impl Loop {
             node: config.node.id.clone(),
             boot,
             limits: config.limits.clone(),
+            sample_stale: Millis(3 * config.sample.period.0.max(1000)),
             start_order: start_order(config),
             paces: BTreeMap::new(),
             incidents: BTreeMap::new(),
@@ -458,10 +463,13 @@ impl Loop {
                 probe: number,
                 right: true,
             },
-            ProbeOutcome::Wrong(_) | ProbeOutcome::Refused => Input::Answered {
+            ProbeOutcome::Wrong(_) => Input::Answered {
                 probe: number,
                 right: false,
             },
+            // The kernel refuses for a process that does not: no sign of life.
+            ProbeOutcome::Refused if late => return,
+            ProbeOutcome::Refused => Input::TimedOut(number),
             ProbeOutcome::TimedOut => Input::TimedOut(number),
         };
         watch.hang.absorb(instant(now), input);

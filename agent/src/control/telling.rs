@@ -12,7 +12,7 @@ use homeostat_common::wire::body::{
     Aggregate, Alarm, Body, ServiceChange, ServiceState, Severity, Telemetry,
 };
 
-use super::message::{Class, Effect, SAMPLE_STALE};
+use super::message::{Class, Effect};
 use super::{Incident, Loop};
 use crate::sense;
 use crate::service::Slot;
@@ -251,7 +251,7 @@ impl Loop {
         for watched in self.services.values() {
             readings.extend(sense::service_readings(watched, now));
         }
-        if age > SAMPLE_STALE {
+        if age > self.sample_stale {
             for reading in &mut readings {
                 if let Reading::Fresh(last) = reading.reading {
                     reading.reading = Reading::Stale { last, age };

@@ -21,9 +21,15 @@ pub enum Step {
     Known(Diagnosis),
 }
 
-/// Finds the fault behind a symptom. `model` is `None` for a service without.
+/// Finds the fault behind a symptom. `model` is `None` for a service without;
+/// `again`: it died shortly after it was started anew, so starting is no cure.
 #[must_use]
-pub fn diagnose(service: &ServiceId, finding: &Finding, model: Option<ModelFile>) -> Step {
+pub fn diagnose(
+    service: &ServiceId,
+    finding: &Finding,
+    model: Option<ModelFile>,
+    again: bool,
+) -> Step {
     let mut evidence = vec![finding.evidence.clone()];
     let known = |fault, evidence| {
         Step::Known(Diagnosis {
@@ -33,23 +39,26 @@ pub fn diagnose(service: &ServiceId, finding: &Finding, model: Option<ModelFile>
             evidence,
         })
     };
-    let from_model = matches!(
-        finding.symptom,
-        Symptom::WrongAnswers | Symptom::NotStarting
-    );
+    let from_model = match finding.symptom {
+        Symptom::WrongAnswers | Symptom::NotStarting => true,
+        // The first death is answered at once; only a service that keeps dying
+        // is worth the time to look at its model.
+        Symptom::Dead => again,
+        Symptom::Hung | Symptom::Leaking => false,
+    };
     match model {
         Some(ModelFile::Unchecked | ModelFile::Checking(_)) if from_model => {
             return Step::CheckModel;
         }
-        // Also for a service that died: it may have died of its model.
-        Some(ModelFile::Differs(found)) if from_model || finding.symptom == Symptom::Dead => {
+        Some(ModelFile::Differs(found)) if from_model => {
             evidence.push(match found {
                 Some(found) => format!("the model file is {found}, not the verified one"),
                 None => "the model file cannot be read".into(),
             });
-            if from_model {
-                return known(Fault::ModelCorrupt, evidence);
-            }
+            return known(Fault::ModelCorrupt, evidence);
+        }
+        Some(ModelFile::Unanswered) if from_model => {
+            evidence.push("the model file could not be compared in time".into());
         }
         Some(ModelFile::Intact) if from_model => {
             evidence.push("the model file is the verified one".into());
@@ -80,13 +89,17 @@ mod tests {
     use homeostat_common::units::Micros;
 
     fn fault(symptom: Symptom, model: Option<ModelFile>) -> Option<Fault> {
+        fault_again(symptom, model, false)
+    }
+
+    fn fault_again(symptom: Symptom, model: Option<ModelFile>, again: bool) -> Option<Fault> {
         let finding = Finding {
             symptom,
             since: Micros(0),
             score: Ratio::saturating(0.9),
             evidence: "seen".into(),
         };
-        match diagnose(&ServiceId::new("infer").unwrap(), &finding, model) {
+        match diagnose(&ServiceId::new("infer").unwrap(), &finding, model, again) {
             Step::CheckModel => None,
             Step::Known(diagnosis) => Some(diagnosis.fault),
         }
@@ -108,7 +121,16 @@ mod tests {
     }
 
     #[test]
-    fn a_death_is_never_kept_waiting_for_the_model() {
+    fn a_service_that_keeps_dying_may_be_dying_of_its_model() {
+        let again = |model| fault_again(Symptom::Dead, Some(model), true);
+        assert_eq!(again(ModelFile::Unchecked), None);
+        assert_eq!(again(ModelFile::Intact), Some(Fault::Crash));
+        assert_eq!(again(ModelFile::Unanswered), Some(Fault::Crash));
+        assert_eq!(again(ModelFile::Differs(None)), Some(Fault::ModelCorrupt));
+    }
+
+    #[test]
+    fn a_first_death_is_never_kept_waiting_for_the_model() {
         assert_eq!(
             fault(Symptom::Dead, Some(ModelFile::Unchecked)),
             Some(Fault::Crash)

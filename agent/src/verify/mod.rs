@@ -63,6 +63,13 @@ impl Pace {
         }
     }
 
+    /// Whether the process was started anew more than once lately: starting
+    /// alone does not help it.
+    #[must_use]
+    pub fn keeps_dying(&self) -> bool {
+        self.revivals.len() > 1
+    }
+
     /// A healing other than a revival ended. Returns whether the service is
     /// now in quarantine: this kind of action does not help it for long.
     pub fn healed(&mut self, now: Micros, kind: u8, limits: &Limits) -> bool {
@@ -151,7 +158,6 @@ mod tests {
                 stable: Millis::secs(60),
             },
             budget: Ratio::saturating(0.15),
-            plan_steps: 8,
         }
     }
 

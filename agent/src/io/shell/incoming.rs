@@ -15,7 +15,7 @@ use crate::control::{Event, HostSample, ProbeOutcome};
 use crate::io::clock;
 use crate::io::keeper::Order;
 use crate::io::link::{CommandKind, CommandRequest, LinkEvent};
-use crate::io::probe::{Outcome as ProbeEnd, ProbeReport};
+use crate::io::probe::{Outcome as ProbeEnd, ProbeReport, Wrong};
 use crate::io::procfs::ServiceReading;
 use crate::io::spawner::client;
 use crate::io::spawner::protocol;
@@ -101,8 +101,9 @@ impl Shell {
                 ProbeEnd::Alive { latency } => ProbeOutcome::Right {
                     latency_us: u32::try_from(latency.as_micros()).unwrap_or(u32::MAX),
                 },
+                // The kernel resets what a dying process had accepted.
+                ProbeEnd::Wrong(Wrong::Reset) | ProbeEnd::Refused => ProbeOutcome::Refused,
                 ProbeEnd::Wrong(wrong) => ProbeOutcome::Wrong(wrong.to_string()),
-                ProbeEnd::Refused => ProbeOutcome::Refused,
                 ProbeEnd::TimedOut => ProbeOutcome::TimedOut,
             },
             late: report.late,

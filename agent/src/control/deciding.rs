@@ -1,0 +1,405 @@
+//! From a finding to a plan that passed the gate, or to the reason why none did.
+
+use std::collections::BTreeMap;
+
+use homeostat_common::anomaly::Symptom;
+use homeostat_common::gate::{self, Facts, Purpose, ServiceFacts};
+use homeostat_common::ids::ServiceId;
+use homeostat_common::outcome::Outcome;
+use homeostat_common::primitive::Primitive;
+use homeostat_common::transaction::{Ending, Transaction};
+use homeostat_common::units::{Micros, Millis, narrow};
+use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, ServiceState};
+
+use super::incident::Execution;
+use super::message::{Class, Effect, HealRecord};
+use super::{Incident, Loop};
+use crate::detect::{self, Finding};
+use crate::diagnose::{self, diagnose};
+use crate::plan::{Candidate, Recipe, candidates};
+use crate::service::{ModelFile, Slot, Watched};
+use crate::verify::Pace;
+
+/// Longest wait for the comparison of a model file. A large model on a slow card
+/// takes seconds; with no answer it is healed without knowing.
+const MODEL_CHECK_MAX: Millis = Millis::secs(10);
+
+/// A refusal that names no time is looked at again after this.
+const RETRY: Millis = Millis(250);
+
+/// After everything was tried, a person is called and it starts over no sooner.
+const START_OVER: Millis = Millis::secs(60);
+
+impl Loop {
+    /// One service: opens, treats or closes its incident.
+    pub(super) fn look_after(&mut self, id: &ServiceId, now: Micros, effects: &mut Vec<Effect>) {
+        let Some(watched) = self.services.get(id) else {
+            return;
+        };
+        let finding = detect::examine(watched, now);
+        let state = watched.state(now);
+        let slot = watched.slot;
+        if let Some(mut incident) = self.incidents.remove(id) {
+            if self.spawner && slot != Slot::Unknown {
+                self.take_up(&mut incident, now, effects);
+            }
+            let over = incident.execution.is_none()
+                && incident.cut_short.is_none()
+                && match finding {
+                    Some(finding) => {
+                        self.treat(&mut incident, &finding, now, effects);
+                        false
+                    }
+                    None => state == ServiceState::Healthy,
+                };
+            if over {
+                let outcome = match incident.former {
+                    Some(Ending::Done) => Outcome::Healed,
+                    _ if incident.escalated => Outcome::Escalated,
+                    _ if !incident.refused.is_empty() => Outcome::Refused,
+                    _ => Outcome::Recovered,
+                };
+                self.close(&incident, outcome, now, effects);
+            } else {
+                self.incidents.insert(id.clone(), incident);
+            }
+            return;
+        }
+        match finding {
+            Some(finding) if self.held_back(id, &finding, effects) => {}
+            Some(finding) => {
+                let number = self.mint_incident();
+                let mut incident = Incident::new(
+                    number,
+                    id.clone(),
+                    finding.symptom,
+                    homeostat_common::anomaly::Fault::Crash,
+                    finding.since,
+                );
+                self.treat(&mut incident, &finding, now, effects);
+                self.incidents.insert(id.clone(), incident);
+            }
+            None => {
+                self.telling.held_back.remove(id);
+                if let (Slot::Up { since, .. }, ServiceState::Healthy) = (slot, state)
+                    && let Some(pace) = self.paces.get_mut(id)
+                {
+                    pace.lived(now.since(since), &self.limits);
+                }
+            }
+        }
+    }
+
+    /// Silence of a service whose dependency is under repair is no fault of its
+    /// own until that has settled.
+    pub(super) fn held_back(
+        &mut self,
+        id: &ServiceId,
+        finding: &Finding,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if matches!(finding.symptom, Symptom::Dead | Symptom::Leaking) {
+            return false;
+        }
+        let mut open: Vec<ServiceId> = vec![id.clone()];
+        let mut seen: Vec<ServiceId> = Vec::new();
+        while let Some(next) = open.pop() {
+            let Some(watched) = self.services.get(&next) else {
+                continue;
+            };
+            for need in &watched.policy.depends_on {
+                if self.incidents.contains_key(need) || self.settling.contains_key(need) {
+                    if self.telling.held_back.insert(id.clone()) {
+                        let text = format!(
+                            "{id} is {} while {need}, which it needs, is being mended: waiting",
+                            finding.symptom
+                        );
+                        self.note(Some(id), text, effects);
+                    }
+                    return true;
+                }
+                if !seen.contains(need) {
+                    seen.push(need.clone());
+                    open.push(need.clone());
+                }
+            }
+        }
+        self.telling.held_back.remove(id);
+        false
+    }
+
+    /// Diagnoses an incident, and begins the first plan that passes the gate.
+    pub(super) fn treat(
+        &mut self,
+        incident: &mut Incident,
+        finding: &Finding,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        if incident.symptom != finding.symptom {
+            incident.symptom = finding.symptom;
+            incident.retry_at = None;
+            incident.refused.clear();
+        }
+        if incident.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let Some(watched) = self.services.get_mut(&incident.service) else {
+            return;
+        };
+        let model = watched.policy.model.is_some().then_some(watched.model);
+        let again = self
+            .paces
+            .get(&incident.service)
+            .is_some_and(Pace::keeps_dying);
+        let diagnosis = match diagnose(&incident.service, finding, model, again) {
+            diagnose::Step::Known(diagnosis) => diagnosis,
+            diagnose::Step::CheckModel => {
+                incident.checking = true;
+                incident.retry_at = Some(match watched.model {
+                    ModelFile::Checking(since) if now >= since + MODEL_CHECK_MAX => {
+                        watched.model = ModelFile::Unanswered;
+                        now
+                    }
+                    ModelFile::Checking(since) => since + MODEL_CHECK_MAX,
+                    _ => {
+                        watched.model = ModelFile::Checking(now);
+                        effects.push(Effect::CheckModel(incident.service.clone()));
+                        now + MODEL_CHECK_MAX
+                    }
+                });
+                return;
+            }
+        };
+        incident.checking = false;
+        let grace = watched.policy.stop_grace;
+        let verified = watched.verified_model;
+        incident.fault = diagnosis.fault;
+        incident.confidence = diagnosis.confidence;
+        if !incident.told {
+            self.tell_opened(incident, diagnosis.evidence, now, effects);
+        }
+        let experience = &self.experience;
+        let options = candidates(
+            &incident.service,
+            incident.fault,
+            incident.confidence,
+            grace,
+            verified,
+            |recipe| experience.record(incident.fault, recipe),
+        );
+        self.choose(incident, options, now, effects);
+    }
+
+    /// Begins the first option that passes the gate, or says why none does.
+    pub(super) fn choose(
+        &mut self,
+        incident: &mut Incident,
+        options: Vec<Candidate>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut considered = Vec::new();
+        let mut again: Option<Micros> = None;
+        let mut worst = None;
+        for option in options {
+            let revive = option.purpose == Purpose::Revive;
+            if !revive && incident.tried.contains(&option.recipe) {
+                considered.push(Considered {
+                    plan: option.plan.to_string(),
+                    source: option.source,
+                    refusal: Some(Refusal {
+                        rule: "tried".into(),
+                        reason: "it failed in this incident".into(),
+                    }),
+                });
+                continue;
+            }
+            let facts = self.facts(now, &incident.service, incident.fault, option.recipe);
+            let text = option.plan.to_string();
+            match gate::verify(option.plan, option.purpose, &facts, &mut self.ledger) {
+                Ok(verified) => {
+                    considered.push(Considered {
+                        plan: text,
+                        source: option.source,
+                        refusal: None,
+                    });
+                    let (plan, cost, reservation) = verified.into_parts();
+                    let careful = Transaction::wants_care(&plan);
+                    let transaction = Transaction::new(plan, careful, self.limit());
+                    let was_answering = facts
+                        .services
+                        .get(&incident.service)
+                        .is_some_and(|facts| facts.answering);
+                    let execution = Execution {
+                        id: self.mint_plan(),
+                        recipe: option.recipe,
+                        source: option.source,
+                        purpose: option.purpose,
+                        transaction,
+                        reservation: Some(reservation),
+                        predicted: cost,
+                        runs: Vec::new(),
+                        files: Vec::new(),
+                        ticket: None,
+                        synced_by: None,
+                        wake: None,
+                        interrupted: None,
+                        was_answering,
+                        refused: false,
+                    };
+                    self.begin(incident, execution, considered, now, effects);
+                    return;
+                }
+                Err(rejection) => {
+                    again = match (again, rejection.until) {
+                        (Some(a), Some(b)) => Some(a.min(b)),
+                        (a, b) => a.or(b),
+                    };
+                    worst = worst.or(Some(rejection.rule));
+                    considered.push(Considered {
+                        plan: text,
+                        source: option.source,
+                        refusal: Some(Refusal {
+                            rule: rejection.rule.to_string(),
+                            reason: rejection.reason,
+                        }),
+                    });
+                }
+            }
+        }
+        match worst {
+            Some(rule) => {
+                incident.retry_at = Some(again.unwrap_or(now + RETRY).max(now + Millis(1)));
+                self.tell_refused(incident, rule, considered, now, effects);
+            }
+            None => {
+                incident.tried.clear();
+                // What was believed of the model led nowhere: look again then.
+                if let Some(watched) = self.services.get_mut(&incident.service)
+                    && matches!(watched.model, ModelFile::Differs(_))
+                {
+                    watched.model = ModelFile::Unchecked;
+                }
+                incident.retry_at = Some(now + START_OVER.max(self.limits.hold));
+                self.escalate(incident, "nothing in the playbook helped", effects);
+            }
+        }
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        incident: &mut Incident,
+        execution: Execution,
+        considered: Vec<Considered>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        let revive = execution.purpose == Purpose::Revive;
+        effects.push(Effect::Journal(HealRecord::Begun {
+            plan: execution.id,
+            incident: incident.id,
+            text: execution.transaction.plan().clone(),
+            recipe: execution.recipe,
+            source: execution.source,
+            revive,
+        }));
+        if revive {
+            let pace = self.paces.entry(incident.service.clone()).or_default();
+            pace.revived(now, &self.limits);
+        }
+        let body = Body::Decided(Decided {
+            incident: incident.id,
+            plan: Some(execution.id),
+            considered,
+            cost: narrow(execution.predicted.total()),
+            balance: narrow(self.ledger.balance()),
+        });
+        incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
+        incident.refused.clear();
+        incident.retry_at = None;
+        incident.execution = Some(execution);
+        // A crash must find its cost spent and its pace counted.
+        effects.push(Effect::Remember);
+    }
+
+    /// How long each step may take.
+    pub(super) fn limit(&self) -> impl Fn(&Primitive) -> Millis + use<> {
+        let starts: BTreeMap<ServiceId, Millis> = self
+            .services
+            .iter()
+            .map(|(id, watched)| (id.clone(), watched.policy.start_timeout))
+            .collect();
+        move |primitive| {
+            let start = primitive
+                .service()
+                .and_then(|id| starts.get(id))
+                .copied()
+                .unwrap_or_default();
+            primitive.deadline(start)
+        }
+    }
+
+    /// What the rules need to know.
+    pub(super) fn facts(
+        &self,
+        now: Micros,
+        service: &ServiceId,
+        fault: homeostat_common::anomaly::Fault,
+        recipe: Recipe,
+    ) -> Facts {
+        let services = self
+            .services
+            .iter()
+            .map(|(id, watched)| {
+                let pace = self.paces.get(id);
+                let leased = self
+                    .incidents
+                    .get(id)
+                    .and_then(|incident| incident.execution.as_ref())
+                    .map(|execution| execution.id);
+                let failure_share = if id == service {
+                    self.experience.record(fault, recipe).failure_share()
+                } else {
+                    Default::default()
+                };
+                let facts = ServiceFacts {
+                    mode: watched.policy.mode,
+                    protected: watched.policy.protected,
+                    criticality: watched.policy.criticality,
+                    dead: matches!(watched.slot, Slot::Down { last: Some(_), .. }),
+                    answering: watched.answering(now),
+                    fresh: self.fresh(watched, now),
+                    leased,
+                    held_until: pace.and_then(|pace| pace.held_until),
+                    quarantined_until: pace.and_then(|pace| pace.quarantined_until),
+                    backoff_until: pace.and_then(|pace| pace.backoff_until),
+                    start_timeout: watched.policy.start_timeout,
+                    verified_model: watched.verified_model,
+                    failure_share,
+                };
+                (id.clone(), facts)
+            })
+            .collect();
+        Facts {
+            now,
+            services,
+            spawner: self.spawner,
+        }
+    }
+
+    /// Whether what is known about a service is of now.
+    pub(super) fn fresh(&self, watched: &Watched, now: Micros) -> bool {
+        let recent = |at: Option<Micros>, span: Millis| at.is_some_and(|at| now.since(at) <= span);
+        let patience = watched
+            .policy
+            .probes
+            .iter()
+            .map(|probe| Millis(3 * (probe.period.0 + probe.timeout.0)))
+            .max();
+        // That it has no process is the kernel's word; nobody is probed then.
+        let down = matches!(watched.slot, Slot::Down { .. });
+        recent(self.sampled, self.sample_stale)
+            && (down || patience.is_none_or(|patience| recent(watched.probed, patience)))
+    }
+}

@@ -1,0 +1,384 @@
+//! Moves plans on: hands out their steps, takes the results, and settles what
+//! they cost when they end.
+
+use homeostat_common::budget::Cost;
+use homeostat_common::gate::{self, Purpose};
+use homeostat_common::ids::{Instance, ServiceId};
+use homeostat_common::outcome::Outcome;
+use homeostat_common::primitive::Primitive;
+use homeostat_common::transaction::{Action, Ending, Record};
+use homeostat_common::units::{Micros, Millis};
+use homeostat_common::wire::body::{Phase, Severity};
+
+use super::incident::Execution;
+use super::message::{Effect, HealRecord};
+use super::{Incident, Loop};
+use crate::execute::{Order, Progress, StepRun};
+use crate::service::Slot;
+
+/// Longest wait for the disk before a step. None of our steps is past repair,
+/// so a disk that stands still must not keep a service down.
+const SYNC_MAX: Millis = Millis::secs(5);
+
+impl Loop {
+    /// Moves every plan on as far as it goes now.
+    pub(super) fn advance_plans(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+        let running: Vec<ServiceId> = self
+            .incidents
+            .iter()
+            .filter(|(_, incident)| incident.execution.is_some())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in running {
+            let Some(mut incident) = self.incidents.remove(&id) else {
+                continue;
+            };
+            let Some(mut execution) = incident.execution.take() else {
+                continue;
+            };
+            match self.advance(&mut incident, &mut execution, now, effects) {
+                None => {
+                    incident.execution = Some(execution);
+                    self.incidents.insert(id, incident);
+                }
+                Some(ending) => {
+                    if let Some(incident) = self.finish(incident, execution, ending, now, effects) {
+                        self.incidents.insert(id, incident);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn advance(
+        &mut self,
+        incident: &mut Incident,
+        execution: &mut Execution,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Ending> {
+        if execution.synced_by.is_some_and(|by| by <= now) {
+            execution.disk_answered();
+        }
+        loop {
+            let mut moved = false;
+            let mut orders = Vec::new();
+            for action in execution.transaction.advance(now) {
+                moved = true;
+                match action {
+                    Action::Journal { record, wait } => {
+                        if let Record::Failed(step) = &record {
+                            execution.runs.retain(|run| run.step != *step);
+                            let why = execution.transaction.failure().map_or("", |(_, why)| why);
+                            let phase = Phase::Failed(why.to_owned());
+                            self.tell_step(incident, execution, *step, phase, effects);
+                        }
+                        journal(execution, record, effects);
+                        if wait {
+                            let ticket = self.next_ticket;
+                            self.next_ticket += 1;
+                            execution.ticket = Some(ticket);
+                            execution.synced_by = Some(now + SYNC_MAX);
+                            effects.push(Effect::Sync(ticket));
+                            if self.store_trouble {
+                                execution.disk_answered();
+                            }
+                        }
+                    }
+                    Action::Run(step) => {
+                        let Some(primitive) = execution.transaction.step(step) else {
+                            continue;
+                        };
+                        let service = primitive.service().and_then(|id| self.services.get(id));
+                        if primitive.interrupts() {
+                            execution.interrupted.get_or_insert(now);
+                        }
+                        let run = StepRun::begin(step, primitive, service, now, &mut orders);
+                        execution.runs.push(run);
+                        self.carry_out(&mut orders, now, effects);
+                        self.tell_step(incident, execution, step, Phase::Started, effects);
+                    }
+                    Action::Undo(step) => {
+                        let Some(primitive) = execution.transaction.step(step) else {
+                            continue;
+                        };
+                        let run = StepRun::undo(step, primitive, now, &mut orders);
+                        execution.runs.push(run);
+                    }
+                    Action::End(ending) => return Some(ending),
+                }
+            }
+            execution.wake = None;
+            let mut place = 0;
+            while let Some(run) = execution.runs.get_mut(place) {
+                let service = run.service().and_then(|id| self.services.get(id));
+                let progress = match (run.awaits_file(), execution.files.pop()) {
+                    (true, Some(Ok(()))) => Progress::Done,
+                    (true, Some(Err(why))) => Progress::Failed(why),
+                    (_, unwanted) => {
+                        execution.files.extend(unwanted);
+                        run.advance(service, now, &mut orders)
+                    }
+                };
+                let (result, phase) = match progress {
+                    Progress::Busy(until) => {
+                        execution.wake = match (execution.wake, until) {
+                            (Some(a), Some(b)) => Some(a.min(b)),
+                            (a, b) => a.or(b),
+                        };
+                        place += 1;
+                        continue;
+                    }
+                    Progress::Done => (Ok(()), Phase::Done),
+                    Progress::Failed(why) => (Err(why.clone()), Phase::Failed(why)),
+                };
+                moved = true;
+                let step = execution.runs.remove(place).step;
+                if let Some(record) = execution.transaction.report(step, result) {
+                    let phase = match record {
+                        Record::Undone(_) => Phase::Undone,
+                        _ => phase,
+                    };
+                    journal(execution, record, effects);
+                    self.tell_step(incident, execution, step, phase, effects);
+                }
+            }
+            self.carry_out(&mut orders, now, effects);
+            if !moved {
+                return None;
+            }
+        }
+    }
+
+    /// Hands orders to the shell and notes what they mean for the slots.
+    pub(super) fn carry_out(
+        &mut self,
+        orders: &mut Vec<Order>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        for order in orders.drain(..) {
+            effects.push(match order {
+                Order::Start(id) => {
+                    if let Some(watched) = self.services.get_mut(&id) {
+                        watched.slot = Slot::Starting { since: now };
+                    }
+                    Effect::Start(id)
+                }
+                Order::Stop(id, instance) => Effect::Stop(id, instance),
+                Order::Kill(id, instance) => Effect::Kill(id, instance),
+                Order::RollbackModel(id, to) => Effect::RollbackModel(id, to),
+                Order::RestoreModel(id) => Effect::RestoreModel(id),
+            });
+        }
+    }
+
+    /// A plan is over: pays for it, learns from it. Returns the incident unless
+    /// that is over too.
+    pub(super) fn finish(
+        &mut self,
+        mut incident: Incident,
+        mut execution: Execution,
+        ending: Ending,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Incident> {
+        let facts = self.facts(now, &incident.service, incident.fault, execution.recipe);
+        let spent = Cost {
+            resource: execution.predicted.resource,
+            disruption: match execution.interrupted {
+                Some(from) if execution.was_answering => {
+                    gate::share(&facts, &incident.service) * now.since(from).as_secs_f64()
+                }
+                _ => 0.0,
+            },
+            risk: 0.0,
+        };
+        if let Some(reservation) = execution.reservation.take() {
+            self.ledger.settle(reservation, spent);
+            incident.cost += spent.total();
+        }
+        let writes_model = execution
+            .transaction
+            .plan()
+            .steps()
+            .any(|step| matches!(step, Primitive::RollbackModel { .. }));
+        if writes_model {
+            effects.push(Effect::SettleModel(incident.service.clone()));
+            effects.push(Effect::CheckModel(incident.service.clone()));
+        }
+        effects.push(Effect::ShowAct(execution.id, None));
+        let healed = ending == Ending::Done;
+        if !execution.refused {
+            self.experience
+                .tried(incident.fault, execution.recipe, healed);
+        }
+        if execution.purpose != Purpose::Revive {
+            let pace = self.paces.entry(incident.service.clone()).or_default();
+            if pace.healed(now, execution.recipe as u8, &self.limits) {
+                let until = pace.quarantined_until.unwrap_or(now);
+                self.raise(
+                    &format!("{}-quarantine", incident.service),
+                    Some(&incident.service),
+                    Severity::Critical,
+                    format!(
+                        "{} was healed {} times within {} by {}; left alone for {}",
+                        incident.service,
+                        self.limits.quarantine.count,
+                        self.limits.quarantine.within,
+                        execution.recipe.name(),
+                        until.since(now)
+                    ),
+                    effects,
+                );
+            }
+        }
+        // The hold first: a plan whose end is known must be known to hold.
+        effects.push(Effect::Remember);
+        let ended = HealRecord::Step(execution.id, Record::Ended(ending));
+        effects.push(Effect::Journal(ended));
+        match ending {
+            Ending::Done => {
+                let works = self
+                    .services
+                    .get(&incident.service)
+                    .is_some_and(|watched| watched.proven(now));
+                if works {
+                    self.close(&incident, Outcome::Healed, now, effects);
+                    return None;
+                }
+                // Carried out before a reboot: it is healed once it answers.
+                incident.former = Some(ending);
+            }
+            Ending::Undone => {
+                // What was not let go on has not been shown to fail.
+                if !execution.refused && !incident.tried.contains(&execution.recipe) {
+                    incident.tried.push(execution.recipe);
+                }
+            }
+            Ending::Stuck => {
+                incident.tried.push(execution.recipe);
+                let why = "a plan could be neither finished nor undone";
+                self.escalate(&mut incident, why, effects);
+            }
+        }
+        Some(incident)
+    }
+
+    pub(super) fn absorb_refusal(
+        &mut self,
+        now: Micros,
+        service: &ServiceId,
+        live: Option<Instance>,
+        why: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(watched) = self.services.get_mut(service) else {
+            return;
+        };
+        let mut orders = Vec::new();
+        let mut told = Vec::new();
+        let execution = self
+            .incidents
+            .get_mut(service)
+            .and_then(|incident| incident.execution.as_mut());
+        match live {
+            Some(instance) if watched.instance() == Some(instance) => {}
+            Some(instance) => {
+                watched.reborn(instance, now);
+                effects.push(Effect::ForgetProbes(service.clone()));
+            }
+            None => {
+                watched.slot = Slot::Down {
+                    since: now,
+                    last: Some((Instance(0), homeostat_common::anomaly::Exit::Unknown)),
+                };
+            }
+        }
+        watched.start_error = live.is_none().then(|| why.to_owned());
+        if let Some(execution) = execution {
+            let mut failed = Vec::new();
+            for run in &mut execution.runs {
+                if run.service() == Some(service)
+                    && let Progress::Failed(why) = run.refused(live, why, &mut orders)
+                {
+                    failed.push((run.step, why));
+                }
+            }
+            for (step, why) in failed {
+                execution.runs.retain(|run| run.step != step);
+                let record = execution.transaction.report(step, Err(why.clone()));
+                if let Some(record) = record {
+                    journal(execution, record, effects);
+                    told.push((step, why));
+                }
+            }
+        }
+        self.carry_out(&mut orders, now, effects);
+        for (step, why) in told {
+            self.tell_failed(service, step, why, effects);
+        }
+    }
+
+    /// A step failed outside of the usual round.
+    pub(super) fn tell_failed(
+        &mut self,
+        service: &ServiceId,
+        step: u8,
+        why: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(mut incident) = self.incidents.remove(service) {
+            if let Some(execution) = incident.execution.take() {
+                self.tell_step(&mut incident, &execution, step, Phase::Failed(why), effects);
+                incident.execution = Some(execution);
+            }
+            self.incidents.insert(service.clone(), incident);
+        }
+    }
+
+    /// The spawner is back: what it was asked for on the lost connection may
+    /// never have reached it.
+    pub(super) fn repeat_orders(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+        let mut orders = Vec::new();
+        for incident in self.incidents.values() {
+            for run in incident
+                .execution
+                .iter()
+                .flat_map(|execution| &execution.runs)
+            {
+                if let Some(watched) = run.service().and_then(|id| self.services.get(id)) {
+                    run.repeat(watched, &mut orders);
+                }
+            }
+        }
+        self.carry_out(&mut orders, now, effects);
+    }
+
+    pub(super) fn absorb_synced(&mut self, ticket: u64) {
+        for incident in self.incidents.values_mut() {
+            if let Some(execution) = &mut incident.execution
+                && execution.ticket.is_some_and(|awaited| awaited <= ticket)
+            {
+                execution.disk_answered();
+            }
+        }
+    }
+
+    pub(super) fn absorb_file_done(&mut self, service: &ServiceId, result: &Result<(), String>) {
+        if let Some(execution) = self
+            .incidents
+            .get_mut(service)
+            .and_then(|incident| incident.execution.as_mut())
+        {
+            execution.files.push(result.clone());
+        }
+    }
+}
+
+/// Appends how far a transaction is; its end is told by [`Loop::finish`].
+pub(super) fn journal(execution: &Execution, record: Record, effects: &mut Vec<Effect>) {
+    if !matches!(record, Record::Ended(_)) {
+        effects.push(Effect::Journal(HealRecord::Step(execution.id, record)));
+    }
+}

@@ -1,0 +1,214 @@
+//! What is told about an incident: its beginning, refusals, steps and end.
+
+use homeostat_common::anomaly::Symptom;
+use homeostat_common::gate::Rule;
+use homeostat_common::outcome::Outcome;
+use homeostat_common::state::Past;
+use homeostat_common::units::{Micros, Millis, narrow};
+use homeostat_common::wire::body::{
+    Body, Considered, Decided, IncidentClosed, IncidentOpened, Phase, Severity, Step as StepEvent,
+};
+
+use super::incident::Execution;
+use super::message::{Class, Effect, HealRecord};
+use super::{Incident, Loop};
+
+/// Refusals that end by themselves within moments alarm only after this.
+const PATIENCE: Millis = Millis::secs(5);
+
+/// Services that need a mended one are given this long to come back by
+/// themselves before their silence counts as a fault of their own.
+const SETTLING: Millis = Millis::secs(2);
+
+impl Loop {
+    pub(super) fn tell_opened(
+        &mut self,
+        incident: &mut Incident,
+        evidence: Vec<String>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        incident.told = true;
+        effects.push(Effect::Journal(HealRecord::Opened {
+            incident: incident.id,
+            service: incident.service.clone(),
+            symptom: incident.symptom,
+            fault: incident.fault,
+            since: incident.since,
+        }));
+        self.emit_opened(incident, evidence, now, effects);
+    }
+
+    pub(super) fn emit_opened(
+        &mut self,
+        incident: &mut Incident,
+        evidence: Vec<String>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        let body = Body::IncidentOpened(IncidentOpened {
+            incident: incident.id,
+            service: incident.service.clone(),
+            symptom: incident.symptom,
+            fault: incident.fault,
+            confidence: incident.confidence.get(),
+            detected_after: now.since(incident.since),
+            evidence,
+            connected: self.connected,
+        });
+        incident.mark = self.emit(Class::Heal, &[], body, effects);
+        let observation = Body::Observation(self.observation(now, Some(incident)));
+        self.emit(Class::State, &[incident.mark], observation, effects);
+        let state = Body::State(self.state(now));
+        self.emit(Class::State, &[incident.mark], state, effects);
+    }
+
+    pub(super) fn tell_refused(
+        &mut self,
+        incident: &mut Incident,
+        rule: Rule,
+        considered: Vec<Considered>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        let rules = |list: &[Considered]| -> Vec<Option<String>> {
+            list.iter()
+                .map(|one| one.refusal.as_ref().map(|refusal| refusal.rule.clone()))
+                .collect()
+        };
+        let passing = matches!(
+            rule,
+            Rule::UnderRepair | Rule::BlastRadius | Rule::StaleTelemetry
+        );
+        if !passing || now.since(incident.since) >= PATIENCE {
+            let reason = considered
+                .iter()
+                .find_map(|one| one.refusal.as_ref())
+                .map_or("", |refusal| refusal.reason.as_str());
+            self.raise(
+                &format!("{}-{}", incident.service, incident.symptom),
+                Some(&incident.service),
+                if rule == Rule::BackOff {
+                    Severity::Warning
+                } else {
+                    Severity::Critical
+                },
+                format!(
+                    "{} is {}, and not healed: {reason}",
+                    incident.service, incident.symptom
+                ),
+                effects,
+            );
+        }
+        if rules(&considered) == rules(&incident.refused) {
+            return;
+        }
+        incident.refused.clone_from(&considered);
+        let body = Body::Decided(Decided {
+            incident: incident.id,
+            plan: None,
+            considered,
+            cost: 0.0,
+            balance: narrow(self.ledger.balance()),
+        });
+        incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
+    }
+
+    pub(super) fn tell_step(
+        &mut self,
+        incident: &mut Incident,
+        execution: &Execution,
+        step: u8,
+        phase: Phase,
+        effects: &mut Vec<Effect>,
+    ) {
+        let primitive = execution
+            .transaction
+            .step(step)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        effects.push(Effect::ShowAct(execution.id, Some(primitive.clone())));
+        let body = Body::Step(StepEvent {
+            incident: incident.id,
+            plan: execution.id,
+            step,
+            primitive,
+            phase,
+        });
+        incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
+    }
+
+    pub(super) fn escalate(
+        &mut self,
+        incident: &mut Incident,
+        why: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        incident.escalated = true;
+        self.raise(
+            &format!("{}-{}", incident.service, incident.symptom),
+            Some(&incident.service),
+            Severity::Critical,
+            format!(
+                "{} is {} and a person is needed: {why}",
+                incident.service, incident.symptom
+            ),
+            effects,
+        );
+    }
+
+    pub(super) fn close(
+        &mut self,
+        incident: &Incident,
+        outcome: Outcome,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.experience.ended(Past {
+            service: incident.service.clone(),
+            fault: incident.fault,
+            outcome,
+            lasted: now.since(incident.since),
+            cost: incident.cost,
+        });
+        self.settling
+            .insert(incident.service.clone(), now + SETTLING);
+        for symptom in Symptom::ALL {
+            self.clear(&format!("{}-{symptom}", incident.service), effects);
+        }
+        if !incident.told {
+            return;
+        }
+        let lasted = now.since(incident.since);
+        let summary = match outcome {
+            Outcome::Healed => format!("{} answers again after {lasted}", incident.service),
+            Outcome::Recovered => {
+                format!("{} answers again; nothing had to be done", incident.service)
+            }
+            Outcome::Refused => format!(
+                "{} answers again; healing it was not allowed",
+                incident.service
+            ),
+            Outcome::Undone | Outcome::Escalated => {
+                format!(
+                    "{} answers again after a person was called",
+                    incident.service
+                )
+            }
+        };
+        let body = Body::IncidentClosed(IncidentClosed {
+            incident: incident.id,
+            outcome,
+            lasted,
+            cost: narrow(incident.cost),
+            summary,
+        });
+        self.emit(Class::Heal, &[incident.mark], body, effects);
+        // Told first: a crash in between doubles the event and never loses it.
+        effects.push(Effect::Journal(HealRecord::Closed(incident.id)));
+        if self.incidents.values().all(|open| !open.told) {
+            effects.push(Effect::Remember);
+            effects.push(Effect::Quiet);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Incidents and plans that a former run of the agent left open.
+
+use homeostat_common::budget::Cost;
+use homeostat_common::gate::{self, Purpose};
+use homeostat_common::transaction::{Record, Transaction};
+use homeostat_common::units::{Micros, Millis, narrow};
+use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, Source};
+
+use super::incident::{CutShort, Execution};
+use super::message::{Class, Effect, HealRecord};
+use super::{Incident, Loop};
+
+/// A plan that a restart cut short waits so long for fresh telemetry and
+/// a look at the model; without them the gate would refuse what it had admitted.
+const RESUME_PATIENCE: Millis = Millis::secs(5);
+
+impl Loop {
+    /// Rebuilds the incidents that a former run left open.
+    pub(super) fn resume_incidents(&mut self, records: Vec<HealRecord>, now: Micros) {
+        for record in records {
+            match record {
+                HealRecord::Opened {
+                    incident,
+                    service,
+                    symptom,
+                    fault,
+                    since,
+                } => {
+                    self.next_incident = self.next_incident.max(incident.0 + 1);
+                    if self.services.contains_key(&service) {
+                        let since = since.min(now);
+                        let mut open =
+                            Incident::new(incident, service.clone(), symptom, fault, since);
+                        open.told = true;
+                        open.retell = true;
+                        // It was sure enough to be told.
+                        open.confidence = homeostat_common::units::Ratio::ONE;
+                        self.incidents.insert(service, open);
+                    }
+                }
+                HealRecord::Begun {
+                    plan,
+                    incident,
+                    text,
+                    recipe,
+                    source,
+                    revive,
+                } => {
+                    self.next_plan = self.next_plan.max(plan.0 + 1);
+                    if let Some(open) = self.open(incident) {
+                        open.former = None;
+                        open.retry_at = Some(now + RESUME_PATIENCE);
+                        open.cut_short = Some(CutShort {
+                            id: plan,
+                            plan: text,
+                            recipe,
+                            source,
+                            revive,
+                            records: Vec::new(),
+                        });
+                    }
+                }
+                HealRecord::Step(plan, record) => {
+                    let open = self
+                        .incidents
+                        .values_mut()
+                        .find(|open| open.cut_short.as_ref().is_some_and(|cut| cut.id == plan));
+                    if let Some(open) = open
+                        && let Some(cut) = &mut open.cut_short
+                    {
+                        if let Record::Ended(ending) = record {
+                            open.former = Some(ending);
+                            open.cut_short = None;
+                            open.retry_at = None;
+                        } else {
+                            cut.records.push(record);
+                        }
+                    }
+                }
+                HealRecord::Closed(incident) => {
+                    self.incidents.retain(|_, open| open.id != incident);
+                }
+            }
+        }
+    }
+
+    pub(super) fn open(&mut self, id: homeostat_common::ids::IncidentId) -> Option<&mut Incident> {
+        self.incidents.values_mut().find(|open| open.id == id)
+    }
+
+    /// Goes on with an incident that a former run of the agent left open.
+    pub(super) fn take_up(
+        &mut self,
+        incident: &mut Incident,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        if incident.retell {
+            incident.retell = false;
+            let evidence = vec!["open when the agent was restarted".to_owned()];
+            self.emit_opened(incident, evidence, now, effects);
+        }
+        let ready = self.services.get(&incident.service).is_some_and(|watched| {
+            let looked = watched.policy.model.is_none() || watched.verified_model.is_some();
+            looked && self.fresh(watched, now)
+        });
+        if ready || incident.retry_at.is_none_or(|at| at <= now) {
+            self.resume_plan(incident, now, effects);
+        }
+    }
+
+    /// Goes on with a plan that a restart cut short; the gate is asked again,
+    /// and if it refuses, what was done is taken back.
+    pub(super) fn resume_plan(
+        &mut self,
+        incident: &mut Incident,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(cut) = incident.cut_short.take() else {
+            return;
+        };
+        incident.retry_at = None;
+        let purpose = if cut.revive {
+            Purpose::Revive
+        } else {
+            Purpose::Heal(homeostat_common::units::Ratio::ONE)
+        };
+        let mut transaction = Transaction::resume(cut.plan.clone(), &cut.records, self.limit());
+        let facts = self.facts(now, &incident.service, incident.fault, cut.recipe);
+        let text = cut.plan.to_string();
+        let was_answering = facts
+            .services
+            .get(&incident.service)
+            .is_some_and(|facts| facts.answering);
+        let dead = facts
+            .services
+            .get(&incident.service)
+            .is_some_and(|facts| facts.dead);
+        // A process that was to be started lives: that is all that was wanted,
+        // and doing it again would take it away.
+        let needless = cut.revive && !dead;
+        let (reservation, predicted, refusal) = if needless || transaction.is_carried_out() {
+            if needless {
+                transaction.abandon();
+            }
+            (None, Cost::default(), None)
+        } else {
+            match gate::verify(cut.plan, purpose, &facts, &mut self.ledger) {
+                Ok(verified) => {
+                    let (_, cost, reservation) = verified.into_parts();
+                    (Some(reservation), cost, None)
+                }
+                Err(rejection) => {
+                    transaction.abandon();
+                    let refusal = Refusal {
+                        rule: rejection.rule.to_string(),
+                        reason: rejection.reason,
+                    };
+                    (None, Cost::default(), Some(refusal))
+                }
+            }
+        };
+        // Taken back in doubt alone, it has not been shown to fail.
+        let failed = cut
+            .records
+            .iter()
+            .any(|record| matches!(record, Record::Failed(_)));
+        let refused = needless || (transaction.is_undoing() && !failed);
+        let considered = vec![Considered {
+            plan: text,
+            source: Source::Resumed,
+            refusal,
+        }];
+        let body = Body::Decided(Decided {
+            incident: incident.id,
+            plan: Some(cut.id),
+            considered,
+            cost: narrow(predicted.total()),
+            balance: narrow(self.ledger.balance()),
+        });
+        incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
+        incident.execution = Some(Execution {
+            id: cut.id,
+            recipe: cut.recipe,
+            source: cut.source,
+            purpose,
+            transaction,
+            reservation,
+            predicted,
+            runs: Vec::new(),
+            files: Vec::new(),
+            ticket: None,
+            synced_by: None,
+            wake: None,
+            interrupted: None,
+            was_answering,
+            refused,
+        });
+    }
+}
