@@ -212,10 +212,13 @@ fn round(dir: &Path, node: &mut Node, point: &Point) -> Result<bool> {
     until("the end of the incident", || {
         incidents(node).is_ok_and(|all| over(&all)).then_some(())
     })?;
-    until("the other model files to be gone", || {
-        let files = fs::read_dir(node.model().parent()?).ok()?;
-        (files.count() == 2).then_some(())
-    })?;
+    let mut names = Vec::new();
+    let gone = until("the other model files to be gone", || {
+        let files = fs::read_dir(node.model().parent()?).ok()?.flatten();
+        names = files.map(|file| file.file_name()).collect();
+        (names.len() == 2).then_some(())
+    });
+    gone.with_context(|| format!("{names:?}"))?;
     for service in ["web", "infer"] {
         let lives = lives(&node.control(service)?);
         ensure!(lives == 1, "{lives} processes of {service}");

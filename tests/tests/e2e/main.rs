@@ -4,6 +4,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cloud;
+mod damage;
+mod garbage;
 mod killed;
 mod local;
+mod mqtt;
 mod rig;

@@ -1,8 +1,10 @@
 //! What all of these tests share: a folder that shows its logs when a test fails and proves
 //! that nothing is left, a node that heals eagerly, and the words it explains itself with.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,11 +14,15 @@ use homeostat_eval::stage::{Life, Node, Settings, interrupt, log_tail};
 /// Longest wait for a healing on a busy machine; usual are 0.1 to 0.5 s.
 pub(crate) const HEALED_MAX: Duration = Duration::from_secs(10);
 
+/// One scene at a time: each is a whole fleet, and probes of 100 ms need a machine that answers.
+static STAGE: Mutex<()> = Mutex::new(());
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_homeostat-e2e-node");
 
 /// Runs a test in a folder of its own. On failure the logs of all parts are shown; in any
 /// case no process may be left that was started for it.
 pub(crate) fn scene(body: impl FnOnce(&Path) -> Result<()>) {
+    let _stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
     role::set_program(PROGRAM.into());
     let dir = tempfile::Builder::new().prefix("hs-e2e").tempdir().unwrap();
     let begun = Instant::now();
@@ -116,7 +122,12 @@ pub(crate) fn agent(args: &[&str]) -> Result<Output> {
 }
 
 /// What the node says about one incident, or all of them in a line or two each.
+///
+/// Waits until the agent answers: without one, the command would open the store by itself, and
+/// an agent that starts just then would have to do without its history.
 pub(crate) fn explain(node: &Node, incident: Option<u64>) -> Result<String> {
+    let socket = node.dir().join("run/agent.sock");
+    until("the agent's socket", || UnixStream::connect(&socket).ok())?;
     let mut args = vec!["explain".to_owned()];
     args.extend(incident.map(|incident| incident.to_string()));
     args.push("--config".to_owned());
