@@ -13,14 +13,17 @@ use crate::words::words;
 /// Events that are read back at once: some thousand incidents.
 const EXPLAINED_MAX: usize = 4096;
 
-/// One incident in words, or the last ones, a line each.
+/// One incident in words, or the last ones, newest last.
 #[must_use]
 pub fn explain(kv: Option<&Kv>, incident: Option<IncidentId>) -> String {
     let Some(kv) = kv else {
         return "there is no history: its store could not be opened\n".into();
     };
-    let prefix = incident.map_or(Vec::new(), |incident| incident.0.to_be_bytes().to_vec());
-    let found = match kv.scan(Tree::History, &prefix, EXPLAINED_MAX) {
+    let read = match incident {
+        Some(incident) => kv.scan(Tree::History, &incident.0.to_be_bytes(), EXPLAINED_MAX),
+        None => kv.newest(Tree::History, EXPLAINED_MAX),
+    };
+    let found = match read {
         Ok(found) => found,
         Err(error) => return format!("history: {}\n", chain(&error)),
     };

@@ -235,6 +235,22 @@ impl Kv {
         entries.map(entry).collect()
     }
 
+    /// The `max` entries that were put last, newest last. Looks at all of the tree, which
+    /// is bounded.
+    pub fn newest(&self, tree: Tree, max: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut found = Vec::new();
+        for entry in self.tree(tree).iter() {
+            found.push(entry.map_err(|e| self.error("read", e))?);
+        }
+        found.sort_unstable_by_key(|(_, value)| stamp_of(value));
+        let older = found.len().saturating_sub(max);
+        let newest = found.into_iter().skip(older).map(|(key, value)| {
+            let value = value.get(STAMP_BYTES..).unwrap_or_default().to_vec();
+            (key.to_vec(), value)
+        });
+        Ok(newest.collect())
+    }
+
     pub fn len(&self, tree: Tree) -> usize {
         self.open.used[tree as usize].entries
     }
@@ -279,6 +295,8 @@ impl Kv {
     fn rebuild(&mut self) -> Result<()> {
         let fresh_path = self.path.join(FRESH);
         let _ = std::fs::remove_dir_all(&fresh_path);
+        // A damaged store and a copy do not both fit beside the live one.
+        let _ = std::fs::remove_dir_all(self.path.join(DAMAGED));
         let fresh = Open::at(&fresh_path)?;
         for (from, to) in self.open.trees.iter().zip(&fresh.trees) {
             for entry in from.iter() {

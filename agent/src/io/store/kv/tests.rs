@@ -157,3 +157,21 @@ fn a_full_tree_loses_its_oldest_and_the_file_stays_small() {
     assert!(kv.get(Tree::Playbook, b"kept").unwrap().is_some());
     assert!(largest < 2 * SMALL.file_bytes, "{largest}");
 }
+
+#[test]
+fn the_newest_are_found_whatever_their_keys() {
+    let dir = scratch();
+    let (mut kv, _) = open(dir.path());
+    for i in [5u8, 9, 1, 7] {
+        kv.put(Tree::History, &[i], &[i; 3]).unwrap();
+    }
+    kv.put(Tree::History, &[9], b"again").unwrap();
+    let newest = kv.newest(Tree::History, 3).unwrap();
+    let expected = [
+        (vec![1], vec![1; 3]),
+        (vec![7], vec![7; 3]),
+        (vec![9], b"again".to_vec()),
+    ];
+    assert_eq!(newest, expected);
+    assert_eq!(kv.newest(Tree::Playbook, 3).unwrap(), []);
+}
