@@ -159,7 +159,8 @@ pub struct Restart {
 /// Room on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Store {
-    /// `quota`, default 16 MiB for everything but logs.
+    /// `quota`, default 16 MiB for everything but logs: three quarters for the
+    /// journal, the rest for history and playbook.
     pub quota: Bytes,
     /// `ballast`, default 1 MiB: given up first when the disk is full.
     pub ballast: Bytes,

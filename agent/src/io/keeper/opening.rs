@@ -49,7 +49,7 @@ pub fn open(
             None
         }
     };
-    let kv = match Kv::open(&data.join("kv"), KvLimits::default(), trial) {
+    let kv = match Kv::open(&data.join("kv"), kv_limits(&config.store), trial) {
         Ok((kv, found)) => {
             findings.extend(found.iter().map(ToString::to_string));
             if let Ok(Some(bytes)) = kv.get(Tree::Playbook, b"experience")
@@ -99,28 +99,43 @@ pub fn open(
     Ok((opened, thread))
 }
 
-/// Smallest quota with room for segments of the usual size; below, they shrink
-/// with it, or what must be kept would not fit.
-const WHOLE_SEGMENTS: u64 = 16 << 20;
+/// The journal's part of the quota, in quarters; sled has the rest.
+const JOURNAL_QUARTERS: u64 = 3;
 
+/// Smallest segment: the largest record fits twice.
+const SEGMENT_MIN: u64 = 128 << 10;
+
+/// Largest segment: one is read at once, and several are kept aside.
+const SEGMENT_MAX: u64 = 512 << 10;
+
+/// What the journal may take: whatever is not needed for writing, for damaged
+/// files and as ballast is there to be filled, a fifth of it by plan records.
 fn limits(store: &config::Store) -> outbox::Config {
-    let quota = store.quota.0;
-    let usual = store::journal::Limits::default();
-    let segment = match quota {
-        WHOLE_SEGMENTS.. => usual.segment_bytes,
-        // Of whole pages.
-        small => u32::try_from(small / 256 / 4096 * 4096).unwrap_or(usual.segment_bytes),
+    let total = store.quota.0 / 4 * JOURNAL_QUARTERS;
+    let segment = (total / 64).clamp(SEGMENT_MIN, SEGMENT_MAX) / 4096 * 4096;
+    let limits = store::journal::Limits {
+        total_bytes: total,
+        ballast_bytes: u32::try_from(store.ballast.0).unwrap_or(u32::MAX),
+        segment_bytes: u32::try_from(segment).unwrap_or(u32::MAX),
+        ..store::journal::Limits::default()
     };
-    let ballast = u32::try_from(store.ballast.0).unwrap_or(u32::MAX);
+    let live = outbox::Config::live_max(&limits);
     outbox::Config {
-        limits: store::journal::Limits {
-            total_bytes: quota,
-            ballast_bytes: ballast,
-            segment_bytes: segment,
-            ..usual
-        },
-        events_bytes: quota / 2,
-        records_bytes: quota / 8,
+        limits,
+        events_bytes: live / 5 * 4,
+        records_bytes: live / 5,
+    }
+}
+
+/// Half of sled's part of the quota is its file, half the copy that is made when
+/// the file has grown too large.
+fn kv_limits(store: &config::Store) -> KvLimits {
+    let file = (store.quota.0 / 4 * (4 - JOURNAL_QUARTERS)) / 2;
+    KvLimits {
+        file_bytes: file,
+        // Four of them, below half of the file.
+        tree_bytes: file / 9,
+        ..KvLimits::default()
     }
 }
 
@@ -144,27 +159,70 @@ fn random_stream() -> StreamId {
 
 #[cfg(test)]
 mod tests {
-    use homeostat_common::units::Bytes;
-
     use super::*;
-    use crate::config::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
+    use crate::io::store::outbox::Class;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Bytes on the disk under a folder.
+    fn used(path: &Path) -> u64 {
+        let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| match entry.metadata().unwrap() {
+                meta if meta.is_dir() => used(&entry.path()),
+                meta => meta.len(),
+            })
+            .sum()
+    }
 
     #[test]
     fn every_size_that_a_configuration_may_ask_for_gives_a_store() {
-        for quota in [
-            QUOTA_MIN,
-            Bytes(QUOTA_MIN.0 + 1),
-            Bytes(WHOLE_SEGMENTS - 1),
-            Bytes(WHOLE_SEGMENTS),
-            QUOTA_MAX,
-        ] {
-            for ballast in [Bytes(0), Bytes(quota.0 / BALLAST_SHARE)] {
+        let mut opened = Vec::new();
+        for quota in [1, 2, 3, 4, 6, 8, 13, 14, 16, 64].map(|mib| mib * MIB) {
+            for ballast in [0, MIB / 2, MIB, quota / 10, quota / 2] {
+                let text = format!(
+                    "[node]\nid = \"n\"\n[store]\nquota = \"{}KiB\"\nballast = \"{}KiB\"\n",
+                    quota / 1024,
+                    ballast / 1024
+                );
+                let Ok(config) = Config::parse(&text, Path::new("a.toml")) else {
+                    continue;
+                };
                 let dir = tempfile::tempdir().unwrap();
-                let store = config::Store { quota, ballast };
-                let opened = Outbox::open(&dir.path().join("journal"), limits(&store));
-                let (mut outbox, _) = opened.unwrap_or_else(|error| panic!("{store:?}: {error}"));
-                outbox.append(KIND_HEAL, &[7; 16 * 1024]).unwrap();
+                let found = Outbox::open(dir.path(), limits(&config.store));
+                let (mut outbox, _) = found.unwrap_or_else(|error| panic!("{text}: {error}"));
+                outbox.append(KIND_HEAL, &[7; 60 << 10]).unwrap();
+                outbox.push(Class::Heal, &[7; 60 << 10]).unwrap();
+                outbox.sync().unwrap();
+                opened.push((quota / MIB, ballast / 1024));
             }
         }
+        assert!(opened.contains(&(8, 0)) && opened.contains(&(64, 6553)));
+        assert!(opened.iter().all(|(quota, _)| *quota >= 8), "{opened:?}");
+    }
+
+    #[test]
+    fn journal_and_history_together_stay_within_the_quota() {
+        let store = config::Store {
+            quota: config::QUOTA_MIN,
+            ballast: homeostat_common::units::Bytes(512 << 10),
+        };
+        let dir = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+        let (mut outbox, _) = Outbox::open(&dir.path().join("journal"), limits(&store)).unwrap();
+        let (mut kv, _) =
+            Kv::open(&dir.path().join("kv"), kv_limits(&store), |_| Ok(true)).unwrap();
+        let mut most = 0;
+        for i in 0..8000u64 {
+            outbox.push(Class::Heal, &[i as u8; 1500]).unwrap();
+            kv.put(Tree::History, &i.to_be_bytes(), &[i as u8; 600])
+                .unwrap();
+            if i % 50 == 0 {
+                most = most.max(used(dir.path()));
+            }
+        }
+        assert!(outbox.dropped(Class::Heal).events > 0 && kv.len(Tree::History) < 8000);
+        assert!(most <= store.quota.0, "{most}");
     }
 }

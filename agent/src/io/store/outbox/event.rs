@@ -79,13 +79,19 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is live must leave room for what is dead but not yet rewritten.
+    /// How much may be live, events and records together, beside room for what is dead
+    /// but not yet rewritten. 0 if the limits leave none.
+    #[must_use]
+    pub fn live_max(limits: &Limits) -> u64 {
+        let segment = u64::from(limits.segment_bytes);
+        let room = limits
+            .total_bytes
+            .saturating_sub(limits.overhead_bytes() + segment);
+        (room / 9 * 8).saturating_sub(u64::from(KINDS_MAX) * segment.min(1 << 16))
+    }
+
     pub(super) fn check(&self) -> Result<()> {
-        let segment = u64::from(self.limits.segment_bytes);
-        let live =
-            self.events_bytes + self.records_bytes + u64::from(KINDS_MAX) * segment.min(1 << 16);
-        let need = self.limits.overhead_bytes() + live + live / 8 + segment;
-        if need > self.limits.total_bytes {
+        if self.events_bytes + self.records_bytes > Config::live_max(&self.limits) {
             return Err(Error::BadLimits(
                 "events and records do not fit into total_bytes",
             ));
