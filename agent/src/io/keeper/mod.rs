@@ -7,6 +7,8 @@
 
 mod explain;
 mod opening;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -52,6 +54,13 @@ const CLOCK_PERIOD: Duration = Duration::from_secs(60);
 
 /// Events whose place in the stream is remembered for the causes of others.
 const MARKS_MAX: usize = 1024;
+
+/// What is said of a journal that has never opened, when nothing better is known.
+const NOT_OPEN: &str = "the journal is not open";
+
+/// A journal that came back while the agent runs under another name.
+const ANOTHER_STREAM: &str =
+    "the journal opens again, as a new stream: restart the agent to take it up";
 
 /// How long sled may take to open on trial.
 const TRIAL_MAX: Duration = Duration::from_secs(10);
@@ -220,7 +229,8 @@ impl Thread {
                     let mut retry = tokio::time::interval(RETRY);
                     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                     loop {
-                        let troubled = self.trouble.is_some();
+                        self.tell_trouble(&events);
+                        let troubled = self.trouble.is_some() || self.told.is_some();
                         tokio::select! {
                             order = queue.recv() => {
                                 let Some(order) = order else { break };
@@ -236,7 +246,7 @@ impl Thread {
                                 if !open { break }
                             }
                             Some(fetch) = fetches.recv() => self.answer(fetch),
-                            _ = retry.tick(), if troubled => self.try_again(&events),
+                            _ = retry.tick(), if troubled => self.try_again(),
                             _ = clock.tick() => {
                                 if let Err(error) = self.wall.persist() {
                                     warn!("clock: {}", chain(&error));
@@ -312,13 +322,14 @@ impl Thread {
     ) -> Result<T, String> {
         match &mut self.outbox {
             Some(outbox) => write(outbox).map_err(|error| chain(&error)),
-            None => Err("the journal is not open".into()),
+            None => Err(NOT_OPEN.into()),
         }
     }
 
     fn push(&mut self, mark: u64, class: Class, causes: &[u64], body: &Body) -> bool {
         let (unix_ms, _) = self.wall.unix_ms();
         let Some(outbox) = &mut self.outbox else {
+            self.note_trouble(Some(NOT_OPEN.into()));
             return false;
         };
         let seq = outbox.next_event().0;
@@ -421,13 +432,15 @@ impl Thread {
         }
     }
 
+    /// The first reason stays until the disk has had another try: what follows
+    /// from it says less.
     fn note_trouble(&mut self, trouble: Option<String>) {
         if self.trouble.is_none() && trouble.is_some() {
             self.trouble = trouble;
         }
     }
 
-    /// After a batch: syncs if somebody waits, and tells of trouble.
+    /// After a batch: syncs if somebody waits.
     fn settle(&mut self, events: &mpsc::Sender<Event>) {
         if let Some(ticket) = self.ticket.take() {
             let synced = self.append(Outbox::sync);
@@ -435,19 +448,29 @@ impl Thread {
             // Without a disk a plan goes on all the same, and says so.
             let _ = events.try_send(Event::Synced(ticket));
         }
-        if self.trouble != self.told
-            && let Some(trouble) = &self.trouble
-        {
-            warn!("store: {trouble}");
-            let said = events.try_send(Event::StoreTrouble(Some(trouble.clone())));
-            if said.is_ok() {
-                self.told.clone_from(&self.trouble);
+    }
+
+    /// Tells the loop once of trouble that begins, changes or ends. A loop that
+    /// has no room for it now is told at the next retry.
+    fn tell_trouble(&mut self, events: &mpsc::Sender<Event>) {
+        if self.trouble == self.told {
+            return;
+        }
+        let said = events.try_send(Event::StoreTrouble(self.trouble.clone()));
+        if said.is_ok() {
+            match &self.trouble {
+                Some(trouble) => warn!("store: {trouble}"),
+                None => info!("store: the disk takes records again"),
             }
+            self.told.clone_from(&self.trouble);
         }
     }
 
     /// Gives the disk another try.
-    fn try_again(&mut self, events: &mpsc::Sender<Event>) {
+    fn try_again(&mut self) {
+        let Some(former) = self.trouble.take() else {
+            return;
+        };
         if self.outbox.is_none() {
             match Outbox::open(&self.path, self.limits) {
                 Ok((outbox, _)) if StreamId(outbox.stream().0) == self.stream => {
@@ -455,26 +478,24 @@ impl Thread {
                 }
                 // Another stream than the one that was announced: taken up at
                 // the next start, when everything begins with it.
-                Ok(_) | Err(_) => return,
+                Ok(_) => self.trouble = Some(ANOTHER_STREAM.into()),
+                Err(error) => self.trouble = Some(not_opened(&error)),
+            }
+            if self.trouble.is_some() {
+                return;
             }
         }
-        let trouble = self.trouble.take();
         while let Some((mark, class, causes, body)) = self.unwritten.pop_front() {
             if !self.push(mark, class, &causes, &body) {
                 self.unwritten.push_front((mark, class, causes, body));
-                self.trouble = trouble;
+                // What the push noted, else as before.
+                self.note_trouble(Some(former));
                 return;
             }
         }
         let works = self.append(Outbox::sync);
-        if let Err(why) = works {
-            self.trouble = Some(why);
-            return;
-        }
-        info!("store: the disk takes records again");
-        self.told = None;
-        let _ = events.try_send(Event::StoreTrouble(None));
-        if self.dropped > 0 {
+        self.note_trouble(works.err());
+        if self.trouble.is_none() && self.dropped > 0 {
             let count = std::mem::take(&mut self.dropped);
             warn!("store: {count} events were lost meanwhile");
         }
@@ -538,6 +559,10 @@ impl Thread {
             warn!("journal: {}", chain(&error));
         }
     }
+}
+
+fn not_opened(error: &Error) -> String {
+    format!("the journal could not be opened: {}", chain(error))
 }
 
 fn class_of(class: Class) -> outbox::Class {

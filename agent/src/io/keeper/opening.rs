@@ -6,7 +6,7 @@ use std::path::Path;
 use homeostat_common::hlc;
 use homeostat_common::ids::{BootId, StreamId};
 
-use super::{Checkpoint, KIND_HEAL, KIND_SAVED, Opened, Thread, chain, quality_of};
+use super::{Checkpoint, KIND_HEAL, KIND_SAVED, Opened, Thread, chain, not_opened, quality_of};
 use crate::config::{self, Config};
 use crate::control::Resumed;
 use crate::io::clock::Wall;
@@ -33,6 +33,7 @@ pub fn open(
     let mut resumed = Resumed::default();
     let mut hlc = hlc::Clock::default();
     let limits = limits(&config.store);
+    let mut trouble = None;
     let outbox = match Outbox::open(&data.join("journal"), limits) {
         Ok((outbox, recovered)) => {
             findings.extend(recovered.findings.iter().map(ToString::to_string));
@@ -46,6 +47,7 @@ pub fn open(
                 "no journal, healing without a record: {}",
                 chain(&error)
             ));
+            trouble = Some(not_opened(&error));
             None
         }
     };
@@ -91,7 +93,7 @@ pub fn open(
         marks: VecDeque::new(),
         unwritten: VecDeque::new(),
         dropped: 0,
-        trouble: None,
+        trouble,
         told: None,
         ticket: None,
         written: false,
