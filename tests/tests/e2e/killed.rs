@@ -17,7 +17,7 @@ use homeostat_eval::stage::Node;
 use homeostat_testbed::inject::{self, Corruption};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::rig::{Told, closed, eager, incidents, life, next_life, rest, scene, until};
+use crate::rig::{Told, closed, eager, incidents, life, log, next_life, rest, scene, until};
 
 /// Calls that change what is on the disk.
 const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,ftruncate,fallocate,fsync,fdatasync,\
@@ -153,13 +153,19 @@ fn killed_at_each_call_of(name: &'static str, least: usize) {
         let bystander = life(&node, "web")?;
         let points = points(dir, &node, name)?;
         ensure!(points.len() >= least, "too few writes: {points:?}");
-        let (mut killed, mut ends) = (0, BTreeMap::<String, u32>::new());
+        let (mut killed, mut histories, mut ends) = (0, 0, BTreeMap::<String, u32>::new());
         for point in &points {
             let before = incidents(&node)?.len();
             let done = round(dir, &mut node, point).with_context(|| format!("{point:?}"))?;
             killed += usize::from(done);
-            let all = closed(&node, before)?;
-            for told in all.iter().skip(before) {
+            // sled does not survive every kill; then the history begins anew, and says so.
+            let lost = log(&node)
+                .matches("live: it does not open; set aside")
+                .count();
+            let known = if lost > histories { 0 } else { before };
+            histories = lost;
+            let all = closed(&node, known)?;
+            for told in all.iter().skip(known) {
                 let end = told.closed.as_deref().unwrap_or_default();
                 let end = end.split(' ').next().unwrap_or_default();
                 *ends.entry(end.to_owned()).or_default() += 1;
@@ -169,7 +175,10 @@ fn killed_at_each_call_of(name: &'static str, least: usize) {
                 "{point:?}: the other service was disturbed"
             );
         }
-        println!("killed at {killed} of {} calls: {ends:?}", points.len());
+        println!(
+            "killed at {killed} of {} calls: {ends:?}; {histories} histories lost",
+            points.len()
+        );
         // A batch can be shared otherwise than in the healing that was watched.
         ensure!(
             killed * 10 >= points.len() * 8,
