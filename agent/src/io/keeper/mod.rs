@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use homeostat_common::hlc;
 use homeostat_common::ids::{BootId, IncidentId, NodeId, SiteId, StreamId};
-use homeostat_common::wire::body::{Body, Boot, ClockQuality, Gap};
+use homeostat_common::wire::body::{Body, ClockQuality, Gap};
 use homeostat_common::wire::{Envelope, EventRef};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -192,19 +192,6 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Records that the agent has started.
-    pub fn boot(&mut self, version: &str, adopted: u16, findings: Vec<String>) {
-        let (_, quality) = self.wall.unix_ms();
-        let body = Body::Boot(Boot {
-            version: version.to_owned(),
-            kernel: self.boot,
-            clock: quality_of(quality),
-            adopted,
-            findings,
-        });
-        self.push(0, Class::State, &[], &body);
-    }
-
     /// Starts the thread; it ends at [`Order::Close`].
     ///
     /// # Errors

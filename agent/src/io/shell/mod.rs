@@ -8,6 +8,8 @@
 mod effects;
 mod incoming;
 mod setup;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use std::time::Duration;
 use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::LogCount;
 use homeostat_common::units::Micros;
+use homeostat_common::wire::body::{Body, Boot};
 use homeostat_common::wire::topic::NodeTopics;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,13 +36,17 @@ use super::procfs::{Host, Process};
 use super::spawner::client::{self, Client, ClientError};
 use super::spawner::protocol::SlotView;
 use crate::config::Config;
-use crate::control::{Effect, Event, Loop, SlotReport};
+use crate::control::{Class, Effect, Event, Loop, SlotReport};
 
 /// Log bytes read per sample and service: 64 KiB/s at the default period.
 const LOG_BYTES_MAX: u64 = 64 * 1024;
 
 /// Pause between two tries to reach the spawner.
 const SPAWNER_RETRY: Duration = Duration::from_millis(100);
+
+/// How long the record of the start waits for a spawner, which usually answers
+/// within milliseconds.
+const STARTING_MAX: Duration = Duration::from_secs(5);
 
 /// Why the agent cannot run at all.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +111,8 @@ struct Shell {
     control: Option<UnixListener>,
     /// Orders that found the store's queue full.
     unkept: u64,
+    /// What is told of the start, until it is known what was taken over.
+    starting: Option<Boot>,
 }
 
 impl Shell {
@@ -112,6 +121,7 @@ impl Shell {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut sampling = tokio::time::interval(crate::service::span(self.config.sample.period));
         sampling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let starting = tokio::time::Instant::now() + STARTING_MAX;
         let mut spawner: Option<Client> = None;
         let mut complained = false;
         info!(
@@ -167,6 +177,10 @@ impl Shell {
                     self.answer(stream);
                     None
                 }
+                () = tokio::time::sleep_until(starting), if self.starting.is_some() => {
+                    self.tell_start(0);
+                    None
+                }
                 () = tokio::time::sleep(SPAWNER_RETRY), if spawner.is_none() => None,
             };
             if let Some(event) = event {
@@ -215,10 +229,24 @@ impl Shell {
         if live > 0 {
             info!("spawner: {live} services run already and are taken over");
         }
+        self.tell_start(live);
         self.step(Event::Slots(reports), spawner).await;
         // The first look, so that decisions need not wait for a period.
         let sample = self.sample();
         self.step(sample, spawner).await;
+    }
+
+    /// Records that the agent has started, once.
+    fn tell_start(&mut self, adopted: usize) {
+        if let Some(boot) = self.starting.take() {
+            let adopted = u16::try_from(adopted).unwrap_or(u16::MAX);
+            self.order(Order::Event {
+                mark: 0,
+                class: Class::State,
+                causes: Vec::new(),
+                body: Box::new(Body::Boot(Boot { adopted, ..boot })),
+            });
+        }
     }
 
     fn watch(&mut self, service: &ServiceId, pid: u32) {
@@ -241,6 +269,7 @@ impl Shell {
     }
 
     fn close(mut self) -> Result<(), RunError> {
+        self.tell_start(0);
         self.order(Order::Remember(self.core.saved(clock::now())));
         self.order(Order::Close);
         if let Some(link) = &self.link {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use homeostat_common::wire::body::Boot;
 use homeostat_common::wire::projection::{Meta, MetaService, Status};
 use homeostat_common::wire::topic::NodeTopics;
 use tokio::net::UnixListener;
@@ -34,11 +35,17 @@ impl Shell {
         }
         let proc = Path::new("/proc");
         let boot = clock::boot_id(proc)?;
-        let (opened, mut store) = keeper::open(config, boot, keeper::trial)?;
+        let (opened, store) = keeper::open(config, boot, keeper::trial)?;
         for finding in &opened.findings {
             warn!("store: {finding}");
         }
-        store.boot(env!("CARGO_PKG_VERSION"), 0, opened.findings.clone());
+        let starting = Boot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: boot,
+            clock: opened.clock,
+            adopted: 0,
+            findings: opened.findings,
+        };
         let core = Loop::new(config, boot, opened.resumed, clock::now());
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (link_sender, link_events) = mpsc::channel(EVENTS_MAX);
@@ -116,6 +123,7 @@ impl Shell {
             tails,
             control: control(&control_path(&config.node.run_dir)),
             unkept: 0,
+            starting: Some(starting),
             config: config.clone(),
         })
     }
