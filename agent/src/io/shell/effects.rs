@@ -1,5 +1,6 @@
 //! The way out: carries the loop's effects out.
 
+use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::ServiceId;
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Note};
@@ -127,6 +128,14 @@ impl Shell {
         }
     }
 
+    /// Alarms outlive the agent on the broker, and nobody else clears those that
+    /// it left behind: what still holds is raised again.
+    pub(super) fn clear_former_alarms(&self) {
+        for name in alarm_names(self.config.services.iter().map(|service| &service.id)) {
+            self.show_or_clear::<()>(self.topics.alarm(&name), None);
+        }
+    }
+
     fn health(&self, id: &ServiceId, now: Micros) -> Option<ServiceHealth> {
         let watched = self
             .core
@@ -178,9 +187,47 @@ impl Shell {
     }
 }
 
+/// Every alarm that the loop can raise.
+fn alarm_names<'a>(services: impl Iterator<Item = &'a ServiceId>) -> Vec<String> {
+    let mut names = vec!["store".to_owned()];
+    for service in services {
+        names.push(format!("{service}-quarantine"));
+        names.extend(Symptom::ALL.map(|symptom| format!("{service}-{symptom}")));
+    }
+    names
+}
+
 fn report(service: &ServiceId, what: &str, result: Result<(), ClientError>) {
     // A lost connection shows in `next`; the step's deadline covers the rest.
     if let Err(error) = result {
         warn!("spawner: cannot {what} {service}: {}", chain(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use homeostat_common::ids::{NodeId, SiteId};
+    use homeostat_common::wire::topic::NodeTopics;
+
+    use super::*;
+    use crate::config::SERVICES_MAX;
+
+    #[test]
+    fn all_alarms_of_a_full_node_are_cleared_and_leave_room_for_healths() {
+        let services: Vec<ServiceId> = (0..SERVICES_MAX)
+            .map(|at| format!("s{at}").parse().unwrap())
+            .collect();
+        let names = alarm_names(services.iter());
+        for name in ["store", "s63-quarantine", "s0-wrong-answers"] {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+        let site: SiteId = "s".parse().unwrap();
+        let node: NodeId = "n".parse().unwrap();
+        let topics = NodeTopics::new(&site, &node);
+        for name in &names {
+            let cleared = link::Projection::new(topics.alarm(name), Vec::new()).unwrap();
+            assert!(cleared.retain, "{name}");
+        }
+        assert!(names.len() + SERVICES_MAX <= link::outgoing::RETAINED_MAX);
     }
 }

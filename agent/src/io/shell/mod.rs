@@ -122,6 +122,7 @@ impl Shell {
         let mut sampling = tokio::time::interval(crate::service::span(self.config.sample.period));
         sampling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let starting = tokio::time::Instant::now() + STARTING_MAX;
+        self.clear_former_alarms();
         let mut spawner: Option<Client> = None;
         let mut complained = false;
         info!(
