@@ -206,12 +206,17 @@ fn round(dir: &Path, node: &mut Node, point: &Point) -> Result<bool> {
     ];
     let trace = Trace::attach(thread(pid, name)?, &arguments, &dir.join("inject"))?;
     inject::corrupt_model(&node.model(), Corruption::Weights)?;
-    let ended = until("the kill, or the end of the healing", || {
+    let killed = until("the kill, or the end of the healing", || {
         let killed = is_dead(pid);
         let healed = || incidents(node).is_ok_and(|all| all.len() > before && over(&all));
         (killed || (node.model_intact() && healed())).then_some(killed)
     })?;
+    if !killed {
+        // What is left to do behind the end comes a moment later.
+        rest(Duration::from_millis(200));
+    }
     drop(trace);
+    let ended = is_dead(pid);
     if ended {
         node.kill_agent()?;
         node.start_agent()?;
