@@ -136,6 +136,46 @@ fn duplicates_are_acknowledged_again_and_presence_follows_the_broker() {
 }
 
 #[test]
+fn a_coordinator_without_its_database_goes_on_with_what_is_new() {
+    let broker = Program::broker();
+    let port = broker.mqtt.unwrap();
+    let first = tempfile::tempdir().unwrap();
+    let mut serve = Program::serve(port, first.path());
+    serve.healthy();
+    let node = Node::connect(port, "edge-1");
+    node.status(true);
+    (1..=5).for_each(|seq| node.send(&node.note(seq)));
+    node.wait_for(5);
+    // What is acknowledged is gone on a node. The status comes before the next
+    // record in the first round, and behind it in the second.
+    for (round, last) in [(1, 5), (2, 8)] {
+        serve.kill();
+        let fresh = tempfile::tempdir().unwrap();
+        let _ = std::fs::remove_dir_all(first.path());
+        serve = Program::serve(port, fresh.path());
+        serve.healthy();
+        node.acknowledged();
+        if round == 1 {
+            node.status_acked(true, last);
+        }
+        (last + 1..=last + 3).for_each(|seq| node.send(&node.note(seq)));
+        if round == 2 {
+            node.status_acked(true, last);
+        }
+        node.wait_for(last + 3);
+        let seen = &serve.json("/api/v1/fleet")["nodes"][0];
+        assert_eq!(
+            (&seen["acked"], &seen["lost"], &seen["missing"]),
+            (&(last + 3).into(), &last.into(), &0.into()),
+            "{seen}"
+        );
+        serve.kill();
+        serve = Program::serve(port, fresh.path());
+        serve.healthy();
+    }
+}
+
+#[test]
 fn the_command_line_shows_what_the_api_knows() {
     let data = tempfile::tempdir().unwrap();
     let serve = Program::both(data.path());

@@ -49,6 +49,7 @@ pub fn config(port: u16) -> LinkConfig {
             birth: 0,
             version: "test".into(),
             clock: ClockQuality::Plausible,
+            acked: 0,
         },
         meta: Meta {
             node: node(),

@@ -28,6 +28,10 @@ pub struct Status {
     pub version: String,
     /// Whether wall time can be believed.
     pub clock: ClockQuality,
+    /// Every event up to here was acknowledged by a coordinator and is gone
+    /// here. A coordinator with another database need not wait for them.
+    #[serde(default)]
+    pub acked: u64,
 }
 
 /// `meta`: what the node is and can do.

@@ -187,6 +187,12 @@ fn presence(site: SiteId, node: NodeId, payload: &[u8]) -> Result<Admitted, (Rea
             format!("the status says node {}", status.node),
         ));
     }
+    if status.acked > NUMBER_MAX {
+        return Err((
+            Reason::Range,
+            format!("acknowledged {} is above {NUMBER_MAX}", status.acked),
+        ));
+    }
     Ok(Admitted::Presence {
         site,
         status: Some(Box::new(Status {

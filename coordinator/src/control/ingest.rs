@@ -5,18 +5,19 @@
 //! after its commit; while the database refuses, nothing is settled and the
 //! broker holds the rest back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use homeostat_common::ids::NodeId;
 use homeostat_common::wire::Envelope;
 use tokio::sync::{mpsc, watch};
 
 use super::admit::{Admitted, Reason, Refused, admit};
 use super::{Hub, now_ms};
 use crate::fleet::view::Change;
-use crate::io::db::{DbError, Stored};
+use crate::io::db::{DbError, Forgotten, Stored};
 use crate::io::mqtt::{Arrived, Settled, Up};
 
 /// Most messages of one transaction: long enough to share a sync, short enough
@@ -75,6 +76,7 @@ impl Ingest {
         let mut records: Vec<Envelope> = Vec::new();
         let mut refused: Vec<Refused> = Vec::new();
         let mut change = Change::default();
+        let mut senders: BTreeSet<NodeId> = BTreeSet::new();
         for up in batch {
             match up {
                 Up::Connected { session } => {
@@ -91,8 +93,12 @@ impl Ingest {
                 Up::Arrived(message) => {
                     let publish = &message.publish;
                     match admit(&publish.topic, &publish.payload) {
-                        Ok(Admitted::Record(envelope)) => records.push(*envelope),
+                        Ok(Admitted::Record(envelope)) => {
+                            senders.insert(envelope.node.clone());
+                            records.push(*envelope);
+                        }
                         Ok(Admitted::Presence { site, status, node }) => {
+                            senders.insert(node.clone());
                             change.presence |= self.hub.with_presence(|presence| {
                                 presence.heard(site, node, status.as_deref(), now_ms())
                             });
@@ -105,8 +111,9 @@ impl Ingest {
         }
         let since = messages.first().map(|message| message.at);
         let mut stored = Stored::default();
-        if !records.is_empty() || !refused.is_empty() {
-            let Some(done) = self.store(&records, &refused).await else {
+        let forgotten = self.forgotten(&senders);
+        if !records.is_empty() || !refused.is_empty() || !forgotten.is_empty() {
+            let Some(done) = self.store(&records, &refused, &forgotten).await else {
                 return;
             };
             stored = done;
@@ -122,6 +129,12 @@ impl Ingest {
         for refused in &stored.refused {
             self.hub.metrics.refused(refused.reason);
             self.log(refused);
+        }
+        if stored.lost > 0 {
+            tracing::warn!(
+                events = stored.lost,
+                "another database acknowledged events that never come here; counted as lost"
+            );
         }
         for (outcome, lasted) in &stored.closed {
             self.hub.metrics.closed(*outcome, *lasted);
@@ -140,17 +153,22 @@ impl Ingest {
     }
 
     /// Stores until the database takes it. `None`: told to stop before that.
-    async fn store(&mut self, records: &[Envelope], refused: &[Refused]) -> Option<Stored> {
+    async fn store(
+        &mut self,
+        records: &[Envelope],
+        refused: &[Refused],
+        forgotten: &[Forgotten],
+    ) -> Option<Stored> {
         let all: Vec<&Envelope> = records.iter().collect();
         let mut pause = RETRY_MIN;
         loop {
-            let error = match self.hub.db.store(&all, refused, now_ms()).await {
+            let error = match self.hub.db.store(&all, refused, forgotten, now_ms()).await {
                 Ok(stored) => {
                     self.hub.storing.store(true, Relaxed);
                     return Some(stored);
                 }
                 Err(error) if error.blames_the_record() => {
-                    match self.one_by_one(&all, refused).await {
+                    match self.one_by_one(&all, refused, forgotten).await {
                         Ok(stored) => return Some(stored),
                         Err(error) => error,
                     }
@@ -172,15 +190,16 @@ impl Ingest {
         &self,
         records: &[&Envelope],
         refused: &[Refused],
+        forgotten: &[Forgotten],
     ) -> Result<Stored, DbError> {
-        let mut sum = self.hub.db.store(&[], refused, now_ms()).await?;
+        let mut sum = self.hub.db.store(&[], refused, &[], now_ms()).await?;
         for record in records {
-            let one = match self.hub.db.store(&[record], &[], now_ms()).await {
+            let one = match self.hub.db.store(&[record], &[], &[], now_ms()).await {
                 Err(error) if error.blames_the_record() => {
                     let topic = format!("{}/{}/up/{}", record.site, record.node, record.stream);
                     let objection =
                         Refused::new(Reason::Storage, topic.as_bytes(), &[], &chain(&error));
-                    self.hub.db.store(&[], &[objection], now_ms()).await?
+                    self.hub.db.store(&[], &[objection], &[], now_ms()).await?
                 }
                 other => other?,
             };
@@ -192,7 +211,28 @@ impl Ingest {
             sum.incidents.extend(one.incidents);
             sum.closed.extend(one.closed);
         }
+        let last = self.hub.db.store(&[], &[], forgotten, now_ms()).await?;
+        sum.acks.extend(last.acks);
+        sum.lost = last.lost;
         Ok(sum)
+    }
+
+    /// What these nodes say of events that are gone there. Looked up with every
+    /// batch, because the status may come before the stream's first record.
+    fn forgotten(&self, senders: &BTreeSet<NodeId>) -> Vec<Forgotten> {
+        self.hub.with_presence(|presence| {
+            senders
+                .iter()
+                .filter_map(|node| {
+                    let seen = presence.seen(node).filter(|seen| seen.acked > 0)?;
+                    Some(Forgotten {
+                        node: node.clone(),
+                        stream: seen.stream,
+                        through: seen.acked,
+                    })
+                })
+                .collect()
+        })
     }
 
     /// The broker forgot our session, and with it acknowledgements that were on

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use homeostat_common::ids::{NodeId, SiteId};
+use homeostat_common::ids::{NodeId, SiteId, StreamId};
 use homeostat_common::wire::projection::Status;
 
 use super::view;
@@ -25,6 +25,10 @@ pub struct Seen {
     pub since_ms: u64,
     /// Program version.
     pub version: String,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Up to here the node has forgotten its events.
+    pub acked: u64,
 }
 
 /// The presence of every node, and of the broker itself.
@@ -76,6 +80,8 @@ impl Presence {
             online: status.online,
             since_ms,
             version: status.version.clone(),
+            stream: status.stream,
+            acked: status.acked,
         };
         self.nodes.insert(node, seen.clone()) != Some(seen)
     }
@@ -95,6 +101,12 @@ impl Presence {
         }
     }
 
+    /// What its status says of one node.
+    #[must_use]
+    pub fn seen(&self, node: &NodeId) -> Option<&Seen> {
+        self.nodes.get(node)
+    }
+
     /// Every node that has a status.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &Seen)> {
         self.nodes.iter()
@@ -104,7 +116,7 @@ impl Presence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use homeostat_common::ids::{BootId, StreamId};
+    use homeostat_common::ids::BootId;
 
     #[test]
     fn presence_is_unknown_until_the_present_connection_says_it() {
@@ -118,6 +130,7 @@ mod tests {
             birth: 1,
             version: "1".into(),
             clock: Default::default(),
+            acked: 0,
         };
         let mut presence = Presence::default();
         assert_eq!(presence.of("n").0, view::Presence::Unknown);

@@ -301,6 +301,11 @@ impl Node {
     }
 
     pub fn status(&self, online: bool) {
+        self.status_acked(online, 0);
+    }
+
+    /// Says that everything up to `acked` was acknowledged and is gone.
+    pub fn status_acked(&self, online: bool, acked: u64) {
         let status = Status {
             online,
             node: self.name.clone(),
@@ -309,6 +314,7 @@ impl Node {
             birth: 1,
             version: "0.1.0".into(),
             clock: ClockQuality::Plausible,
+            acked,
         };
         self.client
             .publish(

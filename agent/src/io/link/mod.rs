@@ -69,7 +69,8 @@ pub struct LinkConfig {
     /// Silence after which the broker is asked whether it is there; at least
     /// [`KEEP_ALIVE_MIN`].
     pub keep_alive: Duration,
-    /// Published at each connection, with `online` and `birth` filled in.
+    /// Published at each connection, when a coordinator comes back and before
+    /// events are sent again, with `online`, `birth` and `acked` filled in.
     pub status: Status,
     /// Published at each connection.
     pub meta: Meta,

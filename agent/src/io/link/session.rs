@@ -53,6 +53,8 @@ pub struct Link {
     inbox: Inbox,
     backoff: Backoff,
     births: u64,
+    /// The status is to be said again.
+    restate: bool,
     poisoned: u32,
     taken_over: u32,
 }
@@ -77,6 +79,7 @@ impl Link {
             backlog,
             news: News::new(events),
             births: 0,
+            restate: false,
             poisoned: 0,
             taken_over: 0,
             config,
@@ -244,6 +247,9 @@ impl Link {
                             stage => End::Silent(stage),
                         };
                     }
+                    // Who does not answer may have another database, and wait for
+                    // what is gone here.
+                    self.restate |= self.uplink.due().is_some_and(|due| due <= now);
                     let suspect = self.uplink.tick(now);
                     let resends = self.uplink.resends();
                     self.count(|counters| counters.resends = resends);
@@ -314,6 +320,7 @@ impl Link {
         session.ready_at = Some(Instant::now());
         session.silent_at = Instant::now() + session.silence_max;
         self.births += 1;
+        self.restate = false;
         let births = self.births;
         info!(births, session = session.session_present, "link ready");
         self.hand(session, self.status(true), None, Tag::Own);
@@ -335,6 +342,7 @@ impl Link {
         let status = Status {
             online,
             birth: self.births,
+            acked: self.uplink.acked(),
             ..self.config.status.clone()
         };
         Projection {
@@ -426,6 +434,10 @@ impl Link {
         }
         let now = Instant::now();
         while session.queued.len() < REQUESTS_MAX {
+            if std::mem::take(&mut self.restate) {
+                self.hand(session, self.status(true), None, Tag::Own);
+                continue;
+            }
             let reply = self.shared.lock().shelf.next_reply();
             if let Some(answer) = reply {
                 let projection = answer.projection.clone();

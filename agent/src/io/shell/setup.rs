@@ -68,6 +68,7 @@ impl Shell {
                         birth: 0,
                         version: env!("CARGO_PKG_VERSION").into(),
                         clock: opened.clock,
+                        acked: opened.acked,
                     },
                     meta: meta(config),
                     acked: opened.acked,

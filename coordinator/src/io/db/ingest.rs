@@ -13,7 +13,7 @@ use homeostat_common::outcome::Outcome;
 use homeostat_common::wire::{Body, Envelope};
 use sqlx::{Row, SqliteConnection};
 
-use super::{Db, DbError, int, project, uint};
+use super::{Db, DbError, Forgotten, forgotten, int, project, uint};
 use crate::control::admit::{Reason, Refused};
 
 /// Most nodes of one coordinator. Bounds what a storm of invented names can
@@ -57,22 +57,25 @@ pub struct Stored {
     pub incidents: Vec<u64>,
     /// Incidents that were closed, and how long they lasted.
     pub closed: Vec<(Outcome, u64)>,
+    /// Events that another database may hold, and this one never will.
+    pub lost: u64,
 }
 
-struct Stream {
-    id: i64,
+pub(super) struct Stream {
+    pub(super) id: i64,
     site: SiteId,
-    node: NodeId,
-    owner: i64,
-    acked: i64,
+    pub(super) node: NodeId,
+    pub(super) owner: i64,
+    pub(super) acked: i64,
     top: i64,
     /// Whether more than the next record came in, so that the run must be
     /// followed in the database.
-    follow: bool,
+    pub(super) follow: bool,
 }
 
 impl Db {
-    /// Stores a batch in one transaction and syncs it.
+    /// Stores a batch in one transaction and syncs it. `forgotten` is what the
+    /// nodes of the batch, or others, say that they no longer have.
     ///
     /// # Errors
     /// [`DbError::Statement`]; nothing of the batch is stored then.
@@ -80,6 +83,7 @@ impl Db {
         &self,
         batch: &[&Envelope],
         refused: &[Refused],
+        forgotten: &[Forgotten],
         now_ms: u64,
     ) -> Result<Stored, DbError> {
         let mut stored = Stored::default();
@@ -94,6 +98,11 @@ impl Db {
             store_one(db, envelope, now_ms, &mut streams, &mut stored)
                 .await
                 .map_err(DbError::on("store a record"))?;
+        }
+        for word in forgotten {
+            forgotten::apply(db, word, &mut streams, &mut stored)
+                .await
+                .map_err(DbError::on("store what a node has forgotten"))?;
         }
         for stream in streams.values_mut() {
             finish(db, stream, now_ms)
@@ -238,17 +247,16 @@ async fn store_one(
     Ok(())
 }
 
-/// Finds the stream, or enters it and its node. `None`: there are too many.
-async fn open_stream(
+/// Finds a stream that is known.
+pub(super) async fn find_stream(
     db: &mut SqliteConnection,
-    envelope: &Envelope,
-    now_ms: u64,
+    uid: StreamId,
 ) -> Result<Option<Stream>, sqlx::Error> {
     let found = sqlx::query(
         "SELECT stream.id, node.site, node.name, node.id, stream.acked, stream.top
          FROM stream JOIN node ON node.id = stream.node WHERE stream.uid = ?1",
     )
-    .bind(envelope.stream.0.as_slice())
+    .bind(uid.0.as_slice())
     .fetch_optional(&mut *db)
     .await?;
     if let Some(row) = found {
@@ -264,6 +272,18 @@ async fn open_stream(
             top,
             follow: top > acked,
         }));
+    }
+    Ok(None)
+}
+
+/// Finds the stream, or enters it and its node. `None`: there are too many.
+async fn open_stream(
+    db: &mut SqliteConnection,
+    envelope: &Envelope,
+    now_ms: u64,
+) -> Result<Option<Stream>, sqlx::Error> {
+    if let Some(found) = find_stream(db, envelope.stream).await? {
+        return Ok(Some(found));
     }
     let nodes: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM node")
         .fetch_one(&mut *db)
@@ -309,11 +329,10 @@ async fn open_stream(
     }))
 }
 
-/// Follows the unbroken run through records and gaps, and writes its end down.
-async fn finish(
+/// Follows the unbroken run through records and gaps.
+pub(super) async fn follow(
     db: &mut SqliteConnection,
     stream: &mut Stream,
-    now_ms: u64,
 ) -> Result<(), sqlx::Error> {
     while stream.follow {
         let before = stream.acked;
@@ -341,6 +360,16 @@ async fn finish(
         }
         stream.follow = stream.acked > before;
     }
+    Ok(())
+}
+
+/// Follows the unbroken run, and writes its end down.
+async fn finish(
+    db: &mut SqliteConnection,
+    stream: &mut Stream,
+    now_ms: u64,
+) -> Result<(), sqlx::Error> {
+    follow(db, stream).await?;
     sqlx::query("UPDATE stream SET acked = ?2, top = MAX(top, ?3) WHERE id = ?1")
         .bind(stream.id)
         .bind(stream.acked)

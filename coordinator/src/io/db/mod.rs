@@ -4,11 +4,13 @@
 //! commit (`synchronous=FULL`), so what was committed survives a power cut, and
 //! only what was committed is acknowledged.
 
+mod forgotten;
 mod ingest;
 mod project;
 mod read;
 mod retain;
 
+pub use forgotten::Forgotten;
 pub use ingest::{Acknowledge, Stored};
 pub use read::{EventQuery, IncidentQuery};
 

@@ -140,7 +140,7 @@ fn story(node: &str, first: u64) -> Vec<Envelope> {
 
 async fn store(db: &Db, batch: &[Envelope]) -> Stored {
     let batch: Vec<&Envelope> = batch.iter().collect();
-    db.store(&batch, &[], 1_790_000_001_000).await.unwrap()
+    db.store(&batch, &[], &[], 1_790_000_001_000).await.unwrap()
 }
 
 fn through(stored: &Stored) -> Vec<u64> {
@@ -197,6 +197,53 @@ fn a_stream_belongs_to_the_node_that_began_it() {
     });
 }
 
+async fn forgotten(db: &Db, of: &Envelope, through: u64) -> Stored {
+    let word = Forgotten {
+        node: of.node.clone(),
+        stream: of.stream,
+        through,
+    };
+    db.store(&[], &[], &[word], 1).await.unwrap()
+}
+
+#[test]
+fn what_a_node_has_forgotten_is_counted_as_lost_and_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let db = Db::open(folder.path()).await.unwrap();
+        // Before the first record there is no stream to speak of.
+        assert_eq!(forgotten(&db, &note("a", 1), 9).await, Stored::default());
+        assert!(db.nodes().await.unwrap().is_empty());
+        // Records on both sides, and a hole that the node itself told of.
+        let gap = Body::Gap(Gap {
+            from: 5,
+            through: 6,
+            heal: 0,
+        });
+        let part = [note("a", 3), envelope("a", 8, gap), note("a", 11)];
+        assert_eq!(through(&store(&db, &part).await), [0]);
+        let stored = forgotten(&db, &note("a", 1), 9).await;
+        // 1, 2, 4, 7 and 9.
+        assert_eq!((through(&stored), stored.lost), (vec![9], 5));
+        assert_eq!(db.nodes().await.unwrap()[0].lost, 5 + 2);
+        assert_eq!(through(&store(&db, &[note("a", 10)]).await), [11]);
+        // An old retained word, the same again, and another node's.
+        for (of, old) in [("a", 4), ("a", 11), ("b", 50)] {
+            assert_eq!(forgotten(&db, &note(of, 1), old).await, Stored::default());
+        }
+        let mut stranger = note("a", 1);
+        stranger.node = NodeId::new("b").unwrap();
+        assert_eq!(forgotten(&db, &stranger, 50).await, Stored::default());
+        // A stream that is no longer the node's.
+        let mut fresh = note("a", 1);
+        fresh.stream = StreamId([9; 16]);
+        store(&db, std::slice::from_ref(&fresh)).await;
+        let old = forgotten(&db, &note("a", 1), 50).await;
+        assert_eq!((through(&old), old.lost), (vec![11], 0));
+        assert_eq!(through(&forgotten(&db, &fresh, 4).await), [4]);
+    });
+}
+
 #[test]
 fn refused_messages_are_kept_within_a_bound() {
     let folder = tempfile::tempdir().unwrap();
@@ -204,7 +251,7 @@ fn refused_messages_are_kept_within_a_bound() {
         let db = Db::open(folder.path()).await.unwrap();
         let storm = vec![Refused::new(Reason::Malformed, b"t", b"xyz", "bad"); 700];
         for _ in 0..3 {
-            db.store(&[], &storm, 1).await.unwrap();
+            db.store(&[], &storm, &[], 1).await.unwrap();
         }
         let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM rejected")
             .fetch_one(&db.read)
@@ -399,6 +446,35 @@ fn all_that_is_sent() -> Vec<Envelope> {
     all.extend(story("b", 1));
     all.extend((10..14).map(|seq| note("b", seq)));
     all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever was stored before, every number up to the word is afterwards
+    /// either stored or counted as lost, once, and the run goes on behind it.
+    #[test]
+    fn a_word_of_what_is_gone_closes_exactly_the_holes(
+        before in prop::collection::btree_set(1u64..40, 1..20),
+        words in prop::collection::vec(0u64..40, 1..4),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        wait(async {
+            let db = Db::open(folder.path()).await.unwrap();
+            let batch: Vec<_> = before.iter().map(|seq| note("a", *seq)).collect();
+            store(&db, &batch).await;
+            for word in &words {
+                forgotten(&db, &note("a", 1), *word).await;
+            }
+            let most = words.iter().max().copied().unwrap_or(0);
+            let run = (most + 1..).take_while(|seq| before.contains(seq)).last().unwrap_or(most);
+            let whole = (1..).take_while(|seq| before.contains(seq)).last().unwrap_or(0);
+            let node = &db.nodes().await.unwrap()[0];
+            assert_eq!(node.acked, run.max(whole));
+            let holes = (1..=most).filter(|seq| !before.contains(seq)).count();
+            assert_eq!(node.lost, holes as u64);
+        });
+    }
 }
 
 proptest! {
