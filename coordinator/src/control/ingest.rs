@@ -37,20 +37,15 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Ingest {
     hub: Arc<Hub>,
-    settled: mpsc::UnboundedSender<Settled>,
+    settled: mpsc::Sender<Settled>,
     stop: watch::Receiver<bool>,
     logged: BTreeMap<Reason, (Instant, u64)>,
 }
 
 impl Ingest {
-    /// Settles what it stores over `settled`. That channel needs no bound of its
-    /// own: each entry answers messages that came through the bounded one.
+    /// Settles what it stores over `settled`, and waits while that is full.
     #[must_use]
-    pub fn new(
-        hub: Arc<Hub>,
-        settled: mpsc::UnboundedSender<Settled>,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(hub: Arc<Hub>, settled: mpsc::Sender<Settled>, stop: watch::Receiver<bool>) -> Self {
         Self {
             hub,
             settled,
@@ -140,10 +135,11 @@ impl Ingest {
             self.hub.metrics.closed(*outcome, *lasted);
         }
         // Ends with the connection's task only.
-        let _ = self.settled.send(Settled {
+        let done = Settled {
             messages,
             acks: stored.acks,
-        });
+        };
+        let _ = self.settled.send(done).await;
         change.cursor = stored.cursor;
         change.incidents = stored.incidents;
         if change.presence || change.cursor > 0 {
@@ -240,10 +236,11 @@ impl Ingest {
     async fn acknowledge_again(&self) {
         match self.hub.db.acknowledged().await {
             Ok(acks) => {
-                let _ = self.settled.send(Settled {
+                let done = Settled {
                     messages: Vec::new(),
                     acks,
-                });
+                };
+                let _ = self.settled.send(done).await;
             }
             Err(error) => tracing::error!(error = chain(&error), "cannot acknowledge again"),
         }

@@ -96,7 +96,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     let hub = Arc::new(Hub::new(db));
     let (stop, stopped) = watch::channel(false);
     let (up, arrived) = mpsc::channel(mqtt::ARRIVED_MAX);
-    let (settle, settled) = mpsc::unbounded_channel();
+    let (settle, settled) = mpsc::channel(mqtt::SETTLED_MAX);
     let ingest = tokio::spawn(Ingest::new(hub.clone(), settle, stopped.clone()).run(arrived));
     let link = {
         let (hub, stopped) = (hub.clone(), stopped.clone());

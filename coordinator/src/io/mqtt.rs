@@ -39,6 +39,10 @@ pub const RECEIVE_MAX: u16 = 1024;
 /// and of the one before, whose messages come a second time.
 pub const ARRIVED_MAX: usize = 2 * RECEIVE_MAX as usize + 2;
 
+/// Batches that are settled and wait for the connection's task, which takes
+/// them between any two packets.
+pub const SETTLED_MAX: usize = 16;
+
 /// Our own publishes in flight. rumqttc reserves a slot for each.
 const SEND_MAX: u16 = 256;
 
@@ -214,7 +218,7 @@ pub struct Link<'m> {
 pub async fn run(
     address: Address,
     up: mpsc::Sender<Up>,
-    mut settled: mpsc::UnboundedReceiver<Settled>,
+    mut settled: mpsc::Receiver<Settled>,
     mut stop: watch::Receiver<bool>,
     metrics: &crate::fleet::metrics::Metrics,
 ) {
@@ -243,7 +247,7 @@ pub async fn run(
             }
         };
         let ended = match event {
-            Ok(Event::Incoming(packet)) => link.incoming(packet).await,
+            Ok(Event::Incoming(packet)) => link.incoming(packet, &mut settled).await,
             Ok(Event::Outgoing(_)) => None,
             Err(error) => Some(error.to_string()),
         };
@@ -262,7 +266,7 @@ pub async fn run(
             error = why,
             "no connection to the broker; trying again"
         );
-        if link.up.send(Up::Disconnected).await.is_err() {
+        if !link.tell(Up::Disconnected, &mut settled).await {
             return;
         }
         match lasted {
@@ -320,8 +324,25 @@ impl Link<'_> {
         self.offer();
     }
 
+    /// Waits until `up` is taken; `false` when nobody listens any more. Goes on
+    /// to settle: who shall take it may itself wait for that.
+    async fn tell(&mut self, up: Up, settled: &mut mpsc::Receiver<Settled>) -> bool {
+        let listener = self.up.clone();
+        let mut told = pin!(listener.send(up));
+        loop {
+            tokio::select! {
+                told = &mut told => return told.is_ok(),
+                Some(done) = settled.recv() => self.settle(done),
+            }
+        }
+    }
+
     /// Handles a packet; an answer says why the connection must end.
-    async fn incoming(&mut self, packet: Packet) -> Option<String> {
+    async fn incoming(
+        &mut self,
+        packet: Packet,
+        settled: &mut mpsc::Receiver<Settled>,
+    ) -> Option<String> {
         match packet {
             Packet::ConnAck(ack) => {
                 self.connection += 1;
@@ -331,7 +352,7 @@ impl Link<'_> {
                 let up = Up::Connected {
                     session: ack.session_present,
                 };
-                if self.up.send(up).await.is_err() {
+                if !self.tell(up, settled).await {
                     return Some("nobody listens any more".into());
                 }
                 let filters = COORDINATOR_FILTERS
