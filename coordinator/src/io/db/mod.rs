@@ -4,6 +4,7 @@
 //! commit (`synchronous=FULL`), so what was committed survives a power cut, and
 //! only what was committed is acknowledged.
 
+mod alarm;
 mod forgotten;
 mod ingest;
 mod project;

@@ -8,13 +8,13 @@
 use homeostat_common::observation::Metric;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::wire::body::{
-    Alarm, Boot, ClockQuality, Decided, Gap, IncidentClosed, IncidentOpened, Phase, ServiceChange,
+    Boot, ClockQuality, Decided, Gap, IncidentClosed, IncidentOpened, Phase, ServiceChange,
     ServiceState, Severity, Source, Step, Telemetry,
 };
 use homeostat_common::wire::{Body, Envelope};
 use sqlx::SqliteConnection;
 
-use super::{int, uint};
+use super::{alarm, int, uint};
 
 /// What else follows from a record.
 #[derive(Debug, Default)]
@@ -110,9 +110,12 @@ pub(super) async fn apply(
             }
         }
         Body::ServiceChange(body) => service(db, at, body).await?,
-        Body::Alarm(body) => alarm(db, at, body).await?,
+        Body::Alarm(body) => alarm::told(db, at, body, severity(body.severity)).await?,
         Body::Gap(body) => gap(db, at, body).await?,
-        Body::Boot(body) => boot(db, at, body).await?,
+        Body::Boot(body) => {
+            boot(db, at, body).await?;
+            alarm::started(db, at).await?;
+        }
         Body::Telemetry(body) => backlog(db, at, body).await?,
         Body::Observation(_) | Body::Note(_) | Body::State(_) | Body::Unknown { .. } => {}
     }
@@ -120,10 +123,10 @@ pub(super) async fn apply(
 }
 
 #[derive(Clone, Copy)]
-struct At {
-    stream: i64,
-    seq: i64,
-    ms: i64,
+pub(super) struct At {
+    pub(super) stream: i64,
+    pub(super) seq: i64,
+    pub(super) ms: i64,
 }
 
 /// The incident's row, whichever of its records comes first.
@@ -290,28 +293,6 @@ async fn service(
     .bind(body.instance.map(|instance| int(instance.0)))
     .bind(body.exit.map(|exit| exit.to_string()))
     .bind(at.ms)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-async fn alarm(db: &mut SqliteConnection, at: At, body: &Alarm) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO alarm(stream, name, seq, service, severity, raised, since_ms, text)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT DO UPDATE SET seq = excluded.seq, service = excluded.service,
-           severity = excluded.severity, raised = excluded.raised,
-           since_ms = excluded.since_ms, text = excluded.text
-         WHERE excluded.seq > seq",
-    )
-    .bind(at.stream)
-    .bind(&body.alarm)
-    .bind(at.seq)
-    .bind(body.service.as_ref().map(|service| service.as_str()))
-    .bind(severity(body.severity))
-    .bind(body.raised)
-    .bind(at.ms)
-    .bind(&body.text)
     .execute(db)
     .await?;
     Ok(())

@@ -9,8 +9,8 @@ use homeostat_common::ids::{BootId, IncidentId, NodeId, PlanId, ServiceId, SiteI
 use homeostat_common::outcome::Outcome;
 use homeostat_common::units::Millis;
 use homeostat_common::wire::body::{
-    Alarm, Considered, Decided, Gap, IncidentClosed, IncidentOpened, Note, Phase, Refusal,
-    ServiceChange, ServiceState, Severity, Source, Step,
+    Alarm, Boot, ClockQuality, Considered, Decided, Gap, IncidentClosed, IncidentOpened, Note,
+    Phase, Refusal, ServiceChange, ServiceState, Severity, Source, Step,
 };
 use homeostat_common::wire::{Body, Envelope, EventRef};
 use proptest::prelude::*;
@@ -136,6 +136,28 @@ fn story(node: &str, first: u64) -> Vec<Envelope> {
         story[index].causes.push(cause);
     }
     story
+}
+
+fn ring(node: &str, seq: u64, raised: bool) -> Envelope {
+    let body = Body::Alarm(Alarm {
+        alarm: "web-quarantine".into(),
+        service: None,
+        severity: Severity::Critical,
+        raised,
+        text: format!("said in {seq}"),
+    });
+    envelope(node, seq, body)
+}
+
+fn start(node: &str, seq: u64) -> Envelope {
+    let body = Body::Boot(Boot {
+        version: "1".into(),
+        kernel: BootId([1; 16]),
+        clock: ClockQuality::Plausible,
+        adopted: 0,
+        findings: Vec::new(),
+    });
+    envelope(node, seq, body)
 }
 
 async fn store(db: &Db, batch: &[Envelope]) -> Stored {
@@ -330,6 +352,31 @@ fn an_incident_tells_its_story_in_causal_order() {
 }
 
 #[test]
+fn an_alarm_stands_since_its_first_raise_until_it_is_cleared_or_the_agent_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let db = Db::open(folder.path()).await.unwrap();
+        let told = [
+            (ring("a", 1, true), (true, 1)),
+            (ring("a", 2, true), (true, 1)),
+            (ring("a", 3, false), (false, 3)),
+            (ring("a", 4, true), (true, 4)),
+            (start("a", 5), (false, 5)),
+            (ring("a", 6, true), (true, 6)),
+            (ring("a", 7, true), (true, 6)),
+        ];
+        for (record, (raised, since)) in told {
+            store(&db, &[record]).await;
+            let alarm = &db.alarms(None).await.unwrap()[0];
+            assert_eq!(
+                (alarm.raised, alarm.since_ms),
+                (raised, 1_790_000_000_000 + since)
+            );
+        }
+    });
+}
+
+#[test]
 fn a_rebuilt_store_ends_what_the_old_one_said() {
     let folder = tempfile::tempdir().unwrap();
     wait(async {
@@ -445,6 +492,15 @@ fn all_that_is_sent() -> Vec<Envelope> {
     all.extend(story("a", 14));
     all.extend(story("b", 1));
     all.extend((10..14).map(|seq| note("b", seq)));
+    let raised = [true, true, false, true, true];
+    all.extend(
+        (14..)
+            .zip(raised)
+            .map(|(seq, raised)| ring("b", seq, raised)),
+    );
+    all.push(start("b", 19));
+    all.push(start("b", 20));
+    all.extend((21..24).map(|seq| ring("b", seq, true)));
     all
 }
 
