@@ -21,7 +21,7 @@ mod telling;
 use std::collections::BTreeMap;
 
 use homeostat_common::budget::{self, Ledger};
-use homeostat_common::ids::{BootId, IncidentId, NodeId, PlanId, ServiceId};
+use homeostat_common::ids::{BootId, IncidentId, Instance, NodeId, PlanId, ServiceId};
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, Note, ServiceChange};
@@ -61,6 +61,9 @@ pub struct Saved {
     next_plan: u64,
     ledger: budget::Saved,
     paces: Vec<(ServiceId, Pace)>,
+    /// Lives that have shown that they work: found again after a restart of the
+    /// agent, their silence or wrong answers are judged at once.
+    proven: Vec<(ServiceId, Instance)>,
 }
 
 /// What a former run left behind.
@@ -88,6 +91,8 @@ pub struct Loop {
     start_order: Vec<ServiceId>,
     paces: BTreeMap<ServiceId, Pace>,
     incidents: BTreeMap<ServiceId, Incident>,
+    /// Lives that a former run of the agent has seen to work.
+    proven_before: BTreeMap<ServiceId, Instance>,
     /// Until when dependents of a mended service are given time to settle.
     settling: BTreeMap<ServiceId, Micros>,
     ledger: Ledger,
@@ -129,6 +134,7 @@ impl Loop {
             start_order: start_order(config),
             paces: BTreeMap::new(),
             incidents: BTreeMap::new(),
+            proven_before: BTreeMap::new(),
             settling: BTreeMap::new(),
             ledger: Ledger::new(budget, now),
             experience: resumed.experience,
@@ -152,6 +158,9 @@ impl Loop {
             // Times of another boot mean nothing here; what was left of a hold
             // then is left of it now. Time in between is not credited.
             let same_boot = saved.boot == boot;
+            if same_boot {
+                this.proven_before = saved.proven.into_iter().collect();
+            }
             this.next_incident = saved.next_incident;
             this.next_plan = saved.next_plan;
             this.ledger = Ledger::resume(budget, saved.ledger, now);
@@ -181,6 +190,17 @@ impl Loop {
                 .paces
                 .iter()
                 .map(|(service, pace)| (service.clone(), pace.clone()))
+                .collect(),
+            proven: self
+                .services
+                .iter()
+                .filter_map(|(id, watched)| {
+                    let instance = match watched.slot {
+                        Slot::Unknown => self.proven_before.get(id).copied(),
+                        _ => watched.instance().filter(|_| watched.proven(now)),
+                    };
+                    Some((id.clone(), instance?))
+                })
                 .collect(),
         }
     }
@@ -367,6 +387,11 @@ impl Loop {
                 Some(instance) if watched.instance() == Some(instance) => {}
                 Some(instance) => {
                     watched.reborn(instance, now);
+                    if self.proven_before.get(&report.service) == Some(&instance) {
+                        for probe in &mut watched.probes {
+                            probe.proven = true;
+                        }
+                    }
                     effects.push(Effect::ForgetProbes(report.service));
                 }
                 None => {
@@ -406,12 +431,7 @@ impl Loop {
         }
     }
 
-    fn absorb_death(
-        &mut self,
-        now: Micros,
-        service: &ServiceId,
-        instance: homeostat_common::ids::Instance,
-    ) {
+    fn absorb_death(&mut self, now: Micros, service: &ServiceId, instance: Instance) {
         let Some(watched) = self.services.get_mut(service) else {
             return;
         };

@@ -147,6 +147,9 @@ impl Loop {
                     exit: None,
                 });
             }
+            if changed && state == ServiceState::Healthy {
+                effects.push(Effect::Remember);
+            }
             if changed || due {
                 effects.push(Effect::ShowHealth(id.clone()));
             }
