@@ -140,6 +140,34 @@ fn an_offline_coordinator_is_left_in_peace() {
 }
 
 #[test]
+fn a_coordinator_that_comes_back_is_told_what_is_gone() {
+    let (brokers, _guard) = both(1024 * 1024);
+    for (name, port) in brokers {
+        let coordinator = Coordinator::start("coordinator", port, 0);
+        let node = Node::start(config(port));
+        node.await_ready();
+        for seq in 1..=3 {
+            node.append(seq, envelope(seq, 100));
+        }
+        wait_for("acknowledged", PATIENT, || {
+            node.seen(|event| *event == LinkEvent::Acked { through: 3 }) > 0
+        });
+        let watch = Peer::watch("watch", port, &["hs/v1/plant/edge-1/status"]);
+        let said = |acked| {
+            watch.received().iter().any(|message| {
+                serde_json::from_slice::<Status>(&message.payload)
+                    .is_ok_and(|status| status.online && status.acked == acked)
+            })
+        };
+        wait_for("the birth", PATIENT, || said(0));
+        assert!(!said(3), "{name}");
+        watch.publish(COORDINATOR_STATUS, &status(true));
+        wait_for("the status again", PATIENT, || said(3));
+        drop((node, coordinator));
+    }
+}
+
+#[test]
 fn presence_retained_values_and_a_goodbye_are_seen_by_any_client() {
     let (brokers, _guard) = both(1024 * 1024);
     for (name, port) in brokers {
