@@ -345,15 +345,14 @@ fn a_death_that_the_spawner_could_not_tell_is_found_when_it_is_back() {
     expect![[r#"
         10.000s fault    SpawnerLost(Millis(3000))
         11.000s fault    Crash("camera")
-        11.146s detect   camera wrong-answers (wrong-answers), 0ms after the first sign
-        11.146s alarm    camera-wrong-answers (critical): camera is wrong-answers, and not healed: the spawner cannot be reached
-        11.146s refuse   restart(camera, grace=500ms): spawner-lost
+        11.146s detect   camera hung (hang), 100ms after the first sign
+        11.146s alarm    camera-hung (critical): camera is hung, and not healed: the spawner cannot be reached
         11.146s refuse   restart(camera, grace=0ms): spawner-lost
         13.000s decide   restart(camera, grace=0ms) (reflex)
         13.000s execute  restart(camera, grace=0ms)
         13.035s done     restart(camera, grace=0ms)
-        13.035s clear    camera-wrong-answers
-        13.035s close    healed: camera answers again after 1888ms
+        13.035s clear    camera-hung
+        13.035s close    healed: camera answers again after 1988ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -389,8 +388,8 @@ fn a_service_that_died_with_the_agent_is_found_dead() {
         15.000s detect   camera dead (crash), 0ms after the first sign
         15.000s decide   restart(camera, grace=0ms) (reflex)
         15.000s execute  restart(camera, grace=0ms)
-        15.039s done     restart(camera, grace=0ms)
-        15.039s close    healed: camera answers again after 38ms
+        15.040s done     restart(camera, grace=0ms)
+        15.040s close    healed: camera answers again after 39ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -404,13 +403,13 @@ fn a_model_check_that_is_never_answered_counts_as_a_bad_model() {
     expect![[r#"
         9.000s fault    NoModelCheck(true)
         10.000s fault    Corrupt("infer")
-        12.179s detect   infer wrong-answers (model-corrupt), 2s after the first sign
-        12.179s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        12.181s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        12.190s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        12.191s execute  restart(infer, grace=500ms)
-        12.266s done     restart(infer, grace=500ms)
-        12.266s close    healed: infer answers again after 2087ms
+        20.241s detect   infer wrong-answers (model-corrupt), 10062ms after the first sign
+        20.241s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        20.243s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        20.252s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        20.253s execute  restart(infer, grace=500ms)
+        20.328s done     restart(infer, grace=500ms)
+        20.328s close    healed: infer answers again after 10149ms
     "#]].assert_eq(&trace.to_string());
 }
 

@@ -21,7 +21,8 @@ use crate::service::{ModelFile, Slot, Watched};
 use crate::verify::Pace;
 
 /// Longest wait for the comparison of a model file. A large model on a slow card
-/// takes seconds; with no answer it is healed without knowing.
+/// takes seconds; with no answer the model is taken for a bad one, since putting
+/// the verified copy back does no harm.
 const MODEL_CHECK_MAX: Millis = Millis::secs(10);
 
 /// A refusal that names no time is looked at again after this.
@@ -277,7 +278,7 @@ impl Loop {
                 incident.tried.clear();
                 // What was believed of the model led nowhere: look again then.
                 if let Some(watched) = self.services.get_mut(&incident.service)
-                    && matches!(watched.model, ModelFile::Differs(_))
+                    && matches!(watched.model, ModelFile::Differs(_) | ModelFile::Unanswered)
                 {
                     watched.model = ModelFile::Unchecked;
                 }

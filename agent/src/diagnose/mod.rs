@@ -31,11 +31,12 @@ pub fn diagnose(
     again: bool,
 ) -> Step {
     let mut evidence = vec![finding.evidence.clone()];
+    let differs = matches!(model, Some(ModelFile::Differs(_)));
     let known = |fault, evidence| {
         Step::Known(Diagnosis {
             service: service.clone(),
             fault,
-            confidence: confidence(finding, fault),
+            confidence: confidence(finding, fault, differs),
             evidence,
         })
     };
@@ -59,6 +60,7 @@ pub fn diagnose(
         }
         Some(ModelFile::Unanswered) if from_model => {
             evidence.push("the model file could not be compared in time".into());
+            return known(Fault::ModelCorrupt, evidence);
         }
         Some(ModelFile::Intact) if from_model => {
             evidence.push("the model file is the verified one".into());
@@ -75,10 +77,10 @@ pub fn diagnose(
     known(fault, evidence)
 }
 
-fn confidence(finding: &Finding, fault: Fault) -> Ratio {
+fn confidence(finding: &Finding, fault: Fault, differs: bool) -> Ratio {
     match fault {
         // Two independent signs agree: wrong answers and another file.
-        Fault::ModelCorrupt => Ratio::saturating(0.99),
+        Fault::ModelCorrupt if differs => Ratio::saturating(0.99),
         _ => finding.score,
     }
 }
@@ -125,7 +127,7 @@ mod tests {
         let again = |model| fault_again(Symptom::Dead, Some(model), true);
         assert_eq!(again(ModelFile::Unchecked), None);
         assert_eq!(again(ModelFile::Intact), Some(Fault::Crash));
-        assert_eq!(again(ModelFile::Unanswered), Some(Fault::Crash));
+        assert_eq!(again(ModelFile::Unanswered), Some(Fault::ModelCorrupt));
         assert_eq!(again(ModelFile::Differs(None)), Some(Fault::ModelCorrupt));
     }
 

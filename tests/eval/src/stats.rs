@@ -86,8 +86,9 @@ pub fn share(hits: usize, n: usize) -> Estimate {
     let half = z / scale * (share * (1.0 - share) / count + z * z / (4.0 * count * count)).sqrt();
     Estimate {
         value: share,
-        low: (middle - half).clamp(0.0, 1.0),
-        high: (middle + half).clamp(0.0, 1.0),
+        // Rounding must not put the share itself outside.
+        low: (middle - half).clamp(0.0, share),
+        high: (middle + half).clamp(share, 1.0),
         n,
     }
 }
