@@ -106,7 +106,7 @@ function recentRow(i) {
     el("td", { class: "when nowrap" },
       el("a", { href: link(i), "data-key": `recent-${i.id}`, title: iso(i.opened_ms) }, clock(i.opened_ms)),
       el("span", { class: "small-only soft" }, ` cloud ${cloud(i)}`)),
-    el("td", {}, el("b", {}, i.service || "–"), el("span", { class: "soft" }, ` ${i.node}`)),
+    el("td", {}, el("b", {}, i.service || "–"), " ", el("span", { class: "soft nowrap" }, i.node)),
     el("td", { class: "fault" }, words(i.fault) || "–"),
     el("td", { class: "wide" },
       i.plan ? [el("code", {}, i.plan), " ", sourceTag(i.source)] : el("span", { class: "soft" }, i.why || "no plan"),
@@ -214,6 +214,12 @@ function describe(e) {
     case "observation": {
       const sub = list(b.alarms).map((a) => a.text).concat(list(b.logs).map((l) => `${l.count} × ${l.text}`));
       return { tone: "", what: [`observed: ${plural(list(b.metrics).length, "metric")}, ${plural(list(b.logs).length, "log template")}, ${plural(list(b.alarms).length, "alarm")}`], sub };
+    }
+    case "state": {
+      const all = list(b.health && b.health.services);
+      const well = all.filter((s) => s.state === "healthy").length;
+      const left = Math.round(100 * ((b.history && b.history.budget_left) || 0));
+      return { tone: "", what: [`state: ${well} of ${plural(all.length, "service")} healthy, ${left} % of the budget left`] };
     }
     case "gap":
       return { tone: "warn", what: [`events ${b.from} to ${b.through} were dropped on the node`] };
