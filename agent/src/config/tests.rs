@@ -335,3 +335,10 @@ fn cut_and_mangled_files_never_panic() {
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
     Config::parse(text, Path::new("/etc/homeostat/a.toml"))
 }
+
+#[test]
+fn the_shipped_configuration_is_accepted() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware-configs/agent.toml");
+    let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.limits.mode, Mode::Observe);
+}
