@@ -260,8 +260,7 @@ fn signal(pid: u32, signal: Signal) -> Result<Moment, InjectError> {
 }
 
 fn command(control: &Path, command: &str) -> Result<Moment, InjectError> {
-    let at = Moment::now();
-    let answer = send(control, command).map_err(|source| InjectError::Control {
+    let (at, answer) = send(control, command).map_err(|source| InjectError::Control {
         path: control.to_owned(),
         command: command.to_owned(),
         source,
@@ -276,14 +275,32 @@ fn command(control: &Path, command: &str) -> Result<Moment, InjectError> {
     }
 }
 
-fn send(control: &Path, command: &str) -> io::Result<String> {
-    let mut stream = UnixStream::connect(control)?;
+fn send(control: &Path, command: &str) -> io::Result<(Moment, String)> {
+    let mut stream = connect(control)?;
+    let at = Moment::now();
     stream.set_read_timeout(Some(CONTROL_TIME_MAX))?;
     stream.set_write_timeout(Some(CONTROL_TIME_MAX))?;
     stream.write_all(format!("{command}\n").as_bytes())?;
     let mut answer = String::new();
     stream.take(CONTROL_BYTES_MAX).read_to_string(&mut answer)?;
-    Ok(answer)
+    Ok((at, answer))
+}
+
+/// A service that was just started anew leaves the socket of its former life in
+/// place until it listens on its own.
+fn connect(control: &Path) -> io::Result<UnixStream> {
+    let begun = std::time::Instant::now();
+    loop {
+        match UnixStream::connect(control) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused
+                    && begun.elapsed() < CONTROL_TIME_MAX =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
 }
 
 #[cfg(test)]
