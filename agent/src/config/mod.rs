@@ -12,6 +12,7 @@
 
 mod check;
 mod fields;
+mod forward;
 mod problems;
 mod sections;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use homeostat_common::ids::{NodeId, ServiceId, SiteId};
 use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::de::DeTable;
 
+pub use forward::{BACKENDS_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX};
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
 pub use sections::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
@@ -69,6 +71,8 @@ pub struct Config {
     pub clock: ClockOffset,
     /// `[[service]]`, in the order of the file.
     pub services: Vec<Service>,
+    /// `[[forward]]`, in the order of the file.
+    pub forwards: Vec<Forward>,
 }
 
 /// Who this node is and where it keeps things.
@@ -323,6 +327,7 @@ impl Config {
         };
         if let Some(config) = &config {
             check::across_services(config, &mut problems.borrow_mut());
+            forward::across(config, &mut problems.borrow_mut());
         }
         let problems = problems.into_inner();
         match config {

@@ -116,6 +116,11 @@ impl<'t> Problems<'t> {
         self.seen.push((key.to_owned(), span));
     }
 
+    /// Whether `key` was seen.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.seen.iter().any(|(seen, _)| seen == key)
+    }
+
     /// The value of `key`, seen before, is not what is `wanted`.
     pub(super) fn at(&mut self, key: &str, wanted: impl Into<String>) {
         let span = self.seen.iter().find(|(seen, _)| seen == key);

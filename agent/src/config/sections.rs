@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::fields::{
     Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
 };
+use super::forward::{FORWARDS_MAX, Forward, Known, forward};
 use super::problems::Problems;
 use super::{
     Broker, ClockOffset, Config, Criticality, GOLDEN_WIDTH_MAX, GOLDENS_MAX, Golden, Goldens,
@@ -20,7 +21,7 @@ use super::{
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
-const TIMEOUT_PERIODS: u64 = 8;
+pub(super) const TIMEOUT_PERIODS: u64 = 8;
 
 const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("act", Mode::Act)];
 
@@ -43,9 +44,19 @@ pub(super) fn read<'t>(
         .into_iter()
         .filter_map(|fields| service(fields, limits.mode, folder))
         .collect();
+    let found = root.tables("forward", FORWARDS_MAX);
+    let forward_count = found.len();
+    let known = Known {
+        services: services.iter().map(|it| (&it.id, &it.ports[..])).collect(),
+        complete: services.len() == count,
+    };
+    let forwards: Vec<Forward> = found
+        .into_iter()
+        .filter_map(|fields| forward(fields, &known))
+        .collect();
     root.finish();
     // Checks across services point at them by their place in the file.
-    if services.len() < count {
+    if services.len() < count || forwards.len() < forward_count {
         return None;
     }
     Some(Config {
@@ -56,6 +67,7 @@ pub(super) fn read<'t>(
         sample,
         clock,
         services,
+        forwards,
     })
 }
 
@@ -483,7 +495,7 @@ fn user_name(value: &DeValue<'_>) -> Result<String, Wanted> {
     }
 }
 
-fn url_path(value: &DeValue<'_>) -> Result<String, Wanted> {
+pub(super) fn url_path(value: &DeValue<'_>) -> Result<String, Wanted> {
     let path = text(value)?;
     if path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(path)
@@ -492,16 +504,16 @@ fn url_path(value: &DeValue<'_>) -> Result<String, Wanted> {
     }
 }
 
-fn port(value: &DeValue<'_>) -> Result<u16, Wanted> {
+pub(super) fn port(value: &DeValue<'_>) -> Result<u16, Wanted> {
     whole(1..=65_535)(value).map(narrow)
 }
 
 /// Only after a range check that fits.
-fn narrow(number: u64) -> u16 {
+pub(super) fn narrow(number: u64) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
 
-fn small(min: u8, max: u8) -> impl FnOnce(&DeValue<'_>) -> Result<u8, Wanted> {
+pub(super) fn small(min: u8, max: u8) -> impl FnOnce(&DeValue<'_>) -> Result<u8, Wanted> {
     move |value| {
         let number = whole(u64::from(min)..=u64::from(max))(value)?;
         Ok(u8::try_from(number).unwrap_or(max))
@@ -537,6 +549,10 @@ fn broker(value: &DeValue<'_>) -> Result<Broker, Wanted> {
 
 /// The key to point at when two disagree: `first`, unless only the other one
 /// stands in the file.
-fn either(at: &Fields<'_, '_>, first: &'static str, second: &'static str) -> &'static str {
+pub(super) fn either(
+    at: &Fields<'_, '_>,
+    first: &'static str,
+    second: &'static str,
+) -> &'static str {
     if at.has(first) { first } else { second }
 }

@@ -128,6 +128,7 @@ fn every_key_reaches_its_field() {
 #[test]
 fn a_name_is_enough_and_the_rest_is_safe() {
     let config = parse(SMALL).unwrap();
+    assert_eq!(config.forwards, []);
     assert_eq!(config.limits.mode, Mode::Observe);
     assert_eq!(config.mqtt.broker, None);
     assert_eq!(config.limits.budget, Ratio::saturating(0.15));
@@ -154,7 +155,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
             expect![[r#"
                 a.toml:2: node.id = 7: expected a text in quotes
                 a.toml:3: node.data_dir = "data": expected an absolute path
-                a.toml:4: lmits: unknown key; known here: clock, limits, mqtt, node, sample, service, store"#]],
+                a.toml:4: lmits: unknown key; known here: clock, forward, limits, mqtt, node, sample, service, store"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[mqtt]\nbroker = \"10.0.0.1:1883\"\nkeep_alive = \"30\"\nreconnect_min = \"1h\"",
@@ -243,6 +244,30 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
                 a.toml:10: service[0].model.manifest: is required"#]],
         ),
         (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [80, 81]\n[[forward]]\nid = \"a b\"\nlisten = \"localhost:80\"\npatience = \"2m\"\n[[forward.backend]]\nservice = \"a\"\nweight = 1001\n[[forward.backend]]\nservice = \"b\"\n[[forward.backend]]\naddress = \"edge-2:90\"\n[[forward]]\nid = \"f\"\nlisten = 90\ncheck = { path = \"/\" }",
+            expect![[r#"
+                a.toml:8: forward[0].id = "a b": a name may hold a-z, 0-9 and '-', not ' '
+                a.toml:9: forward[0].listen = "localhost:80": expected a port from 1 to 65535 of 127.0.0.1, or "ADDRESS:PORT" such as "0.0.0.0:9000"
+                a.toml:10: forward[0].patience = "2m": expected a span from "0ms" to "1m", written such as "250ms", "2s", "5m" or "1h"
+                a.toml:12: forward[0].backend[0].service = "a": must have exactly one port, a has 2
+                a.toml:13: forward[0].backend[0].weight = 1001: expected a whole number from 0 to 1000
+                a.toml:15: forward[0].backend[1].service = "b": there is no service b
+                a.toml:16: forward[0].backend[2].id: is required with address
+                a.toml:17: forward[0].backend[2].address = "edge-2:90": expected an IP address and a port, such as "10.0.0.7:9000" or "[fd00::7]:9000"
+                a.toml:18: forward[1].backend: is required: at least one [[forward.backend]] with service or address
+                a.toml:21: forward[1].check.path: unknown key; known here: kind, misses, period, rises, timeout"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [80]\n[[forward]]\nid = \"a\"\nlisten = 80\n[[forward.backend]]\nservice = \"a\"\n[[forward.backend]]\nservice = \"a\"\n[[forward]]\nid = \"f\"\nlisten = \"0.0.0.0:90\"\n[[forward.backend]]\nid = \"x\"\naddress = \"127.0.0.1:90\"\n[[forward]]\nid = \"g\"\nlisten = 90\n[[forward.backend]]\nid = \"x\"\nservice = \"a\"\naddress = \"10.0.0.1:1\"",
+            expect![[r#"
+                a.toml:8: forward[0].id = "a": is already the id of another forward or of a service
+                a.toml:9: forward[0].listen = 80: port 80 is already taken by a
+                a.toml:13: forward[0].backend[1].service = "a": a is already the id of a backend
+                a.toml:19: forward[1].backend[0].address = "127.0.0.1:90": leads back to the forward itself
+                a.toml:22: forward[2].listen = 90: port 90 is already taken by f
+                a.toml:26: forward[2].backend[0].address = "10.0.0.1:1": give either service or address"#]],
+        ),
+        (
             "[node\nid = \"edge-1\"\n[limits]\nhold = 5 m",
             expect![[r#"
                 a.toml:1: unclosed table, expected `]`
@@ -253,6 +278,54 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
         let shown = parse(text).unwrap_err().to_string();
         expected.assert_eq(&shown.replace("/etc/homeostat/a.toml", "a.toml"));
     }
+}
+
+#[test]
+fn a_forward_knows_where_its_backends_are() {
+    let config = parse(&format!(
+        "{SMALL}{}",
+        r#"
+        [[service]]
+        id = "infer-1"
+        command = ["/x"]
+        ports = [9001]
+        [[forward]]
+        id = "infer"
+        listen = 9000
+        first_byte = "200ms"
+        [forward.check]
+        kind = "http"
+        path = "/healthz"
+        rises = 3
+        [[forward.backend]]
+        service = "infer-1"
+        [[forward.backend]]
+        address = "10.0.0.7:9000"
+        id = "edge-2"
+        weight = 0
+        "#
+    ))
+    .unwrap();
+    let [forward] = &config.forwards[..] else {
+        panic!("one forward")
+    };
+    assert_eq!(forward.listen, "127.0.0.1:9000".parse().unwrap());
+    assert_eq!(
+        (forward.connect_timeout, forward.patience),
+        (Millis(50), Millis::secs(1))
+    );
+    assert_eq!(forward.first_byte, Some(Millis(200)));
+    let check = forward.check.as_ref().unwrap();
+    let path = "/healthz".to_owned();
+    assert_eq!((&check.kind, check.rises), (&CheckKind::Http { path }, 3));
+    let [own, other] = &forward.backends[..] else {
+        panic!("two backends")
+    };
+    assert_eq!(own.address, "127.0.0.1:9001".parse().unwrap());
+    assert_eq!((own.id.as_str(), own.weight), ("infer-1", 100));
+    assert_eq!(own.service.as_ref(), Some(&own.id));
+    assert_eq!((other.id.as_str(), other.weight), ("edge-2", 0));
+    assert_eq!(other.service, None);
 }
 
 #[test]
