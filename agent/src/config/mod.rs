@@ -13,6 +13,7 @@
 mod check;
 mod fields;
 mod forward;
+mod probe;
 mod problems;
 mod sections;
 #[cfg(test)]
@@ -44,6 +45,8 @@ pub const SERVICES_MAX: usize = 64;
 pub const PROBES_MAX: usize = 8;
 /// Most golden vectors of one probe; each is a request to a working service.
 pub const GOLDENS_MAX: usize = 16;
+/// Most gauges that one metrics probe watches; sizes its report.
+pub const GAUGES_MAX: usize = 8;
 /// Most numbers in the inputs or outputs of one golden vector.
 pub const GOLDEN_WIDTH_MAX: usize = 4096;
 /// Most words of a command, ports, dependencies, variables of one service.
@@ -256,11 +259,57 @@ pub enum ProbeKind {
     },
     /// Whether the model still computes what it should.
     Inference {
-        /// `path`, default `/infer`.
-        path: String,
+        /// `protocol` and its keys.
+        protocol: Protocol,
         /// Known questions and answers.
         goldens: Goldens,
+        /// `confidence_min`: a right answer that is less sure than this is a sign of a model
+        /// that does not fit any more. The report carries the confidence; see
+        /// [`Told`](crate::io::probe::Told).
+        confidence_min: Option<Ratio>,
     },
+    /// What the service says about itself in the text format of Prometheus.
+    Metrics {
+        /// `path`, default `/metrics`.
+        path: String,
+        /// `[[service.probe.gauge]]`.
+        gauges: Vec<Gauge>,
+        /// `frozen`, default 0 (never): this many bodies in a row that are the same to the
+        /// last byte mean that nobody counts any more.
+        frozen: u8,
+    },
+}
+
+/// How an inference probe asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protocol {
+    /// `plain`, the default: `{"inputs": [[..]]}` is answered by `{"outputs": [[..]]}`.
+    Plain {
+        /// `path`, default `/infer`.
+        path: String,
+    },
+    /// `v2`: the Open Inference Protocol of KServe, Triton and others, over REST.
+    V2 {
+        /// `model`, required.
+        model: String,
+        /// `version`, default the one that the server chooses.
+        version: Option<String>,
+        /// `input`, default `input`: the tensor that takes the golden inputs.
+        input: String,
+        /// `output`, default `output`: the tensor that is compared.
+        output: String,
+    },
+}
+
+/// A number in the metrics of a service that must not stay high.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gauge {
+    /// `name`, required: of several series of that name the largest counts.
+    pub name: String,
+    /// `max`, required: more is too much ...
+    pub max: f64,
+    /// `for`, default `0s`: ... when it stays so for this long.
+    pub hold: Millis,
 }
 
 /// Where the golden vectors of an inference probe come from.

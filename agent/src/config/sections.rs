@@ -10,14 +10,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fields::{
-    Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
+    Fields, Wanted, choice, flag, list, parsed, ratio, size, span, text, texts, whole,
 };
 use super::forward::{FORWARDS_MAX, Forward, Known, forward};
+use super::probe::probe;
 use super::problems::Problems;
 use super::{
-    Broker, ClockOffset, Config, Criticality, GOLDEN_WIDTH_MAX, GOLDENS_MAX, Golden, Goldens,
-    LIST_MAX, LOG_BYTES_MAX, Limits, Mode, Model, Mqtt, Node, PROBES_MAX, Probe, ProbeKind,
-    Quarantine, Restart, SERVICES_MAX, Sample, Service, Store, read_bounded,
+    Broker, ClockOffset, Config, Criticality, LIST_MAX, LOG_BYTES_MAX, Limits, Mode, Model, Mqtt,
+    Node, PROBES_MAX, Probe, Quarantine, Restart, SERVICES_MAX, Sample, Service, Store,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -320,146 +320,6 @@ fn model(mut at: Fields<'_, '_>, folder: &Path) -> Option<Model> {
     Some(Model {
         path: path?,
         manifest: manifest?,
-    })
-}
-
-fn probe(
-    mut at: Fields<'_, '_>,
-    ports: &[u16],
-    ports_known: bool,
-    has_model: bool,
-    folder: &Path,
-) -> Option<Probe> {
-    let kind = at.required(
-        "kind",
-        choice(&[("tcp", "tcp"), ("http", "http"), ("inference", "inference")]),
-    );
-    let port = match (at.optional("port", port), ports) {
-        (Some(port), ports) => {
-            if ports_known && !ports.contains(&port) {
-                at.wrong(
-                    "port",
-                    format!("is not among the service's ports {ports:?}"),
-                );
-            }
-            Some(port)
-        }
-        (None, [only]) => Some(*only),
-        (None, _) => {
-            if !at.has("port") && ports_known {
-                at.missing(
-                    "port",
-                    "is required unless the service has exactly one port",
-                );
-            }
-            None
-        }
-    };
-    let period = at.or(
-        "period",
-        Millis::secs(1),
-        span(Millis(5)..=Millis::secs(3600)),
-    );
-    let timeout = at.or("timeout", Millis(500), span(Millis(1)..=Millis::secs(600)));
-    let misses = at.or("misses", 2, small(1, 100));
-    let gate_max = at.or("gate_max", Millis(1500), span(Millis(0)..=Millis::secs(60)));
-    if timeout.0 > period.0.saturating_mul(TIMEOUT_PERIODS) {
-        at.wrong(
-            either(&at, "timeout", "period"),
-            format!("timeout ({timeout}) must not be above {TIMEOUT_PERIODS} periods ({period})"),
-        );
-    }
-    let kind = match kind {
-        Some("http") => Some(ProbeKind::Http {
-            path: at.or("path", "/".into(), url_path),
-            expect_status: at.or("expect_status", 200, |value| {
-                whole(100..=599)(value).map(narrow)
-            }),
-        }),
-        Some("inference") => Some(ProbeKind::Inference {
-            path: at.or("path", "/infer".into(), url_path),
-            goldens: goldens(&mut at, has_model, folder),
-        }),
-        Some(_) => Some(ProbeKind::Tcp),
-        None => None,
-    };
-    // Without its kind it is not known which other keys the probe may have.
-    if kind.is_some() {
-        at.finish();
-    }
-    Some(Probe {
-        kind: kind?,
-        port: port?,
-        period,
-        timeout,
-        misses,
-        gate_max,
-    })
-}
-
-fn goldens(at: &mut Fields<'_, '_>, has_model: bool, folder: &Path) -> Goldens {
-    let inline: Vec<Golden> = at
-        .tables("goldens", GOLDENS_MAX)
-        .into_iter()
-        .filter_map(golden)
-        .collect();
-    let file = at.optional("golden", |value| {
-        golden_file(&folder.join(text(value)?)).map_err(|wanted| format!("in that file: {wanted}"))
-    });
-    match (at.has("goldens"), at.has("golden")) {
-        (true, true) => at.wrong("golden", "give either golden or goldens"),
-        (false, false) if !has_model => at.missing(
-            "goldens",
-            "golden vectors are required: goldens, golden, or a [service.model] whose manifest has them",
-        ),
-        (false, false) => return Goldens::Manifest,
-        (true, false) if inline.is_empty() => at.wrong("goldens", "expected at least one"),
-        _ => {}
-    }
-    Goldens::Listed(file.unwrap_or(inline))
-}
-
-/// Reads the `[[golden]]` tables of a file; the first problem is the message.
-fn golden_file(file: &Path) -> Result<Vec<Golden>, Wanted> {
-    let text = read_bounded(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let problems = RefCell::new(Problems::new(&text));
-    let table = DeTable::parse(&text).map_err(|error| error.message().to_owned())?;
-    let mut root = Fields::root(&table, &problems);
-    let goldens: Vec<Golden> = root
-        .tables("golden", GOLDENS_MAX)
-        .into_iter()
-        .filter_map(golden)
-        .collect();
-    root.finish();
-    if !problems.borrow().none() {
-        return Err(problems.into_inner().into_error(file.into()).to_string());
-    }
-    if goldens.is_empty() {
-        return Err("expected at least one [[golden]]".into());
-    }
-    Ok(goldens)
-}
-
-fn golden(mut at: Fields<'_, '_>) -> Option<Golden> {
-    let vector = || list(GOLDEN_WIDTH_MAX, number);
-    let inputs = at.required("inputs", vector());
-    let outputs = at.required("outputs", vector());
-    let tolerance = at.or("tolerance", 1e-3, |value| {
-        number(value)
-            .ok()
-            .filter(|tolerance| *tolerance >= 0.0)
-            .ok_or_else(|| "expected a number from 0.0".into())
-    });
-    for (key, found) in [("inputs", &inputs), ("outputs", &outputs)] {
-        if found.as_ref().is_some_and(Vec::is_empty) {
-            at.wrong(key, "expected at least one number");
-        }
-    }
-    at.finish();
-    Some(Golden {
-        inputs: inputs?,
-        outputs: outputs?,
-        tolerance,
     })
 }
 

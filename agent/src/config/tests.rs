@@ -112,7 +112,9 @@ fn every_key_reaches_its_field() {
     );
     let goldens = |probe: &Probe| match &probe.kind {
         ProbeKind::Inference { goldens, .. } => goldens.clone(),
-        ProbeKind::Tcp | ProbeKind::Http { .. } => panic!("an inference probe"),
+        ProbeKind::Tcp | ProbeKind::Http { .. } | ProbeKind::Metrics { .. } => {
+            panic!("an inference probe")
+        }
     };
     assert_eq!(
         goldens(&camera.probes[1]),
@@ -214,7 +216,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
                 a.toml:7: service[0].probe[0].port: is required unless the service has exactly one port
                 a.toml:7: service[0].probe[1].port = 82: is not among the service's ports [80, 81]
                 a.toml:7: service[0].probe[1].path = "x": expected a path that starts with '/', printable ASCII without spaces
-                a.toml:7: service[0].probe[2].kind = "udp": expected "tcp" or "http" or "inference""#]],
+                a.toml:7: service[0].probe[2].kind = "udp": expected "tcp" or "http" or "inference" or "metrics""#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [0]\n[[service.probe]]\nkind = \"tcp\"\nport = 80\nperiod = \"10ms\"\ntimeout = \"1s\"\nmisses = 0\nexpect_status = 200",
@@ -326,6 +328,62 @@ fn a_forward_knows_where_its_backends_are() {
     assert_eq!(own.service.as_ref(), Some(&own.id));
     assert_eq!((other.id.as_str(), other.weight), ("edge-2", 0));
     assert_eq!(other.service, None);
+}
+
+#[test]
+fn v2_and_metrics_probes_have_their_own_keys() {
+    let text = format!(
+        "{SMALL}[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [80]\n\
+         [[service.probe]]\nkind = \"inference\"\nprotocol = \"v2\"\nmodel = \"vibration\"\n\
+         version = \"7fbcf863705ca4d4\"\ninput = \"features\"\nconfidence_min = 0.4\n\
+         goldens = [{{ inputs = [1], outputs = [1] }}]\n\
+         [[service.probe]]\nkind = \"metrics\"\nfrozen = 3\n\
+         [[service.probe.gauge]]\nname = \"queue_depth\"\nmax = 64.0\nfor = \"1s\"\n"
+    );
+    let config = parse(&text).unwrap();
+    let [model, metrics] = &config.services[0].probes[..] else {
+        panic!("two probes")
+    };
+    let ProbeKind::Inference {
+        protocol,
+        confidence_min,
+        ..
+    } = &model.kind
+    else {
+        panic!("{:?}", model.kind)
+    };
+    let expected = Protocol::V2 {
+        model: "vibration".into(),
+        version: Some("7fbcf863705ca4d4".into()),
+        input: "features".into(),
+        output: "output".into(),
+    };
+    assert_eq!(*protocol, expected);
+    assert_eq!(*confidence_min, Some(Ratio::saturating(0.4)));
+    let gauges = vec![Gauge {
+        name: "queue_depth".into(),
+        max: 64.0,
+        hold: Millis::secs(1),
+    }];
+    let expected = ProbeKind::Metrics {
+        path: "/metrics".into(),
+        gauges,
+        frozen: 3,
+    };
+    assert_eq!(metrics.kind, expected);
+
+    let wrong = text
+        .replace("\"vibration\"", "\"../up\"")
+        .replace("input = \"features\"", "path = \"/infer\"")
+        .replace("queue_depth", "queue{a=\\\"b\\\"}")
+        .replace("max = 64.0\n", "");
+    let shown = parse(&wrong).unwrap_err().to_string();
+    expect![[r#"
+        a.toml:10: service[0].probe[0].model = "../up": expected 1 to 128 characters of a-z, A-Z, 0-9, '_', '-', '.', ':'
+        a.toml:12: service[0].probe[0].path: unknown key; known here: confidence_min, gate_max, golden, goldens, input, kind, misses, model, output, period, port, protocol, timeout, version
+        a.toml:18: service[0].probe[1].gauge[0].max: is required
+        a.toml:19: service[0].probe[1].gauge[0].name = "queue{a=\"b\"}": expected the name of a metric without labels, such as "queue_depth""#]]
+    .assert_eq(&shown.replace("/etc/homeostat/a.toml", "a.toml"));
 }
 
 #[test]

@@ -1,18 +1,21 @@
 //! Judges the bytes a service answered with.
 //!
-//! In goes what has arrived so far, out comes "not yet", "right", or what is wrong
-//! with it. Outputs are compared while they are parsed: nothing is allocated.
+//! In goes what has arrived so far, out comes "not yet", or whether it is right and what it
+//! told besides. Outputs and metrics are read where they lie: nothing is allocated.
 
 use std::fmt;
 
-use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use homeostat_common::ids::ModelVersion;
 
-use crate::config::Golden;
+use super::metrics::{self, Metrics};
+use super::outputs::{self, Seen};
+use crate::config::{Gauge, Golden};
 
 /// Largest body that is read. Some 1500 outputs in decimal fit; the buffer of each
 /// slot stays this size.
 pub(super) const BODY_MAX: usize = 16 * 1024;
+/// Largest metrics that are read: some 1000 series. Their buffer is given back.
+pub(super) const METRICS_MAX: usize = 128 * 1024;
 /// Largest head that is read.
 pub(super) const HEAD_MAX: usize = 4 * 1024;
 /// More header lines than this are not HTTP as a local service speaks it.
@@ -25,19 +28,24 @@ pub enum Wrong {
     Status(u16),
     /// Not HTTP/1.
     NotHttp,
-    /// A head above 4 KiB or a body above 16 KiB.
+    /// A head above 4 KiB or a body above 16 KiB, metrics above 128 KiB.
     TooLong,
     /// The connection ended before the answer did.
     Truncated,
     /// The service reset the connection.
     Reset,
-    /// No `outputs` of numbers in the body.
+    /// No `outputs` of numbers in the body, or none of the tensor that was asked for.
     NoOutputs,
     /// The outputs differ from the golden ones by up to `worst`; infinite when
     /// their count does.
     Outputs {
         /// Largest absolute difference.
         worst: f32,
+    },
+    /// Not the text format of Prometheus.
+    NotMetrics {
+        /// The first line that is none; 0 when there is no sample at all.
+        line: usize,
     },
 }
 
@@ -51,19 +59,88 @@ impl fmt::Display for Wrong {
             Self::Reset => f.write_str("connection reset"),
             Self::NoOutputs => f.write_str("no outputs in the answer"),
             Self::Outputs { worst } => write!(f, "outputs off by {worst}"),
+            Self::NotMetrics { line: 0 } => f.write_str("no metrics in the answer"),
+            Self::NotMetrics { line } => write!(f, "line {line} is no metric"),
         }
     }
+}
+
+/// What an answer told besides being right or wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Told {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The model answered, rightly or not.
+    Inference {
+        /// The version that the answer names: `model_version` (v2) or `model` (plain).
+        /// `None` when it names none, or one that is not a hash as in our slots.
+        version: Option<ModelVersion>,
+        /// How sure the answer is: its largest output where the outputs are a distribution
+        /// (none below 0, sum within 1 % of 1), else that of their softmax.
+        confidence: Option<f32>,
+    },
+    /// The watched gauges.
+    Metrics(Metrics),
 }
 
 /// What the right answer is.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expect<'a> {
     Status(u16),
-    Outputs(&'a Golden),
+    /// `{"outputs": [[..]]}`.
+    Plain(&'a Golden),
+    /// `{"outputs": [{"name": TENSOR, "data": [..]}]}`.
+    V2(&'a Golden, &'a str),
+    Metrics(&'a [Gauge]),
+}
+
+impl Expect<'_> {
+    /// Beyond this nothing more is read.
+    pub(super) fn bytes_max(&self) -> usize {
+        match self {
+            Self::Status(_) | Self::Plain(_) | Self::V2(..) => HEAD_MAX + BODY_MAX,
+            Self::Metrics(_) => HEAD_MAX + METRICS_MAX,
+        }
+    }
+}
+
+/// What is to be said about a complete answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Judged {
+    pub(super) verdict: Result<(), Wrong>,
+    pub(super) told: Told,
+}
+
+impl From<Result<(), Wrong>> for Judged {
+    fn from(verdict: Result<(), Wrong>) -> Self {
+        let told = Told::Nothing;
+        Self { verdict, told }
+    }
 }
 
 /// Judges `bytes`; `None` while more must come. `ended`: nothing more will.
-pub(super) fn judge(bytes: &[u8], ended: bool, expect: Expect<'_>) -> Option<Result<(), Wrong>> {
+pub(super) fn judge(bytes: &[u8], ended: bool, expect: Expect<'_>) -> Option<Judged> {
+    let body = match body(bytes, ended, expect)? {
+        Ok(body) => body,
+        Err(wrong) => return Some(Err(wrong).into()),
+    };
+    Some(match expect {
+        Expect::Status(_) => Ok(()).into(),
+        Expect::Plain(golden) => compare(body, golden, None),
+        Expect::V2(golden, tensor) => compare(body, golden, Some(tensor)),
+        Expect::Metrics(gauges) => match metrics::read(body, gauges) {
+            Ok(found) => Judged {
+                verdict: Ok(()),
+                told: Told::Metrics(found),
+            },
+            Err(line) => Err(Wrong::NotMetrics { line }).into(),
+        },
+    })
+}
+
+/// The whole body of an answer with the expected status.
+fn body<'b>(bytes: &'b [u8], ended: bool, expect: Expect<'_>) -> Option<Result<&'b [u8], Wrong>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let head = match response.parse(bytes) {
@@ -79,7 +156,7 @@ pub(super) fn judge(bytes: &[u8], ended: bool, expect: Expect<'_>) -> Option<Res
         response.code.unwrap_or(0),
         match expect {
             Expect::Status(status) => status,
-            Expect::Outputs(_) => 200,
+            Expect::Plain(_) | Expect::V2(..) | Expect::Metrics(_) => 200,
         },
     );
     if status != wanted {
@@ -91,21 +168,17 @@ pub(super) fn judge(bytes: &[u8], ended: bool, expect: Expect<'_>) -> Option<Res
         Err(wrong) => return Some(Err(wrong)),
     };
     let bodiless = matches!(status, 204 | 304);
-    let body = match if bodiless { Some(0) } else { length } {
-        Some(length) if length > BODY_MAX => return Some(Err(Wrong::TooLong)),
+    let max = expect.bytes_max() - HEAD_MAX;
+    match if bodiless { Some(0) } else { length } {
+        Some(length) if length > max => Some(Err(Wrong::TooLong)),
         Some(length) => match body.get(..length) {
-            Some(body) => body,
-            None => return ended.then_some(Err(Wrong::Truncated)),
+            Some(body) => Some(Ok(body)),
+            None => ended.then_some(Err(Wrong::Truncated)),
         },
         // Without a length the end of the connection is the end of the body.
-        None if body.len() > BODY_MAX => return Some(Err(Wrong::TooLong)),
-        None if ended => body,
-        None => return None,
-    };
-    Some(match expect {
-        Expect::Status(_) => Ok(()),
-        Expect::Outputs(golden) => compare(body, golden),
-    })
+        None if body.len() > max => Some(Err(Wrong::TooLong)),
+        None => ended.then_some(Ok(body)),
+    }
 }
 
 fn content_length(headers: &[httparse::Header<'_>]) -> Result<Option<usize>, Wrong> {
@@ -122,122 +195,31 @@ fn content_length(headers: &[httparse::Header<'_>]) -> Result<Option<usize>, Wro
         .ok_or(Wrong::NotHttp)
 }
 
-/// Compares `{"outputs": [[..]], ..}` with the golden outputs, read row by row.
-fn compare(body: &[u8], golden: &Golden) -> Result<(), Wrong> {
-    let mut seen = Seen {
-        expected: &golden.outputs,
-        at: 0,
-        worst: 0.0,
-        found: false,
+/// Compares an inference answer with the golden outputs. `tensor`: the one that counts, in
+/// an answer of the Open Inference Protocol.
+fn compare(body: &[u8], golden: &Golden, tensor: Option<&str>) -> Judged {
+    let Ok(Seen {
+        version,
+        numbers: Some(numbers),
+    }) = outputs::read(body, &golden.outputs, tensor)
+    else {
+        return Err(Wrong::NoOutputs).into();
     };
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let parsed = json.deserialize_map(Answer(&mut seen));
-    if parsed.is_err() || !seen.found {
-        return Err(Wrong::NoOutputs);
-    }
-    if seen.at != golden.outputs.len() {
-        return Err(Wrong::Outputs {
-            worst: f32::INFINITY,
-        });
-    }
-    if seen.worst <= golden.tolerance {
-        Ok(())
+    let worst = if numbers.count == golden.outputs.len() {
+        numbers.worst
     } else {
-        Err(Wrong::Outputs { worst: seen.worst })
-    }
-}
-
-struct Seen<'a> {
-    expected: &'a [f32],
-    at: usize,
-    worst: f32,
-    found: bool,
-}
-
-impl Seen<'_> {
-    #[allow(clippy::cast_possible_truncation)] // to the precision of the golden outputs
-    fn number(&mut self, value: f64) {
-        let expected = self.expected.get(self.at).copied().unwrap_or(f32::INFINITY);
-        self.worst = self.worst.max((value as f32 - expected).abs());
-        self.at += 1;
-    }
-}
-
-struct Answer<'a, 'b>(&'a mut Seen<'b>);
-
-impl<'de> Visitor<'de> for Answer<'_, '_> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with outputs")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(is_outputs) = map.next_key_seed(IsOutputs)? {
-            if is_outputs && !self.0.found {
-                self.0.found = true;
-                map.next_value_seed(Numbers(self.0))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a key is `outputs`, without keeping it.
-struct IsOutputs;
-
-impl<'de> DeserializeSeed<'de> for IsOutputs {
-    type Value = bool;
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<bool, D::Error> {
-        from.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for IsOutputs {
-    type Value = bool;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
-        Ok(key == "outputs")
-    }
-}
-
-/// A number, or a list of what this is.
-struct Numbers<'a, 'b>(&'a mut Seen<'b>);
-
-impl<'de> DeserializeSeed<'de> for Numbers<'_, '_> {
-    type Value = ();
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Numbers<'_, '_> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("numbers, in rows")
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.0.number(value);
-        Ok(())
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.0.number(value as f64);
-        Ok(())
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.0.number(value as f64);
-        Ok(())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        // Depth is bounded by serde_json, length by the body.
-        while seq.next_element_seed(Numbers(self.0))?.is_some() {
-            if self.0.at > self.0.expected.len() {
-                return Err(A::Error::custom("more outputs than expected"));
-            }
-        }
-        Ok(())
+        f32::INFINITY
+    };
+    Judged {
+        verdict: if worst <= golden.tolerance {
+            Ok(())
+        } else {
+            Err(Wrong::Outputs { worst })
+        },
+        told: Told::Inference {
+            version,
+            confidence: numbers.confidence(),
+        },
     }
 }
 
@@ -258,7 +240,11 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        judge(bytes.as_bytes(), false, Expect::Outputs(&golden()))
+        verdict(bytes.as_bytes(), false, Expect::Plain(&golden()))
+    }
+
+    fn verdict(bytes: &[u8], ended: bool, expect: Expect<'_>) -> Option<Result<(), Wrong>> {
+        judge(bytes, ended, expect).map(|judged| judged.verdict)
     }
 
     #[test]
@@ -266,6 +252,8 @@ mod tests {
         for right in [
             r#"{"outputs":[[0.25,-1.0]],"ms":3}"#,
             r#"{"a":{"outputs":[9]},"outputs":[0.2505,-1]}"#,
+            r#"{"model":{"name":[1]},"outputs":[0.25,-1]}"#,
+            r#"{"model":null,"outputs":[0.25,-1]}"#,
         ] {
             assert_eq!(infer(right), Some(Ok(())), "{right}");
         }
@@ -273,20 +261,21 @@ mod tests {
             panic!("not compared");
         };
         assert!((worst - 0.5).abs() < 1e-6);
-        let short = infer(r#"{"outputs":[[0.25]]}"#);
-        assert_eq!(
-            short,
-            Some(Err(Wrong::Outputs {
-                worst: f32::INFINITY
-            }))
-        );
+        for count in [r#"{"outputs":[[0.25]]}"#, r#"{"outputs":[0.25,-1.0,3.0]}"#] {
+            assert_eq!(
+                infer(count),
+                Some(Err(Wrong::Outputs {
+                    worst: f32::INFINITY
+                })),
+                "{count}"
+            );
+        }
         for garbage in [
             "",
             "[]",
             "{}",
             r#"{"outputs":[[0.25,null]]}"#,
             r#"{"outputs":["0.25",1]}"#,
-            r#"{"outputs":[0.25,-1.0,3.0]}"#,
             r#"{"outputs":[[0.25,-1.0]]"#,
             r#"{"outputs":"#,
             "\u{0}",
@@ -300,19 +289,19 @@ mod tests {
         let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
         for cut in 0..whole.len() {
             let part = &whole[..cut];
-            assert_eq!(judge(part, false, Expect::Status(200)), None, "{cut}");
-            let ended = judge(part, true, Expect::Status(200));
+            assert_eq!(verdict(part, false, Expect::Status(200)), None, "{cut}");
+            let ended = verdict(part, true, Expect::Status(200));
             assert_eq!(ended, Some(Err(Wrong::Truncated)), "{cut}");
         }
-        assert_eq!(judge(whole, false, Expect::Status(200)), Some(Ok(())));
+        assert_eq!(verdict(whole, false, Expect::Status(200)), Some(Ok(())));
         let open = b"HTTP/1.0 200 OK\r\n\r\nhello";
-        assert_eq!(judge(open, false, Expect::Status(200)), None);
-        assert_eq!(judge(open, true, Expect::Status(200)), Some(Ok(())));
+        assert_eq!(verdict(open, false, Expect::Status(200)), None);
+        assert_eq!(verdict(open, true, Expect::Status(200)), Some(Ok(())));
     }
 
     #[test]
     fn the_rest_is_named() {
-        let judge = |text: &str| judge(text.as_bytes(), false, Expect::Status(200));
+        let judge = |text: &str| verdict(text.as_bytes(), false, Expect::Status(200));
         assert_eq!(
             judge("HTTP/1.1 503 No\r\n\r\n"),
             Some(Err(Wrong::Status(503)))
@@ -325,5 +314,62 @@ mod tests {
         assert_eq!(judge(large), Some(Err(Wrong::TooLong)));
         let mad = "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n";
         assert_eq!(judge(mad), Some(Err(Wrong::NotHttp)));
+    }
+
+    #[test]
+    fn an_answer_of_the_open_inference_protocol_tells_who_gave_it() {
+        let answer = |body: &str| {
+            let bytes = format!("HTTP/1.1 200 OK\r\n\r\n{body}");
+            judge(bytes.as_bytes(), true, Expect::V2(&golden(), "output")).unwrap()
+        };
+        let told = |version: &str| Told::Inference {
+            version: version.parse().ok(),
+            confidence: Some(0.7772999),
+        };
+        // Keys come in any order, and other tensors beside ours.
+        let right = answer(
+            r#"{"id":"7","model_name":"m","outputs":[
+                {"name":"other","shape":[1],"datatype":"FP32","data":[9,9,9]},
+                {"data":[0.25,-1.0],"shape":[1,2],"datatype":"FP32","name":"output"}],
+                "model_version":"0001ab03040506ff"}"#,
+        );
+        assert_eq!(right.verdict, Ok(()));
+        assert_eq!(right.told, told("0001ab03040506ff"));
+        let wrong =
+            answer(r#"{"model_version":"3","outputs":[{"name":"output","data":[[0.75],[-0.5]]}]}"#);
+        assert_eq!(wrong.verdict, Err(Wrong::Outputs { worst: 0.5 }));
+        assert_eq!(wrong.told, told("3"));
+        for none in [
+            r#"{"outputs":[{"name":"other","data":[0.25,-1.0]}]}"#,
+            r#"{"outputs":[{"name":"output"}]}"#,
+            r#"{"outputs":[[0.25,-1.0]]}"#,
+            r#"{"outputs":[]}"#,
+            r#"{"error":"no such model"}"#,
+            r#"{"outputs":[{"name":"output","data":["0.25","-1.0"]}]}"#,
+        ] {
+            assert_eq!(answer(none).verdict, Err(Wrong::NoOutputs), "{none}");
+        }
+    }
+
+    #[test]
+    fn metrics_may_be_longer_than_other_answers_and_end_with_the_connection() {
+        let bytes = format!(
+            "HTTP/1.0 200 OK\r\n\r\n# {}\nqueue_depth 3\n",
+            "x".repeat(2 * BODY_MAX)
+        );
+        let ask = |ended| judge(bytes.as_bytes(), ended, Expect::Metrics(&[]));
+        assert_eq!(ask(false), None);
+        assert!(matches!(
+            ask(true),
+            Some(Judged {
+                verdict: Ok(()),
+                told: Told::Metrics(_)
+            })
+        ));
+        let html = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n<html>\n";
+        assert_eq!(
+            verdict(html, false, Expect::Metrics(&[])),
+            Some(Err(Wrong::NotMetrics { line: 1 }))
+        );
     }
 }

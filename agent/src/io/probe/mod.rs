@@ -12,6 +12,10 @@
 //! stopped process until the backlog is full; answers in chunks (no content length)
 //! count only once the connection ends, and cannot be an inference answer.
 //!
+//! Inference probes speak `{"inputs": [[..]]}` or the REST form of the Open Inference
+//! Protocol (KServe, Triton). Golden vectors belong to a version of a model, so they can be
+//! replaced while probes are under way ([`Prober::set_goldens`]).
+//!
 //! Waking up costs as much as asking, so probes that are due about the same time are
 //! best started together.
 //!
@@ -20,6 +24,9 @@
 //! reused buffer per slot nothing is allocated per probe.
 
 mod answer;
+mod ask;
+mod metrics;
+mod outputs;
 #[cfg(test)]
 mod tests;
 
@@ -40,9 +47,11 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use self::answer::Wrong;
-use self::answer::{BODY_MAX, Expect, HEAD_MAX, judge};
-use crate::config::{Golden, Goldens, Probe, ProbeKind};
+use self::answer::{BODY_MAX, HEAD_MAX, Judged, judge};
+pub use self::answer::{Told, Wrong};
+use self::ask::{Ask, Question};
+pub use self::metrics::Metrics;
+use crate::config::{Golden, Probe};
 use crate::io::clock;
 
 /// Probes of one target in flight, late ones included: 1.5 s of them at 20 per
@@ -72,6 +81,8 @@ pub struct ProbeReport {
     pub at: Micros,
     /// What was found out.
     pub outcome: Outcome,
+    /// What the answer told besides, be it right or wrong.
+    pub told: Told,
     /// After the timeout.
     pub late: bool,
 }
@@ -135,43 +146,11 @@ struct Target {
     timeout: Millis,
     late_max: Millis,
     ask: Ask,
+    /// Grows with each change of the golden vectors.
+    epoch: u64,
     /// Whose turn it is among the golden vectors.
     turn: u64,
     in_flight: usize,
-}
-
-/// Requests are composed once.
-#[derive(Debug)]
-enum Ask {
-    Connect,
-    Get { request: Vec<u8>, status: u16 },
-    Infer { goldens: Vec<(Vec<u8>, Golden)> },
-}
-
-impl Ask {
-    fn request(&self, turn: u64) -> &[u8] {
-        match self {
-            Self::Connect => &[],
-            Self::Get { request, .. } => request,
-            Self::Infer { goldens } => pick(goldens, turn).map_or(&[], |(request, _)| request),
-        }
-    }
-
-    fn expect(&self, turn: u64) -> Option<Expect<'_>> {
-        match self {
-            Self::Connect => None,
-            Self::Get { status, .. } => Some(Expect::Status(*status)),
-            Self::Infer { goldens } => {
-                pick(goldens, turn).map(|(_, golden)| Expect::Outputs(golden))
-            }
-        }
-    }
-}
-
-/// The golden vectors take turns.
-fn pick<T>(goldens: &[T], turn: u64) -> Option<&T> {
-    let turn = turn.checked_rem(goldens.len() as u64)?;
-    goldens.get(usize::try_from(turn).ok()?)
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +166,8 @@ struct Flight {
     target: usize,
     probe: u64,
     turn: u64,
+    epoch: u64,
+    question: Question,
     sent: Micros,
     written: usize,
     timed_out: bool,
@@ -216,48 +197,31 @@ impl Prober {
 
     /// Adds a target. `manifest`: the golden vectors of the service's model, for a
     /// probe that lists none of its own. An inference probe without any golden vector
-    /// has nothing to ask and sees no more than a TCP probe.
+    /// asks a v2 server whether its model is ready, and sees no more than a TCP probe
+    /// of any other.
     pub fn add(&mut self, probe: &Probe, manifest: &[Golden]) -> TargetNo {
-        let ask = match &probe.kind {
-            ProbeKind::Tcp => Ask::Connect,
-            ProbeKind::Http {
-                path,
-                expect_status,
-            } => Ask::Get {
-                request: format!(
-                    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-                )
-                .into_bytes(),
-                status: *expect_status,
-            },
-            ProbeKind::Inference { path, goldens } => {
-                let goldens = match goldens {
-                    Goldens::Listed(listed) => listed,
-                    Goldens::Manifest => manifest,
-                };
-                let composed = goldens.iter().map(|golden| {
-                    let body = format!("{{\"inputs\":[{:?}]}}", golden.inputs);
-                    let request = format!(
-                        "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
-                         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                        body.len()
-                    );
-                    (request.into_bytes(), golden.clone())
-                });
-                Ask::Infer {
-                    goldens: composed.collect(),
-                }
-            }
-        };
         self.targets.push(Target {
             port: probe.port,
             timeout: probe.timeout,
             late_max: probe.gate_max.max(probe.timeout),
-            ask,
+            ask: Ask::new(&probe.kind, manifest),
+            epoch: 0,
             turn: 0,
             in_flight: 0,
         });
         TargetNo(self.targets.len() - 1)
+    }
+
+    /// Replaces the golden vectors of an inference probe: its service serves another version.
+    /// An answer that is under way is still reported, but its outputs are not judged any
+    /// more. False when the target asks no model.
+    pub fn set_goldens(&mut self, TargetNo(index): TargetNo, goldens: &[Golden]) -> bool {
+        let Some(target) = self.targets.get_mut(index) else {
+            return false;
+        };
+        let replaced = target.ask.replace(goldens);
+        target.epoch += u64::from(replaced);
+        replaced
     }
 
     /// Starts a probe and returns its number. Everything further, a refused
@@ -289,6 +253,8 @@ impl Prober {
             target: index,
             probe,
             turn: target.turn,
+            epoch: target.epoch,
+            question: target.ask.question(target.turn),
             sent,
             written: 0,
             timed_out: false,
@@ -297,9 +263,8 @@ impl Prober {
         let connected = connect(&flight.socket, &SocketAddr::V4(address));
         // Over loopback the handshake is done by now, so the request can go along,
         // and a refusal is known. The error is told only once, so not to be lost.
-        let request = target.ask.request(target.turn);
         let known = match connected.or_else(in_progress) {
-            Ok(()) => flight.write(request).or_else(in_progress),
+            Ok(()) => flight.write().or_else(in_progress),
             Err(error) => Err(error),
         };
         let known = match known {
@@ -310,9 +275,11 @@ impl Prober {
         };
         self.next_probe += 1;
         if let Some(outcome) = known {
-            self.ready.push_back(flight.report(clock::now(), outcome));
+            let report = flight.report(clock::now(), outcome, Told::Nothing);
+            self.ready.push_back(report);
             return Ok(probe);
         }
+        let request = &flight.question.request;
         let waits_to_write = flight.written < request.len() || request.is_empty();
         let slot = self
             .slots
@@ -419,9 +386,9 @@ impl Prober {
         let Some(target) = self.targets.get_mut(flight.target) else {
             return;
         };
-        let outcome = match flight.step(target, &mut slot.answer) {
+        let (outcome, told) = match flight.step(target, &mut slot.answer) {
             Ok(None) => {
-                let wants_write = flight.written < target.ask.request(flight.turn).len();
+                let wants_write = flight.written < flight.question.request.len();
                 if !wants_write {
                     let key = epoll::EventData::new_u64(index as u64);
                     // Failing leaves it writable, which costs time and nothing else.
@@ -434,10 +401,9 @@ impl Prober {
                 }
                 return;
             }
-            Ok(Some(Ok(()))) => None,
-            Ok(Some(Err(wrong))) => Some(Outcome::Wrong(wrong)),
-            Err(Errno::CONNREFUSED) => Some(Outcome::Refused),
-            Err(_) => Some(Outcome::Wrong(Wrong::Reset)),
+            Ok(Some(judged)) => (judged.verdict.err().map(Outcome::Wrong), judged.told),
+            Err(Errno::CONNREFUSED) => (Some(Outcome::Refused), Told::Nothing),
+            Err(_) => (Some(Outcome::Wrong(Wrong::Reset)), Told::Nothing),
         };
         let at = clock::now();
         let latency = Duration::from_micros(at - flight.sent);
@@ -448,9 +414,12 @@ impl Prober {
         if matches!(outcome, Outcome::Alive { .. }) && flight.turn == target.turn {
             target.turn = target.turn.wrapping_add(1);
         }
-        self.ready.push_back(flight.report(at, outcome));
+        self.ready.push_back(flight.report(at, outcome, told));
         target.in_flight = target.in_flight.saturating_sub(1);
         slot.flight = None;
+        // Metrics may have been much longer than what the slot is used for next.
+        slot.answer.clear();
+        slot.answer.shrink_to(HEAD_MAX + BODY_MAX);
     }
 
     fn expire(&mut self, now: Micros) {
@@ -462,7 +431,7 @@ impl Prober {
                 continue;
             };
             if !flight.timed_out && now >= flight.sent + target.timeout {
-                let report = flight.report(now, Outcome::TimedOut);
+                let report = flight.report(now, Outcome::TimedOut, Told::Nothing);
                 self.ready.push_back(report);
                 flight.timed_out = true;
             }
@@ -489,18 +458,20 @@ impl Prober {
 }
 
 impl Flight {
-    fn report(&self, at: Micros, outcome: Outcome) -> ProbeReport {
+    fn report(&self, at: Micros, outcome: Outcome, told: Told) -> ProbeReport {
         ProbeReport {
             target: TargetNo(self.target),
             probe: self.probe,
             sent: self.sent,
             at,
             outcome,
+            told,
             late: self.timed_out,
         }
     }
 
-    fn write(&mut self, request: &[u8]) -> Result<(), Errno> {
+    fn write(&mut self) -> Result<(), Errno> {
+        let request = &self.question.request;
         let rest = request.get(self.written..).unwrap_or(&[]);
         if !rest.is_empty() {
             self.written += send(&self.socket, rest, SendFlags::NOSIGNAL)?;
@@ -509,23 +480,21 @@ impl Flight {
     }
 
     /// Writes and reads what can be; the verdict once there is one.
-    fn step(
-        &mut self,
-        target: &Target,
-        answer: &mut Vec<u8>,
-    ) -> Result<Option<Result<(), Wrong>>, Errno> {
-        let Some(expect) = target.ask.expect(self.turn) else {
+    fn step(&mut self, target: &Target, answer: &mut Vec<u8>) -> Result<Option<Judged>, Errno> {
+        if self.question.request.is_empty() {
             return self.connected(target.port);
-        };
-        match self.write(target.ask.request(self.turn)) {
+        }
+        match self.write() {
             Ok(()) | Err(Errno::AGAIN) => {}
             // It may have answered and closed before it read everything.
             Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(error) => return Err(error),
         }
+        let current = self.epoch == target.epoch;
+        let expect = target.ask.expect(&self.question, current);
         loop {
-            if answer.len() > HEAD_MAX + BODY_MAX {
-                return Ok(Some(Err(Wrong::TooLong)));
+            if answer.len() > expect.bytes_max() {
+                return Ok(Some(Err(Wrong::TooLong).into()));
             }
             if answer.capacity() == answer.len() {
                 answer.reserve(answer.len().max(BUFFER));
@@ -543,7 +512,7 @@ impl Flight {
         }
     }
 
-    fn connected(&self, port: u16) -> Result<Option<Result<(), Wrong>>, Errno> {
+    fn connected(&self, port: u16) -> Result<Option<Judged>, Errno> {
         sockopt::socket_error(&self.socket)??;
         // A socket without a listener may be given the very port it connects to,
         // and then shakes hands with itself.
@@ -551,7 +520,7 @@ impl Flight {
         if own.port() == port {
             return Err(Errno::CONNREFUSED);
         }
-        Ok(Some(Ok(())))
+        Ok(Some(Ok(()).into()))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use homeostat_common::units::Millis;
 
 use super::*;
+use crate::config::{Gauge, Goldens, ProbeKind, Protocol};
 
 fn run<T>(test: impl AsyncFnOnce(Prober) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -249,10 +250,8 @@ fn golden_vectors_take_turns_and_one_that_fails_is_asked_again() {
             golden(vec![1.0, 1.0], 2.0),
             golden(vec![1.0, 2.0], 4.0),
         ];
-        let kind = ProbeKind::Inference {
-            path: "/infer".to_owned(),
-            goldens: Goldens::Manifest,
-        };
+        let path = "/infer".to_owned();
+        let kind = inference(Protocol::Plain { path });
         let target = prober.add(&probe(kind, port), &goldens);
         for turn in 0..4 {
             prober.start(target).unwrap();
@@ -266,5 +265,183 @@ fn golden_vectors_take_turns_and_one_that_fails_is_asked_again() {
                 other => panic!("{other:?}"),
             }
         }
+    });
+}
+
+fn inference(protocol: Protocol) -> ProbeKind {
+    ProbeKind::Inference {
+        protocol,
+        goldens: Goldens::Manifest,
+        confidence_min: None,
+    }
+}
+
+fn v2(version: Option<&str>) -> ProbeKind {
+    inference(Protocol::V2 {
+        model: "m".to_owned(),
+        version: version.map(str::to_owned),
+        input: "x".to_owned(),
+        output: "y".to_owned(),
+    })
+}
+
+fn doubled(input: f32) -> Golden {
+    Golden {
+        inputs: vec![input],
+        outputs: vec![2.0 * input],
+        tolerance: 1e-3,
+    }
+}
+
+fn read_body(stream: &mut TcpStream, head: &str) -> String {
+    let length = head.split("Content-Length: ").nth(1).unwrap();
+    let mut body = vec![0; length.split("\r\n").next().unwrap().parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+/// A server of the Open Inference Protocol whose model doubles.
+fn doubling(mut stream: TcpStream) {
+    let head = read_head(&mut stream);
+    let answer = if head.starts_with("GET /v2/models/m/ready ") {
+        r#"{"name":"m","ready":true}"#.to_owned()
+    } else {
+        let path = "POST /v2/models/m/versions/0001ab03040506ff/infer HTTP/1.1\r\n";
+        assert!(head.starts_with(path), "{head}");
+        let body = read_body(&mut stream, &head);
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let input = &body["inputs"][0];
+        assert_eq!(input["name"], "x");
+        assert_eq!(input["shape"], serde_json::json!([1, 1]));
+        assert_eq!(input["datatype"], "FP32");
+        let data = 2.0 * input["data"][0].as_f64().unwrap();
+        format!(
+            "{{\"model_name\":\"m\",\"model_version\":\"0001ab03040506ff\",\"outputs\":\
+             [{{\"name\":\"y\",\"shape\":[1,1],\"datatype\":\"FP32\",\"data\":[{data}]}}]}}"
+        )
+    };
+    let _ = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}",
+        answer.len()
+    );
+}
+
+#[test]
+fn a_v2_probe_asks_for_its_version_and_tells_who_answered() {
+    run(async |mut prober| {
+        let kind = v2(Some("0001ab03040506ff"));
+        let target = prober.add(&probe(kind, server(1, doubling)), &[doubled(0.5)]);
+        prober.start(target).unwrap();
+        let report = prober.next().await.unwrap();
+        assert!(
+            matches!(report.outcome, Outcome::Alive { .. }),
+            "{report:?}"
+        );
+        let told = Told::Inference {
+            version: "0001ab03040506ff".parse().ok(),
+            confidence: Some(1.0),
+        };
+        assert_eq!(report.told, told);
+    });
+}
+
+#[test]
+fn a_v2_probe_without_vectors_asks_whether_the_model_is_ready() {
+    run(async |mut prober| {
+        let target = prober.add(&probe(v2(None), server(1, doubling)), &[]);
+        prober.start(target).unwrap();
+        let report = prober.next().await.unwrap();
+        assert!(
+            matches!(report.outcome, Outcome::Alive { .. }),
+            "{report:?}"
+        );
+        assert_eq!(report.told, Told::Nothing);
+    });
+}
+
+#[test]
+fn new_golden_vectors_count_from_the_next_probe_and_spare_the_one_under_way() {
+    run(async |mut prober| {
+        let kind = || v2(Some("0001ab03040506ff"));
+        let target = prober.add(&probe(kind(), server(3, doubling)), &[doubled(0.5)]);
+        let halved = Golden {
+            inputs: vec![1.0],
+            outputs: vec![0.5],
+            tolerance: 1e-3,
+        };
+        // Under way with the old question: alive, whatever it answers.
+        prober.start(target).unwrap();
+        assert!(prober.set_goldens(target, std::slice::from_ref(&halved)));
+        let report = prober.next().await.unwrap();
+        assert!(
+            matches!(report.outcome, Outcome::Alive { .. }),
+            "{report:?}"
+        );
+        assert_eq!(report.told, Told::Nothing);
+        prober.start(target).unwrap();
+        let report = prober.next().await.unwrap();
+        assert_eq!(
+            report.outcome,
+            Outcome::Wrong(Wrong::Outputs { worst: 1.5 })
+        );
+        assert!(matches!(
+            report.told,
+            Told::Inference {
+                version: Some(_),
+                ..
+            }
+        ));
+        assert!(prober.set_goldens(target, &[doubled(3.0)]));
+        prober.start(target).unwrap();
+        let report = prober.next().await.unwrap();
+        assert!(
+            matches!(report.outcome, Outcome::Alive { .. }),
+            "{report:?}"
+        );
+        let tcp = prober.add(&probe(ProbeKind::Tcp, 1), &[]);
+        assert!(!prober.set_goldens(tcp, &[halved]));
+    });
+}
+
+#[test]
+fn a_metrics_probe_tells_the_watched_gauges_and_whether_anything_changed() {
+    run(async |mut prober| {
+        let requests = std::sync::atomic::AtomicU64::new(0);
+        let port = server(3, move |mut stream| {
+            let head = read_head(&mut stream);
+            assert!(head.starts_with("GET /metrics HTTP/1.0\r\n"), "{head}");
+            let counted = requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / 2;
+            // Longer than any other answer, and ended by closing.
+            let _ = write!(
+                stream,
+                "HTTP/1.0 200 OK\r\n\r\n# {}\nrequests_total {counted}\nqueue_depth 900\n",
+                "x".repeat(40_000),
+            );
+        });
+        let gauges = vec![Gauge {
+            name: "queue_depth".to_owned(),
+            max: 64.0,
+            hold: Millis(1000),
+        }];
+        let kind = ProbeKind::Metrics {
+            path: "/metrics".to_owned(),
+            gauges,
+            frozen: 3,
+        };
+        let target = prober.add(&probe(kind, port), &[]);
+        let mut hashes = Vec::new();
+        for _ in 0..3 {
+            prober.start(target).unwrap();
+            let report = prober.next().await.unwrap();
+            let Told::Metrics(metrics) = report.told else {
+                panic!("{report:?}");
+            };
+            assert_eq!(metrics.gauges[0], Some(900.0));
+            hashes.push(metrics.hash);
+        }
+        assert_eq!(hashes[0], hashes[1]);
+        assert_ne!(hashes[1], hashes[2]);
+        assert!(prober.slots[0].answer.capacity() <= HEAD_MAX + BODY_MAX);
     });
 }
