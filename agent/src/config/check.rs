@@ -2,6 +2,7 @@
 //! have no cycle, a port belongs to one service.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use homeostat_common::budget::Ledger;
 use homeostat_common::gate;
@@ -34,6 +35,7 @@ pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
             }
         }
     }
+    no_shared_slot(services, problems);
     no_restart_beyond_budget(config, problems);
     let mut dangling = false;
     for (n, service) in services.iter().enumerate() {
@@ -53,6 +55,26 @@ pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
             &format!("service[{n}].depends_on"),
             format!("must not lead back to itself: {}", cycle.join(" -> ")),
         );
+    }
+}
+
+/// One service's rollback would take the version away under the other one.
+fn no_shared_slot(services: &[Service], problems: &mut Problems<'_>) {
+    let mut owners: BTreeMap<&Path, &ServiceId> = BTreeMap::new();
+    for (n, service) in services.iter().enumerate() {
+        let model = service.model.as_ref().map(|model| ("model", &model.slot));
+        let config = service
+            .config
+            .as_ref()
+            .map(|config| ("config", &config.slot));
+        for (name, slot) in model.into_iter().chain(config) {
+            if let Some(owner) = owners.insert(slot, &service.id) {
+                problems.at(
+                    &format!("service[{n}].{name}.slot"),
+                    format!("is already a slot of {owner}"),
+                );
+            }
+        }
     }
 }
 

@@ -224,7 +224,9 @@ pub struct Service {
     /// `[[service.probe]]`.
     pub probes: Vec<Probe>,
     /// `[service.model]`.
-    pub model: Option<Model>,
+    pub model: Option<ModelSlot>,
+    /// `[service.config]`.
+    pub config: Option<ConfigSlot>,
 }
 
 /// A regular question to a service, over loopback.
@@ -332,13 +334,51 @@ pub struct Golden {
     pub tolerance: f32,
 }
 
-/// The model file a service loads.
+/// Where a service finds its model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Model {
-    /// `path`, required; relative to the configuration file.
-    pub path: PathBuf,
-    /// `manifest`, required: name, version, hash and golden vectors.
-    pub manifest: PathBuf,
+pub struct ModelSlot {
+    /// `slot`, required: a folder, relative to the configuration file; the
+    /// service reads `current/model.onnx` in it.
+    pub slot: PathBuf,
+    /// `reload`, default `restart`.
+    pub reload: Reload,
+}
+
+/// Where a service finds its own configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigSlot {
+    /// `slot`, required: a folder, relative to the configuration file; the
+    /// service reads `current/FILE` in it.
+    pub slot: PathBuf,
+    /// `file`, required: a plain name.
+    pub file: String,
+    /// `format`, default `any`: what a candidate must parse as.
+    pub format: Format,
+    /// `reload`, default `restart`.
+    pub reload: Reload,
+    /// `check`, default none: a command that gets the candidate's path as its last
+    /// word and ends with 0 when the service could use it.
+    pub check: Vec<String>,
+}
+
+/// How a service comes to use what its slot holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// It is restarted.
+    Restart,
+    /// It notices by itself.
+    Watch,
+}
+
+/// What the configuration of a service is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// TOML.
+    Toml,
+    /// JSON.
+    Json,
+    /// Anything; only `check` can tell.
+    Any,
 }
 
 impl Config {

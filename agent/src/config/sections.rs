@@ -16,8 +16,9 @@ use super::forward::{FORWARDS_MAX, Forward, Known, forward};
 use super::probe::probe;
 use super::problems::Problems;
 use super::{
-    Broker, ClockOffset, Config, Criticality, LIST_MAX, LOG_BYTES_MAX, Limits, Mode, Model, Mqtt,
-    Node, PROBES_MAX, Probe, Quarantine, Restart, SERVICES_MAX, Sample, Service, Store,
+    Broker, ClockOffset, Config, ConfigSlot, Criticality, Format, LIST_MAX, LOG_BYTES_MAX, Limits,
+    Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Quarantine, Reload, Restart, SERVICES_MAX,
+    Sample, Service, Store,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -278,6 +279,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
     let log = at.or("log", true, flag);
     let log_max = at.or("log_max", Bytes::mib(4), size(Bytes(4096)..=LOG_BYTES_MAX));
     let model = model(at.table("model"), folder);
+    let config = config(at.table("config"), folder);
     let probes = at.tables("probe", PROBES_MAX);
     let count = probes.len();
     let ports_known = !at.has("ports") || !ports.is_empty();
@@ -305,22 +307,60 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         log_max,
         probes,
         model,
+        config,
     })
 }
 
-fn model(mut at: Fields<'_, '_>, folder: &Path) -> Option<Model> {
+const RELOADS: [(&str, Reload); 2] = [("restart", Reload::Restart), ("watch", Reload::Watch)];
+
+fn model(mut at: Fields<'_, '_>, folder: &Path) -> Option<ModelSlot> {
     if !at.present() {
         return None;
     }
-    let path = at.required("path", |value| text(value).map(|path| folder.join(path)));
-    let manifest = at.required("manifest", |value| {
-        text(value).map(|path| folder.join(path))
-    });
+    let slot = at.required("slot", |value| text(value).map(|path| folder.join(path)));
+    let reload = at.or("reload", Reload::Restart, choice(&RELOADS));
     at.finish();
-    Some(Model {
-        path: path?,
-        manifest: manifest?,
+    Some(ModelSlot {
+        slot: slot?,
+        reload,
     })
+}
+
+fn config(mut at: Fields<'_, '_>, folder: &Path) -> Option<ConfigSlot> {
+    if !at.present() {
+        return None;
+    }
+    let slot = at.required("slot", |value| text(value).map(|path| folder.join(path)));
+    let file = at.required("file", plain_name);
+    let format = at.or(
+        "format",
+        Format::Any,
+        choice(&[
+            ("toml", Format::Toml),
+            ("json", Format::Json),
+            ("any", Format::Any),
+        ]),
+    );
+    let reload = at.or("reload", Reload::Restart, choice(&RELOADS));
+    let check = at.or("check", Vec::new(), command);
+    at.finish();
+    Some(ConfigSlot {
+        slot: slot?,
+        file: file?,
+        format,
+        reload,
+        check,
+    })
+}
+
+/// The name of a file within a version; one that starts with a dot could be
+/// taken for what is being written.
+fn plain_name(value: &DeValue<'_>) -> Result<String, Wanted> {
+    let name = text(value)?;
+    if Path::new(&name).file_name() != Some(name.as_ref()) || name.starts_with('.') {
+        return Err("expected a plain file name, such as \"config.toml\"".into());
+    }
+    Ok(name)
 }
 
 fn command(value: &DeValue<'_>) -> Result<Vec<String>, Wanted> {

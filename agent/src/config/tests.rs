@@ -53,8 +53,14 @@ mode = "observe"
 log = false
 
 [service.model]
-path = "model.onnx"
-manifest = "/models/manifest.toml"
+slot = "slots/camera"
+reload = "watch"
+
+[service.config]
+slot = "/slots/camera-config"
+file = "camera.toml"
+format = "toml"
+check = ["/usr/bin/camera", "--check"]
 
 [[service.probe]]
 kind = "http"
@@ -101,8 +107,14 @@ fn every_key_reaches_its_field() {
     assert_eq!((camera.mode, camera.log), (Mode::Observe, false));
     assert!(camera.depends_on.iter().eq([&db.id]));
     let model = camera.model.as_ref().unwrap();
-    assert_eq!(model.path, Path::new("/etc/homeostat/model.onnx"));
-    assert_eq!(model.manifest, Path::new("/models/manifest.toml"));
+    assert_eq!(model.slot, Path::new("/etc/homeostat/slots/camera"));
+    assert_eq!(model.reload, Reload::Watch);
+    let config = camera.config.as_ref().unwrap();
+    assert_eq!(config.slot, Path::new("/slots/camera-config"));
+    assert_eq!(config.file, "camera.toml");
+    assert_eq!(config.format, Format::Toml);
+    assert_eq!(config.reload, Reload::Restart);
+    assert_eq!(config.check, ["/usr/bin/camera", "--check"]);
     assert_eq!(
         camera.probes[0].kind,
         ProbeKind::Http {
@@ -236,14 +248,17 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
                 a.toml:14: service[0].probe[2].golden = "none.toml": in that file: /etc/homeostat/none.toml: No such file or directory (os error 2)"#]],
         ),
         (
-            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\\u0000\"]\nenv = { \"A=B\" = \"1\" }\ncwd = \".\"\nuser = \"a b\"\ncriticality = \"high\"\n[service.model]\npath = \"m.onnx\"",
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\\u0000\"]\nenv = { \"A=B\" = \"1\" }\ncwd = \".\"\nuser = \"a b\"\ncriticality = \"high\"\n[service.model]\nreload = \"now\"\n[service.config]\nslot = \"c\"\nfile = \"../c.toml\"\ncheck = [\"app\"]",
             expect![[r#"
                 a.toml:5: service[0].command = ["/x\u0000"]: item 1: expected text without NUL
                 a.toml:6: service[0].env = { "A=B" = "1" }: "A=B": expected a name without '='
                 a.toml:7: service[0].cwd = ".": expected an absolute path
                 a.toml:8: service[0].user = "a b": expected the name of a user, 1 to 32 characters of a-z, A-Z, 0-9, '_', '-', '.'
                 a.toml:9: service[0].criticality = "high": expected "mission" or "business" or "best-effort"
-                a.toml:10: service[0].model.manifest: is required"#]],
+                a.toml:10: service[0].model.slot: is required
+                a.toml:11: service[0].model.reload = "now": expected "restart" or "watch"
+                a.toml:14: service[0].config.file = "../c.toml": expected a plain file name, such as "config.toml"
+                a.toml:15: service[0].config.check = ["app"]: expected the program by its absolute path"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nports = [80, 81]\n[[forward]]\nid = \"a b\"\nlisten = \"localhost:80\"\npatience = \"2m\"\n[[forward.backend]]\nservice = \"a\"\nweight = 1001\n[[forward.backend]]\nservice = \"b\"\n[[forward.backend]]\naddress = \"edge-2:90\"\n[[forward]]\nid = \"f\"\nlisten = 90\ncheck = { path = \"/\" }",

@@ -57,8 +57,7 @@ start_timeout = "2s"
 stop_grace = "500ms"
 criticality = "mission"
 [service.model]
-path = "/model.onnx"
-manifest = "/manifest.toml"
+slot = "/slot"
 [[service.probe]]
 kind = "tcp"
 period = "100ms"

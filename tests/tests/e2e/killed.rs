@@ -130,9 +130,9 @@ fn killed_at_each_write_of_the_store_the_next_agent_ends_the_healing() {
 }
 
 #[test]
-fn killed_at_each_write_of_a_model_file_the_next_agent_ends_the_healing() {
-    // The copy, its name, and the removal of what stood there.
-    killed_at_each_call_of("models", 5);
+fn killed_at_each_write_of_a_slot_the_next_agent_ends_the_healing() {
+    // What stood there under its own name, the copy, its place, the marks and their removal.
+    killed_at_each_call_of("slots", 10);
 }
 
 fn killed_at_each_call_of(name: &'static str, least: usize) {
@@ -227,10 +227,12 @@ fn round(dir: &Path, node: &mut Node, point: &Point) -> Result<bool> {
         incidents(node).is_ok_and(|all| over(&all)).then_some(())
     })?;
     let mut names = Vec::new();
-    let gone = until("the other model files to be gone", || {
-        let files = fs::read_dir(node.model().parent()?).ok()?.flatten();
+    let gone = until("the other versions to be gone", || {
+        let versions = fs::canonicalize(node.model()).ok()?;
+        let versions = versions.parent()?.parent()?;
+        let files = fs::read_dir(versions).ok()?.flatten();
         names = files.map(|file| file.file_name()).collect();
-        (names.len() == 2).then_some(())
+        (names.len() == 1).then_some(())
     });
     gone.with_context(|| format!("{names:?}"))?;
     for service in ["web", "infer"] {

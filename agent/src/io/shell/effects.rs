@@ -11,7 +11,8 @@ use super::Shell;
 use crate::control::{Class, Effect, Event};
 use crate::io::keeper::{Order, chain};
 use crate::io::link;
-use crate::io::models::{self, ModelFile};
+use crate::io::slots::thread::{self as slots, What};
+use crate::io::slots::{Name, Slot};
 use crate::io::spawner::client::{Client, ClientError};
 use crate::io::spawner::protocol::StopSignal;
 
@@ -60,12 +61,10 @@ impl Shell {
                 }
             }
             Effect::Sample => return Some(self.sample()),
-            Effect::CheckModel(service) => self.file(&service, models::Order::Check),
-            Effect::RollbackModel(service, to) => {
-                self.file(&service, |id, file| models::Order::RollBack(id, file, to));
-            }
-            Effect::RestoreModel(service) => self.file(&service, models::Order::Restore),
-            Effect::SettleModel(service) => self.file(&service, models::Order::Settle),
+            Effect::CheckModel(service) => self.slot(&service, What::Check),
+            Effect::RollbackModel(service, to) => self.slot(&service, What::Switch(to)),
+            Effect::RestoreModel(service) => self.slot(&service, What::Restore),
+            Effect::SettleModel(service) => self.slot(&service, What::Settle),
             Effect::Journal(record) => self.order(Order::Journal(record)),
             Effect::Sync(ticket) => {
                 if !self.keeper.order(Order::Sync(ticket)) {
@@ -158,19 +157,20 @@ impl Shell {
         })
     }
 
-    fn file(
-        &mut self,
-        service: &ServiceId,
-        order: impl FnOnce(ServiceId, ModelFile) -> models::Order,
-    ) {
-        let model = self
+    fn slot(&mut self, service: &ServiceId, what: What) {
+        let data_dir = &self.config.node.data_dir;
+        let slot = self
             .config
             .service(service)
-            .and_then(|service| service.model.as_ref());
-        if let Some(model) = model {
-            let file = ModelFile::new(model, &self.config.node.data_dir);
-            if self.files.try_send(order(service.clone(), file)).is_err() {
-                warn!("{service}: model files are not answered; is their disk hanging?");
+            .and_then(|service| Slot::of(service, Name::Model, data_dir));
+        if let Some(slot) = slot {
+            let order = slots::Order {
+                service: service.clone(),
+                slot,
+                what,
+            };
+            if self.files.try_send(order).is_err() {
+                warn!("{service}: its slots are not answered; is their disk hanging?");
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use homeostat_common::anomaly::Exit;
-use homeostat_common::ids::IncidentId;
+use homeostat_common::ids::{IncidentId, ServiceId};
 use homeostat_common::wire::projection::Reply;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -11,12 +11,14 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::Shell;
+use crate::config::{Golden, Goldens, ProbeKind};
 use crate::control::{Event, HostSample, ProbeOutcome};
 use crate::io::clock;
 use crate::io::keeper::Order;
 use crate::io::link::{CommandKind, CommandRequest, LinkEvent};
 use crate::io::probe::{Outcome as ProbeEnd, ProbeReport, Wrong};
 use crate::io::procfs::ServiceReading;
+use crate::io::slots::thread as slots;
 use crate::io::spawner::client;
 use crate::io::spawner::protocol;
 use crate::service::ProcessSample;
@@ -130,6 +132,36 @@ impl Shell {
             .map(|(id, process)| (id.clone(), process_of(&process.sample(now))))
             .collect();
         Event::Sample(sample, processes)
+    }
+
+    pub(super) fn slot_report(&mut self, report: slots::Report) -> Option<Event> {
+        match report {
+            slots::Report::Event(event) => Some(*event),
+            slots::Report::Goldens(service, goldens) => {
+                self.renew_goldens(service, goldens);
+                None
+            }
+        }
+    }
+
+    /// The version in place may be another one: inference probes that take their
+    /// golden vectors from its manifest ask those.
+    fn renew_goldens(&mut self, service: ServiceId, goldens: Vec<Golden>) {
+        if self.goldens.get(&service) == Some(&goldens) {
+            return;
+        }
+        let probes = self.config.service(&service).map(|service| &service.probes);
+        for (place, probe) in probes.into_iter().flatten().enumerate() {
+            if let ProbeKind::Inference {
+                goldens: Goldens::Manifest,
+                ..
+            } = probe.kind
+                && let Some(target) = self.targets.get(&(service.clone(), place))
+            {
+                self.prober.set_goldens(*target, &goldens);
+            }
+        }
+        self.goldens.insert(service, goldens);
     }
 
     pub(super) fn link_event(&mut self, event: LinkEvent) -> Option<Event> {

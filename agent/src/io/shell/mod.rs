@@ -2,8 +2,8 @@
 //!
 //! One thread runs the loop, the probes, the samples and the connection to the
 //! spawner. Whatever can block has a thread of its own: the store
-//! ([`super::keeper`]), the link to the broker ([`super::link`]), and model
-//! files ([`super::models`]). Decides nothing.
+//! ([`super::keeper`]), the link to the broker ([`super::link`]), and slots
+//! ([`super::slots`]). Decides nothing.
 
 mod effects;
 mod incoming;
@@ -30,12 +30,12 @@ use super::clock;
 use super::keeper::{Keeper, Order, chain};
 use super::link::{LinkEvent, LinkHandle};
 use super::logs::{Counts, Tail};
-use super::models;
 use super::probe::{Prober, TargetNo};
 use super::procfs::{Host, Process};
+use super::slots::thread as slots;
 use super::spawner::client::{self, Client, ClientError};
 use super::spawner::protocol::SlotView;
-use crate::config::Config;
+use crate::config::{Config, Golden};
 use crate::control::{Class, Effect, Event, Loop, SlotReport};
 
 /// Log bytes read per sample and service: 64 KiB/s at the default period.
@@ -71,7 +71,7 @@ pub enum RunError {
     System(#[from] std::io::Error),
 }
 
-/// The socket on which a running agent answers `explain`.
+/// The socket on which a running agent answers `explain` and `slot`.
 #[must_use]
 pub fn control_path(run_dir: &Path) -> PathBuf {
     run_dir.join("agent.sock")
@@ -98,11 +98,14 @@ struct Shell {
     store_thread: std::thread::JoinHandle<()>,
     link: Option<LinkHandle>,
     link_thread: Option<std::thread::JoinHandle<()>>,
-    files: std::sync::mpsc::SyncSender<models::Order>,
+    files: std::sync::mpsc::SyncSender<slots::Order>,
+    reports: mpsc::Receiver<slots::Report>,
     events: mpsc::Receiver<Event>,
     link_events: mpsc::Receiver<LinkEvent>,
     prober: Prober,
     targets: BTreeMap<(ServiceId, usize), TargetNo>,
+    /// What the probes of services with a model ask now.
+    goldens: BTreeMap<ServiceId, Vec<Golden>>,
     probed: BTreeMap<TargetNo, (ServiceId, usize)>,
     host: Host,
     processes: BTreeMap<ServiceId, Process>,
@@ -168,6 +171,7 @@ impl Shell {
                     }
                 },
                 Some(event) = self.events.recv() => Some(event),
+                Some(report) = self.reports.recv() => self.slot_report(report),
                 () = sleep_until(wake) => Some(Event::Wake),
                 _ = sampling.tick() => {
                     self.read_logs(&mut spawner).await;

@@ -14,12 +14,12 @@ use super::{RunError, Shell, control_path};
 use crate::config::{self, Config};
 use crate::control::Loop;
 use crate::io::clock;
-use crate::io::keeper::{self, chain};
+use crate::io::keeper;
 use crate::io::link::{self, LinkConfig};
 use crate::io::logs::{Counts, Tail};
-use crate::io::models::{self, ModelFile};
 use crate::io::probe::Prober;
 use crate::io::procfs::Host;
+use crate::io::slots::{Name, Slot, thread as slots};
 
 /// Events from threads that wait for the loop; each thread has at most a few
 /// on the way.
@@ -82,18 +82,21 @@ impl Shell {
             link = Some(handle);
             link_thread = Some(thread);
         }
-        let (keeper, store_thread) = store.start(event_sender.clone(), fetches, link.clone())?;
-        let files = models::start(event_sender)?;
+        let (keeper, store_thread) = store.start(event_sender, fetches, link.clone())?;
+        let (report_sender, reports) = mpsc::channel(EVENTS_MAX);
+        let files = slots::start(report_sender)?;
         let mut prober = Prober::new()?;
         let mut targets = BTreeMap::new();
         let mut probed = BTreeMap::new();
+        let mut goldens = BTreeMap::new();
         for service in &config.services {
-            let goldens = goldens(service, &config.node.data_dir);
+            let asked = goldens_of(service, &config.node.data_dir);
             for (place, probe) in service.probes.iter().enumerate() {
-                let target = prober.add(probe, &goldens);
+                let target = prober.add(probe, &asked);
                 targets.insert((service.id.clone(), place), target);
                 probed.insert(target, (service.id.clone(), place));
             }
+            goldens.insert(service.id.clone(), asked);
         }
         let logs = config.node.data_dir.join("logs");
         let tails = config
@@ -113,10 +116,12 @@ impl Shell {
             link,
             link_thread,
             files,
+            reports,
             events,
             link_events,
             prober,
             targets,
+            goldens,
             probed,
             host: Host::new(proc, &config.node.data_dir),
             processes: BTreeMap::new(),
@@ -137,28 +142,16 @@ fn control(path: &Path) -> Option<UnixListener> {
         .ok()
 }
 
-/// Golden vectors of the service's model, for probes that list none.
-fn goldens(service: &config::Service, data_dir: &Path) -> Vec<config::Golden> {
-    let Some(model) = &service.model else {
+/// Golden vectors of the service's model, for probes that list none. They come
+/// again with each look at the slot.
+fn goldens_of(service: &config::Service, data_dir: &Path) -> Vec<config::Golden> {
+    let Some(slot) = Slot::of(service, Name::Model, data_dir) else {
         return Vec::new();
     };
-    match ModelFile::new(model, data_dir).manifest() {
-        Ok(manifest) => manifest
-            .golden
-            .vectors
-            .into_iter()
-            .take(config::GOLDENS_MAX)
-            .map(|vector| config::Golden {
-                inputs: vector.input,
-                outputs: vector.output,
-                tolerance: manifest.golden.tolerance,
-            })
-            .collect(),
-        Err(error) => {
-            warn!("{}: no golden inputs: {}", service.id, chain(&error));
-            Vec::new()
-        }
-    }
+    slots::goldens_of(&slot).unwrap_or_else(|| {
+        warn!("{}: no golden inputs: no manifest in its slot", service.id);
+        Vec::new()
+    })
 }
 
 fn meta(config: &Config) -> Meta {

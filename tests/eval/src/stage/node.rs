@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use homeostat_agent::config::Config;
+use homeostat_agent::io::slots::{Candidate, Name, Slot};
 use homeostat_models::{Manifest, sha256_hex};
 use homeostat_testbed::{Expect, Kind, Moment, Port, Prober, ServiceSpec, ports};
 use serde::Deserialize;
@@ -115,7 +117,7 @@ impl Node {
                     kind: match *name {
                         "worker" => Kind::Worker,
                         "infer" => Kind::Infer {
-                            model: dir.join("model/model.onnx"),
+                            model: dir.join("slot/current/model.onnx"),
                         },
                         _ => Kind::Web,
                     },
@@ -129,6 +131,7 @@ impl Node {
         let config = dir.join("agent.toml");
         fs::write(&config, config_text(&dir, settings, &served, broker)?)
             .with_context(|| format!("cannot write {}", config.display()))?;
+        install(&config, &dir.join("model/model.onnx"))?;
         let mut node = Self {
             dir,
             config,
@@ -244,7 +247,7 @@ impl Node {
     /// The model file that `infer` serves.
     #[must_use]
     pub fn model(&self) -> PathBuf {
-        self.dir.join("model/model.onnx")
+        self.dir.join("slot/current/model.onnx")
     }
 
     /// Whether the model file is the shipped one.
@@ -308,6 +311,21 @@ impl Node {
     }
 }
 
+/// Puts the shipped model into the slots of all services that have one.
+fn install(config: &Path, file: &Path) -> Result<()> {
+    let config = Config::load(config)?;
+    for service in &config.services {
+        if let Some(slot) = Slot::of(service, Name::Model, &config.node.data_dir) {
+            let file = file.to_owned();
+            slot.install(&Candidate {
+                file,
+                manifest: None,
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn no(name: &str) -> String {
     format!("there is no service {name}")
 }
@@ -350,12 +368,7 @@ fn config_text(
             settings.service
         );
         if name == "infer" {
-            let _ = writeln!(
-                text,
-                "[service.model]\npath = {}\nmanifest = {}",
-                path(&dir.join("model/model.onnx"))?,
-                path(&dir.join("model/manifest.toml"))?
-            );
+            let _ = writeln!(text, "[service.model]\nslot = {}", path(&dir.join("slot"))?);
         }
         let _ = writeln!(
             text,

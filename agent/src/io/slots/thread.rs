@@ -1,0 +1,176 @@
+//! Serves slots on a thread of their own: a hanging disk must not stop the loop.
+//!
+//! In go [`Order`]s, out come events of the loop, answers to the command line,
+//! and the golden vectors of the model in place whenever they may have changed.
+
+use std::io;
+use std::sync::mpsc::SyncSender;
+
+use homeostat_common::ids::ServiceId;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+use super::{Candidate, Name, Slot, SlotError, Version};
+use crate::config::{GOLDENS_MAX, Golden};
+use crate::control::Event;
+use crate::io::keeper::chain;
+
+/// Orders on the way; each service has at most a few.
+const ORDERS_MAX: usize = 256;
+
+/// What is to be done with the slot of a service.
+#[derive(Debug)]
+pub struct Order {
+    /// Whose slot it is.
+    pub service: ServiceId,
+    /// Which.
+    pub slot: Slot,
+    /// What is to be done.
+    pub what: What,
+}
+
+/// What is to be done with a slot.
+#[derive(Debug)]
+pub enum What {
+    /// Look what is in place.
+    Check,
+    /// Put a version in place.
+    Switch(Version),
+    /// Put back what was there before.
+    Restore,
+    /// Forget what was there before.
+    Settle,
+    /// What is in place is good.
+    Keep,
+    /// Verify and copy a candidate.
+    Stage(Candidate, Answer),
+    /// The same, and put it in place if nothing is yet.
+    Install(Candidate, Answer),
+}
+
+/// Where an answer to the command line goes.
+pub type Answer = oneshot::Sender<Result<Version, String>>;
+
+/// What the thread tells.
+#[derive(Debug)]
+pub enum Report {
+    /// Something for the loop.
+    Event(Box<Event>),
+    /// The golden vectors of the model in place; comes before the event of the
+    /// change.
+    Goldens(ServiceId, Vec<Golden>),
+}
+
+/// Starts the thread; it ends when nobody can give it orders any more.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(reports: mpsc::Sender<Report>) -> io::Result<SyncSender<Order>> {
+    let (orders, queue) = std::sync::mpsc::sync_channel::<Order>(ORDERS_MAX);
+    std::thread::Builder::new()
+        .name("slots".into())
+        .spawn(move || {
+            for Order {
+                service,
+                slot,
+                what,
+            } in queue
+            {
+                let goldens = matches!(
+                    what,
+                    What::Check | What::Switch(_) | What::Restore | What::Install(..)
+                ) && slot.name() == Name::Model;
+                let event = carry_out(&service, &slot, what);
+                let goldens = goldens
+                    .then(|| goldens_of(&slot))
+                    .flatten()
+                    .map(|goldens| Report::Goldens(service, goldens));
+                for report in goldens
+                    .into_iter()
+                    .chain(event.map(Box::new).map(Report::Event))
+                {
+                    if reports.blocking_send(report).is_err() {
+                        return;
+                    }
+                }
+            }
+        })?;
+    Ok(orders)
+}
+
+fn carry_out(service: &ServiceId, slot: &Slot, what: What) -> Option<Event> {
+    match what {
+        What::Check => {
+            // A model that is what its manifest says is good, until services
+            // prove it by answers.
+            if slot.name() == Name::Model && slot.keep().is_err() {
+                // `check` tells what is wrong.
+            }
+            match slot.check() {
+                Ok(found) => Some(Event::ModelChecked {
+                    service: service.clone(),
+                    found: found.present,
+                    verified: found.good.first().copied(),
+                }),
+                Err(error) => {
+                    warn!("{service}: {}", chain(&error));
+                    None
+                }
+            }
+        }
+        What::Switch(to) => done(service, slot.switch(to)),
+        What::Restore => done(service, slot.restore()),
+        What::Settle => quiet(service, slot.settle()),
+        What::Keep => quiet(service, slot.keep().map(|_| ())),
+        What::Stage(candidate, answer) => {
+            let staged = slot.stage(&candidate).map_err(|error| chain(&error));
+            let _ = answer.send(staged);
+            None
+        }
+        What::Install(candidate, answer) => {
+            let installed = if slot.installed() {
+                Err(SlotError::Installed {
+                    slot: slot.path().to_owned(),
+                    service: service.clone(),
+                    name: slot.name(),
+                })
+            } else {
+                slot.install(&candidate)
+            };
+            let _ = answer.send(installed.map_err(|error| chain(&error)));
+            None
+        }
+    }
+}
+
+fn done(service: &ServiceId, result: Result<(), SlotError>) -> Option<Event> {
+    Some(Event::FileDone {
+        service: service.clone(),
+        result: result.map_err(|error| chain(&error)),
+    })
+}
+
+fn quiet(service: &ServiceId, result: Result<(), SlotError>) -> Option<Event> {
+    if let Err(error) = result {
+        warn!("{service}: {}", chain(&error));
+    }
+    None
+}
+
+/// Golden vectors of the model in place; `None` when nothing says them, and then
+/// those of before go on.
+#[must_use]
+pub fn goldens_of(slot: &Slot) -> Option<Vec<Golden>> {
+    let manifest = slot.manifest().ok()?;
+    let tolerance = manifest.golden.tolerance;
+    let vectors = manifest.golden.vectors.into_iter().take(GOLDENS_MAX);
+    Some(
+        vectors
+            .map(|vector| Golden {
+                inputs: vector.input,
+                outputs: vector.output,
+                tolerance,
+            })
+            .collect(),
+    )
+}
