@@ -1,5 +1,7 @@
 //! The command line: reads it and plays the role it names.
 
+mod slot;
+
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -59,6 +61,9 @@ enum Role {
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
     },
+    /// Show the slots of models and configurations, and give them candidates.
+    #[command(subcommand)]
+    Slot(slot::SlotCommand),
     /// Open a key-value store on trial.
     #[command(hide = true, name = "kv-trial")]
     KvTrial {
@@ -115,6 +120,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::Explain { incident, config } => {
             with_config(&config, |config| explain(config, incident))
         }
+        Role::Slot(command) => with_config(command.config(), |config| command.run(config)),
         Role::KvTrial { path } => trial_main(&path),
     }
 }

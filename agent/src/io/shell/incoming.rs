@@ -1,13 +1,8 @@
 //! The way in: turns what others tell into events of the loop.
 
-use std::time::Duration;
-
 use homeostat_common::anomaly::Exit;
-use homeostat_common::ids::{IncidentId, ServiceId};
+use homeostat_common::ids::ServiceId;
 use homeostat_common::wire::projection::Reply;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::Shell;
@@ -22,12 +17,6 @@ use crate::io::slots::thread as slots;
 use crate::io::spawner::client;
 use crate::io::spawner::protocol;
 use crate::service::ProcessSample;
-
-/// Longest question on the control socket.
-const QUESTION_MAX: u64 = 64;
-
-/// How long a client of the control socket may take.
-const QUESTION_TIME: Duration = Duration::from_secs(2);
 
 impl Shell {
     pub(super) fn spawner_event(&mut self, event: client::Event) -> Option<Event> {
@@ -207,31 +196,6 @@ impl Shell {
         if let Ok(payload) = payload {
             link.reply(request, payload);
         }
-    }
-
-    /// Answers a question on the control socket, beside the loop.
-    pub(super) fn answer(&self, stream: UnixStream) {
-        let keeper = self.keeper.clone();
-        tokio::spawn(tokio::time::timeout(QUESTION_TIME, async move {
-            let mut stream = stream;
-            let mut question = String::new();
-            let (reader, mut writer) = stream.split();
-            if reader
-                .take(QUESTION_MAX)
-                .read_to_string(&mut question)
-                .await
-                .is_err()
-            {
-                return;
-            }
-            let incident = question.trim().parse().ok().map(IncidentId);
-            let (reply, answer) = oneshot::channel();
-            if keeper.order(Order::Explain(incident, reply))
-                && let Ok(text) = answer.await
-            {
-                let _ = writer.write_all(text.as_bytes()).await;
-            }
-        }));
     }
 }
 

@@ -7,12 +7,14 @@
 
 mod effects;
 mod incoming;
+pub mod question;
 mod setup;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use homeostat_common::ids::ServiceId;
@@ -91,7 +93,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 }
 
 struct Shell {
-    config: Config,
+    config: Arc<Config>,
     topics: NodeTopics,
     core: Loop,
     keeper: Keeper,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use homeostat_common::wire::body::Boot;
 use homeostat_common::wire::projection::{Meta, MetaService, Status};
@@ -130,7 +131,7 @@ impl Shell {
             control: control(&control_path(&config.node.run_dir)),
             unkept: 0,
             starting: Some(starting),
-            config: config.clone(),
+            config: Arc::new(config.clone()),
         })
     }
 }

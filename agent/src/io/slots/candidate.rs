@@ -16,7 +16,7 @@ use super::{Kind, MODEL_FILE, SlotError, Version, checker, files, hex, manifest_
 use crate::config::Format;
 
 /// Where the files of a candidate are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Candidate {
     /// The model or the configuration file.
     pub file: PathBuf,

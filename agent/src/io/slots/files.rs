@@ -5,9 +5,9 @@
 //! of the disk goes through [`write`](self), so that tests can end the process
 //! before any of them.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -82,13 +82,21 @@ pub(super) fn fresh_folder(path: &Path) -> io::Result<()> {
     folder(path)
 }
 
-/// Makes a folder and those above it.
+/// Makes a folder and those above it, for the service to look into.
 pub(super) fn folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
+    if let Some(above) = path.parent()
+        && !above.as_os_str().is_empty()
+    {
+        folder(above)?;
+    }
     write()?;
-    DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 

@@ -79,6 +79,17 @@ impl Name {
     pub const ALL: [Self; 2] = [Self::Model, Self::Config];
 }
 
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|name| name.to_string() == text)
+            .ok_or_else(|| "expected model or config".into())
+    }
+}
+
 impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -209,9 +220,15 @@ impl Slot {
     /// What is in place, and what could be. Writes nothing.
     ///
     /// # Errors
-    /// [`SlotError::Empty`] when nothing was ever installed; a file that cannot
+    /// [`SlotError::Empty`] when nothing was ever installed; a payload that cannot
     /// be read is an answer, not an error.
     pub fn check(&self) -> Result<Found, SlotError> {
+        // Copies that may not be read are not copies that are not there.
+        if let Err(error) = fs::read_dir(&self.own)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(failed("list", &self.own)(error));
+        }
         let found = Found {
             present: self.present(),
             named: self.named(),
