@@ -13,9 +13,10 @@ use clap::{Parser, Subcommand};
 use homeostat_common::ids::IncidentId;
 
 use crate::config::Config;
+use crate::io::forward::server::ForwardError;
 use crate::io::spawner::server;
 use crate::io::store::kv::{Kv, KvLimits, trial_main};
-use crate::io::{keeper, shell};
+use crate::io::{forward, keeper, shell};
 use crate::selftest;
 
 /// How long a running agent may take to answer `explain`.
@@ -45,6 +46,21 @@ enum Role {
         /// End all services at SIGTERM; without it they go on.
         #[arg(long)]
         stop_services_on_exit: bool,
+    },
+    /// Forward connections to replicated services; serves until it is told to end.
+    Forward {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+    },
+    /// Show where the forwarder sends connections, and how its backends do.
+    Routes {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Check a configuration file and print what is wrong with it.
     Check {
@@ -105,6 +121,23 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Err(error) => fail(&error.into(), 1),
             }
         }
+        Role::Forward { config } => {
+            log_to_stderr();
+            match forward::server::run(&forward::server::Options { config }) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error @ ForwardError::Config(_)) => fail(&error.into(), EXIT_CONFIG),
+                Err(error) => fail(&error.into(), 1),
+            }
+        }
+        Role::Routes { config, json } => with_config(&config, |config| {
+            let routes = forward::show::routes(&config.node.run_dir)?;
+            if json {
+                println!("{}", forward::show::json(&routes));
+            } else {
+                print!("{}", forward::show::table(&routes));
+            }
+            Ok(())
+        }),
         Role::Check { file } => with_config(&file, |config| {
             println!(
                 "{}: {} services, fine",

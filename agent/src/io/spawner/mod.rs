@@ -28,9 +28,9 @@ mod marks;
 mod process;
 pub mod protocol;
 pub mod server;
-mod setup;
+pub(in crate::io) mod setup;
 mod slots;
-mod sockets;
+pub(in crate::io) mod sockets;
 mod state;
 mod users;
 

@@ -125,7 +125,7 @@ pub(super) fn lock(folder: &Path, run_dir: &Path) -> Result<File, SpawnerError> 
 
 /// Who may connect: the spawner's own user and `agent_user`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peers {
+pub(in crate::io) struct Peers {
     own: u32,
     agent: Option<u32>,
     /// Group of `agent_user`, which may read the logs.
@@ -133,7 +133,7 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn of(config: &Config) -> io::Result<Self> {
+    pub(in crate::io) fn of(config: &Config) -> io::Result<Self> {
         let agent = config.node.agent_user.as_deref();
         let agent = agent.map(users::find).transpose()?;
         let own = rustix::process::geteuid();
@@ -146,7 +146,7 @@ impl Peers {
         })
     }
 
-    pub(super) fn admit(&self, uid: u32) -> bool {
+    pub(in crate::io) fn admit(&self, uid: u32) -> bool {
         uid == self.own || Some(uid) == self.agent
     }
 }
@@ -193,7 +193,7 @@ pub(super) fn settle_process() {
 }
 
 /// An error with its causes, in one line each.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(in crate::io) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

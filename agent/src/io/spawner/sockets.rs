@@ -24,7 +24,7 @@ fn socket() -> io::Result<OwnedFd> {
 
 /// Listens at `path`; a socket that lies there is replaced, so the caller holds
 /// the lock that says nobody else listens on it.
-pub(super) fn listen(path: &Path) -> io::Result<OwnedFd> {
+pub(in crate::io) fn listen(path: &Path) -> io::Result<OwnedFd> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -35,19 +35,19 @@ pub(super) fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-pub(super) fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
+pub(in crate::io) fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::accept_with(listener, flags)?)
 }
 
-pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
+pub(in crate::io) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket()?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 
 /// Sends one datagram with descriptors beside it; does not wait.
-pub(super) fn send(
+pub(in crate::io) fn send(
     socket: BorrowedFd<'_>,
     datagram: &[u8],
     beside: &[BorrowedFd<'_>],
@@ -63,7 +63,7 @@ pub(super) fn send(
 }
 
 /// What was received.
-pub(super) enum Received {
+pub(in crate::io) enum Received {
     /// This many bytes of the buffer, and descriptors.
     Datagram(usize, Vec<OwnedFd>),
     /// More than a message may have.
@@ -73,7 +73,7 @@ pub(super) enum Received {
 }
 
 /// Receives one datagram; `WouldBlock` when there is none.
-pub(super) fn receive(
+pub(in crate::io) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8; MESSAGE_MAX],
 ) -> io::Result<Received> {
