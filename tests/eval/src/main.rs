@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use homeostat_eval::experiments::{self, footprint, journal_kill, mttr, outbox, quiet};
+use homeostat_eval::experiments::{self, footprint, journal_kill, mttr, outbox, quiet, switch};
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
 
@@ -39,6 +39,8 @@ enum Command {
     Outbox(outbox::Args),
     /// Healing with an agent that is killed in the middle of it.
     JournalKill(journal_kill::Args),
+    /// Model switches under load, and bad candidates.
+    Switch(switch::Args),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +76,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Footprint(args) => footprint::run(args)?,
         Command::Outbox(args) => outbox::run(args, cli.seed)?,
         Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
+        Command::Switch(args) => switch::run(args, cli.seed)?,
     };
     print!("{}", report.table());
     if let Some(file) = &cli.json {

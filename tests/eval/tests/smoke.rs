@@ -94,13 +94,23 @@ fn list_names_every_command_of_the_program() {
         .skip(2)
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert_eq!(listed.len(), 5);
+    assert_eq!(listed.len(), 6);
     for command in listed {
         assert!(
             help.contains(&format!("  {command} ")),
             "{command} in\n{help}"
         );
     }
+}
+
+#[test]
+fn switch_fails_no_request_and_serves_no_bad_model() {
+    let rows = run(&["switch", "--n", "20", "--bad", "10"]);
+    for zero in ["failed", "mixed", "misnamed", "bad.served"] {
+        assert_eq!(value(&rows, &format!("switch.{zero}")), 0.0);
+    }
+    assert_eq!(value(&rows, "switch.bad.refused"), 10.0);
+    assert!(value(&rows, "switch.requests") > 20.0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use homeostat_models::manifest::MANIFEST_FILE;
 use homeostat_models::{Manifest, ManifestError};
 
 use super::error::failed;
-use super::{Kind, MODEL_FILE, SlotError, Version, checker, files, hex, manifest_at, version_of};
+use super::{Kind, MODEL_FILE, SlotError, Version, checker, files, hex, parsed, version_of};
 use crate::config::Format;
 
 /// Where the files of a candidate are.
@@ -82,7 +82,7 @@ fn manifest(
     };
     let copy = fresh.join(MANIFEST_FILE);
     copy_whole(&path, &copy, Kind::Model.max(MANIFEST_FILE))?;
-    let manifest = manifest_at(fresh)?;
+    let manifest = parsed(&copy, &path)?;
     if manifest.file != MODEL_FILE {
         return Err(SlotError::FileName {
             path,

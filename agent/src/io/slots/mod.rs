@@ -628,14 +628,19 @@ impl Slot {
 
 fn manifest_at(folder: &Path) -> Result<Manifest, ManifestError> {
     let path = folder.join(MANIFEST_FILE);
+    parsed(&path, &path)
+}
+
+/// Reads the manifest at `path`; errors speak of `shown`.
+fn parsed(path: &Path, shown: &Path) -> Result<Manifest, ManifestError> {
     let read = |source| ManifestError::Read {
-        path: path.clone(),
+        path: shown.to_owned(),
         source,
     };
-    let bytes = files::read(&path, MANIFEST_BYTES_MAX).map_err(read)?;
+    let bytes = files::read(path, MANIFEST_BYTES_MAX).map_err(read)?;
     let text = String::from_utf8(bytes)
         .map_err(|error| read(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-    Manifest::parse(&text, &path)
+    Manifest::parse(&text, shown)
 }
 
 fn version_of(hash: &files::Hash) -> Version {

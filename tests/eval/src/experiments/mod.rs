@@ -6,6 +6,7 @@ pub mod journal_kill;
 pub mod mttr;
 pub mod outbox;
 pub mod quiet;
+pub mod switch;
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 5] = [
+pub const LIST: [[&str; 3]; 6] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -40,6 +41,11 @@ pub const LIST: [[&str; 3]; 5] = [
         "journal-kill",
         "what is left unhealed or untold when the agent is killed in the middle of healing",
         "100 kills: 4 min",
+    ],
+    [
+        "switch",
+        "requests failed, answers mixed and bad models served while the model is switched",
+        "1,000 switches, 100 bad candidates: 2 min",
     ],
 ];
 
