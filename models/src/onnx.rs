@@ -98,6 +98,39 @@ pub fn first_weights(file: &[u8]) -> Option<std::ops::Range<usize>> {
     Some(start..start + raw.len())
 }
 
+/// A tensor that goes into a model or comes out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    pub name: String,
+    /// Each dimension; `None` for one that the caller chooses.
+    pub shape: Vec<Option<usize>>,
+}
+
+/// The first input and the first output of an ONNX file. `None` if the file does not parse or
+/// lacks one.
+#[must_use]
+pub fn ports(file: &[u8]) -> Option<(Tensor, Tensor)> {
+    let graph = ModelProto::decode(file).ok()?.graph?;
+    let port = |value: &ValueInfoProto| {
+        let shape = value
+            .r#type
+            .as_ref()?
+            .tensor_type
+            .as_ref()?
+            .shape
+            .as_ref()?;
+        let fixed = |dim: &Dimension| match dim.value {
+            Some(dimension::Value::DimValue(size)) => usize::try_from(size).ok(),
+            Some(dimension::Value::DimParam(_)) | None => None,
+        };
+        Some(Tensor {
+            name: value.name.clone(),
+            shape: shape.dim.iter().map(fixed).collect(),
+        })
+    };
+    Some((port(graph.input.first()?)?, port(graph.output.first()?)?))
+}
+
 fn tensor(name: &str, shape: &[usize], numbers: &[f32]) -> TensorProto {
     TensorProto {
         dims: shape.iter().map(|size| dimension(*size)).collect(),

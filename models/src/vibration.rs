@@ -31,6 +31,8 @@ const SCHEDULE: Schedule = Schedule {
 
 /// Engines sum in different orders; their Softmax outputs differ by some 1e-7.
 const TOLERANCE: f32 = 1.0e-5;
+/// For a version that is made while tests wait.
+const VARIANT_SAMPLES: usize = 300;
 /// Two of each class.
 const GOLDENS: usize = 6;
 
@@ -45,9 +47,41 @@ pub struct Built {
 #[must_use]
 pub fn build() -> Built {
     let training = samples(TRAINING_SEED, TRAINING_SAMPLES);
-    let model: Mlp<BANDS, HIDDEN, 3> = Mlp::train(&training, &SCHEDULE);
-    let onnx = onnx::classifier("vibration", "features", "probabilities", &model.layers());
     let test = samples(TEST_SEED, TEST_SAMPLES);
+    finish(
+        "1.0.0",
+        &Mlp::train(&training, &SCHEDULE),
+        TRAINING_SAMPLES,
+        &test,
+    )
+}
+
+/// Another version of the same shape, within some 0.1 s: other weights, and golden vectors of
+/// its own for the same inputs. With `shift` above 0 it takes each class for one of the others:
+/// a model that somebody trained on mixed-up labels, and whose files all agree.
+#[must_use]
+pub fn variant(version: &str, seed: u64, shift: usize) -> Built {
+    let mut training = samples(TRAINING_SEED, VARIANT_SAMPLES);
+    for sample in &mut training {
+        sample.class = (sample.class + shift) % CLASSES.len();
+    }
+    let schedule = Schedule { seed, ..SCHEDULE };
+    let test = samples(TEST_SEED, VARIANT_SAMPLES);
+    finish(
+        version,
+        &Mlp::train(&training, &schedule),
+        VARIANT_SAMPLES,
+        &test,
+    )
+}
+
+fn finish(
+    version: &str,
+    model: &Mlp<BANDS, HIDDEN, 3>,
+    trained_on: usize,
+    test: &[Sample<BANDS>],
+) -> Built {
+    let onnx = onnx::classifier("vibration", "features", "probabilities", &model.layers());
     let port = |name: &str, size, labels: &[&str]| Port {
         name: name.to_owned(),
         shape: vec![Dim::Symbol("batch".to_owned()), Dim::Fixed(size)],
@@ -59,7 +93,7 @@ pub fn build() -> Built {
     };
     let manifest = Manifest {
         name: "vibration".to_owned(),
-        version: "1.0.0".to_owned(),
+        version: version.to_owned(),
         file: "model.onnx".to_owned(),
         sha256: sha256_hex(&onnx),
         inputs: vec![port("features", BANDS, &[])],
@@ -68,9 +102,9 @@ pub fn build() -> Built {
             data: "synthetic spectra, homeostat_models::vibration::spectrum".to_owned(),
             command: "cargo run -p homeostat-models --example train_vibration".to_owned(),
             seed: TRAINING_SEED,
-            samples: TRAINING_SAMPLES,
+            samples: trained_on,
         },
-        evaluation: evaluate(&model, &test),
+        evaluation: evaluate(model, test),
         golden: Golden {
             tolerance: TOLERANCE,
             vectors: test.iter().take(GOLDENS).map(golden).collect(),

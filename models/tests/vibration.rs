@@ -68,3 +68,26 @@ fn shipped() -> Model {
     Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("vibration"))
         .expect("the model ships with the crate")
 }
+
+#[test]
+fn a_variant_has_the_same_inputs_and_answers_of_its_own() {
+    let shipped = shipped();
+    let inputs = |golden: &homeostat_models::Golden| -> Vec<_> {
+        golden.vectors.iter().map(|v| v.input.clone()).collect()
+    };
+    let good = vibration::variant("1.1.0", 8, 0);
+    let bad = vibration::variant("2.0.0", 8, 1);
+    for built in [&good, &bad] {
+        let text = built.manifest.to_toml().unwrap();
+        let read = homeostat_models::Manifest::parse(&text, Path::new("m")).unwrap();
+        assert_eq!(read.sha256, homeostat_models::sha256_hex(&built.onnx));
+        assert_eq!(inputs(&read.golden), inputs(&shipped.manifest().golden));
+        assert_ne!(read.golden.vectors, shipped.manifest().golden.vectors);
+        assert_eq!(
+            homeostat_models::onnx::ports(&built.onnx).unwrap(),
+            homeostat_models::onnx::ports(shipped.bytes()).unwrap()
+        );
+    }
+    assert!(good.manifest.evaluation.accuracy > 0.8, "{good:?}");
+    assert!(bad.manifest.evaluation.accuracy < 0.2, "{bad:?}");
+}
