@@ -7,11 +7,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use homeostat_models::{mlp::Rng, onnx};
+use homeostat_models::manifest::MANIFEST_FILE;
+use homeostat_models::{mlp::Rng, onnx, vibration};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock::Moment;
@@ -47,6 +50,10 @@ pub enum InjectError {
     NoWeights { path: PathBuf },
     #[error("cannot fill {}", path.display())]
     Fill { path: PathBuf, source: io::Error },
+    #[error("cannot change what is in {}", path.display())]
+    Slot { path: PathBuf, source: io::Error },
+    #[error("cannot start a process that burns a core")]
+    Hog(#[source] io::Error),
 }
 
 /// Kills with SIGKILL.
@@ -111,6 +118,157 @@ pub fn spin(control: &Path) -> Result<Moment, InjectError> {
 /// As for [`block`].
 pub fn unspin(control: &Path) -> Result<Moment, InjectError> {
     command(control, "unspin")
+}
+
+/// Makes the service burn this many cores.
+///
+/// # Errors
+/// As for [`block`].
+pub fn hog(control: &Path, threads: u32) -> Result<Moment, InjectError> {
+    command(control, &format!("hog {threads}"))
+}
+
+/// Makes each answer of the service take so much longer, its probes included; zero ends it.
+///
+/// # Errors
+/// As for [`block`].
+pub fn slow(control: &Path, by: Duration) -> Result<Moment, InjectError> {
+    command(control, &format!("slow {}", by.as_millis()))
+}
+
+/// Freezes the service's metrics with a queue of 900, while it goes on answering rightly.
+///
+/// # Errors
+/// As for [`block`].
+pub fn freeze_metrics(control: &Path) -> Result<Moment, InjectError> {
+    command(control, "freeze")
+}
+
+/// Ends [`freeze_metrics`].
+///
+/// # Errors
+/// As for [`block`].
+pub fn unfreeze_metrics(control: &Path) -> Result<Moment, InjectError> {
+    command(control, "unfreeze")
+}
+
+/// Makes a `store` leave junk (`*.old`) in its directory until its quota is used up.
+///
+/// # Errors
+/// As for [`block`]; `Refused` by what is no store.
+pub fn fill_quota(control: &Path) -> Result<Moment, InjectError> {
+    command(control, "fill")
+}
+
+/// Puts a model into a slot by hand: of the same shape, trained on mixed-up labels, with a
+/// manifest that agrees with it in everything. Returns its version too.
+///
+/// # Errors
+/// `Slot` when the slot cannot be written.
+pub fn bad_model(slot: &Path, seed: u64) -> Result<(Moment, String), InjectError> {
+    install_model(slot, &vibration::variant("2.0.0-by-hand", seed, 1))
+}
+
+/// Puts a model and its manifest into `slot/versions` and makes `slot/current` point to it, as
+/// a careful person would: the link is swapped in one step.
+///
+/// # Errors
+/// `Slot` when the slot cannot be written.
+pub fn install_model(
+    slot: &Path,
+    built: &vibration::Built,
+) -> Result<(Moment, String), InjectError> {
+    let failed = |source| InjectError::Slot {
+        path: slot.to_owned(),
+        source,
+    };
+    let version: String = built.manifest.sha256.chars().take(16).collect();
+    let dir = slot.join("versions").join(&version);
+    let text = built.manifest.to_toml().map_err(io::Error::other);
+    fs::create_dir_all(&dir).map_err(failed)?;
+    fs::write(dir.join("model.onnx"), &built.onnx).map_err(failed)?;
+    fs::write(dir.join(MANIFEST_FILE), text.map_err(failed)?).map_err(failed)?;
+    let at = point_to(slot, &version).map_err(failed)?;
+    Ok((at, version))
+}
+
+/// Makes `slot/current` point to a version, in one step.
+fn point_to(slot: &Path, version: &str) -> io::Result<Moment> {
+    let new = slot.join(".current.by-hand");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(Path::new("versions").join(version), &new)?;
+    let at = Moment::now();
+    fs::rename(&new, slot.join("current"))?;
+    Ok(at)
+}
+
+/// Writes nonsense over a configuration, in place and by hand, and kills the service that
+/// would read it, so that its next start fails.
+///
+/// # Errors
+/// `Slot` when the file cannot be written, or as for [`kill9`].
+pub fn bad_config(file: &Path, pid: u32) -> Result<Moment, InjectError> {
+    let at = Moment::now();
+    fs::write(file, "scale = \"fast\"\noffset = 0.0\n").map_err(|source| InjectError::Slot {
+        path: file.to_owned(),
+        source,
+    })?;
+    kill9(pid)?;
+    Ok(at)
+}
+
+/// A process that burns cores and belongs to nobody who supervises; dropping it ends it.
+#[derive(Debug)]
+pub struct Hog {
+    /// When it began.
+    pub at: Moment,
+    children: Vec<Child>,
+}
+
+impl Hog {
+    /// Starts one process per core to burn, each a shell in an endless loop that ends by
+    /// itself when this process is gone.
+    ///
+    /// # Errors
+    /// `Hog` when there is no shell or no process to be had.
+    pub fn start(cores: usize) -> Result<Self, InjectError> {
+        let mut hog = Self {
+            at: Moment::now(),
+            children: Vec::with_capacity(cores),
+        };
+        // The shell's parent is looked at each 100,000 rounds, some 50 ms.
+        let script =
+            "while kill -0 $PPID; do n=0; while [ $n -lt 100000 ]; do n=$((n+1)); done; done";
+        for _ in 0..cores {
+            let child = Command::new("/bin/sh")
+                .args(["-c", script])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .map_err(InjectError::Hog)?;
+            hog.children.push(child);
+        }
+        Ok(hog)
+    }
+
+    /// The processes, so that a test can see that nobody else ended them.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.children.iter().map(Child::id).collect()
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// Ways in which a model file goes bad.

@@ -3,9 +3,10 @@
 //! The demo, the experiments and the end-to-end tests share this crate, so that a number
 //! measured by one means the same in the others:
 //!
-//! - [`service`]: small services (`web`, `worker`, `infer`) in a process of their own; a host
-//!   binary becomes one by calling [`service_main`].
-//! - [`inject`]: kills, stops, deadlocks, leaks, corrupted models, full disks.
+//! - [`service`]: small services, each a process of its own, alone or as a chain from a gateway
+//!   through a model to a store; a host binary becomes one by calling [`service_main`].
+//! - [`inject`]: kills, stops, deadlocks, leaks, slowness, frozen metrics, corrupted and bad
+//!   models, bad configurations, full disks and quotas.
 //! - [`prober`]: one thread per service that asks it, up to every 0.2 ms, and records when it
 //!   failed and when it was right again. It knows nothing about who heals.
 //! - [`supervisor`]: the plain restart loop that measurements compare with.
@@ -25,5 +26,5 @@ pub mod supervisor;
 pub use clock::Moment;
 pub use ports::{Port, ports};
 pub use prober::{Expect, Healed, Prober};
-pub use service::{Kind, SERVICE_ARG, ServiceSpec, service_main};
+pub use service::{EXIT_CONFIG, Kind, MODEL_NAME, SERVICE_ARG, ServiceSpec, service_main};
 pub use supervisor::{Supervisor, SupervisorPolicy};

@@ -1,18 +1,28 @@
 //! Faults that a service really has once it is told so on its control socket.
 //!
-//! One command a connection, a line of text: `block`, `leak BYTES_PER_SECOND`, `unleak`,
-//! `spin`, `unspin`. The answer is `ok` once the fault is in force, or `error: ...`.
+//! One command a connection, a line of text. The answer is `ok` once the fault is in force, or
+//! `error: ...`.
+//!
+//! | command | fault | ended by |
+//! |---|---|---|
+//! | `block` | a deadlock: nothing is answered any more | |
+//! | `leak BYTES_PER_SECOND` | memory grows | `unleak` |
+//! | `spin`, `hog THREADS` | cores are burnt | `unspin` |
+//! | `slow MS` | each answer takes so much longer | `slow 0` |
+//! | `freeze` | metrics stand still at a bad value, answers stay right | `unfreeze` |
+//! | `fill` | junk (`*.old`) up to the quota of a `store` | deleting it |
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::mem;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Kind, log};
+use super::stats::spoiled;
+use super::{log, store};
 
 /// The longest command is `leak` with 20 digits.
 const COMMAND_BYTES_MAX: u64 = 64;
@@ -25,6 +35,10 @@ const LEAK_BLOCK_BYTES: usize = 256 * 1024;
 /// Leaked in one step at most, so that an absurd rate does not keep the lock for long; with
 /// the period below this bounds the rate to some 1.6 GB a second.
 const LEAK_STEP_BYTES_MAX: usize = 64 * LEAK_BLOCK_BYTES;
+/// More threads than this hog no machine any better.
+const HOGS_MAX: u32 = 64;
+/// A fault, not a way to hang: that is `block`.
+const SLOW_MS_MAX: u64 = 60_000;
 const LEAK_PERIOD: Duration = Duration::from_millis(10);
 
 /// The state of all faults; none at first.
@@ -36,12 +50,47 @@ pub(super) struct Faults {
     leaked: Mutex<Vec<Vec<u8>>>,
     leaking: AtomicBool,
     spinning: AtomicBool,
+    slow_ms: AtomicU64,
+    freezing: AtomicBool,
+    /// The page that is shown while metrics are frozen; made at the first scrape.
+    frozen: Mutex<Option<String>>,
+    /// What may be filled, and how far.
+    fills: OnceLock<(PathBuf, u64)>,
 }
 
 impl Faults {
     /// Waits for ever once the service is blocked.
     pub(super) fn pass(&self) -> RwLockReadGuard<'_, ()> {
         self.running.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes longer over an answer, when told so.
+    pub(super) fn linger(&self) {
+        let slow_ms = self.slow_ms.load(Ordering::Relaxed);
+        if slow_ms > 0 {
+            thread::sleep(Duration::from_millis(slow_ms));
+        }
+    }
+
+    /// The metrics that are shown for `live`.
+    pub(super) fn shown(&self, live: String) -> String {
+        let mut frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.freezing.load(Ordering::Relaxed) {
+            *frozen = None;
+            return live;
+        }
+        frozen.get_or_insert_with(|| spoiled(&live)).clone()
+    }
+
+    /// Lets `fill` fill this directory up to `quota`.
+    pub(super) fn may_fill(&self, dir: PathBuf, quota: u64) {
+        // Set once at start; a second call would change nothing.
+        let _ = self.fills.set((dir, quota));
+    }
+
+    fn fill(&self) -> Result<(), String> {
+        let (dir, quota) = self.fills.get().ok_or("this service keeps no data")?;
+        store::fill(dir, *quota).map_err(|error| format!("{}: {error}", dir.display()))
     }
 
     fn block(&self) {
@@ -82,8 +131,11 @@ impl Faults {
         *leaked = Vec::new();
     }
 
-    fn spin(self: &Arc<Self>) {
-        if !self.spinning.swap(true, Ordering::Relaxed) {
+    fn hog(self: &Arc<Self>, threads: u32) {
+        if self.spinning.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for _ in 0..threads.min(HOGS_MAX) {
             let faults = Arc::clone(self);
             thread::spawn(move || {
                 while faults.spinning.load(Ordering::Relaxed) {
@@ -97,11 +149,17 @@ impl Faults {
         let mut words = command.split_whitespace();
         match (words.next(), words.next(), words.next()) {
             (Some("block"), None, None) => self.block(),
-            (Some("leak"), Some(rate), None) => {
-                self.leak(rate.parse().map_err(|error| format!("{rate:?}: {error}"))?);
-            }
+            (Some("leak"), Some(rate), None) => self.leak(number(rate)?),
             (Some("unleak"), None, None) => self.unleak(),
-            (Some("spin"), None, None) => self.spin(),
+            (Some("spin"), None, None) => self.hog(1),
+            (Some("hog"), Some(threads), None) => self.hog(number(threads)?),
+            (Some("slow"), Some(ms), None) => {
+                let ms = number::<u64>(ms)?.min(SLOW_MS_MAX);
+                self.slow_ms.store(ms, Ordering::Relaxed);
+            }
+            (Some("freeze"), None, None) => self.freezing.store(true, Ordering::Relaxed),
+            (Some("unfreeze"), None, None) => self.freezing.store(false, Ordering::Relaxed),
+            (Some("fill"), None, None) => self.fill()?,
             (Some("unspin"), None, None) => self.spinning.store(false, Ordering::Relaxed),
             _ => return Err(format!("unknown command {command:?}")),
         }
@@ -109,8 +167,12 @@ impl Faults {
     }
 }
 
+fn number<T: std::str::FromStr<Err = std::num::ParseIntError>>(word: &str) -> Result<T, String> {
+    word.parse().map_err(|error| format!("{word:?}: {error}"))
+}
+
 /// Takes commands on a thread of its own, so that a blocked service still hears `unleak`.
-pub(super) fn listen(path: PathBuf, faults: Arc<Faults>, kind: Kind) {
+pub(super) fn listen(path: PathBuf, faults: Arc<Faults>, name: &'static str) {
     thread::spawn(move || {
         // Left behind by the instance that was killed.
         let _ = std::fs::remove_file(&path);
@@ -118,16 +180,13 @@ pub(super) fn listen(path: PathBuf, faults: Arc<Faults>, kind: Kind) {
             Ok(listener) => listener,
             Err(error) => {
                 let path = path.display();
-                return log(
-                    &kind,
-                    format_args!("WARN no control socket {path}: {error}"),
-                );
+                return log(name, format_args!("WARN no control socket {path}: {error}"));
             }
         };
         for stream in listener.incoming() {
             match stream.and_then(|stream| serve(&stream, &faults)) {
-                Ok(command) => log(&kind, format_args!("WARN fault {command}")),
-                Err(error) => log(&kind, format_args!("WARN control socket: {error}")),
+                Ok(command) => log(name, format_args!("WARN fault {command}")),
+                Err(error) => log(name, format_args!("WARN control socket: {error}")),
             }
         }
     });

@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::faults::Faults;
+use super::stats::Stats;
 
-/// Threads that accept and answer, the main thread among them: probers, an agent and a user
-/// at once, with one to spare for a slow client.
-const THREADS: usize = 4;
+/// Threads that accept and answer, the main thread among them: each waits for what it calls,
+/// so some 10 requests that hang must not keep a probe from being answered.
+const THREADS: usize = 16;
+/// Of each thread but the main one. Inference needs some 20 KiB in a build without
+/// optimisation; pages that are never touched cost nothing.
+const STACK_BYTES: usize = 512 * 1024;
 /// Head and body together. A batch of 256 rows of 16 numbers in JSON is some 80 KiB.
 const REQUEST_BYTES_MAX: usize = 128 * 1024;
 /// A client on loopback that takes longer than this is broken itself.
@@ -37,9 +41,17 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a [u8],
 }
 
+/// What all threads of the pool share.
+pub(super) struct Server {
+    pub(super) faults: Arc<Faults>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) handler: Handler,
+}
+
 #[derive(Debug)]
 pub(super) struct Response {
     code: u16,
+    kind: &'static str,
     body: String,
 }
 
@@ -47,7 +59,16 @@ impl Response {
     pub(super) fn json(code: u16, body: &serde_json::Value) -> Self {
         Self {
             code,
+            kind: "application/json",
             body: body.to_string(),
+        }
+    }
+
+    pub(super) fn metrics(body: String) -> Self {
+        Self {
+            code: 200,
+            kind: "text/plain; version=0.0.4",
+            body,
         }
     }
 
@@ -63,13 +84,16 @@ impl Response {
             405 => "Method Not Allowed",
             408 => "Request Timeout",
             413 => "Content Too Large",
+            502 => "Bad Gateway",
             503 => "Service Unavailable",
+            504 => "Gateway Timeout",
+            507 => "Insufficient Storage",
             _ => "Error",
         };
-        let (code, length, body) = (self.code, self.body.len(), &self.body);
+        let (code, kind, length, body) = (self.code, self.kind, self.body.len(), &self.body);
         // One write, one segment.
         let answer = format!(
-            "HTTP/1.1 {code} {reason}\r\nContent-Type: application/json\r\n\
+            "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\n\
              Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
         );
         stream.write_all(answer.as_bytes())
@@ -77,37 +101,40 @@ impl Response {
 }
 
 /// Starts the other threads of the pool; the caller becomes the last one.
-pub(super) fn start_pool(listener: &TcpListener, faults: &Arc<Faults>, handler: &Handler) {
+pub(super) fn start_pool(listener: &TcpListener, server: &Arc<Server>) {
     for _ in 1..THREADS {
         let Ok(listener) = listener.try_clone() else {
             continue;
         };
-        let (faults, handler) = (Arc::clone(faults), Arc::clone(handler));
-        thread::spawn(move || accept_loop(&listener, &faults, &handler));
+        let server = Arc::clone(server);
+        // One thread less is slower and nothing worse.
+        let _ = thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || accept_loop(&listener, &server));
     }
 }
 
-pub(super) fn accept_loop(listener: &TcpListener, faults: &Faults, handler: &Handler) -> ! {
+pub(super) fn accept_loop(listener: &TcpListener, server: &Server) -> ! {
     loop {
         match listener.accept() {
             // What goes wrong with one client is that client's affair.
-            Ok((mut stream, _)) => drop(serve(&mut stream, faults, handler)),
+            Ok((mut stream, _)) => drop(serve(&mut stream, server)),
             // Out of descriptors or memory: a pause, so that it is not made worse.
             Err(_) => thread::sleep(Duration::from_millis(10)),
         }
     }
 }
 
-fn serve(stream: &mut TcpStream, faults: &Faults, handler: &Handler) -> io::Result<()> {
+fn serve(stream: &mut TcpStream, server: &Server) -> io::Result<()> {
     // The lock that a deadlocked service never gets back.
-    let _running = faults.pass();
+    let _running = server.faults.pass();
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(REQUEST_TIME_MAX))?;
     let deadline = Instant::now() + REQUEST_TIME_MAX;
     let mut bytes = Vec::with_capacity(1024);
     loop {
         match parse(&bytes) {
-            Ok(Some(request)) => return handler(&request).write_to(stream),
+            Ok(Some(request)) => return respond(&request, server).write_to(stream),
             Ok(None) => {}
             Err(code) => return Response::error(code, "not a request we take").write_to(stream),
         }
@@ -125,6 +152,20 @@ fn serve(stream: &mut TcpStream, faults: &Faults, handler: &Handler) -> io::Resu
         };
         bytes.extend_from_slice(chunk.get(..read).unwrap_or_default());
     }
+}
+
+fn respond(request: &Request<'_>, server: &Server) -> Response {
+    let busy = server.stats.begin();
+    server.faults.linger();
+    let response = match (request.method, request.path) {
+        (Method::Get, "/metrics") => {
+            let live = server.stats.page();
+            Response::metrics(server.faults.shown(live))
+        }
+        _ => (server.handler)(request),
+    };
+    server.stats.end(busy, response.code);
+    response
 }
 
 /// `None` while bytes are missing, a status code for what cannot be served.

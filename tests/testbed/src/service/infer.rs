@@ -1,4 +1,10 @@
-//! The model behind `POST /infer`: loaded with tract, reloaded when its file changes.
+//! The model behind `POST /infer`: loaded with tract, replaced when its file changes.
+//!
+//! From a *file*, what stands there is served, and a file that cannot be loaded is a state that
+//! is answered with 503. From a *slot* (`SLOT/current/model.onnx`, `current` a symbolic link
+//! that is swapped), the new model is loaded completely before it takes over, and one that
+//! cannot be loaded changes nothing. A request is answered by one model from begin to end.
+//! Other versions of a slot are loaded when somebody asks for them.
 //!
 //! Only what cannot be loaded is noticed here. A model that loads and answers wrongly is
 //! served as it is: to tell that takes the golden vectors, and that is the healer's work.
@@ -8,80 +14,153 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use homeostat_models::{manifest::MODEL_BYTES_MAX, sha256_hex};
+use homeostat_models::manifest::MODEL_BYTES_MAX;
+use homeostat_models::onnx::{self, Tensor as Port};
+use homeostat_models::sha256_hex;
 use serde_json::{Value, json};
 use tract_onnx::prelude::*;
 
-use super::http::Response;
-use super::{Kind, log};
+use super::http::{Method, Request, Response};
+use super::{Serve, log, v2};
 
-/// How often the file is looked at; a `stat` costs a microsecond.
-const WATCH_PERIOD: Duration = Duration::from_millis(50);
+/// How often the file is looked at; a `stat` costs a microsecond. A switch is served after
+/// this and the time it takes to load.
+const WATCH_PERIOD: Duration = Duration::from_millis(20);
 /// A file changed less than this ago may change again under the same time stamp, whose steps
 /// are those of the kernel's tick (at most 10 ms), so it is read once more.
 const SETTLING: Duration = Duration::from_millis(20);
 /// Rows in a request; bounds the time one client can take.
-const ROWS_MAX: usize = 256;
+pub(super) const ROWS_MAX: usize = 256;
+/// Versions besides the current one that are kept loaded: a candidate, and the one before.
+const VERSIONS_MAX: usize = 2;
 
 type Run = Box<dyn Fn(usize, &[f32]) -> TractResult<Vec<f32>> + Send + Sync>;
 
 /// A model that could be loaded.
-struct Loaded {
+pub(super) struct Loaded {
     run: Run,
     /// The first 16 hex digits of the file's SHA-256.
-    id: String,
+    pub(super) id: String,
+    pub(super) input: Port,
+    pub(super) output: Port,
 }
 
-/// What answers right now.
-type State = Result<Arc<Loaded>, String>;
+impl Loaded {
+    /// Runs `rows` rows; what the engine says otherwise, with a status.
+    pub(super) fn infer(&self, rows: usize, flat: &[f32]) -> Result<Vec<f32>, (u16, String)> {
+        match catch_unwind(AssertUnwindSafe(|| (self.run)(rows, flat))) {
+            Ok(Ok(outputs)) => Ok(outputs),
+            Ok(Err(error)) => Err((400, format!("the model refuses it: {error}"))),
+            Err(_) => Err((503, "the engine panicked".to_owned())),
+        }
+    }
+}
+
+/// Where the model comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    File(PathBuf),
+    Slot(PathBuf),
+}
+
+impl Source {
+    fn file(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Slot(slot) => slot.join("current/model.onnx"),
+        }
+    }
+}
+
+/// What answers right now, and what came after it and could not be loaded.
+#[derive(Clone)]
+struct State {
+    serving: Result<Arc<Loaded>, String>,
+    refused: Option<String>,
+}
 
 pub(super) struct Served {
+    source: Source,
     state: Arc<RwLock<State>>,
-    instance: String,
+    /// The newest last.
+    versions: Mutex<Vec<(String, Stamp, Arc<Loaded>)>>,
+    pub(super) instance: String,
 }
 
 impl Served {
-    /// Loads the file, then watches it on a thread. A bad file is a state, not an end.
-    pub(super) fn start(path: PathBuf, instance: String) -> Self {
-        let stamp = Stamp::of(&path);
-        let state = Arc::new(RwLock::new(load(&path)));
-        let shared = Arc::clone(&state);
-        thread::spawn(move || watch(&path, stamp, &shared));
-        Self { state, instance }
-    }
-
-    pub(super) fn health(&self) -> (u16, Value) {
-        match self.state() {
-            Ok(loaded) => (200, json!({ "model": loaded.id })),
-            Err(reason) => (503, json!({ "error": reason })),
+    /// Loads the model, then watches it on a thread. A bad file is a state, not an end.
+    pub(super) fn start(source: Source, instance: String) -> Self {
+        let stamp = Stamp::of(&source.file());
+        let state = Arc::new(RwLock::new(State {
+            serving: load(&source.file()),
+            refused: None,
+        }));
+        let (own, shared) = (source.clone(), Arc::clone(&state));
+        thread::spawn(move || watch(&own, stamp, &shared));
+        Self {
+            source,
+            state,
+            versions: Mutex::default(),
+            instance,
         }
     }
 
-    pub(super) fn infer(&self, body: &[u8]) -> Response {
-        let loaded = match self.state() {
-            Ok(loaded) => loaded,
-            Err(reason) => return Response::error(503, &reason),
+    /// The model that answers, or why none does.
+    pub(super) fn current(&self) -> Result<Arc<Loaded>, String> {
+        self.state().serving
+    }
+
+    /// A version of the slot by its name, loaded now unless it is known; its file may have
+    /// changed since.
+    pub(super) fn version(&self, name: &str) -> Result<Arc<Loaded>, String> {
+        if let Ok(current) = self.current()
+            && current.id == name
+        {
+            return Ok(current);
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let Source::Slot(slot) = &self.source else {
+            return Err(format!("no version {name}"));
         };
-        let Some(rows) = rows_of(body) else {
-            return Response::error(400, "expected {\"inputs\": [[numbers], ...]}");
+        if !name.chars().all(plain) || name.starts_with('.') || name.is_empty() {
+            return Err("that is not the name of a version".to_owned());
+        }
+        let path = slot.join("versions").join(name).join("model.onnx");
+        let stamp = Stamp::of(&path).ok_or_else(|| format!("no version {name}"))?;
+        // Held while it loads: two that ask for it at once load it once.
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = versions
+            .iter()
+            .find(|(known, seen, _)| known == name && *seen == stamp && !stamp.settling);
+        if let Some((_, _, loaded)) = known {
+            return Ok(Arc::clone(loaded));
+        }
+        let loaded = load(&path)?;
+        versions.retain(|(known, ..)| known != name);
+        if versions.len() == VERSIONS_MAX {
+            versions.remove(0);
+        }
+        versions.push((name.to_owned(), stamp, Arc::clone(&loaded)));
+        Ok(loaded)
+    }
+
+    /// The names of all versions in the slot; the current one alone without a slot.
+    pub(super) fn versions(&self) -> Vec<String> {
+        let Source::Slot(slot) = &self.source else {
+            return self.current().map(|it| it.id.clone()).into_iter().collect();
         };
-        let flat: Vec<f32> = rows.concat();
-        let run = || (loaded.run)(rows.len(), &flat);
-        let outputs = match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(Ok(outputs)) => outputs,
-            Ok(Err(error)) => {
-                return Response::error(400, &format!("the model refuses it: {error}"));
-            }
-            Err(_) => return Response::error(503, "the engine panicked"),
-        };
-        let width = (outputs.len() / rows.len()).max(1);
-        let outputs: Vec<&[f32]> = outputs.chunks(width).collect();
-        let body = json!({ "outputs": outputs, "model": loaded.id, "instance": self.instance });
-        Response::json(200, &body)
+        let entries = fs::read_dir(slot.join("versions"));
+        let names = entries.into_iter().flatten().flatten();
+        let mut names: Vec<String> = names
+            .filter(|entry| entry.path().join("model.onnx").is_file())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort_unstable();
+        names
     }
 
     fn state(&self) -> State {
@@ -89,6 +168,42 @@ impl Served {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn infer(&self, body: &[u8]) -> Response {
+        let loaded = match self.current() {
+            Ok(loaded) => loaded,
+            Err(reason) => return Response::error(503, &reason),
+        };
+        let Some(rows) = rows_of(body) else {
+            return Response::error(400, "expected {\"inputs\": [[numbers], ...]}");
+        };
+        let outputs = match loaded.infer(rows.len(), &rows.concat()) {
+            Ok(outputs) => outputs,
+            Err((code, reason)) => return Response::error(code, &reason),
+        };
+        let width = (outputs.len() / rows.len()).max(1);
+        let outputs: Vec<&[f32]> = outputs.chunks(width).collect();
+        let body = json!({ "outputs": outputs, "model": loaded.id, "instance": self.instance });
+        Response::json(200, &body)
+    }
+}
+
+impl Serve for Served {
+    fn answer(&self, request: &Request<'_>) -> Option<Response> {
+        match (request.method, request.path) {
+            (Method::Post, "/infer") => Some(self.infer(request.body)),
+            _ => v2::answer(self, request),
+        }
+    }
+
+    fn health(&self) -> (u16, Value) {
+        let state = self.state();
+        match (state.serving, state.refused) {
+            (Ok(loaded), None) => (200, json!({ "model": loaded.id })),
+            (Ok(loaded), Some(reason)) => (200, json!({ "model": loaded.id, "error": reason })),
+            (Err(reason), _) => (503, json!({ "error": reason })),
+        }
     }
 }
 
@@ -113,10 +228,12 @@ fn rows_of(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     (width > 0 && rows.iter().all(|row| row.len() == width)).then_some(rows)
 }
 
-fn watch(path: &Path, mut seen: Option<Stamp>, state: &RwLock<State>) {
+fn watch(source: &Source, mut seen: Option<Stamp>, state: &RwLock<State>) {
+    let path = source.file();
+    let mut told = String::new();
     loop {
         thread::sleep(WATCH_PERIOD);
-        let stamp = Stamp::of(path);
+        let stamp = Stamp::of(&path);
         if stamp == seen && seen.is_some_and(|stamp| !stamp.settling) {
             continue;
         }
@@ -124,25 +241,28 @@ fn watch(path: &Path, mut seen: Option<Stamp>, state: &RwLock<State>) {
             continue;
         }
         seen = stamp;
-        let new = load(path);
-        let kind = Kind::Infer {
-            model: PathBuf::new(),
-        };
-        let id = |state: &State| {
-            state
-                .as_ref()
-                .map(|loaded| loaded.id.clone())
-                .map_err(Clone::clone)
+        let new = load(&path);
+        let news = match &new {
+            Ok(loaded) => format!("INFO model {} loaded", loaded.id),
+            Err(reason) => format!("ERROR model not usable: {reason}"),
         };
         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
-        let (old, new_id) = (id(&state), id(&new));
-        *state = new;
-        drop(state);
-        if old != new_id {
-            match new_id {
-                Ok(id) => log(&kind, format_args!("INFO model {id} loaded")),
-                Err(reason) => log(&kind, format_args!("ERROR model not usable: {reason}")),
+        match (new, source) {
+            (Err(reason), Source::Slot(_)) if state.serving.is_ok() => {
+                state.refused = Some(reason);
             }
+            (new, _) => {
+                *state = State {
+                    serving: new,
+                    refused: None,
+                };
+            }
+        }
+        drop(state);
+        // A file that settles is read twice.
+        if news != told {
+            log("infer", format_args!("{news}"));
+            told = news;
         }
     }
 }
@@ -152,7 +272,7 @@ fn watch(path: &Path, mut seen: Option<Stamp>, state: &RwLock<State>) {
 struct Stamp {
     modified: (i64, i64),
     size: u64,
-    inode: u64,
+    inode: (u64, u64),
     settling: bool,
 }
 
@@ -166,24 +286,29 @@ impl Stamp {
         Some(Self {
             modified: (meta.mtime(), meta.mtime_nsec()),
             size: meta.size(),
-            inode: meta.ino(),
+            inode: (meta.dev(), meta.ino()),
             settling: age.is_none_or(|age| age < SETTLING),
         })
     }
 }
 
-fn load(path: &Path) -> State {
+fn load(path: &Path) -> Result<Arc<Loaded>, String> {
     let bytes = read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let cannot = |reason: &str| format!("cannot load {}: {reason}", path.display());
     let id = sha256_hex(&bytes).chars().take(16).collect();
     // Loaders of foreign formats do panic on odd files, and the service must live on.
-    match catch_unwind(|| compile(&bytes)) {
-        Ok(Ok(run)) => Ok(Arc::new(Loaded { run, id })),
-        Ok(Err(error)) => Err(format!("cannot load {}: {error:#}", path.display())),
-        Err(_) => Err(format!(
-            "cannot load {}: the engine panicked",
-            path.display()
-        )),
-    }
+    let run = match catch_unwind(|| compile(&bytes)) {
+        Ok(Ok(run)) => run,
+        Ok(Err(error)) => return Err(cannot(&format!("{error:#}"))),
+        Err(_) => return Err(cannot("the engine panicked")),
+    };
+    let (input, output) = onnx::ports(&bytes).ok_or_else(|| cannot("no input or no output"))?;
+    Ok(Arc::new(Loaded {
+        run,
+        id,
+        input,
+        output,
+    }))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -5,18 +5,37 @@
 //! on its control socket. Starting is the part that counts: the port is bound before all
 //! else, so that a client that comes early waits in the backlog instead of being refused.
 //!
-//! On purpose there is no graceful shutdown and no configuration beyond the arguments.
+//! ```text
+//! gateway -> preprocess -> cache (may be missing)
+//!         -> infer
+//!         -> postprocess -> store
+//!                        -> publisher -> MQTT broker (may be missing)
+//! ```
+//!
+//! Every service answers `GET /healthz` for itself alone: one that is well says so while what
+//! it calls is dead. `GET /metrics` is in the text format of Prometheus. On purpose there is no
+//! graceful shutdown.
 
+mod args;
+mod cache;
+mod call;
 mod faults;
+mod gateway;
 mod http;
 mod infer;
+mod postprocess;
+mod preprocess;
+mod publisher;
+mod stats;
+mod store;
+mod v2;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,142 +43,54 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
-use serde_json::json;
+use serde_json::{Value, json};
 
+pub use args::{ArgsError, Kind, ServiceSpec};
 use faults::Faults;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Server};
+use stats::Stats;
 
 /// A host binary whose first argument is this calls [`service_main`] with the rest.
 pub const SERVICE_ARG: &str = "__service";
+
+/// The model that the gateway asks for, and that `infer` serves.
+pub const MODEL_NAME: &str = "vibration";
+
+/// What a program exits with when its configuration is wrong (EX_CONFIG of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
 
 /// How often `worker` does its work.
 const WORK_PERIOD: Duration = Duration::from_millis(10);
 /// `worker` is unhealthy after this long without work: 50 periods, beyond scheduling noise.
 const WORK_STALLED_MS: u64 = 500;
 
-/// Which service, where, and with what hooks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceSpec {
-    pub kind: Kind,
-    /// TCP port on 127.0.0.1.
-    pub port: u16,
-    /// Unix socket that takes faults; without it the service cannot be told to misbehave.
-    pub control: Option<PathBuf>,
-    /// Ask the kernel to kill the service when the *thread* that started it ends.
-    pub die_with_parent: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Answers `GET /` and `GET /healthz`.
-    Web,
-    /// The same, and counts in the background.
-    Worker,
-    /// The same, and `POST /infer` from an ONNX file that is reloaded when it changes.
-    Infer { model: PathBuf },
-}
-
-impl Kind {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Web => "web",
-            Self::Worker => "worker",
-            Self::Infer { .. } => "infer",
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ArgsError {
-    #[error("the first argument must be web, worker or infer, not {0:?}")]
-    Kind(OsString),
-    #[error("unknown option {0:?}")]
-    Unknown(OsString),
-    #[error("{option} needs a value, {value:?} is none")]
-    Value {
-        option: &'static str,
-        value: OsString,
-    },
-    #[error("{0} is missing")]
-    Missing(&'static str),
-}
-
-impl ServiceSpec {
-    /// The arguments that start this service, [`SERVICE_ARG`] first.
-    #[must_use]
-    pub fn args(&self) -> Vec<OsString> {
-        let mut args: Vec<OsString> = vec![SERVICE_ARG.into(), self.kind.name().into()];
-        args.extend(["--port".into(), self.port.to_string().into()]);
-        if let Kind::Infer { model } = &self.kind {
-            args.extend(["--model".into(), model.into()]);
-        }
-        if let Some(path) = &self.control {
-            args.extend(["--control".into(), path.into()]);
-        }
-        if self.die_with_parent {
-            args.push("--die-with-parent".into());
-        }
-        args
-    }
-
-    /// What [`ServiceSpec::args`] made, less [`SERVICE_ARG`].
-    ///
-    /// # Errors
-    /// [`ArgsError`] names the argument.
-    pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, ArgsError> {
-        let name = args.next().unwrap_or_default();
-        let (mut port, mut model, mut control, mut die_with_parent) = (None, None, None, false);
-        while let Some(option) = args.next() {
-            let mut value = |option| args.next().ok_or(ArgsError::Missing(option));
-            match option.to_str() {
-                Some("--port") => {
-                    let value = value("the value of --port")?;
-                    let number = value.to_str().and_then(|text| text.parse().ok());
-                    port = Some(number.ok_or(ArgsError::Value {
-                        option: "--port",
-                        value,
-                    })?);
-                }
-                Some("--model") => model = Some(value("the value of --model")?.into()),
-                Some("--control") => control = Some(value("the value of --control")?.into()),
-                Some("--die-with-parent") => die_with_parent = true,
-                _ => return Err(ArgsError::Unknown(option)),
-            }
-        }
-        let kind = match name.to_str() {
-            Some("web") => Kind::Web,
-            Some("worker") => Kind::Worker,
-            Some("infer") => Kind::Infer {
-                model: model.ok_or(ArgsError::Missing("--model"))?,
-            },
-            _ => return Err(ArgsError::Kind(name)),
-        };
-        Ok(Self {
-            kind,
-            port: port.ok_or(ArgsError::Missing("--port"))?,
-            control,
-            die_with_parent,
-        })
-    }
-}
-
 /// Runs a service in this process; `args` are those after [`SERVICE_ARG`].
 ///
-/// Returns only when the service cannot start: 2 for bad arguments, 1 for the rest.
+/// `preprocess --check FILE` only says whether the configuration is right. Else this returns
+/// only when the service cannot start: 2 for bad arguments, [`EXIT_CONFIG`] for a bad
+/// configuration, 1 for the rest.
 pub fn service_main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let spec = match ServiceSpec::parse(args) {
+    let args: Vec<OsString> = args.collect();
+    if let [kind, check, file] = args.as_slice()
+        && kind == "preprocess"
+        && check == OsStr::new("--check")
+    {
+        return check_config(Path::new(file));
+    }
+    let spec = match ServiceSpec::parse(args.into_iter()) {
         Ok(spec) => spec,
         Err(error) => {
             let _ = writeln!(io::stderr(), "service: {error}");
             return ExitCode::from(2);
         }
     };
+    let name = spec.kind.name();
     // Before all else, see the module's note. std sets SO_REUSEADDR on Unix.
     let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, spec.port)) {
         Ok(listener) => listener,
         Err(error) => {
             log(
-                &spec.kind,
+                name,
                 format_args!("ERROR cannot bind port {}: {error}", spec.port),
             );
             return ExitCode::FAILURE;
@@ -168,87 +99,158 @@ pub fn service_main(args: impl Iterator<Item = OsString>) -> ExitCode {
     if spec.die_with_parent
         && let Err(error) = set_parent_process_death_signal(Some(Signal::KILL))
     {
-        log(
-            &spec.kind,
-            format_args!("WARN would outlive its parent: {error}"),
-        );
+        log(name, format_args!("WARN would outlive its parent: {error}"));
     }
-    let service = Service::new(spec);
-    let handler = service.handler();
-    let faults = Arc::clone(&service.faults);
-    http::start_pool(&listener, &faults, &handler);
-    if let Some(path) = service.spec.control.clone() {
-        faults::listen(path, Arc::clone(&faults), service.spec.kind.clone());
+    let (port, control) = (spec.port, spec.control.clone());
+    let service = Service::new(name);
+    let handler = match service.handler(&spec.kind) {
+        Ok(handler) => handler,
+        Err(failure) => {
+            log(name, format_args!("ERROR {}", failure.reason));
+            return ExitCode::from(failure.code);
+        }
+    };
+    let server = Arc::new(Server {
+        faults: Arc::clone(&service.faults),
+        stats: Arc::clone(&service.stats),
+        handler,
+    });
+    http::start_pool(&listener, &server);
+    if let Some(path) = control {
+        faults::listen(path, Arc::clone(&service.faults), name);
     }
-    log(
-        &service.spec.kind,
-        format_args!("INFO listening on port {}", service.spec.port),
-    );
-    http::accept_loop(&listener, &faults, &handler)
+    log(name, format_args!("INFO listening on port {port}"));
+    http::accept_loop(&listener, &server)
+}
+
+fn check_config(file: &Path) -> ExitCode {
+    match preprocess::Config::read(file) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(reason) => {
+            let _ = writeln!(io::stderr(), "{reason}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// Why a service does not start.
+struct Failure {
+    code: u8,
+    reason: String,
 }
 
 /// What every kind shares.
 struct Service {
-    spec: ServiceSpec,
+    name: &'static str,
     faults: Arc<Faults>,
+    stats: Arc<Stats>,
     /// 64 random bits in hex, new with every start.
     instance: String,
     started: Instant,
 }
 
+/// One kind of service: what it answers besides its status, and how it is.
+trait Serve: Send + Sync + 'static {
+    /// `None` leaves the request to the status page.
+    fn answer(&self, request: &Request<'_>) -> Option<Response>;
+
+    /// The status of its health, with something to read.
+    fn health(&self) -> (u16, Value) {
+        (200, Value::Null)
+    }
+}
+
+/// Nothing but a status page.
+struct Web;
+
+impl Serve for Web {
+    fn answer(&self, _: &Request<'_>) -> Option<Response> {
+        None
+    }
+}
+
 impl Service {
-    fn new(spec: ServiceSpec) -> Self {
+    fn new(name: &'static str) -> Self {
         // RandomState is seeded by the kernel: a nonce without a crate for it.
         let nonce = RandomState::new().build_hasher().finish();
         Self {
-            spec,
+            name,
             faults: Arc::default(),
+            stats: Arc::new(Stats::new(name)),
             instance: format!("{nonce:016x}"),
             started: Instant::now(),
         }
     }
 
-    fn handler(&self) -> http::Handler {
-        let (instance, started) = (self.instance.clone(), self.started);
-        let name = self.spec.kind.name();
+    /// How it names itself in the chain of an answer.
+    fn id(&self) -> String {
+        format!("{}:{}", self.name, self.instance)
+    }
+
+    fn handler(&self, kind: &Kind) -> Result<http::Handler, Failure> {
+        let failed = |code| move |reason| Failure { code, reason };
+        Ok(match kind {
+            Kind::Web => self.serve(Web),
+            Kind::Worker => self.serve(self.start_work()),
+            Kind::Infer { model } => {
+                let file = infer::Source::File(model.clone());
+                self.serve(infer::Served::start(file, self.instance.clone()))
+            }
+            Kind::InferSlot { slot } => {
+                let slot = infer::Source::Slot(slot.clone());
+                self.serve(infer::Served::start(slot, self.instance.clone()))
+            }
+            Kind::Gateway {
+                preprocess,
+                infer,
+                postprocess,
+            } => self.serve(gateway::Gateway {
+                preprocess: *preprocess,
+                infer: *infer,
+                postprocess: *postprocess,
+                id: self.id(),
+            }),
+            Kind::Preprocess { config, cache } => {
+                let config = preprocess::Config::read(config).map_err(failed(EXIT_CONFIG))?;
+                self.serve(preprocess::Preprocess::new(config, *cache, self.id()))
+            }
+            Kind::Cache => self.serve(cache::Cache::default()),
+            Kind::Postprocess { store, publisher } => self.serve(postprocess::Postprocess {
+                store: *store,
+                publisher: *publisher,
+                id: self.id(),
+            }),
+            Kind::Publisher { broker } => {
+                let stats = Arc::clone(&self.stats);
+                let started = publisher::Publisher::start(*broker, &self.instance, stats);
+                self.serve(started)
+            }
+            Kind::Store { dir, quota } => {
+                let store = store::Store::open(dir, *quota, self.id()).map_err(failed(1))?;
+                self.faults.may_fill(dir.clone(), *quota);
+                self.serve(store)
+            }
+        })
+    }
+
+    fn serve(&self, kind: impl Serve) -> http::Handler {
+        let (instance, name, started) = (self.instance.clone(), self.name, self.started);
         let answered = AtomicU64::new(0);
-        let body = move |extra: serde_json::Value| {
-            json!({
+        Arc::new(move |request: &Request<'_>| {
+            if let Some(response) = kind.answer(request).or_else(|| not_a_page(request)) {
+                return response;
+            }
+            let (code, detail) = kind.health();
+            let body = json!({
                 "service": name,
                 "instance": instance,
                 "pid": std::process::id(),
                 "uptime_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
                 "answered": answered.fetch_add(1, Ordering::Relaxed),
-                "detail": extra,
-            })
-        };
-        match &self.spec.kind {
-            Kind::Web => Arc::new(move |request: &Request<'_>| {
-                status_page(request).unwrap_or_else(|| Response::json(200, &body(json!(null))))
-            }),
-            Kind::Worker => {
-                let work = self.start_work();
-                Arc::new(move |request: &Request<'_>| {
-                    let idle_ms = work.idle_ms();
-                    let code = if idle_ms < WORK_STALLED_MS { 200 } else { 503 };
-                    let count = work.count.load(Ordering::Relaxed);
-                    let detail = json!({ "count": count, "idle_ms": idle_ms });
-                    status_page(request).unwrap_or_else(|| Response::json(code, &body(detail)))
-                })
-            }
-            Kind::Infer { model } => {
-                let served = infer::Served::start(model.clone(), self.instance.clone());
-                Arc::new(
-                    move |request: &Request<'_>| match (request.method, request.path) {
-                        (Method::Post, "/infer") => served.infer(request.body),
-                        _ => status_page(request).unwrap_or_else(|| {
-                            let (code, detail) = served.health();
-                            Response::json(code, &body(detail))
-                        }),
-                    },
-                )
-            }
-        }
+                "detail": detail,
+            });
+            Response::json(code, &body)
+        })
     }
 
     fn start_work(&self) -> Arc<Work> {
@@ -257,11 +259,7 @@ impl Service {
             last_ms: AtomicU64::new(0),
             since: self.started,
         });
-        let (own, faults, kind) = (
-            Arc::clone(&work),
-            Arc::clone(&self.faults),
-            self.spec.kind.clone(),
-        );
+        let (own, faults, name) = (Arc::clone(&work), Arc::clone(&self.faults), self.name);
         thread::spawn(move || {
             loop {
                 {
@@ -270,7 +268,7 @@ impl Service {
                     own.last_ms.store(own.since_start_ms(), Ordering::Relaxed);
                     let count = own.count.fetch_add(1, Ordering::Relaxed);
                     if count % 100 == 0 {
-                        log(&kind, format_args!("INFO batch done, count {count}"));
+                        log(name, format_args!("INFO batch done, count {count}"));
                     }
                 }
                 thread::sleep(WORK_PERIOD);
@@ -298,8 +296,21 @@ impl Work {
     }
 }
 
+impl Serve for Arc<Work> {
+    fn answer(&self, _: &Request<'_>) -> Option<Response> {
+        None
+    }
+
+    fn health(&self) -> (u16, Value) {
+        let idle_ms = self.idle_ms();
+        let code = if idle_ms < WORK_STALLED_MS { 200 } else { 503 };
+        let count = self.count.load(Ordering::Relaxed);
+        (code, json!({ "count": count, "idle_ms": idle_ms }))
+    }
+}
+
 /// `None` for `GET /` and `GET /healthz`, the refusal for all else.
-fn status_page(request: &Request<'_>) -> Option<Response> {
+fn not_a_page(request: &Request<'_>) -> Option<Response> {
     match (request.method, request.path) {
         (Method::Get, "/" | "/healthz") => None,
         (Method::Get | Method::Post, _) => Some(Response::error(404, "no such page")),
@@ -308,60 +319,6 @@ fn status_page(request: &Request<'_>) -> Option<Response> {
 }
 
 /// One line to stdout. A reader that went away must not stop the service.
-fn log(kind: &Kind, message: fmt::Arguments<'_>) {
-    let _ = writeln!(
-        io::stdout(),
-        "{}[{}] {message}",
-        kind.name(),
-        std::process::id()
-    );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spec_survives_its_arguments() {
-        for kind in [
-            Kind::Web,
-            Kind::Worker,
-            Kind::Infer {
-                model: "/a b/m.onnx".into(),
-            },
-        ] {
-            for control in [None, Some("/run/x.sock".into())] {
-                let spec = ServiceSpec {
-                    kind: kind.clone(),
-                    port: 8080,
-                    control,
-                    die_with_parent: true,
-                };
-                let args = spec.args();
-                assert_eq!(args[0], SERVICE_ARG);
-                assert_eq!(ServiceSpec::parse(args.into_iter().skip(1)).unwrap(), spec);
-            }
-        }
-    }
-
-    #[test]
-    fn bad_arguments_are_named() {
-        let error = |line: &str| {
-            let args = line.split_whitespace().map(OsString::from);
-            ServiceSpec::parse(args).unwrap_err().to_string()
-        };
-        assert_eq!(
-            error(""),
-            "the first argument must be web, worker or infer, not \"\""
-        );
-        assert_eq!(error("web"), "--port is missing");
-        assert_eq!(error("web --port x"), "--port needs a value, \"x\" is none");
-        assert_eq!(
-            error("web --port 70000"),
-            "--port needs a value, \"70000\" is none"
-        );
-        assert_eq!(error("infer --port 1"), "--model is missing");
-        assert_eq!(error("web --colour red"), "unknown option \"--colour\"");
-        assert_eq!(error("web --control"), "the value of --control is missing");
-    }
+fn log(name: &str, message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{name}[{}] {message}", std::process::id());
 }

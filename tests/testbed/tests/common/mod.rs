@@ -54,6 +54,22 @@ impl Running {
         self.wait();
     }
 
+    /// Kills it, and nobody is there.
+    pub(crate) fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends by itself; its exit code.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// Starts it again and does not wait until it answers.
+    pub(crate) fn respawn(&mut self) {
+        self.child = spawn(&self.spec);
+    }
+
     pub(crate) fn address(&self) -> SocketAddrV4 {
         self.port.address()
     }
@@ -103,6 +119,19 @@ pub(crate) fn post(service: &Running, path: &str, body: &Value) -> io::Result<(u
         service.address(),
         &format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"),
     )
+}
+
+/// A page that is not JSON.
+pub(crate) fn page(service: &Running, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(service.address())?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned());
+    body.ok_or_else(|| io::Error::other(answer))
 }
 
 fn ask(address: SocketAddrV4, request: &str) -> io::Result<(u16, Value)> {
