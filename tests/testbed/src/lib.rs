@@ -7,6 +7,7 @@
 //!   through a model to a store; a host binary becomes one by calling [`service_main`].
 //! - [`inject`]: kills, stops, deadlocks, leaks, slowness, frozen metrics, corrupted and bad
 //!   models, bad configurations, full disks and quotas.
+//! - [`load`]: an open-loop client of the gateway that counts what was lost.
 //! - [`prober`]: one thread per service that asks it, up to every 0.2 ms, and records when it
 //!   failed and when it was right again. It knows nothing about who heals.
 //! - [`supervisor`]: the plain restart loop that measurements compare with.
@@ -17,6 +18,7 @@
 
 pub mod clock;
 pub mod inject;
+pub mod load;
 pub mod ports;
 pub mod prober;
 pub mod service;
@@ -24,6 +26,7 @@ pub mod stress;
 pub mod supervisor;
 
 pub use clock::Moment;
+pub use load::{Answers, Load, LoadSpec};
 pub use ports::{Port, ports};
 pub use prober::{Expect, Healed, Prober};
 pub use service::{EXIT_CONFIG, Kind, MODEL_NAME, SERVICE_ARG, ServiceSpec, service_main};

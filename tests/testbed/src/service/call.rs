@@ -101,7 +101,7 @@ fn attempt(address: SocketAddr, request: &[u8], deadline: Instant) -> io::Result
 }
 
 /// Status and body of an answer that is complete.
-pub(super) fn whole(answer: &[u8]) -> io::Result<Option<(u16, Vec<u8>)>> {
+pub(crate) fn whole(answer: &[u8]) -> io::Result<Option<(u16, Vec<u8>)>> {
     let odd = || io::Error::from(ErrorKind::InvalidData);
     if answer.len() > ANSWER_BYTES_MAX {
         return Err(odd());

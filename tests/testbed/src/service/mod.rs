@@ -46,6 +46,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};
 
 pub use args::{ArgsError, Kind, ServiceSpec};
+pub(crate) use call::whole as whole_answer;
 use faults::Faults;
 use http::{Method, Request, Response, Server};
 use stats::Stats;
