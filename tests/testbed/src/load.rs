@@ -184,9 +184,7 @@ fn plan(shared: &Shared, jobs: &SyncSender<Job>) {
     let mut rng = Rng::seeded(shared.spec.seed);
     let mut planned = shared.report().begun;
     for number in 0.. {
-        // Exponential gaps; the unit interval is open at 1, so the logarithm is finite.
-        let gap = -f64::from(1.0 - rng.unit()).ln() / shared.spec.rate;
-        planned = planned + Duration::from_secs_f64(gap);
+        planned = planned + gap(&mut rng, shared.spec.rate);
         loop {
             if shared.stop.load(Ordering::Relaxed) {
                 return;
@@ -206,6 +204,12 @@ fn plan(shared: &Shared, jobs: &SyncSender<Job>) {
             Err(TrySendError::Disconnected(_)) => return,
         }
     }
+}
+
+/// Exponential, so that arrivals are Poisson. The unit interval is open at 1, so the logarithm
+/// is finite.
+fn gap(rng: &mut Rng, rate: f64) -> Duration {
+    Duration::from_secs_f64(-f64::from(1.0 - rng.unit()).ln() / rate)
 }
 
 fn work(shared: &Shared, jobs: &Mutex<Receiver<Job>>) {
@@ -293,5 +297,43 @@ fn cause(error: io::Error) -> Cause {
             Cause::Reset
         }
         _ => Cause::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_have_the_mean_and_the_spread_of_a_poisson_process() {
+        let mut rng = Rng::seeded(11);
+        let gaps: Vec<f64> = (0..10_000)
+            .map(|_| gap(&mut rng, 50.0).as_secs_f64())
+            .collect();
+        let mean = gaps.iter().sum::<f64>() / 1e4;
+        let squares = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>();
+        let spread = (squares / 1e4).sqrt();
+        // Both are 20 ms, to within five standard deviations of the estimate.
+        assert!((mean - 0.02).abs() < 0.001, "{mean}");
+        assert!((spread - 0.02).abs() < 0.002, "{spread}");
+    }
+
+    #[test]
+    fn a_load_without_rate_or_rows_is_refused() {
+        let spec = |rate, rows| LoadSpec {
+            target: ([127, 0, 0, 1], 1).into(),
+            rate,
+            seed: 1,
+            late: Duration::from_millis(1),
+            deadline: Duration::from_millis(1),
+            rows,
+        };
+        for spec in [
+            spec(0.0, vec![vec![1.0]]),
+            spec(f64::NAN, vec![vec![1.0]]),
+            spec(1.0, vec![]),
+        ] {
+            assert!(Load::start(spec, Answers::default()).is_err());
+        }
     }
 }

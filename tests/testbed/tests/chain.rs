@@ -7,9 +7,9 @@ mod common;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{PROGRAM, Running, get, page, post, until};
 use homeostat_models::vibration::{self, Built};
@@ -191,6 +191,44 @@ fn what_is_optional_may_be_missing_and_the_rest_is_named() {
     assert_eq!(chain.ask("5").0, 200);
     chain.preprocess.end();
     assert_eq!(chain.ask("6").0, 502);
+}
+
+#[test]
+fn answers_wait_for_a_broker_that_is_away_up_to_a_bound() {
+    let broker = ports(1).unwrap().remove(0);
+    let publisher = Running::start(Kind::Publisher {
+        broker: broker.address().into(),
+    });
+    let detail = |key: &str| {
+        let (code, health) = get(&publisher, "/healthz").unwrap();
+        assert_eq!(code, 200);
+        health["detail"][key].as_u64().unwrap()
+    };
+    let accepted = (0..300)
+        .filter(|n| post(&publisher, "/", &json!({ "id": n })).unwrap().0 == 200)
+        .count();
+    // The queue of 256, and what the connection took from it before it was lost.
+    assert!((256..300).contains(&accepted), "{accepted}");
+    assert_eq!(detail("queued"), accepted as u64);
+    assert_eq!(detail("dropped"), 300 - accepted as u64);
+
+    let port = broker.number().to_string();
+    let mosquitto = Command::new("mosquitto")
+        .args(["-p", &port])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut mosquitto) = mosquitto else {
+        println!("skip: no mosquitto to deliver to");
+        return;
+    };
+    let begun = Instant::now();
+    while detail("queued") > 0 && begun.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    mosquitto.kill().unwrap();
+    mosquitto.wait().unwrap();
+    assert_eq!(detail("queued"), 0);
 }
 
 #[test]
