@@ -85,7 +85,7 @@ pub struct Report {
     pub latency: Histogram,
     /// Right answers by the version that gave them.
     pub versions: BTreeMap<String, u64>,
-    /// In the order in which it became known; the first [`LOST_MAX`].
+    /// In the order in which it became known; the first 100,000.
     pub losses: Vec<Lost>,
 }
 
