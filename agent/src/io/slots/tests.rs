@@ -13,11 +13,16 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        Self::with_data(None)
+        Self::at(tempfile::tempdir().unwrap(), None)
     }
 
-    fn with_data(data: Option<&Path>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    /// For tests with thousands of syncs, which cost nothing in memory.
+    fn in_memory() -> Self {
+        let shm = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::at(shm.unwrap(), None)
+    }
+
+    fn at(dir: tempfile::TempDir, data: Option<&Path>) -> Self {
         let text = "[node]\nid = \"n\"\n[[service]]\nid = \"infer\"\ncommand = [\"/bin/true\"]\n\
              [service.model]\nslot = \"slot\"\n\
              [service.config]\nslot = \"etc\"\nfile = \"c.toml\"\nformat = \"toml\"\n";
@@ -343,7 +348,7 @@ fn failing_before_any_change_of_the_disk_a_whole_version_is_in_place() {
     for (name, damaged, work) in works {
         let mut changes = 0;
         for fail in (0..).flat_map(|after| [Fail::Full(after), Fail::Kill(after)]) {
-            let rig = Rig::new();
+            let rig = Rig::in_memory();
             let slot = rig.model();
             let a = slot.install(&rig.candidate(b"model a")).unwrap();
             slot.keep().unwrap();
@@ -392,7 +397,7 @@ fn a_slot_on_another_file_system_than_the_copies_works() {
         }
         _ => tempfile::tempdir().unwrap(),
     };
-    let rig = Rig::with_data(Some(elsewhere.path()));
+    let rig = Rig::at(tempfile::tempdir().unwrap(), Some(elsewhere.path()));
     let slot = rig.model();
     let a = slot.install(&rig.candidate(b"model a")).unwrap();
     slot.keep().unwrap();
