@@ -240,6 +240,18 @@ fn a_bad_candidate_is_refused_with_its_reason_and_leaves_nothing() {
     huge.set_len(MODEL_MAX + 1).unwrap();
     refused(&good, "4294967296 are allowed");
 
+    // All files agree with each other, and the tensors are others.
+    let layer = homeostat_models::onnx::Dense {
+        inputs: 3,
+        weights: vec![1.0; 3],
+        bias: vec![0.0],
+    };
+    let wide = homeostat_models::onnx::classifier("m", "x", "y", &[layer]);
+    refused(
+        &rig.candidate(&wide),
+        "file takes 3 numbers and gives 1, its manifest says 2 and 1",
+    );
+
     fs::write(&good.file, b"model b").unwrap();
     slot.stage(&good).unwrap();
 }
