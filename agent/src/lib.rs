@@ -3,7 +3,7 @@
 //! A folder per stage (`detect`, `diagnose`, `plan`, `verify`, `execute`,
 //! `learn`), the loop that joins them in [`control`], the shell that touches
 //! the operating system in [`io`]. What the stages share about a service is in
-//! [`service`].
+//! [`service`], about a route in [`route`].
 
 pub mod cli;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod execute;
 pub mod io;
 pub mod learn;
 pub mod plan;
+pub mod route;
 pub mod selftest;
 pub mod sense;
 pub mod service;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use homeostat_common::budget::Ledger;
-use homeostat_common::gate::{self, Facts, Purpose};
+use homeostat_common::gate::{self, Facts, Mode, Purpose};
 use homeostat_common::hlc::Hlc;
 use homeostat_common::ids::{BootId, NodeId, SiteId, StreamId};
 use homeostat_common::plan::Plan;
@@ -99,6 +99,9 @@ fn rules() -> anyhow::Result<String> {
     let plan: Plan = "restart(web, grace=2s)".parse()?;
     ensure!(plan.to_string() == "restart(web, grace=2s)");
     let facts = Facts {
+        mode: Mode::Act,
+        routes: Default::default(),
+        forwarder: false,
         now: Micros(0),
         services: Default::default(),
         spawner: true,

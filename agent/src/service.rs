@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{Instance, ModelVersion};
 use homeostat_common::observation::Reading;
-use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+use homeostat_common::units::{Bytes, Micros, Millis, Ratio, narrow};
 use homeostat_common::wire::body::ServiceState;
 use homeostat_detect::hang::{self, Hang};
 use homeostat_detect::slope::{self, Slope};
@@ -119,6 +119,16 @@ pub struct Watched {
     pub verified_model: Option<ModelVersion>,
     /// Why the last start was refused, if it was.
     pub start_error: Option<String>,
+    /// A standby that is meant to run.
+    pub scaled_out: bool,
+    /// When it last gave a sign of life by itself; only the forwarder does.
+    pub heard: Option<Micros>,
+    /// Since when it has used more processor than it may.
+    pub hogging: Option<Micros>,
+    /// How much its data are, and when that was measured.
+    pub data_used: Reading<Bytes>,
+    /// When.
+    pub data_at: Option<Micros>,
 }
 
 impl Watched {
@@ -160,7 +170,27 @@ impl Watched {
             model: ModelFile::Unchecked,
             verified_model: None,
             start_error: None,
+            scaled_out: false,
+            heard: None,
+            hogging: None,
+            data_used: Reading::Missing,
+            data_at: None,
         }
+    }
+
+    /// Whether a process is meant to run.
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        !self.policy.standby || self.scaled_out
+    }
+
+    /// Notes whether the last sample shows more processor than it may use.
+    pub fn note_cpu(&mut self, now: Micros) {
+        let over = match (self.policy.cpu_limit, self.sample.cpu.fresh()) {
+            (Some(limit), Some(cores)) => cores > limit,
+            _ => false,
+        };
+        self.hogging = over.then(|| self.hogging.unwrap_or(now));
     }
 
     /// A new life began: what was measured belongs to the former one.
@@ -182,6 +212,8 @@ impl Watched {
         self.probed = None;
         self.answers.clear();
         self.start_error = None;
+        self.heard = None;
+        self.hogging = None;
     }
 
     /// Notes the outcome of one probe for availability and latency.
@@ -212,6 +244,17 @@ impl Watched {
         matches!(self.slot, Slot::Up { .. }) && self.proven(now) && !silent
     }
 
+    /// Share of its users that it serves now.
+    #[must_use]
+    pub fn health(&self, now: Micros) -> Ratio {
+        if !self.answering(now) {
+            return Ratio::ZERO;
+        }
+        self.service_level().map_or(Ratio::ONE, |level| {
+            Ratio::saturating(narrow(level.availability))
+        })
+    }
+
     /// What it does, in the words of the wire.
     #[must_use]
     pub fn state(&self, now: Micros) -> ServiceState {
@@ -224,6 +267,7 @@ impl Watched {
             }) || matches!(self.growth, slope::Verdict::Leak { .. })
         };
         match self.slot {
+            Slot::Down { .. } if !self.wanted() => ServiceState::Standby,
             Slot::Unknown | Slot::Down { .. } => ServiceState::Down,
             Slot::Starting { .. } => ServiceState::Starting,
             Slot::Up { since, .. } if !self.proven(now) => {

@@ -19,6 +19,7 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         | Body::Observation(_)
         | Body::Note(_)
         | Body::State(_)
+        | Body::RouteChange(_)
         | Body::Unknown { .. } => None,
     }
 }
@@ -62,16 +63,25 @@ pub fn words(body: &Body) -> Option<String> {
         Body::Decided(decided) => {
             let mut text = match decided.plan {
                 Some(plan) => format!(
-                    "incident {}: plan {plan} reserves {:.2} capacity-seconds, {:.2} remain",
-                    decided.incident, decided.cost, decided.balance
+                    "incident {}: plan {plan} reserves {:.2} capacity-seconds, {:.2} remain; \
+                     the node's health is {:.2}, and {:.2} if it works",
+                    decided.incident,
+                    decided.cost,
+                    decided.balance,
+                    decided.health,
+                    decided.predicted
                 ),
-                None => format!("incident {}: nothing is done", decided.incident),
+                None => format!(
+                    "incident {}: nothing is done; the node's health is {:.2}",
+                    decided.incident, decided.health
+                ),
             };
             for considered in &decided.considered {
                 let source = match considered.source {
                     Source::Reflex => "reflex",
                     Source::Playbook => "playbook",
                     Source::Resumed => "resumed",
+                    Source::Operator => "operator",
                 };
                 text.push_str(&match &considered.refusal {
                     None => format!("\n  chosen ({source}): {}", considered.plan),
@@ -91,8 +101,8 @@ pub fn words(body: &Body) -> Option<String> {
                 Phase::Undone => "taken back".into(),
             };
             format!(
-                "incident {}: {} {} {phase}",
-                step.incident, step.plan, step.primitive
+                "incident {}: {} {} {phase}; health {:.2}, predicted {:.2}",
+                step.incident, step.plan, step.primitive, step.health, step.predicted
             )
         }
         Body::IncidentClosed(closed) => format!(
@@ -107,6 +117,23 @@ pub fn words(body: &Body) -> Option<String> {
         ),
         Body::Gap(gap) => format!("events {} to {} were dropped", gap.from, gap.through),
         Body::Note(note) => note.text.clone(),
+        Body::RouteChange(route) => {
+            let mut text = format!("route {} ({})", route.route, route.listen);
+            if !route.reached {
+                text.push_str(", the forwarder does not answer");
+            }
+            for backend in &route.backends {
+                text.push_str(&format!(
+                    "\n  {} ({}): weight {} of {}{}",
+                    backend.backend,
+                    backend.address,
+                    backend.weight,
+                    backend.configured,
+                    if backend.healthy { "" } else { ", unfit" }
+                ));
+            }
+            text
+        }
         Body::Telemetry(_) | Body::Observation(_) | Body::State(_) | Body::Unknown { .. } => {
             return None;
         }
@@ -120,5 +147,6 @@ fn snake(state: &homeostat_common::wire::body::ServiceState) -> &'static str {
         ServiceState::Healthy => "healthy",
         ServiceState::Unhealthy => "unhealthy",
         ServiceState::Down => "down",
+        ServiceState::Standby => "standby",
     }
 }

@@ -46,16 +46,31 @@ pub enum Symptom {
     Leaking,
     /// It was started and never became healthy.
     NotStarting,
+    /// It answers, and far more slowly than its peers behind the same route.
+    Slow,
+    /// It uses more processor than it may.
+    Hogging,
+    /// Its data fill the room that they may fill.
+    DataFull,
+    /// A gauge of its own stands above its bound.
+    Saturated,
+    /// Nothing: somebody asked for a plan.
+    Requested,
 }
 
 impl Symptom {
     /// Every symptom.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::Dead,
         Self::Hung,
         Self::WrongAnswers,
         Self::Leaking,
         Self::NotStarting,
+        Self::Slow,
+        Self::Hogging,
+        Self::DataFull,
+        Self::Saturated,
+        Self::Requested,
     ];
 }
 
@@ -67,6 +82,11 @@ impl fmt::Display for Symptom {
             Self::WrongAnswers => "wrong-answers",
             Self::Leaking => "leaking",
             Self::NotStarting => "not-starting",
+            Self::Slow => "slow",
+            Self::Hogging => "hogging",
+            Self::DataFull => "data-full",
+            Self::Saturated => "saturated",
+            Self::Requested => "requested",
         })
     }
 }
@@ -96,23 +116,44 @@ pub enum Fault {
     Hang,
     /// Memory is taken and not given back.
     MemoryLeak,
-    /// The model file is not the one that was verified.
+    /// What stands in the model's slot is no whole version: damaged in place.
     ModelCorrupt,
-    /// The answers are wrong although the model file is the verified one.
+    /// The answers are wrong although the model is the one that worked.
     WrongAnswers,
     /// It does not come up.
     StartFailure,
+    /// The model in its slot is another one than the last that worked.
+    BadModel,
+    /// The configuration in its slot is another one than the last that worked.
+    BadConfig,
+    /// One replica of several has become slow.
+    SlowReplica,
+    /// The process spins.
+    CpuHog,
+    /// Old data were not cleared away.
+    DataFull,
+    /// It cannot keep up, by its own account.
+    Saturation,
+    /// None: somebody asked for a plan.
+    Request,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::Hang,
         Self::MemoryLeak,
         Self::ModelCorrupt,
         Self::WrongAnswers,
         Self::StartFailure,
+        Self::BadModel,
+        Self::BadConfig,
+        Self::SlowReplica,
+        Self::CpuHog,
+        Self::DataFull,
+        Self::Saturation,
+        Self::Request,
     ];
 }
 
@@ -125,6 +166,13 @@ impl fmt::Display for Fault {
             Self::ModelCorrupt => "model-corrupt",
             Self::WrongAnswers => "wrong-answers",
             Self::StartFailure => "start-failure",
+            Self::BadModel => "bad-model",
+            Self::BadConfig => "bad-config",
+            Self::SlowReplica => "slow-replica",
+            Self::CpuHog => "cpu-hog",
+            Self::DataFull => "data-full",
+            Self::Saturation => "saturation",
+            Self::Request => "request",
         })
     }
 }

@@ -120,6 +120,10 @@ name! {
     /// A service on a node; unique on that node.
     ServiceId
 }
+name! {
+    /// A route of a node's forwarder: one port, and the backends behind it.
+    RouteId
+}
 
 /// One life of a service's process. Minted by the spawner and never reused, so
 /// that a late message about a former life cannot be taken for the present one.
@@ -230,6 +234,10 @@ hex_id! {
 hex_id! {
     /// The first eight bytes of the SHA-256 of a model file.
     ModelVersion, 8
+}
+hex_id! {
+    /// The first eight bytes of the SHA-256 of a configuration file.
+    ConfigVersion, 8
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::{ModelVersion, ServiceId};
-use crate::primitive::Primitive;
+use crate::ids::{RouteId, ServiceId};
+use crate::primitive::{self, Primitive};
 use crate::units::Millis;
 
 /// Longest plan that a node accepts; bounds the journal of one plan.
@@ -65,6 +65,9 @@ pub enum PlanError {
     /// Two branches that would run side by side touch one service.
     #[error("two parallel branches touch service {0}")]
     Conflict(ServiceId),
+    /// Two branches that would run side by side change one route.
+    #[error("two parallel branches change route {0}")]
+    RouteConflict(RouteId),
     /// The text does not follow the grammar.
     #[error("at character {at}: expected {expected}")]
     Syntax {
@@ -84,9 +87,7 @@ pub enum PlanError {
         cause: Box<str>,
     },
     /// No primitive of that name.
-    #[error(
-        "at character {at}: unknown primitive {name:?}; there are restart, rollback-model, probe and wait"
-    )]
+    #[error("at character {at}: unknown primitive {name:?}; there are {}", primitive::NAMES.join(", "))]
     UnknownPrimitive {
         /// Offset in bytes.
         at: usize,
@@ -177,30 +178,49 @@ fn normal(branch: Branch, depth: usize) -> Result<Branch, PlanError> {
     }
 }
 
-/// Checks that parallel branches touch different services; returns those of
-/// the whole branch.
-fn conflict_free(branch: &Branch) -> Result<Vec<&ServiceId>, PlanError> {
+/// What a branch touches.
+#[derive(Default)]
+struct Touched<'b> {
+    services: Vec<&'b ServiceId>,
+    routes: Vec<&'b RouteId>,
+}
+
+/// Checks that parallel branches touch different services and routes; returns
+/// those of the whole branch.
+fn conflict_free(branch: &Branch) -> Result<Touched<'_>, PlanError> {
+    let mut all = Touched::default();
     match branch {
-        Branch::Step(primitive) => Ok(primitive.service().into_iter().collect()),
-        Branch::Series(inner) => {
-            let mut all = Vec::new();
-            for member in inner {
-                all.extend(conflict_free(member)?);
-            }
-            Ok(all)
+        Branch::Step(primitive) => {
+            all.services.extend(primitive.service());
+            all.services.extend(primitive.backends());
+            all.routes.extend(primitive.route());
         }
-        Branch::Parallel(inner) => {
-            let mut all = Vec::new();
+        Branch::Series(inner) => {
             for member in inner {
                 let touched = conflict_free(member)?;
-                if let Some(twice) = touched.iter().find(|service| all.contains(*service)) {
+                all.services.extend(touched.services);
+                all.routes.extend(touched.routes);
+            }
+        }
+        Branch::Parallel(inner) => {
+            for member in inner {
+                let touched = conflict_free(member)?;
+                if let Some(twice) = touched
+                    .services
+                    .iter()
+                    .find(|id| all.services.contains(*id))
+                {
                     return Err(PlanError::Conflict((*twice).clone()));
                 }
-                all.extend(touched);
+                if let Some(twice) = touched.routes.iter().find(|id| all.routes.contains(*id)) {
+                    return Err(PlanError::RouteConflict((*twice).clone()));
+                }
+                all.services.extend(touched.services);
+                all.routes.extend(touched.routes);
             }
-            Ok(all)
         }
     }
+    Ok(all)
 }
 
 impl fmt::Display for Plan {
@@ -345,7 +365,7 @@ impl<'t> Parser<'t> {
         let length = self
             .rest()
             .bytes()
-            .take_while(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'%'))
             .count();
         self.at += length;
         (start, self.text.get(start..self.at).unwrap_or(""))
@@ -373,12 +393,41 @@ impl<'t> Parser<'t> {
         self.need('=', "'='")
     }
 
+    /// An argument without a key, after the first.
+    fn next<T: FromStr>(&mut self, what: &'static str) -> Result<T, PlanError>
+    where
+        T::Err: fmt::Display,
+    {
+        self.need(',', "','")?;
+        self.value(what)
+    }
+
+    fn span(&mut self, key: &'static str, expected: &'static str) -> Result<Millis, PlanError> {
+        self.key(key, expected)?;
+        self.value::<Span>(key).map(|span| span.0)
+    }
+
+    fn named<T: FromStr>(
+        &mut self,
+        key: &'static str,
+        expected: &'static str,
+    ) -> Result<T, PlanError>
+    where
+        T::Err: fmt::Display,
+    {
+        self.key(key, expected)?;
+        self.value(key)
+    }
+
     fn primitive(&mut self) -> Result<Primitive, PlanError> {
+        const DRAIN: &str = "drain=SPAN";
+        const MODEL: &str = "to=MODEL VERSION";
+        const CONFIG: &str = "to=CONFIGURATION VERSION";
         let (at, name) = self.word();
         if name.is_empty() {
             return Err(self.syntax("a primitive or '('"));
         }
-        if !["restart", "rollback-model", "probe", "wait"].contains(&name) {
+        if !primitive::NAMES.contains(&name) {
             return Err(PlanError::UnknownPrimitive {
                 at,
                 name: name.chars().take(32).collect(),
@@ -386,29 +435,62 @@ impl<'t> Parser<'t> {
         }
         self.need('(', "'('")?;
         let primitive = match name {
+            "restart" => Primitive::Restart {
+                service: self.value("service")?,
+                grace: self.span("grace", "grace=SPAN")?,
+            },
+            "rollback-model" => Primitive::RollbackModel {
+                service: self.value("service")?,
+                to: self.named("to", MODEL)?,
+            },
+            "switch-model" => Primitive::SwitchModel {
+                service: self.value("service")?,
+                to: self.named("to", MODEL)?,
+            },
+            "rollback-config" => Primitive::RollbackConfig {
+                service: self.value("service")?,
+                to: self.named("to", CONFIG)?,
+            },
+            "switch-config" => Primitive::SwitchConfig {
+                service: self.value("service")?,
+                to: self.named("to", CONFIG)?,
+            },
+            "prune-data" => Primitive::PruneData {
+                service: self.value("service")?,
+                to: self.named("to", "to=PERCENT")?,
+            },
+            "isolate" => Primitive::Isolate {
+                route: self.value("route")?,
+                backend: self.next("backend")?,
+                drain: self.span("drain", DRAIN)?,
+            },
+            "release" => Primitive::Release {
+                route: self.value("route")?,
+                backend: self.next("backend")?,
+            },
+            "reroute" => Primitive::Reroute {
+                route: self.value("route")?,
+                from: self.named("from", "from=BACKEND")?,
+                to: self.named("to", "to=BACKEND")?,
+                share: self.named("share", "share=PERCENT")?,
+            },
+            "scale-out" => Primitive::ScaleOut {
+                route: self.value("route")?,
+                service: self.next("service")?,
+            },
+            "scale-in" => Primitive::ScaleIn {
+                route: self.value("route")?,
+                service: self.next("service")?,
+                drain: self.span("drain", DRAIN)?,
+            },
             "wait" => Primitive::Wait {
                 span: self.value::<Span>("span")?.0,
             },
-            _ => {
-                let service: ServiceId = self.value("service")?;
-                match name {
-                    "restart" => {
-                        self.key("grace", "grace=SPAN")?;
-                        let grace = self.value::<Span>("grace")?.0;
-                        Primitive::Restart { service, grace }
-                    }
-                    "rollback-model" => {
-                        self.key("to", "to=MODEL VERSION")?;
-                        let to: ModelVersion = self.value("to")?;
-                        Primitive::RollbackModel { service, to }
-                    }
-                    _ => {
-                        self.key("within", "within=SPAN")?;
-                        let within = self.value::<Span>("within")?.0;
-                        Primitive::Probe { service, within }
-                    }
-                }
-            }
+            // The names were checked; the last one left is this.
+            _ => Primitive::Probe {
+                service: self.value("service")?,
+                within: self.span("within", "within=SPAN")?,
+            },
         };
         self.need(')', "')'")?;
         Ok(primitive)
@@ -427,29 +509,74 @@ impl FromStr for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{ConfigVersion, ModelVersion};
+    use crate::primitive::NAMES;
+    use crate::units::Percent;
     use proptest::prelude::*;
 
-    fn any_branch() -> impl Strategy<Value = Branch> {
-        let service = "[a-z]{1,6}".prop_map(|name| ServiceId::new(&name).unwrap());
-        let step = (service, 0u64..100_000, any::<[u8; 8]>(), 0..4).prop_map(
-            |(service, ms, version, kind)| {
-                Branch::Step(match kind {
-                    0 => Primitive::Restart {
-                        service,
-                        grace: Millis(ms),
-                    },
-                    1 => Primitive::RollbackModel {
-                        service,
-                        to: ModelVersion(version),
-                    },
-                    2 => Primitive::Probe {
-                        service,
-                        within: Millis(ms),
-                    },
-                    _ => Primitive::Wait { span: Millis(ms) },
-                })
-            },
+    fn any_step() -> impl Strategy<Value = Primitive> {
+        let service = || "[a-z]{1,6}".prop_map(|name| ServiceId::new(&name).unwrap());
+        let route = "[a-z]{1,6}".prop_map(|name| RouteId::new(&name).unwrap());
+        let share = (0..=100u8).prop_map(|share| Percent::new(share).unwrap());
+        let parts = (
+            service(),
+            service(),
+            route,
+            0u64..100_000,
+            any::<[u8; 8]>(),
+            share,
         );
+        (parts, 0..NAMES.len()).prop_map(|((service, other, route, ms, version, share), kind)| {
+            let span = Millis(ms);
+            let (model, config) = (ModelVersion(version), ConfigVersion(version));
+            match kind {
+                0 => Primitive::Restart {
+                    service,
+                    grace: span,
+                },
+                1 => Primitive::RollbackModel { service, to: model },
+                2 => Primitive::Probe {
+                    service,
+                    within: span,
+                },
+                3 => Primitive::Wait { span },
+                4 => Primitive::SwitchModel { service, to: model },
+                5 => Primitive::SwitchConfig {
+                    service,
+                    to: config,
+                },
+                6 => Primitive::RollbackConfig {
+                    service,
+                    to: config,
+                },
+                7 => Primitive::PruneData { service, to: share },
+                8 => Primitive::Isolate {
+                    route,
+                    backend: service,
+                    drain: span,
+                },
+                9 => Primitive::Release {
+                    route,
+                    backend: service,
+                },
+                10 => Primitive::Reroute {
+                    route,
+                    from: service,
+                    to: other,
+                    share,
+                },
+                11 => Primitive::ScaleOut { route, service },
+                _ => Primitive::ScaleIn {
+                    route,
+                    service,
+                    drain: span,
+                },
+            }
+        })
+    }
+
+    fn any_branch() -> impl Strategy<Value = Branch> {
+        let step = any_step().prop_map(Branch::Step);
         step.prop_recursive(4, 12, 3, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 1..4).prop_map(Branch::Series),
@@ -469,6 +596,12 @@ mod tests {
         }
 
         #[test]
+        fn each_primitive_has_its_own_name(step in any_step()) {
+            prop_assert!(NAMES.contains(&step.name()));
+            prop_assert!(step.to_string().starts_with(&(step.name().to_string() + "(")));
+        }
+
+        #[test]
         fn parsing_anything_never_panics(text in "[a-z0-9(;|),= -]{0,80}|.{0,40}") {
             let _ = text.parse::<Plan>();
         }
@@ -480,7 +613,7 @@ mod tests {
             ("", "at character 0: expected a primitive or '('"),
             (
                 "reboot(web)",
-                "at character 0: unknown primitive \"reboot\"; there are restart, rollback-model, probe and wait",
+                "at character 0: unknown primitive \"reboot\"; there are restart, rollback-model, probe, wait, switch-model, switch-config, rollback-config, prune-data, isolate, release, reroute, scale-out, scale-in",
             ),
             ("restart(web)", "at character 11: expected ','"),
             (
@@ -506,6 +639,14 @@ mod tests {
             (
                 "probe(web, within=1s) | restart(web, grace=1s)",
                 "two parallel branches touch service web",
+            ),
+            (
+                "isolate(infer, infer-1, drain=1s) | isolate(infer, infer-2, drain=1s)",
+                "two parallel branches change route infer",
+            ),
+            (
+                "reroute(infer, from=infer-1, to=edge-2, share=130%)",
+                "at character 46: share: expected a share from 0% to 100%",
             ),
             ("((((((((((wait(1s)))))))))))", "groups nest at most 8 deep"),
         ] {

@@ -8,8 +8,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ModelVersion, ServiceId};
-use crate::units::Millis;
+use crate::ids::{ConfigVersion, ModelVersion, RouteId, ServiceId};
+use crate::units::{Millis, Percent};
 
 /// One typed action on one target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,12 +22,12 @@ pub enum Primitive {
         /// Time between TERM and KILL; zero kills at once.
         grace: Millis,
     },
-    /// Puts the verified copy of a model back in its place, atomically. What
-    /// stood there is kept beside it until the plan has ended.
+    /// Puts the last model that worked back into its slot, atomically. What
+    /// stood there is kept until the plan has ended.
     RollbackModel {
         /// The service that reads the model.
         service: ServiceId,
-        /// The verified copy.
+        /// The version that worked.
         to: ModelVersion,
     },
     /// Waits until the service answers all its probes rightly.
@@ -42,6 +42,82 @@ pub enum Primitive {
         /// How long.
         span: Millis,
     },
+    /// Puts a staged model into its slot, atomically, so that a service that
+    /// watches it serves one version or the other and never a mixture.
+    SwitchModel {
+        /// The service that reads the model.
+        service: ServiceId,
+        /// The staged version.
+        to: ModelVersion,
+    },
+    /// Puts a staged configuration into its slot, atomically.
+    SwitchConfig {
+        /// The service that reads it.
+        service: ServiceId,
+        /// The staged version.
+        to: ConfigVersion,
+    },
+    /// Puts the last configuration that worked back into its slot.
+    RollbackConfig {
+        /// The service that reads it.
+        service: ServiceId,
+        /// The version that worked.
+        to: ConfigVersion,
+    },
+    /// Deletes files that the service's configuration allows to be deleted,
+    /// oldest first, until its data fills no more than this share of its quota.
+    PruneData {
+        /// The service whose data it is.
+        service: ServiceId,
+        /// Share of the quota that may remain filled.
+        to: Percent,
+    },
+    /// Sends no new connection to a backend, and lets those it has come to
+    /// their end.
+    Isolate {
+        /// The route.
+        route: RouteId,
+        /// One of its backends.
+        backend: ServiceId,
+        /// After this, connections that are left are closed.
+        drain: Millis,
+    },
+    /// Gives a backend its configured weight again.
+    Release {
+        /// The route.
+        route: RouteId,
+        /// One of its backends.
+        backend: ServiceId,
+    },
+    /// Moves a share of what `from` gets by configuration to `to`; a share of 0
+    /// gives both their configured weights again.
+    Reroute {
+        /// The route.
+        route: RouteId,
+        /// The backend that gets less.
+        from: ServiceId,
+        /// The backend that gets more.
+        to: ServiceId,
+        /// The share that moves.
+        share: Percent,
+    },
+    /// Starts a standby replica; once it answers, its route sends it as much as
+    /// the most favoured of the others.
+    ScaleOut {
+        /// The route.
+        route: RouteId,
+        /// The standby.
+        service: ServiceId,
+    },
+    /// Drains a standby replica and stops it.
+    ScaleIn {
+        /// The route.
+        route: RouteId,
+        /// The standby.
+        service: ServiceId,
+        /// After this, connections that are left are closed.
+        drain: Millis,
+    },
 }
 
 /// What can be done about a primitive that may or may not have happened.
@@ -51,35 +127,131 @@ pub enum Reversal {
     Repeatable,
     /// A compensation restores what was there before.
     Compensated,
+    /// Doing it again does no harm, and nothing brings back what it took.
+    Irreversible,
 }
 
+/// The name of every primitive, as it is printed.
+pub const NAMES: [&str; 13] = [
+    "restart",
+    "rollback-model",
+    "probe",
+    "wait",
+    "switch-model",
+    "switch-config",
+    "rollback-config",
+    "prune-data",
+    "isolate",
+    "release",
+    "reroute",
+    "scale-out",
+    "scale-in",
+];
+
 impl Primitive {
-    /// The service it touches; `None` when it touches none.
+    /// Its name, as it is printed.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Restart { .. } => "restart",
+            Self::RollbackModel { .. } => "rollback-model",
+            Self::Probe { .. } => "probe",
+            Self::Wait { .. } => "wait",
+            Self::SwitchModel { .. } => "switch-model",
+            Self::SwitchConfig { .. } => "switch-config",
+            Self::RollbackConfig { .. } => "rollback-config",
+            Self::PruneData { .. } => "prune-data",
+            Self::Isolate { .. } => "isolate",
+            Self::Release { .. } => "release",
+            Self::Reroute { .. } => "reroute",
+            Self::ScaleOut { .. } => "scale-out",
+            Self::ScaleIn { .. } => "scale-in",
+        }
+    }
+
+    /// The service or backend it touches; `None` when it touches none. A
+    /// backend on another node is no service of this one.
     #[must_use]
     pub fn service(&self) -> Option<&ServiceId> {
         match self {
             Self::Restart { service, .. }
             | Self::RollbackModel { service, .. }
-            | Self::Probe { service, .. } => Some(service),
+            | Self::Probe { service, .. }
+            | Self::SwitchModel { service, .. }
+            | Self::SwitchConfig { service, .. }
+            | Self::RollbackConfig { service, .. }
+            | Self::PruneData { service, .. }
+            | Self::ScaleOut { service, .. }
+            | Self::ScaleIn { service, .. }
+            | Self::Isolate {
+                backend: service, ..
+            }
+            | Self::Release {
+                backend: service, ..
+            }
+            | Self::Reroute { from: service, .. } => Some(service),
             Self::Wait { .. } => None,
         }
+    }
+
+    /// The route it changes.
+    #[must_use]
+    pub fn route(&self) -> Option<&RouteId> {
+        match self {
+            Self::Isolate { route, .. }
+            | Self::Release { route, .. }
+            | Self::Reroute { route, .. }
+            | Self::ScaleOut { route, .. }
+            | Self::ScaleIn { route, .. } => Some(route),
+            Self::Restart { .. }
+            | Self::RollbackModel { .. }
+            | Self::Probe { .. }
+            | Self::Wait { .. }
+            | Self::SwitchModel { .. }
+            | Self::SwitchConfig { .. }
+            | Self::RollbackConfig { .. }
+            | Self::PruneData { .. } => None,
+        }
+    }
+
+    /// The backends of its route that it names.
+    pub fn backends(&self) -> impl Iterator<Item = &ServiceId> {
+        let (one, other) = match self {
+            Self::Isolate { backend, .. } | Self::Release { backend, .. } => (Some(backend), None),
+            Self::Reroute { from, to, .. } => (Some(from), Some(to)),
+            Self::ScaleOut { service, .. } | Self::ScaleIn { service, .. } => (Some(service), None),
+            Self::Restart { .. }
+            | Self::RollbackModel { .. }
+            | Self::Probe { .. }
+            | Self::Wait { .. }
+            | Self::SwitchModel { .. }
+            | Self::SwitchConfig { .. }
+            | Self::RollbackConfig { .. }
+            | Self::PruneData { .. } => (None, None),
+        };
+        one.into_iter().chain(other)
     }
 
     /// Whether it changes anything outside the agent.
     #[must_use]
     pub fn writes(&self) -> bool {
-        match self {
-            Self::Restart { .. } | Self::RollbackModel { .. } => true,
-            Self::Probe { .. } | Self::Wait { .. } => false,
-        }
+        !matches!(self, Self::Probe { .. } | Self::Wait { .. })
     }
 
     /// Whether the service answers nobody while it runs.
     #[must_use]
     pub fn interrupts(&self) -> bool {
+        matches!(self, Self::Restart { .. })
+    }
+
+    /// The backend that gets nothing from its route once this is done.
+    #[must_use]
+    pub fn isolates(&self) -> Option<&ServiceId> {
         match self {
-            Self::Restart { .. } => true,
-            Self::RollbackModel { .. } | Self::Probe { .. } | Self::Wait { .. } => false,
+            Self::Isolate { backend, .. } => Some(backend),
+            Self::ScaleIn { service, .. } => Some(service),
+            Self::Reroute { from, share, .. } if *share == Percent::ALL => Some(from),
+            _ => None,
         }
     }
 
@@ -87,8 +259,19 @@ impl Primitive {
     #[must_use]
     pub fn reversal(&self) -> Reversal {
         match self {
-            Self::Restart { .. } | Self::Probe { .. } | Self::Wait { .. } => Reversal::Repeatable,
-            Self::RollbackModel { .. } => Reversal::Compensated,
+            Self::Restart { .. }
+            | Self::Probe { .. }
+            | Self::Wait { .. }
+            | Self::Release { .. } => Reversal::Repeatable,
+            Self::RollbackModel { .. }
+            | Self::SwitchModel { .. }
+            | Self::SwitchConfig { .. }
+            | Self::RollbackConfig { .. }
+            | Self::Isolate { .. }
+            | Self::Reroute { .. }
+            | Self::ScaleOut { .. }
+            | Self::ScaleIn { .. } => Reversal::Compensated,
+            Self::PruneData { .. } => Reversal::Irreversible,
         }
     }
 
@@ -98,18 +281,25 @@ impl Primitive {
     pub fn deadline(&self, start_timeout: Millis) -> Millis {
         /// For copying a file and two fsyncs on a slow SD card.
         const FILE: Millis = Millis::secs(10);
-        /// For a kill to be carried out by a loaded kernel.
-        const KILL: Millis = Millis::secs(2);
+        /// For deleting some thousand files on one.
+        const FILES: Millis = Millis::secs(30);
+        /// For a kill to be carried out by a loaded kernel, or for the forwarder
+        /// to answer on one.
+        const ANSWER: Millis = Millis::secs(2);
+        let after = |first: Millis, then: Millis| Millis(first.0.saturating_add(then.0));
         match self {
-            Self::Restart { grace, .. } => Millis(
-                grace
-                    .0
-                    .saturating_add(KILL.0)
-                    .saturating_add(start_timeout.0),
-            ),
-            Self::RollbackModel { .. } => FILE,
+            Self::Restart { grace, .. } => after(after(*grace, ANSWER), start_timeout),
+            Self::RollbackModel { .. }
+            | Self::SwitchModel { .. }
+            | Self::SwitchConfig { .. }
+            | Self::RollbackConfig { .. } => FILE,
+            Self::PruneData { .. } => FILES,
             Self::Probe { within, .. } => *within,
-            Self::Wait { span } => Millis(span.0.saturating_add(1000)),
+            Self::Wait { span } => after(*span, Millis(1000)),
+            Self::Isolate { drain, .. } => after(*drain, ANSWER),
+            Self::Release { .. } | Self::Reroute { .. } => ANSWER,
+            Self::ScaleOut { .. } => after(start_timeout, ANSWER),
+            Self::ScaleIn { drain, .. } => after(after(*drain, ANSWER), start_timeout),
         }
     }
 
@@ -118,22 +308,55 @@ impl Primitive {
     pub fn describe(&self) -> &'static str {
         match self {
             Self::Restart { .. } => "stop what is left of the service and start it afresh",
-            Self::RollbackModel { .. } => "put the verified copy of the model back",
+            Self::RollbackModel { .. } => "put the last model that worked back",
             Self::Probe { .. } => "wait until the service answers rightly",
             Self::Wait { .. } => "wait",
+            Self::SwitchModel { .. } => "put the staged model in place",
+            Self::SwitchConfig { .. } => "put the staged configuration in place",
+            Self::RollbackConfig { .. } => "put the last configuration that worked back",
+            Self::PruneData { .. } => "delete old files that may be deleted",
+            Self::Isolate { .. } => "send the replica no new connections and let the old ones end",
+            Self::Release { .. } => "send the replica its usual share again",
+            Self::Reroute { .. } => "move traffic from one backend to another",
+            Self::ScaleOut { .. } => "start a standby replica and send it traffic",
+            Self::ScaleIn { .. } => "take the traffic from a standby replica and stop it",
         }
     }
 }
 
 impl fmt::Display for Primitive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.name())?;
         match self {
-            Self::Restart { service, grace } => write!(f, "restart({service}, grace={grace})"),
-            Self::RollbackModel { service, to } => {
-                write!(f, "rollback-model({service}, to={to})")
+            Self::Restart { service, grace } => write!(f, "{service}, grace={grace}")?,
+            Self::RollbackModel { service, to } | Self::SwitchModel { service, to } => {
+                write!(f, "{service}, to={to}")?;
             }
-            Self::Probe { service, within } => write!(f, "probe({service}, within={within})"),
-            Self::Wait { span } => write!(f, "wait({span})"),
+            Self::SwitchConfig { service, to } | Self::RollbackConfig { service, to } => {
+                write!(f, "{service}, to={to}")?;
+            }
+            Self::Probe { service, within } => write!(f, "{service}, within={within}")?,
+            Self::Wait { span } => write!(f, "{span}")?,
+            Self::PruneData { service, to } => write!(f, "{service}, to={to}")?,
+            Self::Isolate {
+                route,
+                backend,
+                drain,
+            } => write!(f, "{route}, {backend}, drain={drain}")?,
+            Self::Release { route, backend } => write!(f, "{route}, {backend}")?,
+            Self::Reroute {
+                route,
+                from,
+                to,
+                share,
+            } => write!(f, "{route}, from={from}, to={to}, share={share}")?,
+            Self::ScaleOut { route, service } => write!(f, "{route}, {service}")?,
+            Self::ScaleIn {
+                route,
+                service,
+                drain,
+            } => write!(f, "{route}, {service}, drain={drain}")?,
         }
+        f.write_str(")")
     }
 }

@@ -90,7 +90,7 @@ pub struct History {
     pub outcomes: [u32; 5],
     /// Incidents that are open, by [`Symptom`] in the order of
     /// [`Symptom::ALL`].
-    pub open: [u32; 5],
+    pub open: [u32; Symptom::ALL.len()],
     /// Share of the healing budget that is left.
     pub budget_left: Ratio,
 }
@@ -121,7 +121,7 @@ const fn feature(name: &'static str, unit: &'static str) -> Feature {
 
 /// The dictionary of the vector. Places are never reused; new ones are added
 /// at the end.
-pub const FEATURES: [Feature; 28] = [
+pub const FEATURES: [Feature; 32] = [
     feature("h.services", "count"),
     feature("h.healthy", "ratio of services"),
     feature("h.availability.mean", "ratio"),
@@ -150,6 +150,10 @@ pub const FEATURES: [Feature; 28] = [
     feature("gamma.recent.healed", "ratio of recent"),
     feature("gamma.recent.lasted.mean", "s"),
     feature("gamma.budget_left", "ratio"),
+    feature("gamma.open.slow", "count"),
+    feature("gamma.open.hogging", "count"),
+    feature("gamma.open.data_full", "count"),
+    feature("gamma.open.saturated", "count"),
 ];
 
 /// The vector and its mask.
@@ -166,7 +170,7 @@ pub const FEATURES: [Feature; 28] = [
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Features {
-    /// Values, shape `[28]`, in the units of [`FEATURES`]; 0 where unknown.
+    /// Values, shape `[32]`, in the units of [`FEATURES`]; 0 where unknown.
     pub values: [f32; FEATURES.len()],
     /// Which values are known.
     pub known: [bool; FEATURES.len()],
@@ -202,7 +206,19 @@ impl State {
             .count() as f64;
         let lasted: f64 = recent.iter().map(|past| past.lasted.as_secs_f64()).sum();
         let [cpu, io, memory] = health.pressure;
-        let [dead, hung, wrong, leaking, starting] = self.history.open.map(f64::from);
+        // What somebody asked for is no trouble of the node.
+        let [
+            dead,
+            hung,
+            wrong,
+            leaking,
+            starting,
+            slow,
+            hogging,
+            full,
+            saturated,
+            _,
+        ] = self.history.open.map(f64::from);
         let found: [Option<f64>; FEATURES.len()] = [
             Some(count),
             (count > 0.0).then(|| healthy / count),
@@ -232,6 +248,10 @@ impl State {
             (ended > 0.0).then(|| healed / ended),
             (ended > 0.0).then(|| lasted / ended),
             Some(f64::from(self.history.budget_left.get())),
+            Some(slow),
+            Some(hogging),
+            Some(full),
+            Some(saturated),
         ];
         Features {
             values: found.map(|value| narrow(value.unwrap_or(0.0))),
@@ -312,7 +332,7 @@ pub(crate) fn sample() -> State {
                 cost: 0.02,
             }],
             outcomes: [1, 0, 0, 0, 0],
-            open: [1, 0, 0, 0, 0],
+            open: [1, 0, 0, 0, 0, 0, 0, 2, 0, 0],
             budget_left: Ratio::saturating(0.75),
         },
     }
@@ -371,6 +391,10 @@ mod tests {
             gamma.recent.healed = 1 ratio of recent
             gamma.recent.lasted.mean = 0.5 s
             gamma.budget_left = 0.75 ratio
+            gamma.open.slow = 0 count
+            gamma.open.hogging = 0 count
+            gamma.open.data_full = 2 count
+            gamma.open.saturated = 0 count
         "#]]
         .assert_eq(&lines);
     }

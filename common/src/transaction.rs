@@ -17,7 +17,8 @@
 //!
 //! After a crash, [`Transaction::resume`] goes on from the records: a step whose
 //! intent is known but not its result is done again when that does no harm
-//! ([`Reversal::Repeatable`]); otherwise everything is taken back.
+//! ([`Reversal::Repeatable`], [`Reversal::Irreversible`]); otherwise everything is
+//! taken back.
 
 use alloc::string::String;
 use alloc::vec;
@@ -134,7 +135,7 @@ impl Transaction {
         plan.steps().count() > 1
             || plan
                 .steps()
-                .any(|step| step.reversal() == Reversal::Compensated)
+                .any(|step| step.reversal() != Reversal::Repeatable)
     }
 
     /// Goes on where the records of a former run end. Records that make no
@@ -169,7 +170,9 @@ impl Transaction {
         let mut undo = false;
         for (progress, step) in self.progress.iter_mut().zip(&self.steps) {
             match (&*progress, step.reversal()) {
-                (Progress::Intended, Reversal::Repeatable) => *progress = Progress::Waiting,
+                (Progress::Intended, Reversal::Repeatable | Reversal::Irreversible) => {
+                    *progress = Progress::Waiting;
+                }
                 // In doubt: its compensation makes sure, whether it happened
                 // or not.
                 (Progress::Intended, Reversal::Compensated) => {
@@ -498,7 +501,7 @@ mod tests {
                                 fails[usize::from(step)]
                             };
                             let repeatable =
-                                transaction.step(step).unwrap().reversal() == Reversal::Repeatable;
+                                transaction.step(step).unwrap().reversal() != Reversal::Compensated;
                             if undo {
                                 self.effect[usize::from(step)] = 0;
                             } else if !fail {
@@ -562,7 +565,7 @@ mod tests {
                 Ending::Done => prop_assert!(world.effect.iter().all(|effect| *effect == 1)),
                 Ending::Undone => {
                     for (effect, step) in world.effect.iter().zip(&steps) {
-                        prop_assert!(*effect == 0 || step.reversal() == Reversal::Repeatable);
+                        prop_assert!(*effect == 0 || step.reversal() != Reversal::Compensated);
                     }
                 }
                 Ending::Stuck => prop_assert!(undo_fails),

@@ -197,10 +197,91 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// A share in whole percent, for plans: it compares and prints exactly.
+///
+/// ```
+/// # use homeostat_common::units::Percent;
+/// let half: Percent = "50%".parse().unwrap();
+/// assert_eq!(half.of(90), 45);
+/// assert!("101%".parse::<Percent>().is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[serde(transparent)]
+pub struct Percent(u8);
+
+/// A number or a text is not a share in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a share from 0% to 100%")]
+pub struct NotAPercent;
+
+impl Percent {
+    /// All of it.
+    pub const ALL: Self = Self(100);
+
+    /// # Errors
+    /// [`NotAPercent`] above 100.
+    pub const fn new(percent: u8) -> Result<Self, NotAPercent> {
+        if percent <= 100 {
+            Ok(Self(percent))
+        } else {
+            Err(NotAPercent)
+        }
+    }
+
+    /// The number, 0 to 100.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
+    /// This share of a whole, rounded down.
+    #[must_use]
+    pub fn of(self, whole: u64) -> u64 {
+        // The quotient first: a product could pass the largest number.
+        whole / 100 * u64::from(self.0) + whole % 100 * u64::from(self.0) / 100
+    }
+}
+
+impl core::str::FromStr for Percent {
+    type Err = NotAPercent;
+    fn from_str(text: &str) -> Result<Self, NotAPercent> {
+        let digits = text.strip_suffix('%').ok_or(NotAPercent)?;
+        if digits.len() > 3 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotAPercent);
+        }
+        digits.parse().map_err(|_| NotAPercent).and_then(Self::new)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::new(u8::deserialize(from)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::string::ToString;
+
+    #[test]
+    fn a_percent_reads_back_and_refuses_the_rest() {
+        for whole in [0, 1, 7, 99, 100, u64::MAX] {
+            assert_eq!(Percent::ALL.of(whole), whole);
+        }
+        let third: Percent = "33%".parse().unwrap();
+        assert_eq!((third.of(10), third.to_string().as_str()), (3, "33%"));
+        for wrong in ["", "%", "33", "+3%", "101%", "1000%", "3 %"] {
+            assert!(wrong.parse::<Percent>().is_err(), "{wrong}");
+        }
+        assert!(postcard::from_bytes::<Percent>(&[101]).is_err());
+    }
 
     #[test]
     fn spans_print_so_that_they_read_back() {

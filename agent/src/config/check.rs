@@ -6,7 +6,7 @@ use std::path::Path;
 
 use homeostat_common::budget::Ledger;
 use homeostat_common::gate;
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::Micros;
 
@@ -47,6 +47,29 @@ pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
                     format!("there is no service {dependency}"),
                 );
             }
+        }
+    }
+    for (n, service) in services.iter().enumerate() {
+        let known = |route: &RouteId| config.forwards.iter().any(|one| one.id == *route);
+        for route in service.calls.iter().filter(|route| !known(route)) {
+            problems.at(
+                &format!("service[{n}].calls"),
+                format!("there is no forward {route}"),
+            );
+        }
+        let behind = config
+            .forwards
+            .iter()
+            .flat_map(|forward| &forward.backends)
+            .any(|backend| backend.service.as_ref() == Some(&service.id));
+        if service.standby && !behind {
+            problems.at(
+                &format!("service[{n}].standby"),
+                format!(
+                    "only a backend can be a standby, and {} is none",
+                    service.id
+                ),
+            );
         }
     }
     if !dangling && let Some((n, cycle)) = cycle(services, &places) {

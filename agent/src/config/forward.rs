@@ -6,15 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
-use homeostat_common::ids::ServiceId;
-use homeostat_common::units::Millis;
+use homeostat_common::ids::{RouteId, ServiceId};
+use homeostat_common::units::{Bytes, Millis};
 use toml::de::DeValue;
 
-use super::Config;
 use super::fields::{Fields, Wanted, choice, parsed, span, text, whole};
 use super::problems::Problems;
 use super::sections::{TIMEOUT_PERIODS, either, narrow, port, small, url_path};
+use super::{Config, Criticality, Service};
 
 /// Most forwards of one node: all of them fit into one message of the control socket.
 pub const FORWARDS_MAX: usize = 16;
@@ -27,7 +28,7 @@ pub const WEIGHT_MAX: u16 = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     /// `id`, required; unique among forwards and services.
-    pub id: ServiceId,
+    pub id: RouteId,
     /// `listen`, required: a port on 127.0.0.1, or address and port.
     pub listen: SocketAddr,
     /// `connect_timeout`, default 50 ms, then the next backend is tried.
@@ -91,7 +92,7 @@ pub(super) struct Known<'s> {
 }
 
 pub(super) fn forward(mut at: Fields<'_, '_>, known: &Known<'_>) -> Option<Forward> {
-    let id = at.required("id", parsed(ServiceId::new));
+    let id = at.required("id", parsed(RouteId::new));
     let listen = at.required("listen", listen);
     let connect_timeout = at.or(
         "connect_timeout",
@@ -208,10 +209,19 @@ fn port_of(at: &Fields<'_, '_>, service: &ServiceId, known: &Known<'_>) -> Optio
 
 /// What has to agree across forwards and services.
 pub(super) fn across(config: &Config, problems: &mut Problems<'_>) {
-    let mut ids: BTreeSet<&ServiceId> = config.services.iter().map(|it| &it.id).collect();
-    let mut listens: Vec<(SocketAddr, &ServiceId)> = Vec::new();
+    let mut ids: BTreeSet<&str> = config.services.iter().map(|it| it.id.as_str()).collect();
+    let mut listens: Vec<(SocketAddr, &str)> = Vec::new();
+    let reserved = super::forwarder_id();
+    if let Some(n) = config.services.iter().position(|it| it.id == reserved)
+        && !config.forwards.is_empty()
+    {
+        problems.at(
+            &format!("service[{n}].id"),
+            "is the name of the process that carries [[forward]] out",
+        );
+    }
     for (n, forward) in config.forwards.iter().enumerate() {
-        if !ids.insert(&forward.id) {
+        if !ids.insert(forward.id.as_str()) {
             problems.at(
                 &format!("forward[{n}].id"),
                 "is already the id of another forward or of a service",
@@ -225,13 +235,13 @@ pub(super) fn across(config: &Config, problems: &mut Problems<'_>) {
             .iter()
             .find(|(other, _)| overlap(*other, forward.listen));
         let owner = forwards.map(|(_, owner)| *owner);
-        if let Some(owner) = owner.or(service.filter(|_| local).map(|it| &it.id)) {
+        if let Some(owner) = owner.or(service.filter(|_| local).map(|it| it.id.as_str())) {
             problems.at(
                 &format!("forward[{n}].listen"),
                 format!("port {port} is already taken by {owner}"),
             );
         }
-        listens.push((forward.listen, &forward.id));
+        listens.push((forward.listen, forward.id.as_str()));
         let mut backends = BTreeSet::new();
         for (m, backend) in forward.backends.iter().enumerate() {
             let at = |key: &str| format!("forward[{n}].backend[{m}].{key}");
@@ -244,10 +254,51 @@ pub(super) fn across(config: &Config, problems: &mut Problems<'_>) {
                 let wanted = format!("{} is already the id of a backend", backend.id);
                 problems.at(&at(key), wanted);
             }
+            let own = config.services.iter().any(|it| it.id == backend.id);
+            if backend.service.as_ref() != Some(&backend.id) && own {
+                problems.at(&at("id"), "is the name of a service of this node");
+            }
             if backend.service.is_none() && reaches(forward.listen, backend.address) {
                 problems.at(&at("address"), "leads back to the forward itself");
             }
         }
+    }
+}
+
+/// The forwarder as a service like any other: started by the spawner, so that it
+/// outlives the loop, and started again by the loop when it dies.
+pub(super) fn service(config: &Config, file: &Path) -> Service {
+    let default = || {
+        let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let words = [program.as_os_str(), file.as_os_str()];
+        let [program, file] = words.map(|word| word.to_string_lossy().into_owned());
+        vec![program, "forward".into(), "--config".into(), file]
+    };
+    let command = config.forwarder.command.clone();
+    Service {
+        id: super::forwarder_id(),
+        command: command.unwrap_or_else(default),
+        env: Default::default(),
+        cwd: "/".into(),
+        user: config.node.agent_user.clone(),
+        ports: Vec::new(),
+        memory_limit: None,
+        criticality: Criticality::Mission,
+        depends_on: Vec::new(),
+        calls: Vec::new(),
+        standby: false,
+        cpu_limit: None,
+        data: None,
+        mode: config.limits.mode,
+        protected: false,
+        start_timeout: Millis::secs(5),
+        stop_grace: Millis::secs(2),
+        log: true,
+        log_max: Bytes::mib(4),
+        probes: Vec::new(),
+        model: None,
+        config: None,
     }
 }
 

@@ -11,6 +11,7 @@
 //! safety limit must not quietly become a default.
 
 mod check;
+mod data;
 mod fields;
 mod forward;
 mod probe;
@@ -26,10 +27,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use homeostat_common::gate::{Criticality, Mode};
-use homeostat_common::ids::{NodeId, ServiceId, SiteId};
+use homeostat_common::ids::{NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::de::DeTable;
 
+pub use data::{Data, PATTERNS_MAX, Pattern};
 pub use forward::{BACKENDS_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX};
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
@@ -76,6 +78,16 @@ pub struct Config {
     pub services: Vec<Service>,
     /// `[[forward]]`, in the order of the file.
     pub forwards: Vec<Forward>,
+    /// `[forwarder]`: the process that carries them out.
+    pub forwarder: Forwarder,
+}
+
+/// The process that carries `[[forward]]` out: with at least one of them, it is
+/// a service of its own, named `forwarder`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Forwarder {
+    /// `command`, default this program with `forward --config FILE`.
+    pub command: Option<Vec<String>>,
 }
 
 /// Who this node is and where it keeps things.
@@ -208,6 +220,16 @@ pub struct Service {
     pub criticality: Criticality,
     /// `depends_on`: services that must run for this one to be healthy.
     pub depends_on: Vec<ServiceId>,
+    /// `calls`: routes of this node that it sends its calls through.
+    pub calls: Vec<RouteId>,
+    /// `standby`, default false: a replica that is started only when a plan
+    /// scales out to it.
+    pub standby: bool,
+    /// `cpu_limit`, default none: cores that it does not need for long when it is
+    /// well.
+    pub cpu_limit: Option<f32>,
+    /// `[service.data]`.
+    pub data: Option<Data>,
     /// `mode`, default that of `[limits]`.
     pub mode: Mode,
     /// `protected`, default false: never the target of a plan.
@@ -420,7 +442,13 @@ impl Config {
         }
         let problems = problems.into_inner();
         match config {
-            Some(config) if problems.none() => Ok(config),
+            Some(mut config) if problems.none() => {
+                if !config.forwards.is_empty() {
+                    let forwarder = forward::service(&config, file);
+                    config.services.push(forwarder);
+                }
+                Ok(config)
+            }
             _ => Err(problems.into_error(file.to_owned())),
         }
     }
@@ -430,6 +458,13 @@ impl Config {
     pub fn service(&self, id: &ServiceId) -> Option<&Service> {
         self.services.iter().find(|service| service.id == *id)
     }
+}
+
+/// The name of the service that is this node's forwarder.
+#[must_use]
+pub fn forwarder_id() -> ServiceId {
+    #[allow(clippy::expect_used)]
+    ServiceId::new("forwarder").expect("these are letters")
 }
 
 /// A whole file as text, refused beyond [`FILE_MAX`].

@@ -4,21 +4,22 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use homeostat_common::ids::{NodeId, ServiceId, SiteId};
+use homeostat_common::ids::{NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::data::data;
 use super::fields::{
-    Fields, Wanted, choice, flag, list, parsed, ratio, size, span, text, texts, whole,
+    Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
 };
 use super::forward::{FORWARDS_MAX, Forward, Known, forward};
 use super::probe::probe;
 use super::problems::Problems;
 use super::{
-    Broker, ClockOffset, Config, ConfigSlot, Criticality, Format, LIST_MAX, LOG_BYTES_MAX, Limits,
-    Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Quarantine, Reload, Restart, SERVICES_MAX,
-    Sample, Service, Store,
+    Broker, ClockOffset, Config, ConfigSlot, Criticality, Format, Forwarder, LIST_MAX,
+    LOG_BYTES_MAX, Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Quarantine, Reload,
+    Restart, SERVICES_MAX, Sample, Service, Store,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -39,6 +40,7 @@ pub(super) fn read<'t>(
     let store = store(root.table("store"));
     let sample = sample(root.table("sample"));
     let clock = clock(root.table("clock"));
+    let forwarder = forwarder(root.table("forwarder"));
     let found = root.tables("service", SERVICES_MAX);
     let count = found.len();
     let services: Vec<Service> = found
@@ -69,7 +71,16 @@ pub(super) fn read<'t>(
         clock,
         services,
         forwards,
+        forwarder,
     })
+}
+
+fn forwarder(mut at: Fields<'_, '_>) -> Forwarder {
+    let forwarder = Forwarder {
+        command: at.optional("command", command),
+    };
+    at.finish();
+    forwarder
 }
 
 fn node(mut at: Fields<'_, '_>) -> Option<Node> {
@@ -278,6 +289,14 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
     let stop_grace = at.or("stop_grace", Millis::secs(2), spans());
     let log = at.or("log", true, flag);
     let log_max = at.or("log_max", Bytes::mib(4), size(Bytes(4096)..=LOG_BYTES_MAX));
+    let calls = at.or(
+        "calls",
+        Vec::new(),
+        list(LIST_MAX, |value| parsed(RouteId::new)(value)),
+    );
+    let standby = at.or("standby", false, flag);
+    let cpu_limit = at.optional("cpu_limit", cores);
+    let data = data(at.table("data"));
     let model = model(at.table("model"), folder);
     let config = config(at.table("config"), folder);
     let probes = at.tables("probe", PROBES_MAX);
@@ -299,6 +318,10 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         memory_limit,
         criticality,
         depends_on,
+        calls,
+        standby,
+        cpu_limit,
+        data,
         mode,
         protected,
         start_timeout,
@@ -309,6 +332,16 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         model,
         config,
     })
+}
+
+/// Cores, in tenths or whole, as a positive number.
+fn cores(value: &DeValue<'_>) -> Result<f32, Wanted> {
+    let cores = number(value)?;
+    if (0.05..=1024.0).contains(&cores) {
+        Ok(cores)
+    } else {
+        Err("expected a number of cores from 0.05 to 1024".into())
+    }
 }
 
 const RELOADS: [(&str, Reload); 2] = [("restart", Reload::Restart), ("watch", Reload::Watch)];
@@ -373,7 +406,7 @@ fn command(value: &DeValue<'_>) -> Result<Vec<String>, Wanted> {
     }
 }
 
-fn absolute(value: &DeValue<'_>) -> Result<PathBuf, Wanted> {
+pub(super) fn absolute(value: &DeValue<'_>) -> Result<PathBuf, Wanted> {
     let path = PathBuf::from(text(value)?);
     if path.is_absolute() {
         Ok(path)

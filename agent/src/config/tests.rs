@@ -169,7 +169,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
             expect![[r#"
                 a.toml:2: node.id = 7: expected a text in quotes
                 a.toml:3: node.data_dir = "data": expected an absolute path
-                a.toml:4: lmits: unknown key; known here: clock, forward, limits, mqtt, node, sample, service, store"#]],
+                a.toml:4: lmits: unknown key; known here: clock, forward, forwarder, limits, mqtt, node, sample, service, store"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[mqtt]\nbroker = \"10.0.0.1:1883\"\nkeep_alive = \"30\"\nreconnect_min = \"1h\"",
@@ -399,26 +399,6 @@ fn v2_and_metrics_probes_have_their_own_keys() {
         a.toml:18: service[0].probe[1].gauge[0].max: is required
         a.toml:19: service[0].probe[1].gauge[0].name = "queue{a=\"b\"}": expected the name of a metric without labels, such as "queue_depth""#]]
     .assert_eq(&shown.replace("/etc/homeostat/a.toml", "a.toml"));
-}
-
-#[test]
-fn two_services_do_not_share_a_slot() {
-    let service = |id: &str, slot: &str| {
-        format!(
-            "[[service]]\nid = \"{id}\"\ncommand = [\"/x\"]\n[service.model]\nslot = \"{slot}\"\n"
-        )
-    };
-    let two = |slot: &str| {
-        parse(&format!(
-            "{SMALL}{}{}",
-            service("a", "s"),
-            service("b", slot)
-        ))
-    };
-    assert!(two("t").is_ok());
-    let shown = two("s").unwrap_err().to_string();
-    assert!(shown.contains("service[1].model.slot"), "{shown}");
-    assert!(shown.ends_with("is already a slot of a"), "{shown}");
 }
 
 #[test]

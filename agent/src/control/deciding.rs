@@ -6,9 +6,10 @@ use homeostat_common::anomaly::Symptom;
 use homeostat_common::gate::{self, Facts, Purpose, ServiceFacts};
 use homeostat_common::ids::ServiceId;
 use homeostat_common::outcome::Outcome;
+use homeostat_common::plan::Plan;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::transaction::{Ending, Transaction};
-use homeostat_common::units::{Micros, Millis, narrow};
+use homeostat_common::units::{Micros, Millis, Ratio, narrow};
 use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, ServiceState};
 
 use super::incident::Execution;
@@ -16,7 +17,7 @@ use super::message::{Class, Effect, HealRecord};
 use super::{Incident, Loop};
 use crate::detect::{self, Finding};
 use crate::diagnose::{self, diagnose};
-use crate::plan::{Candidate, Recipe, candidates};
+use crate::plan::{Candidate, Recipe, Target, candidates};
 use crate::service::{ModelFile, Slot, Watched};
 use crate::verify::Pace;
 
@@ -37,7 +38,11 @@ impl Loop {
         let Some(watched) = self.services.get(id) else {
             return;
         };
-        let finding = detect::examine(watched, now);
+        let slow = self
+            .route_of(id)
+            .filter(|_| self.routes_fresh(now))
+            .and_then(|route| route.slow(id));
+        let finding = detect::examine(watched, slow, now);
         let state = watched.state(now);
         let slot = watched.slot;
         if let Some(mut incident) = self.incidents.remove(id) {
@@ -51,11 +56,14 @@ impl Loop {
                         self.treat(&mut incident, &finding, now, effects);
                         false
                     }
-                    None => state == ServiceState::Healthy,
+                    None => matches!(state, ServiceState::Healthy | ServiceState::Standby),
                 };
             if over {
                 let outcome = match incident.former {
                     Some(Ending::Done) => Outcome::Healed,
+                    Some(Ending::Undone) if incident.symptom == Symptom::Requested => {
+                        Outcome::Undone
+                    }
                     _ if incident.escalated => Outcome::Escalated,
                     _ if !incident.refused.is_empty() => Outcome::Refused,
                     _ => Outcome::Recovered,
@@ -67,7 +75,7 @@ impl Loop {
             return;
         }
         match finding {
-            Some(finding) if self.held_back(id, &finding, effects) => {}
+            Some(finding) if self.held_back(id, &finding, now, effects) => {}
             Some(finding) => {
                 let number = self.mint_incident();
                 let mut incident = Incident::new(
@@ -97,10 +105,32 @@ impl Loop {
         &mut self,
         id: &ServiceId,
         finding: &Finding,
+        now: Micros,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        if matches!(finding.symptom, Symptom::Dead | Symptom::Leaking) {
+        if matches!(
+            finding.symptom,
+            Symptom::Dead | Symptom::Leaking | Symptom::Hogging | Symptom::DataFull
+        ) {
             return false;
+        }
+        // A call that nobody takes fails here, and is nobody's fault here.
+        let closed = self.services.get(id).and_then(|watched| {
+            let mut routes = watched.policy.calls.iter();
+            routes.find(|id| {
+                let route = self.routes.get(*id);
+                self.routes_fresh(now) && route.is_some_and(|route| !route.open())
+            })
+        });
+        if let Some(route) = closed.cloned() {
+            if self.telling.held_back.insert(id.clone()) {
+                let text = format!(
+                    "{id} is {} while route {route}, which it calls, has no healthy backend: waiting",
+                    finding.symptom
+                );
+                self.note(Some(id), text, effects);
+            }
+            return true;
         }
         let mut open: Vec<ServiceId> = vec![id.clone()];
         let mut seen: Vec<ServiceId> = Vec::new();
@@ -173,20 +203,31 @@ impl Loop {
             }
         };
         incident.checking = false;
-        let grace = watched.policy.stop_grace;
-        let verified = watched.verified_model;
+        let target = Target {
+            grace: watched.policy.stop_grace,
+            start_timeout: watched.policy.start_timeout,
+            model: watched.verified_model,
+            keep: watched.policy.data.as_ref().map(|data| data.keep),
+            route: None,
+            standby: None,
+        };
         incident.fault = diagnosis.fault;
         incident.confidence = diagnosis.confidence;
         if !incident.told {
             self.tell_opened(incident, diagnosis.evidence, now, effects);
         }
+        let route = self.route_of(&incident.service);
+        let target = Target {
+            route: route.map(|route| route.id.clone()),
+            standby: route.and_then(|route| self.standby_of(route)),
+            ..target
+        };
         let experience = &self.experience;
         let options = candidates(
             &incident.service,
             incident.fault,
             incident.confidence,
-            grace,
-            verified,
+            &target,
             |recipe| experience.record(incident.fault, recipe),
         );
         self.choose(incident, options, now, effects);
@@ -226,6 +267,7 @@ impl Loop {
                         refusal: None,
                     });
                     let (plan, cost, reservation) = verified.into_parts();
+                    let prospects = prospects(&plan, &facts);
                     let careful = Transaction::wants_care(&plan);
                     let transaction = Transaction::new(plan, careful, self.limit());
                     let was_answering = facts
@@ -240,8 +282,11 @@ impl Loop {
                         transaction,
                         reservation: Some(reservation),
                         predicted: cost,
+                        health: gate::health(&facts),
+                        prospects,
                         runs: Vec::new(),
                         files: Vec::new(),
+                        drained: Vec::new(),
                         ticket: None,
                         synced_by: None,
                         wake: None,
@@ -315,6 +360,8 @@ impl Loop {
             considered,
             cost: narrow(execution.predicted.total()),
             balance: narrow(self.ledger.balance()),
+            health: execution.health.get(),
+            predicted: execution.prospects.last().map_or(0.0, |after| after.get()),
         });
         incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
         incident.refused.clear();
@@ -349,6 +396,16 @@ impl Loop {
         fault: homeostat_common::anomaly::Fault,
         recipe: Recipe,
     ) -> Facts {
+        self.facts_of(now, |id| {
+            if id == service {
+                self.experience.record(fault, recipe).failure_share()
+            } else {
+                Ratio::ZERO
+            }
+        })
+    }
+
+    fn facts_of(&self, now: Micros, failure_share: impl Fn(&ServiceId) -> Ratio) -> Facts {
         let services = self
             .services
             .iter()
@@ -359,34 +416,51 @@ impl Loop {
                     .get(id)
                     .and_then(|incident| incident.execution.as_ref())
                     .map(|execution| execution.id);
-                let failure_share = if id == service {
-                    self.experience.record(fault, recipe).failure_share()
-                } else {
-                    Default::default()
-                };
                 let facts = ServiceFacts {
                     mode: watched.policy.mode,
                     protected: watched.policy.protected,
                     criticality: watched.policy.criticality,
                     dead: matches!(watched.slot, Slot::Down { last: Some(_), .. }),
                     answering: watched.answering(now),
+                    health: watched.health(now),
+                    at_rest: !watched.wanted(),
                     fresh: self.fresh(watched, now),
                     leased,
                     held_until: pace.and_then(|pace| pace.held_until),
                     quarantined_until: pace.and_then(|pace| pace.quarantined_until),
                     backoff_until: pace.and_then(|pace| pace.backoff_until),
                     start_timeout: watched.policy.start_timeout,
-                    verified_model: watched.verified_model,
-                    failure_share,
+                    models: watched.verified_model.into_iter().collect(),
+                    configs: Vec::new(),
+                    prunable: watched
+                        .policy
+                        .data
+                        .as_ref()
+                        .is_some_and(|data| !data.prune.is_empty()),
+                    standby: watched.policy.standby,
+                    failure_share: failure_share(id),
                 };
                 (id.clone(), facts)
             })
             .collect();
         Facts {
             now,
+            mode: self.limits.mode,
             services,
+            routes: self
+                .routes
+                .iter()
+                .map(|(id, route)| (id.clone(), route.facts()))
+                .collect(),
             spawner: self.spawner,
+            forwarder: self.routes_fresh(now),
         }
+    }
+
+    /// What the node's services serve of what they should.
+    pub(super) fn health(&self, now: Micros) -> Ratio {
+        let facts = self.facts_of(now, |_| Ratio::ZERO);
+        gate::health(&facts)
     }
 
     /// Whether what is known about a service is of now.
@@ -403,4 +477,11 @@ impl Loop {
         recent(self.sampled, self.sample_stale)
             && (down || patience.is_none_or(|patience| recent(watched.probed, patience)))
     }
+}
+
+/// The node's health after each step, if all goes well.
+pub(super) fn prospects(plan: &Plan, facts: &Facts) -> Vec<Ratio> {
+    (0..plan.steps().count())
+        .map(|step| gate::prospect(plan, step, facts))
+        .collect()
 }

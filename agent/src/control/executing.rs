@@ -4,6 +4,7 @@
 use homeostat_common::budget::Cost;
 use homeostat_common::gate::{self, Purpose};
 use homeostat_common::ids::{Instance, ServiceId};
+use homeostat_common::observation::Reading;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::transaction::{Action, Ending, Record};
@@ -71,7 +72,7 @@ impl Loop {
                             execution.runs.retain(|run| run.step != *step);
                             let why = execution.transaction.failure().map_or("", |(_, why)| why);
                             let phase = Phase::Failed(why.to_owned());
-                            self.tell_step(incident, execution, *step, phase, effects);
+                            self.tell_step(incident, execution, *step, phase, now, effects);
                         }
                         journal(execution, record, effects);
                         if wait {
@@ -89,20 +90,20 @@ impl Loop {
                         let Some(primitive) = execution.transaction.step(step) else {
                             continue;
                         };
-                        let service = primitive.service().and_then(|id| self.services.get(id));
-                        if primitive.interrupts() {
+                        // A replica that gets no traffic is missed by nobody.
+                        if primitive.interrupts() && !self.spared(primitive.service()) {
                             execution.interrupted.get_or_insert(now);
                         }
-                        let run = StepRun::begin(step, primitive, service, now, &mut orders);
+                        let run = StepRun::begin(step, primitive, self.view(now), &mut orders);
                         execution.runs.push(run);
                         self.carry_out(&mut orders, now, effects);
-                        self.tell_step(incident, execution, step, Phase::Started, effects);
+                        self.tell_step(incident, execution, step, Phase::Started, now, effects);
                     }
                     Action::Undo(step) => {
                         let Some(primitive) = execution.transaction.step(step) else {
                             continue;
                         };
-                        let run = StepRun::undo(step, primitive, now, &mut orders);
+                        let run = StepRun::undo(step, primitive, self.view(now), &mut orders);
                         execution.runs.push(run);
                     }
                     Action::End(ending) => return Some(ending),
@@ -111,13 +112,19 @@ impl Loop {
             execution.wake = None;
             let mut place = 0;
             while let Some(run) = execution.runs.get_mut(place) {
-                let service = run.service().and_then(|id| self.services.get(id));
+                let drained = execution.drained.iter().position(|step| *step == run.step);
                 let progress = match (run.awaits_file(), execution.files.pop()) {
                     (true, Some(Ok(()))) => Progress::Done,
                     (true, Some(Err(why))) => Progress::Failed(why),
                     (_, unwanted) => {
                         execution.files.extend(unwanted);
-                        run.advance(service, now, &mut orders)
+                        match drained {
+                            Some(at) => {
+                                execution.drained.remove(at);
+                                Progress::Done
+                            }
+                            None => run.advance(self.view(now), &mut orders),
+                        }
                     }
                 };
                 let (result, phase) = match progress {
@@ -140,7 +147,7 @@ impl Loop {
                         _ => phase,
                     };
                     journal(execution, record, effects);
-                    self.tell_step(incident, execution, step, phase, effects);
+                    self.tell_step(incident, execution, step, phase, now, effects);
                 }
             }
             self.carry_out(&mut orders, now, effects);
@@ -167,10 +174,43 @@ impl Loop {
                 }
                 Order::Stop(id, instance) => Effect::Stop(id, instance),
                 Order::Kill(id, instance) => Effect::Kill(id, instance),
-                Order::RollbackModel(id, to) => Effect::RollbackModel(id, to),
+                Order::SwitchModel(id, to) => Effect::RollbackModel(id, to),
                 Order::RestoreModel(id) => Effect::RestoreModel(id),
+                Order::SwitchConfig(id, to) => Effect::SwitchConfig(id, to),
+                Order::RestoreConfig(id) => Effect::RestoreConfig(id),
+                Order::Prune(id, to) => {
+                    // What was measured before says nothing about what is left.
+                    if let Some(watched) = self.services.get_mut(&id) {
+                        watched.data_used = Reading::Missing;
+                    }
+                    Effect::Prune(id, to)
+                }
+                Order::SetWeight(route, backend, weight) => {
+                    Effect::SetWeight(route, backend, weight)
+                }
+                Order::Drain(route, backend, within) => Effect::Drain(route, backend, within),
+                Order::Want(id, wanted) => {
+                    if let Some(watched) = self.services.get_mut(&id) {
+                        watched.scaled_out = wanted;
+                    }
+                    Effect::Remember
+                }
             });
         }
+    }
+
+    /// Whether no route sends a service anything that would, by configuration.
+    fn spared(&self, service: Option<&ServiceId>) -> bool {
+        let Some(service) = service else {
+            return false;
+        };
+        let mut backends = self
+            .routes
+            .values()
+            .flat_map(|route| route.backends.values())
+            .filter(|backend| backend.service.as_ref() == Some(service))
+            .peekable();
+        backends.peek().is_some() && backends.all(|backend| backend.sample.weight == 0)
     }
 
     /// A plan is over: pays for it, learns from it. Returns the incident unless
@@ -198,22 +238,24 @@ impl Loop {
             self.ledger.settle(reservation, spent);
             incident.cost += spent.total();
         }
-        let writes_model = execution
-            .transaction
-            .plan()
-            .steps()
-            .any(|step| matches!(step, Primitive::RollbackModel { .. }));
+        let writes_model = execution.transaction.plan().steps().any(|step| {
+            matches!(
+                step,
+                Primitive::RollbackModel { .. } | Primitive::SwitchModel { .. }
+            )
+        });
         if writes_model {
             effects.push(Effect::SettleModel(incident.service.clone()));
             effects.push(Effect::CheckModel(incident.service.clone()));
         }
         effects.push(Effect::ShowAct(execution.id, None));
         let healed = ending == Ending::Done;
-        if !execution.refused {
+        if !execution.refused && execution.purpose != Purpose::Operate {
             self.experience
                 .tried(incident.fault, execution.recipe, healed);
         }
-        if execution.purpose != Purpose::Revive {
+        // What a person wanted says nothing about how often healing fails.
+        if matches!(execution.purpose, Purpose::Heal(_)) {
             let pace = self.paces.entry(incident.service.clone()).or_default();
             if pace.healed(now, execution.recipe as u8, &self.limits) {
                 let until = pace.quarantined_until.unwrap_or(now);
@@ -239,10 +281,11 @@ impl Loop {
         effects.push(Effect::Journal(ended));
         match ending {
             Ending::Done => {
+                // A standby that was stopped is as it should be.
                 let works = self
                     .services
                     .get(&incident.service)
-                    .is_some_and(|watched| watched.proven(now));
+                    .is_some_and(|watched| watched.proven(now) || !watched.wanted());
                 if works {
                     self.close(&incident, Outcome::Healed, now, effects);
                     return None;
@@ -251,6 +294,7 @@ impl Loop {
                 incident.former = Some(ending);
             }
             Ending::Undone => {
+                incident.former = Some(ending);
                 // What was not let go on has not been shown to fail.
                 if !execution.refused && !incident.tried.contains(&execution.recipe) {
                     incident.tried.push(execution.recipe);
@@ -316,7 +360,7 @@ impl Loop {
         }
         self.carry_out(&mut orders, now, effects);
         for (step, why) in told {
-            self.tell_failed(service, step, why, effects);
+            self.tell_failed(service, step, why, now, effects);
         }
     }
 
@@ -326,11 +370,19 @@ impl Loop {
         service: &ServiceId,
         step: u8,
         why: String,
+        now: Micros,
         effects: &mut Vec<Effect>,
     ) {
         if let Some(mut incident) = self.incidents.remove(service) {
             if let Some(execution) = incident.execution.take() {
-                self.tell_step(&mut incident, &execution, step, Phase::Failed(why), effects);
+                self.tell_step(
+                    &mut incident,
+                    &execution,
+                    step,
+                    Phase::Failed(why),
+                    now,
+                    effects,
+                );
                 incident.execution = Some(execution);
             }
             self.incidents.insert(service.clone(), incident);

@@ -115,9 +115,15 @@ pub(super) struct Execution {
     /// What was set aside for it; `None` when only compensations run.
     pub(super) reservation: Option<Reservation>,
     pub(super) predicted: Cost,
+    /// The node's health as it was decided on.
+    pub(super) health: Ratio,
+    /// The node's health that each step leads to, as foreseen then.
+    pub(super) prospects: Vec<Ratio>,
     pub(super) runs: Vec<StepRun>,
     /// Results of file operations that came in.
     pub(super) files: Vec<Result<(), String>>,
+    /// Steps whose backend has no connections left.
+    pub(super) drained: Vec<u8>,
     /// The sync that the transaction waits for.
     pub(super) ticket: Option<u64>,
     /// It waits no longer than until then.

@@ -1,15 +1,18 @@
 //! What goes into the loop and what comes out of it.
 
 use homeostat_common::anomaly::{Exit, Fault, Symptom};
-use homeostat_common::ids::{IncidentId, Instance, ModelVersion, PlanId, ServiceId};
+use homeostat_common::ids::{
+    ConfigVersion, IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId,
+};
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
 use homeostat_common::transaction;
-use homeostat_common::units::{Bytes, Micros, Ratio};
+use homeostat_common::units::{Bytes, Micros, Millis, Percent, Ratio};
 use homeostat_common::wire::body::{Body, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Recipe;
+use crate::route::BackendSample;
 use crate::service::ProcessSample;
 
 /// A slot as the spawner describes it.
@@ -60,6 +63,9 @@ pub struct HostSample {
     pub own: ProcessSample,
     /// Events nobody acknowledged yet.
     pub backlog: u64,
+    /// The process that takes most of the processors and is none of ours, when
+    /// they are busy.
+    pub stranger: Option<Stranger>,
 }
 
 /// Something happened.
@@ -151,6 +157,65 @@ pub enum Event {
     },
     /// Whether the broker can be reached.
     Link(bool),
+    /// The forwarder has reported.
+    Routes {
+        /// Grows with each report of one forwarder.
+        seq: u64,
+        /// Its routes.
+        routes: Vec<RouteSample>,
+    },
+    /// The forwarder was lost.
+    ForwarderLost,
+    /// A backend has no connections left.
+    Drained {
+        /// Of which route.
+        route: RouteId,
+        /// Which.
+        backend: ServiceId,
+    },
+    /// The data of a service were measured.
+    Measured {
+        /// Whose.
+        service: ServiceId,
+        /// How much they are.
+        used: Reading<Bytes>,
+    },
+    /// A person on the node asks for a plan; answered by [`Effect::Answer`].
+    Asked {
+        /// Names the question.
+        ticket: u64,
+        /// The plan.
+        plan: Plan,
+    },
+}
+
+/// A route as the forwarder describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSample {
+    /// Which.
+    pub route: RouteId,
+    /// Its backends.
+    pub backends: Vec<(ServiceId, BackendSample)>,
+}
+
+/// A process that is none of ours and takes much of the node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stranger {
+    /// Its process.
+    pub pid: u32,
+    /// What it is called, as far as the kernel keeps it.
+    pub name: [u8; 16],
+    /// Cores it uses.
+    pub cores: f32,
+}
+
+impl Stranger {
+    /// Its name as text.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let text = String::from_utf8_lossy(&self.name);
+        text.trim_end_matches('\0').to_owned()
+    }
 }
 
 /// How an event is valued when room for unsent ones runs out.
@@ -224,6 +289,20 @@ pub enum Effect {
     RestoreModel(ServiceId),
     /// What was kept beside the model may go.
     SettleModel(ServiceId),
+    /// Put a version of the configuration in place; answered by `FileDone`.
+    SwitchConfig(ServiceId, ConfigVersion),
+    /// Put back what was there before; answered by `FileDone`.
+    RestoreConfig(ServiceId),
+    /// Measure the data of a service; answered by `Measured`.
+    Measure(ServiceId),
+    /// Delete old data of a service; answered by `FileDone`.
+    Prune(ServiceId, Percent),
+    /// Ask the forwarder for a weight; seen in the next `Routes`.
+    SetWeight(RouteId, ServiceId, u16),
+    /// Ask the forwarder to end a backend's connections; answered by `Drained`.
+    Drain(RouteId, ServiceId, Millis),
+    /// Answer a person's question.
+    Answer(u64, Result<String, String>),
     /// Append to the journal.
     Journal(HealRecord),
     /// Get everything journalled so far onto the disk and answer with this

@@ -10,18 +10,20 @@
 //! leaves it as [`Effect::Journal`] and [`Effect::Remember`] and comes back
 //! through [`Resumed`].
 
+mod asking;
 mod deciding;
 mod executing;
 mod incident;
 mod message;
 mod reporting;
 mod resuming;
+mod routing;
 mod telling;
 
 use std::collections::BTreeMap;
 
 use homeostat_common::budget::{self, Ledger};
-use homeostat_common::ids::{BootId, IncidentId, Instance, NodeId, PlanId, ServiceId};
+use homeostat_common::ids::{BootId, IncidentId, Instance, NodeId, PlanId, RouteId, ServiceId};
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, Note, ServiceChange};
@@ -29,11 +31,15 @@ use homeostat_detect::hang::{Input, Pressure, ProbeNo};
 use serde::{Deserialize, Serialize};
 
 pub use self::incident::Incident;
-pub use self::message::{Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, SlotReport};
+pub use self::message::{
+    Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, RouteSample, SlotReport, Stranger,
+};
 pub use self::telling::Snapshot;
 
 use crate::config::{Config, Limits};
+use crate::execute::Order;
 use crate::learn::Experience;
+use crate::route::Routed;
 use crate::service::{ModelFile, Slot, Watched, instant, span};
 use crate::verify::Pace;
 
@@ -50,6 +56,15 @@ const LAG_SPAN: Millis = Millis(500);
 /// A timeout asks for a sample of the host, at most this often.
 const SAMPLE_GAP: Millis = Millis(20);
 
+/// How often the data of services are measured: a walk over some thousand files.
+const MEASURE_PERIOD: Millis = Millis(1000);
+
+/// A stranger that takes this many cores keeps one of ours from its own.
+const STRANGER_CORES: f32 = 0.8;
+
+/// For this long before it is told: a build step or an update is none.
+const STRANGER_SPAN: Millis = Millis::secs(3);
+
 /// State that survives a restart of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
@@ -64,6 +79,8 @@ pub struct Saved {
     /// Lives that have shown that they work: found again after a restart of the
     /// agent, their silence or wrong answers are judged at once.
     proven: Vec<(ServiceId, Instance)>,
+    /// Standby replicas that are meant to run.
+    scaled_out: Vec<ServiceId>,
 }
 
 /// What a former run left behind.
@@ -103,6 +120,18 @@ pub struct Loop {
     /// Log lines by template, and when they came.
     logs: (Vec<LogCount>, Micros),
     spawner: bool,
+    routes: BTreeMap<RouteId, Routed>,
+    /// Number of the forwarder's last report, and when it came; `None` while it
+    /// is not reached.
+    routed: Option<(u64, Micros)>,
+    /// The forwarder is back: what it was asked for may be lost.
+    repeat_routes: bool,
+    /// Orders of steps that moved outside of the usual round.
+    waiting_orders: Vec<Order>,
+    /// The stranger that takes much of the node, and since when.
+    stranger: Option<(Stranger, Micros)>,
+    /// When data were measured last.
+    measured: Micros,
     connected: bool,
     /// The disk takes no records at present.
     store_trouble: bool,
@@ -143,6 +172,12 @@ impl Loop {
             sample_asked: Micros(0),
             logs: (Vec::new(), Micros(0)),
             spawner: false,
+            routes: routing::routes(config),
+            routed: None,
+            repeat_routes: false,
+            waiting_orders: Vec::new(),
+            stranger: None,
+            measured: Micros(0),
             connected: false,
             store_trouble: false,
             next_incident: 1,
@@ -160,6 +195,11 @@ impl Loop {
             let same_boot = saved.boot == boot;
             if same_boot {
                 this.proven_before = saved.proven.into_iter().collect();
+            }
+            for service in saved.scaled_out {
+                if let Some(watched) = this.services.get_mut(&service) {
+                    watched.scaled_out = true;
+                }
             }
             this.next_incident = saved.next_incident;
             this.next_plan = saved.next_plan;
@@ -201,6 +241,12 @@ impl Loop {
                     };
                     Some((id.clone(), instance?))
                 })
+                .collect(),
+            scaled_out: self
+                .services
+                .iter()
+                .filter(|(_, watched)| watched.scaled_out)
+                .map(|(id, _)| id.clone())
                 .collect(),
         }
     }
@@ -278,6 +324,9 @@ impl Loop {
             Event::Started { service, instance } => {
                 if let Some(watched) = self.services.get_mut(&service) {
                     watched.reborn(instance, now);
+                    for route in self.routes.values_mut() {
+                        route.reborn(&service);
+                    }
                     effects.push(Effect::ForgetProbes(service));
                 }
             }
@@ -331,7 +380,7 @@ impl Loop {
                 outcome,
                 late,
             } => self.absorb_probe(now, &service, probe, number, outcome, late, effects),
-            Event::Sample(host, processes) => self.absorb_sample(now, host, processes),
+            Event::Sample(host, processes) => self.absorb_sample(now, host, processes, effects),
             Event::Logs(counts) => self.logs = (counts, now),
             Event::Synced(ticket) => self.absorb_synced(ticket),
             Event::StoreTrouble(trouble) => self.absorb_store_trouble(trouble, effects),
@@ -356,6 +405,16 @@ impl Loop {
             }
             Event::FileDone { service, result } => self.absorb_file_done(&service, &result),
             Event::Link(connected) => self.connected = connected,
+            Event::Routes { seq, routes } => self.absorb_routes(now, seq, &routes),
+            Event::ForwarderLost => self.routed = None,
+            Event::Drained { route, backend } => self.absorb_drained(now, &route, &backend),
+            Event::Measured { service, used } => {
+                if let Some(watched) = self.services.get_mut(&service) {
+                    watched.data_used = used;
+                    watched.data_at = Some(now);
+                }
+            }
+            Event::Asked { ticket, plan } => self.absorb_asked(now, ticket, plan, effects),
         }
     }
 
@@ -411,6 +470,7 @@ impl Loop {
         // configuration's, and nothing is taken away by it.
         for id in self.start_order.clone() {
             if let Some(watched) = self.services.get_mut(&id)
+                && watched.wanted()
                 && matches!(watched.slot, Slot::Down { last: None, .. } | Slot::Unknown)
             {
                 watched.slot = Slot::Starting { since: now };
@@ -529,6 +589,7 @@ impl Loop {
         now: Micros,
         host: HostSample,
         processes: Vec<(ServiceId, crate::service::ProcessSample)>,
+        effects: &mut Vec<Effect>,
     ) {
         self.host = host;
         self.sampled = Some(now);
@@ -551,6 +612,7 @@ impl Loop {
             if let (Reading::Fresh(resident), Slot::Up { .. }) = (sample.resident, watched.slot) {
                 watched.growth = watched.memory.push(instant(now), resident.0 as f32);
             }
+            watched.note_cpu(now);
             pressure.run_delay = share(sample.run_delay);
             for probe in &mut watched.probes {
                 probe.hang.absorb(instant(now), Input::Gate(pressure));
@@ -558,6 +620,47 @@ impl Loop {
         }
         let readings = self.readings(now);
         self.telling.sampled(readings);
+        self.look_for_strangers(now, effects);
+        if now >= self.measured + MEASURE_PERIOD {
+            self.measured = now;
+            for (id, watched) in &self.services {
+                if watched.policy.data.is_some() {
+                    effects.push(Effect::Measure(id.clone()));
+                }
+            }
+        }
+    }
+
+    /// A process that is none of ours and takes a core while others wait is told
+    /// to people. It is never touched.
+    fn look_for_strangers(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+        const ALARM: &str = "stranger-cpu";
+        let found = self.host.stranger.filter(|one| one.cores >= STRANGER_CORES);
+        let since = match (found, self.stranger) {
+            (Some(found), Some((known, since))) if found.pid == known.pid => since,
+            _ => now,
+        };
+        self.stranger = found.map(|found| (found, since));
+        match self.stranger {
+            Some((found, since)) if now.since(since) >= STRANGER_SPAN => {
+                let text = format!(
+                    "process {} ({}) takes {:.1} cores and is none of the services here; it is \
+                     not touched",
+                    found.pid,
+                    found.name(),
+                    found.cores
+                );
+                self.raise(
+                    ALARM,
+                    None,
+                    homeostat_common::wire::body::Severity::Warning,
+                    text,
+                    effects,
+                );
+            }
+            Some(_) => {}
+            None => self.clear(ALARM, effects),
+        }
     }
 
     fn absorb_store_trouble(&mut self, trouble: Option<String>, effects: &mut Vec<Effect>) {
@@ -582,6 +685,15 @@ impl Loop {
     fn decide(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         self.ledger.advance(now);
         self.settling.retain(|_, until| *until > now);
+        let mut orders = std::mem::take(&mut self.waiting_orders);
+        if std::mem::take(&mut self.repeat_routes) {
+            for incident in self.incidents.values() {
+                for run in incident.execution.iter().flat_map(|one| &one.runs) {
+                    run.repeat_route(&mut orders);
+                }
+            }
+        }
+        self.carry_out(&mut orders, now, effects);
         self.advance_plans(now, effects);
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         for id in &ids {
@@ -666,10 +778,12 @@ impl Loop {
             });
         let plans = self.incidents.values().filter_map(Incident::next_wake);
         let settling = self.settling.values().copied();
+        let silence = self.silence_at();
         probes
             .chain(starts)
             .chain(plans)
             .chain(settling)
+            .chain(silence)
             .chain([self.telling.next_wake()])
             // What was due by the last step has been looked at in it; asking for
             // it again would keep the loop busy for as long as it stands.

@@ -104,12 +104,15 @@ impl Loop {
             return;
         }
         incident.refused.clone_from(&considered);
+        let health = self.health(now);
         let body = Body::Decided(Decided {
             incident: incident.id,
             plan: None,
             considered,
             cost: 0.0,
             balance: narrow(self.ledger.balance()),
+            health: health.get(),
+            predicted: health.get(),
         });
         incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
     }
@@ -120,6 +123,7 @@ impl Loop {
         execution: &Execution,
         step: u8,
         phase: Phase,
+        now: Micros,
         effects: &mut Vec<Effect>,
     ) {
         let primitive = execution
@@ -134,6 +138,11 @@ impl Loop {
             step,
             primitive,
             phase,
+            predicted: execution
+                .prospects
+                .get(usize::from(step))
+                .map_or(0.0, |after| after.get()),
+            health: self.health(now).get(),
         });
         incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
     }
@@ -180,7 +189,10 @@ impl Loop {
             return;
         }
         let lasted = now.since(incident.since);
+        let asked = incident.symptom == Symptom::Requested;
         let summary = match outcome {
+            Outcome::Healed if asked => format!("what was asked for was done in {lasted}"),
+            Outcome::Undone if asked => "what was asked for failed and was taken back".into(),
             Outcome::Healed => format!("{} answers again after {lasted}", incident.service),
             Outcome::Recovered => {
                 format!("{} answers again; nothing had to be done", incident.service)

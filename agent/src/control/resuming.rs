@@ -6,6 +6,7 @@ use homeostat_common::transaction::{Record, Transaction};
 use homeostat_common::units::{Micros, Millis, narrow};
 use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, Source};
 
+use super::deciding::prospects;
 use super::incident::{CutShort, Execution};
 use super::message::{Class, Effect, HealRecord};
 use super::{Incident, Loop};
@@ -129,6 +130,8 @@ impl Loop {
         let mut transaction = Transaction::resume(cut.plan.clone(), &cut.records, self.limit());
         let facts = self.facts(now, &incident.service, incident.fault, cut.recipe);
         let text = cut.plan.to_string();
+        let health = gate::health(&facts);
+        let prospects = prospects(&cut.plan, &facts);
         let was_answering = facts
             .services
             .get(&incident.service)
@@ -178,6 +181,8 @@ impl Loop {
             considered,
             cost: narrow(predicted.total()),
             balance: narrow(self.ledger.balance()),
+            health: health.get(),
+            predicted: prospects.last().map_or(0.0, |after| after.get()),
         });
         incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
         incident.execution = Some(Execution {
@@ -188,8 +193,11 @@ impl Loop {
             transaction,
             reservation,
             predicted,
+            health,
+            prospects,
             runs: Vec::new(),
             files: Vec::new(),
+            drained: Vec::new(),
             ticket: None,
             synced_by: None,
             wake: None,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::{AlarmReading, Metric, MetricReading, Observation, Reading};
 use homeostat_common::outcome::Outcome;
@@ -139,7 +140,9 @@ impl Loop {
             let changed = watched.told != Some(state);
             watched.told = Some(state);
             // An end is told with its exit status, as soon as that is known.
-            if changed && state != ServiceState::Down {
+            // At rest since the start, a standby has nothing to tell of an end.
+            let rested = state == ServiceState::Standby;
+            if changed && (state != ServiceState::Down || rested) {
                 changes.push(ServiceChange {
                     service: id.clone(),
                     state,
@@ -157,6 +160,7 @@ impl Loop {
         for change in changes {
             self.emit(Class::State, &[], Body::ServiceChange(change), effects);
         }
+        self.tell_routes(now, effects);
         let quarantines: Vec<String> = self
             .services
             .keys()
@@ -267,7 +271,7 @@ impl Loop {
     /// `s_t`: the node's state, for models and for people.
     #[must_use]
     pub fn state(&self, now: Micros) -> State {
-        let mut open = [0; 5];
+        let mut open = [0; Symptom::ALL.len()];
         for incident in self.incidents.values() {
             if let Some(count) = open.get_mut(symptom_place(incident.symptom)) {
                 *count += 1;

@@ -24,10 +24,20 @@ pub struct Finding {
     pub evidence: String,
 }
 
-/// The gravest thing wrong with a service now.
+/// How long a process may use more than its share of the processors: a request
+/// that takes longer, or a model that is being loaded, is none that spins.
+const HOG_SPAN: Millis = Millis::secs(3);
+
+/// The forwarder reports with every sample; without a word for so long it hangs.
+const SILENCE_MAX: Millis = Millis::secs(3);
+
+/// The gravest thing wrong with a service now. `slow` is what the forwarder says
+/// about it beside its peers: since when it is slow, and how much.
 #[must_use]
-pub fn examine(service: &Watched, now: Micros) -> Option<Finding> {
+pub fn examine(service: &Watched, slow: Option<(Micros, &str)>, now: Micros) -> Option<Finding> {
     match service.slot {
+        // Nothing runs there, and nothing is meant to.
+        Slot::Down { .. } if !service.wanted() => None,
         // Never started is not a fault; it is started on the first occasion.
         Slot::Unknown | Slot::Starting { .. } | Slot::Down { last: None, .. } => None,
         Slot::Down {
@@ -60,8 +70,20 @@ pub fn examine(service: &Watched, now: Micros) -> Option<Finding> {
             })
         }
         Slot::Up { since, .. } => hung(service, now)
+            .or_else(|| silent(service, now))
+            // A full disk makes answers wrong; it is the nearer reason.
+            .or_else(|| full(service))
             .or_else(|| wrong(service, now))
-            .or_else(|| leaking(service, since)),
+            .or_else(|| leaking(service, since))
+            .or_else(|| hogging(service, now))
+            .or_else(|| {
+                slow.map(|(since, words)| Finding {
+                    symptom: Symptom::Slow,
+                    since,
+                    score: Ratio::saturating(0.9),
+                    evidence: words.to_owned(),
+                })
+            }),
     }
 }
 
@@ -105,6 +127,47 @@ fn wrong(service: &Watched, now: Micros) -> Option<Finding> {
         since: service.probed.unwrap_or(now),
         score: Ratio::saturating(0.95),
         evidence: format!("answers, but wrongly{}", wrong_words(service)),
+    })
+}
+
+/// The forwarder reports by itself, and did not.
+fn silent(service: &Watched, now: Micros) -> Option<Finding> {
+    let heard = service.heard?;
+    (now.since(heard) >= SILENCE_MAX).then(|| Finding {
+        symptom: Symptom::Hung,
+        since: heard,
+        score: Ratio::saturating(0.95),
+        evidence: format!("it has not reported for {}", now.since(heard)),
+    })
+}
+
+fn full(service: &Watched) -> Option<Finding> {
+    let data = service.policy.data.as_ref()?;
+    let used = service.data_used.fresh()?;
+    (used.0 >= data.full.of(data.quota.0)).then(|| Finding {
+        symptom: Symptom::DataFull,
+        since: service.data_at.unwrap_or_default(),
+        score: Ratio::ONE,
+        evidence: format!(
+            "{used} of {} in {} are used",
+            data.quota,
+            data.path.display()
+        ),
+    })
+}
+
+fn hogging(service: &Watched, now: Micros) -> Option<Finding> {
+    let since = service.hogging?;
+    let limit = service.policy.cpu_limit?;
+    (now.since(since) >= HOG_SPAN).then(|| Finding {
+        symptom: Symptom::Hogging,
+        since,
+        score: Ratio::saturating(0.9),
+        evidence: format!(
+            "it has used more than {limit} cores for {}, now {:.2}",
+            now.since(since),
+            service.sample.cpu.fresh().unwrap_or_default()
+        ),
     })
 }
 

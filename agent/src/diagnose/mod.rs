@@ -45,7 +45,13 @@ pub fn diagnose(
         // The first death is answered at once; only a service that keeps dying
         // is worth the time to look at its model.
         Symptom::Dead => again,
-        Symptom::Hung | Symptom::Leaking => false,
+        Symptom::Hung
+        | Symptom::Leaking
+        | Symptom::Slow
+        | Symptom::Hogging
+        | Symptom::DataFull
+        | Symptom::Saturated
+        | Symptom::Requested => false,
     };
     match model {
         Some(ModelFile::Unchecked | ModelFile::Checking(_)) if from_model => {
@@ -73,6 +79,11 @@ pub fn diagnose(
         Symptom::WrongAnswers => Fault::WrongAnswers,
         Symptom::Leaking => Fault::MemoryLeak,
         Symptom::NotStarting => Fault::StartFailure,
+        Symptom::Slow => Fault::SlowReplica,
+        Symptom::Hogging => Fault::CpuHog,
+        Symptom::DataFull => Fault::DataFull,
+        Symptom::Saturated => Fault::Saturation,
+        Symptom::Requested => Fault::Request,
     };
     known(fault, evidence)
 }

@@ -1,14 +1,17 @@
 //! Execute: how one primitive is carried out, as a small state machine.
 //!
-//! In: what the spawner, the probes and the clock say. Out: what to ask of them
-//! next ([`Order`]), and at the end done or failed. The order of the steps, the
-//! journal and the compensations are the transaction's
+//! In: what the spawner, the forwarder, the probes and the clock say. Out: what
+//! to ask of them next ([`Order`]), and at the end done or failed. The order of
+//! the steps, the journal and the compensations are the transaction's
 //! (`homeostat_common::transaction`).
 
-use homeostat_common::ids::{Instance, ModelVersion, ServiceId};
-use homeostat_common::primitive::Primitive;
-use homeostat_common::units::Micros;
+use std::collections::BTreeMap;
 
+use homeostat_common::ids::{ConfigVersion, Instance, ModelVersion, RouteId, ServiceId};
+use homeostat_common::primitive::Primitive;
+use homeostat_common::units::{Micros, Millis, Percent};
+
+use crate::route::Routed;
 use crate::service::{Slot, Watched};
 
 /// Something to be done outside the loop.
@@ -20,10 +23,22 @@ pub enum Order {
     Stop(ServiceId, Instance),
     /// End a life.
     Kill(ServiceId, Instance),
-    /// Put the verified model in place, keeping what stands there.
-    RollbackModel(ServiceId, ModelVersion),
+    /// Put a version of the model in place, remembering what stands there.
+    SwitchModel(ServiceId, ModelVersion),
     /// Put back what stood there before.
     RestoreModel(ServiceId),
+    /// Put a version of the configuration in place, remembering what stands there.
+    SwitchConfig(ServiceId, ConfigVersion),
+    /// Put back what stood there before.
+    RestoreConfig(ServiceId),
+    /// Delete old data until so much of the quota is left in use.
+    Prune(ServiceId, Percent),
+    /// Give a backend this weight.
+    SetWeight(RouteId, ServiceId, u16),
+    /// Give it none, and end what it still has after this time.
+    Drain(RouteId, ServiceId, Millis),
+    /// Whether a standby is meant to run from now on.
+    Want(ServiceId, bool),
 }
 
 /// Where a step stands.
@@ -53,6 +68,21 @@ enum Phase {
     Waiting(Micros),
     /// Waits for right answers.
     Watching,
+    /// Waits until the forwarder has ended a backend's last connection.
+    Draining,
+    /// Waits until the forwarder says that these weights are in force.
+    Weighing(Vec<(ServiceId, u16)>),
+}
+
+/// What a step can see of the node.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'v> {
+    /// The services.
+    pub services: &'v BTreeMap<ServiceId, Watched>,
+    /// The routes.
+    pub routes: &'v BTreeMap<RouteId, Routed>,
+    /// The moment.
+    pub now: Micros,
 }
 
 /// One primitive, or its compensation, on its way.
@@ -62,64 +92,148 @@ pub struct StepRun {
     pub step: u8,
     primitive: Primitive,
     phase: Phase,
+    /// It is the compensation that runs.
+    undoing: bool,
 }
 
 impl StepRun {
     /// Begins a primitive.
-    pub fn begin(
-        step: u8,
-        primitive: &Primitive,
-        service: Option<&Watched>,
-        now: Micros,
-        orders: &mut Vec<Order>,
-    ) -> Self {
-        let phase = match (primitive, service) {
-            (Primitive::Restart { service: id, grace }, Some(watched)) => match watched.slot {
-                Slot::Up { instance, .. } if grace.0 > 0 => {
-                    orders.push(Order::Stop(id.clone(), instance));
-                    Phase::Stopping {
-                        kill_at: now + *grace,
-                    }
-                }
-                Slot::Up { instance, .. } => {
-                    orders.push(Order::Kill(id.clone(), instance));
-                    Phase::Killing
-                }
-                Slot::Unknown | Slot::Down { .. } | Slot::Starting { .. } => {
-                    orders.push(Order::Start(id.clone()));
+    pub fn begin(step: u8, primitive: &Primitive, view: View<'_>, orders: &mut Vec<Order>) -> Self {
+        let service = primitive.service().and_then(|id| view.services.get(id));
+        let weigh = |route: &RouteId, weights: Vec<(ServiceId, u16)>, orders: &mut Vec<Order>| {
+            for (backend, weight) in &weights {
+                orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
+            }
+            Phase::Weighing(weights)
+        };
+        let phase = match primitive {
+            Primitive::Restart { grace, .. } => match service {
+                Some(watched) => stop(watched, *grace, view.now, orders).unwrap_or_else(|| {
+                    orders.push(Order::Start(watched.policy.id.clone()));
                     Phase::Starting
-                }
+                }),
+                None => Phase::Starting,
             },
-            (Primitive::RollbackModel { service, to }, _) => {
-                orders.push(Order::RollbackModel(service.clone(), *to));
+            Primitive::RollbackModel { service, to } | Primitive::SwitchModel { service, to } => {
+                orders.push(Order::SwitchModel(service.clone(), *to));
                 Phase::File
             }
-            (Primitive::Wait { span }, _) => Phase::Waiting(now + *span),
-            (Primitive::Probe { .. } | Primitive::Restart { .. }, _) => Phase::Watching,
+            Primitive::RollbackConfig { service, to } | Primitive::SwitchConfig { service, to } => {
+                orders.push(Order::SwitchConfig(service.clone(), *to));
+                Phase::File
+            }
+            Primitive::PruneData { service, to } => {
+                orders.push(Order::Prune(service.clone(), *to));
+                Phase::File
+            }
+            Primitive::Wait { span } => Phase::Waiting(view.now + *span),
+            Primitive::Probe { .. } => Phase::Watching,
+            Primitive::Isolate {
+                route,
+                backend,
+                drain,
+            } => {
+                orders.push(Order::Drain(route.clone(), backend.clone(), *drain));
+                Phase::Draining
+            }
+            Primitive::Release { route, backend } => {
+                weigh(route, configured(view, route, [backend]), orders)
+            }
+            Primitive::Reroute {
+                route,
+                from,
+                to,
+                share,
+            } => {
+                let known = view.routes.get(route);
+                let weights = known.map(|route| route.rerouted(from, to, *share));
+                weigh(route, weights.unwrap_or_default(), orders)
+            }
+            Primitive::ScaleOut { service: id, .. } => {
+                orders.push(Order::Want(id.clone(), true));
+                match service.map(|watched| watched.slot) {
+                    Some(Slot::Up { instance, .. }) => Phase::Proving(instance),
+                    _ => {
+                        orders.push(Order::Start(id.clone()));
+                        Phase::Starting
+                    }
+                }
+            }
+            Primitive::ScaleIn {
+                route,
+                service,
+                drain,
+            } => {
+                orders.push(Order::Want(service.clone(), false));
+                orders.push(Order::Drain(route.clone(), service.clone(), *drain));
+                Phase::Draining
+            }
         };
         Self {
             step,
             primitive: primitive.clone(),
             phase,
+            undoing: false,
         }
     }
 
     /// Begins the compensation of a primitive.
-    pub fn undo(step: u8, primitive: &Primitive, now: Micros, orders: &mut Vec<Order>) -> Self {
+    pub fn undo(step: u8, primitive: &Primitive, view: View<'_>, orders: &mut Vec<Order>) -> Self {
         let phase = match primitive {
-            Primitive::RollbackModel { service, .. } => {
+            Primitive::RollbackModel { service, .. } | Primitive::SwitchModel { service, .. } => {
                 orders.push(Order::RestoreModel(service.clone()));
                 Phase::File
             }
-            // Repeatable primitives have nothing to take back.
-            Primitive::Restart { .. } | Primitive::Probe { .. } | Primitive::Wait { .. } => {
-                Phase::Waiting(now)
+            Primitive::RollbackConfig { service, .. } | Primitive::SwitchConfig { service, .. } => {
+                orders.push(Order::RestoreConfig(service.clone()));
+                Phase::File
             }
+            Primitive::Isolate { route, backend, .. } => {
+                let weights = configured(view, route, [backend]);
+                for (backend, weight) in &weights {
+                    orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
+                }
+                Phase::Weighing(weights)
+            }
+            Primitive::Reroute {
+                route, from, to, ..
+            } => {
+                let weights = configured(view, route, [from, to]);
+                for (backend, weight) in &weights {
+                    orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
+                }
+                Phase::Weighing(weights)
+            }
+            // The opposite primitive takes it back; a standby that is not
+            // needed is cut off at once.
+            Primitive::ScaleOut { route, service } => {
+                orders.push(Order::Want(service.clone(), false));
+                orders.push(Order::Drain(route.clone(), service.clone(), Millis(0)));
+                Phase::Draining
+            }
+            Primitive::ScaleIn { service, .. } => {
+                orders.push(Order::Want(service.clone(), true));
+                match view.services.get(service).map(|watched| watched.slot) {
+                    Some(Slot::Up { instance, .. }) => Phase::Proving(instance),
+                    _ => {
+                        orders.push(Order::Start(service.clone()));
+                        Phase::Starting
+                    }
+                }
+            }
+            // Repeatable primitives have nothing to take back, and nothing
+            // brings back what was deleted.
+            Primitive::Restart { .. }
+            | Primitive::Probe { .. }
+            | Primitive::Wait { .. }
+            | Primitive::Release { .. }
+            | Primitive::PruneData { .. } => Phase::Waiting(view.now),
         };
         Self {
             step,
             primitive: primitive.clone(),
             phase,
+            undoing: true,
         }
     }
 
@@ -154,6 +268,35 @@ impl StepRun {
         }
     }
 
+    /// The forwarder has ended the last connection of a backend.
+    pub fn drained(
+        &mut self,
+        route: &RouteId,
+        backend: &ServiceId,
+        view: View<'_>,
+        orders: &mut Vec<Order>,
+    ) -> Option<Progress> {
+        let meant = self.phase == Phase::Draining
+            && self.primitive.route() == Some(route)
+            && self.primitive.service() == Some(backend);
+        if !meant {
+            return None;
+        }
+        // A replica that nobody needs any more goes once nobody is on it.
+        let stops = matches!(self.primitive, Primitive::ScaleIn { .. }) && !self.undoing
+            || matches!(self.primitive, Primitive::ScaleOut { .. }) && self.undoing;
+        let watched = view.services.get(backend).filter(|_| stops);
+        let phase =
+            watched.and_then(|watched| stop(watched, watched.policy.stop_grace, view.now, orders));
+        Some(match phase {
+            Some(phase) => {
+                self.phase = phase;
+                Progress::Busy(None)
+            }
+            None => Progress::Done,
+        })
+    }
+
     /// What has to be asked for again after the spawner was lost.
     pub fn repeat(&self, service: &Watched, orders: &mut Vec<Order>) {
         let id = &service.policy.id;
@@ -169,24 +312,64 @@ impl StepRun {
         }
     }
 
+    /// What has to be asked for again after the forwarder was lost.
+    pub fn repeat_route(&self, orders: &mut Vec<Order>) {
+        let Some(route) = self.primitive.route() else {
+            return;
+        };
+        match (&self.phase, &self.primitive) {
+            (Phase::Weighing(weights), _) => {
+                for (backend, weight) in weights {
+                    orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
+                }
+            }
+            // With the forwarder its connections went: nothing is left to wait for.
+            (Phase::Draining, primitive) => {
+                for backend in primitive.backends() {
+                    orders.push(Order::Drain(route.clone(), backend.clone(), Millis(0)));
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Moves on with what is known now.
-    pub fn advance(
-        &mut self,
-        service: Option<&Watched>,
-        now: Micros,
-        orders: &mut Vec<Order>,
-    ) -> Progress {
-        let Some(watched) = service else {
-            return match self.phase {
-                Phase::Waiting(until) if now >= until => Progress::Done,
-                Phase::Waiting(until) => Progress::Busy(Some(until)),
-                Phase::File => Progress::Busy(None),
-                _ => Progress::Failed("the service is gone from the configuration".into()),
-            };
+    pub fn advance(&mut self, view: View<'_>, orders: &mut Vec<Order>) -> Progress {
+        let now = view.now;
+        match &self.phase {
+            Phase::Waiting(until) if now >= *until => return Progress::Done,
+            Phase::Waiting(until) => return Progress::Busy(Some(*until)),
+            Phase::File | Phase::Draining => return Progress::Busy(None),
+            Phase::Weighing(weights) => {
+                let route = self.primitive.route().and_then(|id| view.routes.get(id));
+                let Some(route) = route else {
+                    return Progress::Failed("the route is gone from the configuration".into());
+                };
+                let in_force = weights.iter().all(|(backend, weight)| {
+                    let known = route.backends.get(backend);
+                    known.is_some_and(|known| known.sample.weight == *weight)
+                });
+                return if in_force {
+                    Progress::Done
+                } else {
+                    Progress::Busy(None)
+                };
+            }
+            Phase::Stopping { .. }
+            | Phase::Killing
+            | Phase::Starting
+            | Phase::Proving(_)
+            | Phase::Watching => {}
+        }
+        let Some(watched) = self.service().and_then(|id| view.services.get(id)) else {
+            return Progress::Failed("the service is gone from the configuration".into());
         };
         let id = &watched.policy.id;
         match (&self.phase, watched.slot) {
             (Phase::Stopping { .. } | Phase::Killing, Slot::Down { .. }) => {
+                if !matches!(self.primitive, Primitive::Restart { .. }) {
+                    return Progress::Done;
+                }
                 orders.push(Order::Start(id.clone()));
                 self.phase = Phase::Starting;
                 Progress::Busy(None)
@@ -199,34 +382,78 @@ impl StepRun {
             (Phase::Stopping { kill_at }, _) => Progress::Busy(Some(*kill_at)),
             (Phase::Starting, Slot::Up { instance, .. }) => {
                 self.phase = Phase::Proving(instance);
-                self.prove(watched, instance, now)
+                self.prove(watched, instance, view, orders)
             }
             (Phase::Proving(instance), _) => {
                 let instance = *instance;
-                self.prove(watched, instance, now)
+                self.prove(watched, instance, view, orders)
             }
-            (Phase::Waiting(until), _) if now >= *until => Progress::Done,
-            (Phase::Waiting(until), _) => Progress::Busy(Some(*until)),
             (Phase::Watching, _) if watched.answering(now) => Progress::Done,
-            (Phase::Killing | Phase::Starting | Phase::File | Phase::Watching, _) => {
-                Progress::Busy(None)
-            }
+            _ => Progress::Busy(None),
         }
     }
 
-    fn prove(&self, watched: &Watched, instance: Instance, now: Micros) -> Progress {
+    fn prove(
+        &mut self,
+        watched: &Watched,
+        instance: Instance,
+        view: View<'_>,
+        orders: &mut Vec<Order>,
+    ) -> Progress {
         match watched.slot {
             Slot::Up {
                 instance: present,
                 since,
             } if present == instance => {
-                if watched.proven(now) {
-                    Progress::Done
-                } else {
-                    Progress::Busy(Some(since + crate::service::SETTLE).filter(|at| *at > now))
+                if !watched.proven(view.now) {
+                    let settled = since + crate::service::SETTLE;
+                    return Progress::Busy(Some(settled).filter(|at| *at > view.now));
                 }
+                let scaled = match (&self.primitive, self.undoing) {
+                    (Primitive::ScaleOut { route, service }, false)
+                    | (Primitive::ScaleIn { route, service, .. }, true) => Some((route, service)),
+                    _ => None,
+                };
+                let Some((route, service)) = scaled else {
+                    return Progress::Done;
+                };
+                let weight = view.routes.get(route).map_or(0, Routed::scaled_out);
+                orders.push(Order::SetWeight(route.clone(), service.clone(), weight));
+                self.phase = Phase::Weighing(vec![(service.clone(), weight)]);
+                Progress::Busy(None)
             }
             _ => Progress::Failed("the fresh process ended before it answered".into()),
         }
     }
+}
+
+/// Ends the present life, if there is one.
+fn stop(watched: &Watched, grace: Millis, now: Micros, orders: &mut Vec<Order>) -> Option<Phase> {
+    let Slot::Up { instance, .. } = watched.slot else {
+        return None;
+    };
+    let id = watched.policy.id.clone();
+    Some(if grace.0 > 0 {
+        orders.push(Order::Stop(id, instance));
+        Phase::Stopping {
+            kill_at: now + grace,
+        }
+    } else {
+        orders.push(Order::Kill(id, instance));
+        Phase::Killing
+    })
+}
+
+fn configured<const N: usize>(
+    view: View<'_>,
+    route: &RouteId,
+    backends: [&ServiceId; N],
+) -> Vec<(ServiceId, u16)> {
+    let weight = |id: &ServiceId| {
+        let route = view.routes.get(route);
+        route
+            .and_then(|route| route.backends.get(id))
+            .map_or(0, |backend| backend.configured)
+    };
+    backends.map(|id| (id.clone(), weight(id))).into()
 }

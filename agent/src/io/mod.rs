@@ -2,6 +2,7 @@
 //! carries its effects out; decides nothing.
 
 pub mod clock;
+pub mod data;
 pub mod forward;
 pub mod keeper;
 pub mod link;

@@ -6,10 +6,10 @@
 
 use homeostat_common::anomaly::Fault;
 use homeostat_common::gate::Purpose;
-use homeostat_common::ids::{ModelVersion, ServiceId};
+use homeostat_common::ids::{ModelVersion, RouteId, ServiceId};
 use homeostat_common::plan::Plan;
 use homeostat_common::primitive::Primitive;
-use homeostat_common::units::{Millis, Ratio, narrow};
+use homeostat_common::units::{Millis, Percent, Ratio, narrow};
 use homeostat_common::wire::body::Source;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,16 @@ pub enum Recipe {
     RestartAtOnce,
     /// Ask it to stop, then start afresh.
     RestartGently,
-    /// Put the verified model back, then restart.
+    /// Put the model that worked back, then restart.
     RollbackModel,
+    /// Take a replica's traffic away, restart it, give it back.
+    RestartDrained,
+    /// Delete old data.
+    PruneData,
+    /// Start a standby replica.
+    ScaleOut,
+    /// What a person asked for.
+    Requested,
 }
 
 impl Recipe {
@@ -32,19 +40,37 @@ impl Recipe {
             Self::RestartAtOnce => "restart-at-once",
             Self::RestartGently => "restart-gently",
             Self::RollbackModel => "rollback-model",
+            Self::RestartDrained => "restart-drained",
+            Self::PruneData => "prune-data",
+            Self::ScaleOut => "scale-out",
+            Self::Requested => "requested",
         }
     }
 }
 
 /// What the playbook holds for each fault, before any experience. The reflex
-/// is the first recipe of a fault whose restart is known to be safe.
+/// is the first recipe of a fault whose restart is known to be safe. What takes
+/// nothing from anybody comes first; where a service is no replica, or the last
+/// one that is left, that one does not apply or does not pass the gate.
 fn recipes(fault: Fault) -> (Option<Recipe>, &'static [Recipe]) {
+    const DRAINED_FIRST: &[Recipe] = &[
+        Recipe::RestartDrained,
+        Recipe::RestartGently,
+        Recipe::RestartAtOnce,
+    ];
     match fault {
         Fault::Crash | Fault::Hang => (Some(Recipe::RestartAtOnce), &[]),
-        Fault::MemoryLeak => (None, &[Recipe::RestartGently, Recipe::RestartAtOnce]),
-        Fault::ModelCorrupt => (None, &[Recipe::RollbackModel, Recipe::RestartGently]),
-        Fault::WrongAnswers => (None, &[Recipe::RestartGently, Recipe::RestartAtOnce]),
+        Fault::MemoryLeak | Fault::CpuHog | Fault::WrongAnswers => (None, DRAINED_FIRST),
+        Fault::ModelCorrupt | Fault::BadModel => {
+            (None, &[Recipe::RollbackModel, Recipe::RestartGently])
+        }
         Fault::StartFailure => (None, &[Recipe::RestartAtOnce]),
+        Fault::BadConfig => (None, &[Recipe::RestartAtOnce]),
+        // The only replica that is left is better slow than away.
+        Fault::SlowReplica => (None, &[Recipe::RestartDrained]),
+        Fault::DataFull => (None, &[Recipe::PruneData]),
+        Fault::Saturation => (None, &[Recipe::ScaleOut, Recipe::RestartDrained]),
+        Fault::Request => (None, &[]),
     }
 }
 
@@ -81,14 +107,30 @@ pub struct Candidate {
     pub purpose: Purpose,
 }
 
+/// What a plan for one service needs to know of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Target {
+    /// Time to end by itself, for its process and its connections.
+    pub grace: Millis,
+    /// How long it may take to come up.
+    pub start_timeout: Millis,
+    /// The version of its model to return to.
+    pub model: Option<ModelVersion>,
+    /// Share of its quota that pruning leaves.
+    pub keep: Option<Percent>,
+    /// The route behind which it stands.
+    pub route: Option<RouteId>,
+    /// A standby behind that route that does not run.
+    pub standby: Option<ServiceId>,
+}
+
 /// All that could be tried, in order.
 #[must_use]
 pub fn candidates(
     service: &ServiceId,
     fault: Fault,
     confidence: Ratio,
-    grace: Millis,
-    model: Option<ModelVersion>,
+    target: &Target,
     record: impl Fn(Recipe) -> Record,
 ) -> Vec<Candidate> {
     let purpose = match fault {
@@ -113,7 +155,7 @@ pub fn candidates(
         .filter_map(|(recipe, source)| {
             Some(Candidate {
                 recipe,
-                plan: make_out(recipe, service, grace, model)?,
+                plan: make_out(recipe, service, target)?,
                 source,
                 purpose,
             })
@@ -122,27 +164,56 @@ pub fn candidates(
 }
 
 /// A recipe for one service; `None` when it does not apply to it.
-fn make_out(
-    recipe: Recipe,
-    service: &ServiceId,
-    grace: Millis,
-    model: Option<ModelVersion>,
-) -> Option<Plan> {
+fn make_out(recipe: Recipe, service: &ServiceId, target: &Target) -> Option<Plan> {
+    let service = || service.clone();
     let restart = |grace| Primitive::Restart {
-        service: service.clone(),
+        service: service(),
         grace,
+    };
+    let probe = || Primitive::Probe {
+        service: service(),
+        within: target.start_timeout,
     };
     match recipe {
         Recipe::RestartAtOnce => Some(Plan::single(restart(Millis(0)))),
-        Recipe::RestartGently => Some(Plan::single(restart(grace))),
+        Recipe::RestartGently => Some(Plan::single(restart(target.grace))),
         Recipe::RollbackModel => Plan::series(vec![
             Primitive::RollbackModel {
-                service: service.clone(),
-                to: model?,
+                service: service(),
+                to: target.model?,
             },
-            restart(grace),
+            restart(target.grace),
         ])
         .ok(),
+        Recipe::RestartDrained => {
+            let route = target.route.clone()?;
+            Plan::series(vec![
+                Primitive::Isolate {
+                    route: route.clone(),
+                    backend: service(),
+                    drain: target.grace,
+                },
+                restart(target.grace),
+                Primitive::Release {
+                    route,
+                    backend: service(),
+                },
+            ])
+            .ok()
+        }
+        Recipe::PruneData => Plan::series(vec![
+            Primitive::PruneData {
+                service: service(),
+                to: target.keep?,
+            },
+            probe(),
+        ])
+        .ok(),
+        Recipe::ScaleOut => Some(Plan::single(Primitive::ScaleOut {
+            route: target.route.clone()?,
+            service: target.standby.clone()?,
+        })),
+        Recipe::Requested => None,
     }
 }
 
@@ -151,9 +222,23 @@ mod tests {
     use super::*;
 
     fn printed(fault: Fault, record: impl Fn(Recipe) -> Record) -> Vec<String> {
+        behind(None, fault, record)
+    }
+
+    fn behind(
+        route: Option<RouteId>,
+        fault: Fault,
+        record: impl Fn(Recipe) -> Record,
+    ) -> Vec<String> {
         let service = ServiceId::new("infer").unwrap();
-        let model = Some(ModelVersion([1; 8]));
-        candidates(&service, fault, Ratio::ONE, Millis::secs(2), model, record)
+        let target = Target {
+            grace: Millis::secs(2),
+            start_timeout: Millis::secs(10),
+            model: Some(ModelVersion([1; 8])),
+            route,
+            ..Target::default()
+        };
+        candidates(&service, fault, Ratio::ONE, &target, record)
             .into_iter()
             .map(|candidate| format!("{:?} {}", candidate.source, candidate.plan))
             .collect()
@@ -182,6 +267,23 @@ mod tests {
         assert_eq!(
             printed(Fault::ModelCorrupt, disappointed),
             [restart, rollback]
+        );
+    }
+
+    #[test]
+    fn a_replica_is_spared_its_traffic_before_it_is_restarted() {
+        let route = RouteId::new("model").ok();
+        assert_eq!(
+            behind(route.clone(), Fault::SlowReplica, |_| Record::default()),
+            [
+                "Playbook isolate(model, infer, drain=2s) ; restart(infer, grace=2s) ; \
+                 release(model, infer)"
+            ]
+        );
+        assert_eq!(printed(Fault::SlowReplica, |_| Record::default()).len(), 0);
+        assert_eq!(
+            behind(route, Fault::MemoryLeak, |_| Record::default()).len(),
+            3
         );
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use homeostat_agent::io::forward::client::{Client, Event};
 use homeostat_agent::io::forward::protocol::{BackendReport, RouteReport};
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::NameError;
 
 /// Far more than anything here takes, so that a failure shows as one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -280,8 +280,8 @@ pub(crate) fn free_port() -> u16 {
     address.port()
 }
 
-pub(crate) fn id(name: &str) -> ServiceId {
-    ServiceId::new(name).unwrap()
+pub(crate) fn id<T: std::str::FromStr<Err = NameError>>(name: &str) -> T {
+    name.parse().unwrap()
 }
 
 pub(crate) fn block<T>(work: impl Future<Output = T>) -> T {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{WireError, decode_whole, encode};
 use crate::anomaly::{Exit, Fault, Symptom};
-use crate::ids::{BootId, IncidentId, Instance, PlanId, ServiceId};
+use crate::ids::{BootId, IncidentId, Instance, PlanId, RouteId, ServiceId};
 use crate::observation::Observation;
 use crate::outcome::Outcome;
 use crate::state::State;
@@ -54,6 +54,8 @@ pub enum ServiceState {
     Unhealthy,
     /// No process.
     Down,
+    /// No process, on purpose: a replica that is started when it is needed.
+    Standby,
 }
 
 /// A service changed its state.
@@ -100,6 +102,8 @@ pub enum Source {
     Playbook,
     /// The rest of a plan that a restart of the agent cut short.
     Resumed,
+    /// A person on the node.
+    Operator,
 }
 
 /// One plan that was considered, and what became of it.
@@ -135,6 +139,11 @@ pub struct Decided {
     pub cost: f32,
     /// What the budget still held, in capacity-seconds.
     pub balance: f32,
+    /// The node's health now, as [`crate::gate::health`] has it: what it stays
+    /// at if nothing is done and nothing changes.
+    pub health: f32,
+    /// The node's health once the plan has worked; as now without a plan.
+    pub predicted: f32,
 }
 
 /// How far a step is.
@@ -152,7 +161,7 @@ pub enum Phase {
 }
 
 /// A step of a plan moved on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// The incident.
     pub incident: IncidentId,
@@ -164,6 +173,11 @@ pub struct Step {
     pub primitive: String,
     /// How far.
     pub phase: Phase,
+    /// The node's health that the step leads to, as [`crate::gate::prospect`]
+    /// has it.
+    pub predicted: f32,
+    /// The node's health now.
+    pub health: f32,
 }
 
 /// An incident is over.
@@ -239,6 +253,36 @@ pub struct Aggregate {
     pub mean: f32,
     /// Largest fresh reading.
     pub max: f32,
+}
+
+/// A route of the node's forwarder, whole, whenever something about it changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteChange {
+    /// Which.
+    pub route: RouteId,
+    /// Where it listens, as `host:port`.
+    pub listen: String,
+    /// Services of this node that send their calls through it.
+    pub callers: Vec<ServiceId>,
+    /// Whether the forwarder answers; if not, the rest is as last known.
+    pub reached: bool,
+    /// Who is behind it.
+    pub backends: Vec<BackendState>,
+}
+
+/// One backend of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendState {
+    /// Its name: a service of this node, or one given to an address.
+    pub backend: ServiceId,
+    /// Where it listens, as `host:port`.
+    pub address: String,
+    /// Its present weight; 0 gets no new connections.
+    pub weight: u16,
+    /// Its weight by configuration.
+    pub configured: u16,
+    /// Whether the forwarder finds it fit to get connections.
+    pub healthy: bool,
 }
 
 /// Why the agent did nothing where one might expect it to act, or what else a
@@ -319,6 +363,8 @@ bodies! {
     11 Note "note",
     /// The node's state as an incident began.
     12 State "state",
+    /// A route changed.
+    13 RouteChange "route",
 }
 
 /// One body of each kind, for golden files and tests.
@@ -375,6 +421,8 @@ pub(super) fn samples() -> Vec<Body> {
             ],
             cost: 0.5,
             balance: 89.5,
+            health: 0.75,
+            predicted: 1.0,
         }),
         Body::Step(Step {
             incident,
@@ -382,6 +430,8 @@ pub(super) fn samples() -> Vec<Body> {
             step: 0,
             primitive: "restart(web, grace=0ms)".into(),
             phase: Phase::Failed("deadline of 14s passed".into()),
+            predicted: 1.0,
+            health: 0.75,
         }),
         Body::IncidentClosed(IncidentClosed {
             incident,
@@ -453,5 +503,27 @@ pub(super) fn samples() -> Vec<Body> {
             text: "verdict on web waits: the node is under CPU pressure".into(),
         }),
         Body::State(crate::state::sample()),
+        Body::RouteChange(RouteChange {
+            route: RouteId::new("infer").unwrap(),
+            listen: "127.0.0.1:9000".into(),
+            callers: vec![ServiceId::new("gateway").unwrap()],
+            reached: true,
+            backends: vec![
+                BackendState {
+                    backend: ServiceId::new("infer-1").unwrap(),
+                    address: "127.0.0.1:9001".into(),
+                    weight: 0,
+                    configured: 100,
+                    healthy: false,
+                },
+                BackendState {
+                    backend: ServiceId::new("edge-2").unwrap(),
+                    address: "10.0.0.2:9000".into(),
+                    weight: 200,
+                    configured: 100,
+                    healthy: true,
+                },
+            ],
+        }),
     ]
 }

@@ -241,6 +241,7 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         | Body::Observation(_)
         | Body::Note(_)
         | Body::State(_)
+        | Body::RouteChange(_)
         | Body::Unknown { .. } => Ok(()),
     }
 }

@@ -399,6 +399,8 @@ pub fn incident(
             step: 0,
             primitive: restart.clone(),
             phase,
+            predicted: 1.0,
+            health: 0.75,
         })
     };
     let mut bodies = vec![
@@ -426,6 +428,8 @@ pub fn incident(
             considered,
             cost: 0.5,
             balance: 89.5,
+            health: 0.75,
+            predicted: 1.0,
         }),
     ];
     if end == End::Refused {

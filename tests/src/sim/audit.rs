@@ -7,7 +7,7 @@ use homeostat_agent::control::{HealRecord, Loop};
 use homeostat_common::ids::{IncidentId, PlanId, ServiceId};
 use homeostat_common::transaction::Record;
 use homeostat_common::units::{Micros, Millis};
-use homeostat_common::wire::body::Body;
+use homeostat_common::wire::body::{Body, Source};
 
 use super::disk::Disk;
 
@@ -95,6 +95,7 @@ impl Audit {
                 plan,
                 incident,
                 revive,
+                source,
                 ..
             } => {
                 let Some(service) = self.incidents.get(incident).cloned() else {
@@ -102,7 +103,9 @@ impl Audit {
                     return;
                 };
                 let last = self.healed.get(&service).copied();
-                if let Some(last) = last.filter(|_| !revive)
+                // A person is not held back, and holds nobody back.
+                let asked = *source == Source::Operator;
+                if let Some(last) = last.filter(|_| !revive && !asked)
                     && now.since(last) < self.hold
                 {
                     let gap = now.since(last);
@@ -112,7 +115,7 @@ impl Audit {
                     *plan,
                     Seen {
                         service,
-                        revive: *revive,
+                        revive: *revive || asked,
                         begun: now,
                         ended: false,
                     },

@@ -9,6 +9,7 @@
 
 mod audit;
 mod disk;
+mod forwarder;
 mod shell;
 mod trace;
 mod world;
@@ -118,6 +119,20 @@ pub enum Fault {
     AgentKilledAtWrite(u32, Millis),
     /// Power is lost and comes back after this.
     Reboot(Millis),
+    /// The first byte of the process's answers takes so long.
+    Slow(&'static str, Millis),
+    /// The process uses so many cores.
+    Hog(&'static str, f32),
+    /// A process that is nobody's uses so many cores; 0 ends it.
+    Stranger(f32),
+    /// So many bytes that may be deleted come into the data folder.
+    Fill(&'static str, u64),
+    /// The forwarder's reports stop to move, or move again.
+    RoutesFrozen(bool),
+    /// A person asks for a plan.
+    Ask(&'static str),
+    /// The weights are told in the story.
+    ShowWeights,
 }
 
 #[derive(Debug, Clone)]
@@ -195,9 +210,12 @@ pub struct Sim {
     connection: u32,
     spawner: bool,
     world: World,
+    forwarder: forwarder::Forwarder,
     disk: Disk,
     host: shell::Host,
     probe_number: u64,
+    /// Plans that people asked for.
+    asked: u64,
     /// Kill the agent at its n-th journal write from now on.
     kill_at_write: Option<(u32, Millis)>,
     last_fault: Millis,
@@ -226,6 +244,9 @@ impl Sim {
         let mut world = World::default();
         for service in &config.services {
             world.add(&service.id, &service.depends_on, service.model.is_some());
+            if let Some(place) = world.places.get_mut(&service.id) {
+                place.standby = service.standby;
+            }
         }
         let mut sim = Self {
             seed,
@@ -242,9 +263,11 @@ impl Sim {
             connection: 0,
             spawner: true,
             world,
+            forwarder: forwarder::Forwarder::new(&config),
             disk: Disk::default(),
             host: shell::Host::default(),
             probe_number: 0,
+            asked: 0,
             kill_at_write: None,
             last_fault: Millis(0),
             writes: 0,

@@ -2,10 +2,10 @@
 //! loop's effects out, late and sometimes never, and tells it what came of them.
 
 use homeostat_agent::control::{
-    Effect, Event, HealRecord, HostSample, Loop, ProbeOutcome, SlotReport,
+    Effect, Event, HealRecord, HostSample, Loop, ProbeOutcome, SlotReport, Stranger,
 };
 use homeostat_agent::service::ProcessSample;
-use homeostat_common::anomaly::Exit;
+use homeostat_common::anomaly::{Exit, Symptom};
 use homeostat_common::ids::{BootId, Instance, ServiceId};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
@@ -28,6 +28,8 @@ pub(super) struct Host {
     no_check: bool,
     no_rollback: bool,
     link: bool,
+    /// Cores that a process of nobody uses.
+    stranger: f32,
 }
 
 impl Default for Host {
@@ -40,6 +42,7 @@ impl Default for Host {
             no_check: false,
             no_rollback: false,
             link: true,
+            stranger: 0.0,
         }
     }
 }
@@ -141,6 +144,31 @@ impl Sim {
                 self.trace.event(self.now, &body);
                 self.disk.append(Entry::Event(Box::new(body)));
             }
+            Effect::SwitchConfig(service, _) | Effect::RestoreConfig(service) => {
+                let result = Err("there is no slot here".to_owned());
+                let done = Event::FileDone { service, result };
+                self.push_us(1000, Happening::Tell(run, done));
+            }
+            Effect::Measure(service) => {
+                let used = self.world.places.get(&service);
+                let used = Reading::from(used.map(|place| Bytes(place.data.0 + place.data.1)));
+                let measured = Event::Measured { service, used };
+                self.push_us(2000, Happening::Tell(run, measured));
+            }
+            Effect::Prune(service, _) => {
+                if let Some(place) = self.world.places.get_mut(&service) {
+                    place.data.1 = 0;
+                }
+                let result = Ok(());
+                let done = Event::FileDone { service, result };
+                self.push_us(5000, Happening::Tell(run, done));
+            }
+            Effect::SetWeight(route, backend, weight) => self.set_weight(route, backend, weight),
+            Effect::Drain(route, backend, within) => self.drain(route, backend, within),
+            Effect::Answer(_, answer) => {
+                let words = answer.unwrap_or_else(|why| format!("refused: {why}"));
+                self.trace.say(self.now, "answer", words);
+            }
             Effect::ShowHealth(_) | Effect::ShowAct(..) | Effect::ShowAlarm(..) => {}
         }
     }
@@ -166,7 +194,13 @@ impl Sim {
                 .host
                 .pressed
                 .is_some_and(|at| self.now.since(at) < Millis::secs(5));
-            let faulty = self.world.life(service).is_none_or(|life| life.faulty) || pressed;
+            // Nobody misses a replica that gets no traffic.
+            let spared = self.spared(service);
+            let asked = agent
+                .incidents()
+                .any(|one| one.service == *service && one.symptom == Symptom::Requested);
+            let life = self.world.life(service);
+            let faulty = life.is_none_or(|life| life.faulty) || pressed || spared || asked;
             self.audit.ends(self.now, service, faulty, agent);
         }
         if self.spawner {
@@ -376,6 +410,11 @@ impl Sim {
             cpu_pressure: share(self.host.pressure),
             io_pressure: share(0.0),
             cpu_busy: share(self.host.pressure),
+            stranger: (self.host.stranger > 0.0).then(|| Stranger {
+                pid: 4711,
+                name: *b"stress-ng\0\0\0\0\0\0\0",
+                cores: self.host.stranger,
+            }),
             ..HostSample::default()
         };
         let mut processes = Vec::new();
@@ -387,12 +426,19 @@ impl Sim {
                 let sample = ProcessSample {
                     resident: Reading::Fresh(resident),
                     run_delay: share(self.host.pressure / 2.0),
+                    cpu: Reading::Fresh(
+                        self.world
+                            .life(id)
+                            .and_then(|life| life.hog)
+                            .unwrap_or(0.05),
+                    ),
                     ..ProcessSample::default()
                 };
                 processes.push((id.clone(), sample));
             }
         }
         self.tell(Event::Sample(host, processes));
+        self.report_routes();
     }
 
     fn filed(&mut self, run: u32, service: ServiceId, work: FileWork) {
@@ -506,6 +552,27 @@ impl Sim {
                 self.break_life(&id(name), |life| life.leak = Some((rate, now)));
             }
             Fault::Corrupt(name) => self.world.corrupt(&id(name)),
+            Fault::Slow(name, takes) => self.break_life(&id(name), |life| {
+                life.slow = u32::try_from(takes.0 * 1000).ok();
+            }),
+            Fault::Hog(name, cores) => self.break_life(&id(name), |life| life.hog = Some(cores)),
+            Fault::Stranger(cores) => self.host.stranger = cores,
+            Fault::Fill(name, bytes) => {
+                if let Some(place) = self.world.places.get_mut(&id(name)) {
+                    place.data.1 += bytes;
+                }
+            }
+            Fault::RoutesFrozen(frozen) => self.forwarder.frozen = frozen,
+            Fault::Ask(plan) => {
+                let plan = plan.parse().expect("a scenario's plan is a plan");
+                self.asked += 1;
+                let ticket = self.asked;
+                self.tell(Event::Asked { ticket, plan });
+            }
+            Fault::ShowWeights => {
+                let weights = self.weights();
+                self.trace.say(self.now, "weights", weights);
+            }
             Fault::SpawnerLost(back) => {
                 if !self.spawner {
                     return;

@@ -28,6 +28,10 @@ pub(super) struct Life {
     pub(super) garbage: bool,
     /// Leaks so many bytes each second since then.
     pub(super) leak: Option<(f64, Micros)>,
+    /// Its first byte takes so many microseconds.
+    pub(super) slow: Option<u32>,
+    /// It uses so many cores.
+    pub(super) hog: Option<f32>,
     /// A fault was put into this life; healing it is right.
     pub(super) faulty: bool,
 }
@@ -50,6 +54,10 @@ pub(super) struct Place {
     pub(super) slow_start: Option<u64>,
     /// TERM is ignored.
     pub(super) stubborn: bool,
+    /// Bytes in its data folder, of which all but the first may be deleted.
+    pub(super) data: (u64, u64),
+    /// Nothing needs to run here.
+    pub(super) standby: bool,
 }
 
 /// How a process reacts to a probe.
@@ -97,6 +105,8 @@ impl World {
             blocked: None,
             garbage,
             leak: None,
+            slow: None,
+            hog: None,
             faulty: garbage || place.slow_start.is_some(),
         });
         Some(instance)
@@ -190,7 +200,11 @@ impl World {
 
     /// Runs, answers rightly, and does not leak.
     pub(super) fn sound(&self, id: &ServiceId, now: Micros) -> bool {
-        self.reaction(id, now) == Reaction::Right
-            && self.life(id).is_some_and(|life| life.leak.is_none())
+        let rests = self
+            .places
+            .get(id)
+            .is_some_and(|place| place.standby && place.life.is_none());
+        let well = |life: &Life| life.leak.is_none() && life.slow.is_none() && life.hog.is_none();
+        rests || (self.reaction(id, now) == Reaction::Right && self.life(id).is_some_and(well))
     }
 }

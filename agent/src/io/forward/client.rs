@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::Millis;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -52,7 +52,7 @@ pub enum Event {
     /// A weight is in force.
     WeightSet {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Which backend of it.
         backend: ServiceId,
         /// The weight.
@@ -61,7 +61,7 @@ pub enum Event {
     /// A drain has ended.
     Drained {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Which backend of it.
         backend: ServiceId,
         /// Connections that had to be reset.
@@ -84,7 +84,7 @@ pub enum Event {
     /// A backend changed.
     Health {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Which backend of it.
         backend: ServiceId,
         /// What it is now.
@@ -145,7 +145,7 @@ impl Client {
     /// [`ClientError`] when the connection is gone.
     pub async fn set_weight(
         &self,
-        route: &ServiceId,
+        route: &RouteId,
         backend: &ServiceId,
         weight: u16,
     ) -> Result<(), ClientError> {
@@ -165,7 +165,7 @@ impl Client {
     /// [`ClientError`] when the connection is gone.
     pub async fn drain(
         &self,
-        route: &ServiceId,
+        route: &RouteId,
         backend: &ServiceId,
         within: Millis,
     ) -> Result<(), ClientError> {

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::{Micros, Millis};
 use rustix::event::epoll::EventFlags;
 
@@ -47,7 +47,7 @@ struct Peer {
 #[derive(Debug)]
 struct Drain {
     key: Key,
-    route: ServiceId,
+    route: RouteId,
     backend: ServiceId,
     until: Micros,
     peer: u64,
@@ -207,7 +207,7 @@ impl Server {
 
     fn set_weight(
         &mut self,
-        route: &ServiceId,
+        route: &RouteId,
         backend: &ServiceId,
         weight: u16,
     ) -> Result<Key, String> {

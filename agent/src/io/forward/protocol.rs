@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::{Micros, Millis};
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub enum Request {
     /// Change a weight until it is changed again; answered by `WeightSet` or `Refused`.
     SetWeight {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Which backend of it.
         backend: ServiceId,
         /// 0 to [`crate::config::WEIGHT_MAX`].
@@ -30,7 +30,7 @@ pub enum Request {
     /// by `Refused` at once.
     Drain {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Which backend of it.
         backend: ServiceId,
         /// Connections that are left then are reset.
@@ -53,7 +53,7 @@ pub enum Message {
     /// The weight is in force.
     WeightSet {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Which backend of it.
         backend: ServiceId,
         /// The weight.
@@ -62,7 +62,7 @@ pub enum Message {
     /// The backend has no connections any more, or has got a weight again.
     Drained {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Which backend of it.
         backend: ServiceId,
         /// Connections that had to be reset.
@@ -87,7 +87,7 @@ pub enum Message {
     /// A backend changed; unasked.
     Health {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Which backend of it.
         backend: ServiceId,
         /// What it is now.
@@ -124,7 +124,7 @@ pub struct Stamp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteView {
     /// Its name.
-    pub route: ServiceId,
+    pub route: RouteId,
     /// Names of its backends.
     pub backends: Vec<ServiceId>,
 }
@@ -133,7 +133,7 @@ pub struct RouteView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteReport {
     /// Its name.
-    pub route: ServiceId,
+    pub route: RouteId,
     /// Where it listens.
     pub listen: SocketAddr,
     /// Connections that wait for a backend.
@@ -253,8 +253,9 @@ mod tests {
     #[test]
     fn the_largest_messages_fit_into_a_datagram() {
         let name = |n: usize| ServiceId::new(&format!("{n:032}")).unwrap();
+        let route = |n: usize| RouteId::new(&format!("{n:032}")).unwrap();
         let view = |n| RouteView {
-            route: name(n),
+            route: route(n),
             backends: (0..BACKENDS_MAX).map(name).collect(),
         };
         let backend = |n| BackendReport {
@@ -281,7 +282,7 @@ mod tests {
                 },
                 left: u8::MAX,
                 route: Some(RouteReport {
-                    route: name(0),
+                    route: route(0),
                     listen: "[ffff::1]:65535".parse().unwrap(),
                     waiting: u32::MAX,
                     refused: u64::MAX,

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::RouteId;
 use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
@@ -41,7 +41,7 @@ pub enum ForwardError {
     #[error("cannot listen at {address} for {route}")]
     Listen {
         /// Which route.
-        route: ServiceId,
+        route: RouteId,
         /// Where.
         address: SocketAddr,
         /// Why.

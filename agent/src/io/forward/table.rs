@@ -6,7 +6,7 @@
 //! Smooth weighted round robin (as in nginx): each turn every candidate gains its weight, the
 //! richest is picked and pays the sum. Weights 5, 1, 1 give `aabacaa`, not `aaaaabc`.
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::Micros;
 
 use super::backend::Backend;
@@ -89,7 +89,7 @@ impl Route {
 /// Something to tell all clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct News {
-    pub(super) route: ServiceId,
+    pub(super) route: RouteId,
     pub(super) backend: ServiceId,
     pub(super) health: Health,
     pub(super) why: String,
@@ -136,7 +136,7 @@ impl Table {
         &mut self,
         present: &mut Vec<Backend>,
         policy: &config::Backend,
-        route: &ServiceId,
+        route: &RouteId,
         overrides: &[Override],
     ) -> Backend {
         let same = |it: &Backend| it.policy.id == policy.id && it.policy.address == policy.address;
@@ -173,7 +173,7 @@ impl Table {
     }
 
     /// The backend that goes by these names.
-    pub(super) fn find(&self, route: &ServiceId, backend: &ServiceId) -> Result<Key, String> {
+    pub(super) fn find(&self, route: &RouteId, backend: &ServiceId) -> Result<Key, String> {
         let found = self.routes.iter().find(|it| it.policy.id == *route);
         let found = found.ok_or_else(|| format!("there is no route {route}"))?;
         let backend = found
@@ -283,7 +283,7 @@ mod tests {
 
     fn forward(backends: &[(&str, u16)]) -> Forward {
         Forward {
-            id: ServiceId::new("f").unwrap(),
+            id: RouteId::new("f").unwrap(),
             listen: "127.0.0.1:9".parse().unwrap(),
             connect_timeout: Millis(50),
             patience: Millis(1000),

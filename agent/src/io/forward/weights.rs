@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{RouteId, ServiceId};
 
 use crate::config::{BACKENDS_MAX, FORWARDS_MAX, WEIGHT_MAX};
 
@@ -23,7 +23,7 @@ const FILE_MAX: u64 = 64 * 1024;
 /// A weight that is not the configured one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Override {
-    pub(super) route: ServiceId,
+    pub(super) route: RouteId,
     pub(super) backend: ServiceId,
     pub(super) weight: u16,
     /// The one it replaced.
@@ -106,7 +106,7 @@ fn parse(text: &str) -> Option<Vec<Override>> {
             return None;
         };
         Some(Override {
-            route: ServiceId::new(route).ok()?,
+            route: RouteId::new(route).ok()?,
             backend: ServiceId::new(backend).ok()?,
             weight: weight(now)?,
             configured: weight(configured)?,
@@ -121,7 +121,7 @@ mod tests {
 
     fn set(weight: u16) -> Override {
         Override {
-            route: ServiceId::new("infer").unwrap(),
+            route: RouteId::new("infer").unwrap(),
             backend: ServiceId::new("infer-1").unwrap(),
             weight,
             configured: 100,

@@ -1,14 +1,17 @@
 //! The way out: carries the loop's effects out.
 
 use homeostat_common::anomaly::Symptom;
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Note};
 use homeostat_common::wire::projection::ServiceHealth;
 use tracing::{debug, warn};
 
 use super::Shell;
+use crate::config;
 use crate::control::{Class, Effect, Event};
+use crate::io::data;
+use crate::io::forward;
 use crate::io::keeper::{Order, chain};
 use crate::io::link;
 use crate::io::slots::thread::{self as slots, What};
@@ -65,6 +68,30 @@ impl Shell {
             Effect::RollbackModel(service, to) => self.slot(&service, What::Switch(to)),
             Effect::RestoreModel(service) => self.slot(&service, What::Restore),
             Effect::SettleModel(service) => self.slot(&service, What::Settle),
+            Effect::SwitchConfig(service, _) | Effect::RestoreConfig(service) => {
+                return Some(Event::FileDone {
+                    service,
+                    result: Err("no configuration slot".into()),
+                });
+            }
+            Effect::Measure(service) => self.data(&service, data::Order::Measure),
+            Effect::Prune(service, keep) => {
+                self.data(&service, |id, data| data::Order::Prune(id, data, keep));
+            }
+            Effect::SetWeight(route, backend, weight) => {
+                let client = self.forwarder.as_ref()?;
+                let sent = client.set_weight(&route, &backend, weight).await;
+                asked(&route, sent);
+                // What is in force shows in a report.
+                self.ask_forwarder().await;
+            }
+            Effect::Drain(route, backend, within) => {
+                let client = self.forwarder.as_ref()?;
+                let sent = client.drain(&route, &backend, within).await;
+                asked(&route, sent);
+                self.ask_forwarder().await;
+            }
+            Effect::Answer(ticket, answer) => self.tell_answer(ticket, answer),
             Effect::Journal(record) => self.order(Order::Journal(record)),
             Effect::Sync(ticket) => {
                 if !self.keeper.order(Order::Sync(ticket)) {
@@ -175,6 +202,43 @@ impl Shell {
         }
     }
 
+    fn data(
+        &mut self,
+        service: &ServiceId,
+        order: impl FnOnce(ServiceId, config::Data) -> data::Order,
+    ) {
+        let known = self.config.service(service);
+        if let Some(data) = known.and_then(|service| service.data.clone())
+            && self.data.try_send(order(service.clone(), data)).is_err()
+        {
+            warn!("{service}: its data folder is not answered for; is its disk hanging?");
+        }
+    }
+
+    /// Asks for a report; connects first, if the forwarder can be reached.
+    pub(super) async fn ask_forwarder(&mut self) {
+        if self.config.forwards.is_empty() {
+            return;
+        }
+        if self.forwarder.is_none() {
+            let connected = forward::client::Client::connect(&self.config.node.run_dir).await;
+            self.forwarder = connected.ok().map(|(client, _)| client);
+        }
+        if let Some(client) = &self.forwarder
+            && client.report().await.is_err()
+        {
+            // Found out by whoever waits for its answer.
+            debug!("forwarder: cannot ask for a report");
+        }
+    }
+
+    /// Answers a person's question, if that person still waits.
+    fn tell_answer(&mut self, ticket: u64, answer: Result<String, String>) {
+        if let Some(reply) = self.asked.remove(&ticket) {
+            let _ = reply.send(answer);
+        }
+    }
+
     pub(super) fn note(&mut self, service: Option<ServiceId>, text: String) {
         let body = Body::Note(Note { service, text });
         self.show(self.topics.event(body.kind_name()), &body);
@@ -189,12 +253,20 @@ impl Shell {
 
 /// Every alarm that the loop can raise.
 fn alarm_names<'a>(services: impl Iterator<Item = &'a ServiceId>) -> Vec<String> {
-    let mut names = vec!["store".to_owned()];
+    let mut names: Vec<String> = ["store", "stranger-cpu", "forwarder-frozen"]
+        .map(String::from)
+        .into();
     for service in services {
         names.push(format!("{service}-quarantine"));
         names.extend(Symptom::ALL.map(|symptom| format!("{service}-{symptom}")));
     }
     names
+}
+
+fn asked(route: &RouteId, result: Result<(), forward::client::ClientError>) {
+    if let Err(error) = result {
+        warn!("forwarder: cannot change route {route}: {}", chain(&error));
+    }
 }
 
 fn report(service: &ServiceId, what: &str, result: Result<(), ClientError>) {

@@ -7,8 +7,9 @@ use tracing::{info, warn};
 
 use super::Shell;
 use crate::config::{Golden, Goldens, ProbeKind};
-use crate::control::{Event, HostSample, ProbeOutcome};
+use crate::control::{Event, HostSample, ProbeOutcome, RouteSample};
 use crate::io::clock;
+use crate::io::forward;
 use crate::io::keeper::Order;
 use crate::io::link::{CommandKind, CommandRequest, LinkEvent};
 use crate::io::probe::{Outcome as ProbeEnd, ProbeReport, Wrong};
@@ -16,6 +17,7 @@ use crate::io::procfs::ServiceReading;
 use crate::io::slots::thread as slots;
 use crate::io::spawner::client;
 use crate::io::spawner::protocol;
+use crate::route::BackendSample;
 use crate::service::ProcessSample;
 
 impl Shell {
@@ -114,6 +116,7 @@ impl Shell {
             inodes_free: host.inodes_free,
             own: process_of(&host.own),
             backlog: self.keeper.backlog(),
+            stranger: None,
         };
         let processes = self
             .processes
@@ -196,6 +199,71 @@ impl Shell {
         if let Ok(payload) = payload {
             link.reply(request, payload);
         }
+    }
+}
+
+/// What the forwarder said, for the loop.
+pub(super) fn forwarder_event(said: forward::client::Event) -> Option<Event> {
+    use forward::client::Event as Said;
+    Some(match said {
+        Said::Reports { stamp, routes } => Event::Routes {
+            seq: stamp.seq,
+            routes: routes.into_iter().map(route_sample).collect(),
+        },
+        // A weight that was set meanwhile took the drain's place.
+        Said::Drained {
+            cancelled: true, ..
+        } => return None,
+        Said::Drained {
+            route,
+            backend,
+            closed_by_force,
+            ..
+        } => {
+            if closed_by_force > 0 {
+                info!("forwarder: {backend} of {route}: {closed_by_force} connections cut");
+            }
+            Event::Drained { route, backend }
+        }
+        Said::Health {
+            route,
+            backend,
+            health,
+            why,
+        } => {
+            info!(
+                "forwarder: {backend} of {route} is {}: {why}",
+                health.text()
+            );
+            return None;
+        }
+        Said::Refused { why } | Said::NotReloaded { why } => {
+            warn!("forwarder: {why}");
+            return None;
+        }
+        Said::Malformed => {
+            warn!("forwarder: it could not read a request");
+            return None;
+        }
+        Said::WeightSet { .. } | Said::Reloaded => return None,
+    })
+}
+
+fn route_sample(report: forward::protocol::RouteReport) -> RouteSample {
+    let backends = report.backends.into_iter().map(|backend| {
+        let [median, p95, _] = backend.first_byte_us;
+        let sample = BackendSample {
+            weight: backend.weight,
+            healthy: backend.health == forward::protocol::Health::Healthy,
+            active: backend.active,
+            answered: u32::try_from(backend.answered).unwrap_or(u32::MAX),
+            first_byte_us: (backend.answered > 0).then_some((median, p95)),
+        };
+        (backend.backend, sample)
+    });
+    RouteSample {
+        backends: backends.collect(),
+        route: report.route,
     }
 }
 

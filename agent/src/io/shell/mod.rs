@@ -2,8 +2,8 @@
 //!
 //! One thread runs the loop, the probes, the samples and the connection to the
 //! spawner. Whatever can block has a thread of its own: the store
-//! ([`super::keeper`]), the link to the broker ([`super::link`]), and slots
-//! ([`super::slots`]). Decides nothing.
+//! ([`super::keeper`]), the link to the broker ([`super::link`]), slots
+//! ([`super::slots`]) and data folders ([`super::data`]). Decides nothing.
 
 mod effects;
 mod incoming;
@@ -19,16 +19,19 @@ use std::time::Duration;
 
 use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::LogCount;
+use homeostat_common::plan::Plan;
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Boot};
 use homeostat_common::wire::topic::NodeTopics;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use self::incoming::exit_of;
+use self::incoming::{exit_of, forwarder_event};
 use super::clock;
+use super::data;
+use super::forward;
 use super::keeper::{Keeper, Order, chain};
 use super::link::{LinkEvent, LinkHandle};
 use super::logs::{Counts, Tail};
@@ -92,8 +95,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .block_on(async { Shell::open(config)?.run().await })
 }
 
+/// A plan that a person asks for, and where the answer goes.
+type Question = (Plan, oneshot::Sender<Result<String, String>>);
+
 struct Shell {
     config: Arc<Config>,
+    forwarder: Option<forward::client::Client>,
     topics: NodeTopics,
     core: Loop,
     keeper: Keeper,
@@ -102,6 +109,11 @@ struct Shell {
     link_thread: Option<std::thread::JoinHandle<()>>,
     files: std::sync::mpsc::SyncSender<slots::Order>,
     reports: mpsc::Receiver<slots::Report>,
+    data: std::sync::mpsc::SyncSender<data::Order>,
+    /// People who asked for a plan and wait for an answer.
+    asked: BTreeMap<u64, oneshot::Sender<Result<String, String>>>,
+    questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
+    next_ticket: u64,
     events: mpsc::Receiver<Event>,
     link_events: mpsc::Receiver<LinkEvent>,
     prober: Prober,
@@ -165,6 +177,14 @@ impl Shell {
                         Some(Event::SpawnerLost)
                     }
                 },
+                said = heard(&mut self.forwarder) => match said {
+                    Ok(said) => forwarder_event(said),
+                    Err(error) => {
+                        info!("forwarder: {}", chain(&error));
+                        self.forwarder = None;
+                        Some(Event::ForwarderLost)
+                    }
+                },
                 report = self.prober.next() => match report {
                     Ok(report) => self.probe_event(report),
                     Err(error) => {
@@ -177,7 +197,14 @@ impl Shell {
                 () = sleep_until(wake) => Some(Event::Wake),
                 _ = sampling.tick() => {
                     self.read_logs(&mut spawner).await;
+                    self.ask_forwarder().await;
                     Some(self.sample())
+                }
+                Some((plan, reply)) = self.questions.1.recv() => {
+                    self.next_ticket += 1;
+                    let ticket = self.next_ticket;
+                    self.asked.insert(ticket, reply);
+                    Some(Event::Asked { ticket, plan })
                 }
                 Some(event) = self.link_events.recv() => self.link_event(event),
                 stream = accept(self.control.as_ref()) => {
@@ -294,6 +321,15 @@ impl Shell {
 
 async fn next_of(spawner: &mut Option<Client>) -> Result<client::Event, ClientError> {
     match spawner {
+        Some(client) => client.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn heard(
+    forwarder: &mut Option<forward::client::Client>,
+) -> Result<forward::client::Event, forward::client::ClientError> {
+    match forwarder {
         Some(client) => client.next().await,
         None => std::future::pending().await,
     }

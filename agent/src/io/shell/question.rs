@@ -1,7 +1,7 @@
 //! Questions on the control socket: what may be asked, and how it is answered.
 //!
-//! A number, or nothing, asks for an incident in words. JSON asks for a change of
-//! a slot; its answer is JSON too. Answers are made beside the loop, so that
+//! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan,
+//! JSON for a change of a slot; their answers are JSON. Answers are made beside the loop, so that
 //! nobody who asks slowly holds it up. Who may connect is up to the socket's
 //! permissions: the agent's user and root.
 
@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homeostat_common::ids::{IncidentId, ServiceId};
+use homeostat_common::plan::{Plan, PlanError};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::Shell;
+use super::{Question, Shell};
 use crate::config::Config;
 use crate::io::keeper::{Keeper, Order};
 use crate::io::slots::thread::{self as slots, What};
@@ -60,6 +61,7 @@ impl Shell {
         let keeper = self.keeper.clone();
         let files = self.files.clone();
         let config = Arc::clone(&self.config);
+        let questions = self.questions.0.clone();
         tokio::spawn(async move {
             let mut question = String::new();
             let (reader, mut writer) = stream.split();
@@ -68,7 +70,10 @@ impl Shell {
             let Ok(Ok(_)) = read.await else {
                 return;
             };
-            let answer = if question.starts_with('{') {
+            let answer = if let Some(plan) = question.trim().strip_prefix("do ") {
+                let answer = ask(&questions, plan).await;
+                serde_json::to_string(&answer).ok()
+            } else if question.starts_with('{') {
                 let answer = change(&question, &files, &config).await;
                 serde_json::to_string(&answer).ok()
             } else {
@@ -79,6 +84,17 @@ impl Shell {
             }
         });
     }
+}
+
+/// Hands a plan to the loop and waits for what the gate says.
+async fn ask(questions: &mpsc::Sender<Question>, plan: &str) -> Result<String, String> {
+    let plan: Plan = plan.parse().map_err(|error: PlanError| error.to_string())?;
+    let (reply, answer) = oneshot::channel();
+    let busy = || "too many questions at once".to_owned();
+    questions.try_send((plan, reply)).map_err(|_| busy())?;
+    answer
+        .await
+        .unwrap_or_else(|_| Err("the agent is ending".into()))
 }
 
 async fn explain(question: &str, keeper: &Keeper) -> Option<String> {

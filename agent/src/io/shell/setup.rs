@@ -15,6 +15,7 @@ use super::{RunError, Shell, control_path};
 use crate::config::{self, Config};
 use crate::control::Loop;
 use crate::io::clock;
+use crate::io::data;
 use crate::io::keeper;
 use crate::io::link::{self, LinkConfig};
 use crate::io::logs::{Counts, Tail};
@@ -25,6 +26,9 @@ use crate::io::slots::{Name, Slot, thread as slots};
 /// Events from threads that wait for the loop; each thread has at most a few
 /// on the way.
 const EVENTS_MAX: usize = 256;
+
+/// Plans that people ask for at the same time.
+const QUESTIONS_MAX: usize = 4;
 
 impl Shell {
     pub(super) fn open(config: &Config) -> Result<Self, RunError> {
@@ -83,9 +87,10 @@ impl Shell {
             link = Some(handle);
             link_thread = Some(thread);
         }
-        let (keeper, store_thread) = store.start(event_sender, fetches, link.clone())?;
+        let (keeper, store_thread) = store.start(event_sender.clone(), fetches, link.clone())?;
         let (report_sender, reports) = mpsc::channel(EVENTS_MAX);
         let files = slots::start(report_sender)?;
+        let data = data::start(event_sender)?;
         let mut prober = Prober::new()?;
         let mut targets = BTreeMap::new();
         let mut probed = BTreeMap::new();
@@ -118,6 +123,11 @@ impl Shell {
             link_thread,
             files,
             reports,
+            forwarder: None,
+            data,
+            asked: BTreeMap::new(),
+            questions: mpsc::channel(QUESTIONS_MAX),
+            next_ticket: 0,
             events,
             link_events,
             prober,
@@ -175,9 +185,7 @@ fn meta(config: &Config) -> Meta {
                 depends_on: service.depends_on.clone(),
             })
             .collect(),
-        primitives: ["restart", "rollback-model", "probe", "wait"]
-            .map(String::from)
-            .into(),
+        primitives: homeostat_common::primitive::NAMES.map(String::from).into(),
         metrics: Metric::ALL
             .iter()
             .map(|metric| (metric.name().into(), metric.unit().into()))

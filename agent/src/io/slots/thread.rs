@@ -7,7 +7,6 @@ use std::io;
 use std::sync::mpsc::SyncSender;
 
 use homeostat_common::ids::ServiceId;
-use homeostat_models::Manifest;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -102,12 +101,10 @@ pub fn start(reports: mpsc::Sender<Report>) -> io::Result<SyncSender<Order>> {
 fn carry_out(service: &ServiceId, slot: &Slot, what: What) -> Option<Event> {
     match what {
         What::Check => {
-            // A model that is what its manifest says counts as good; what is wrong
-            // with another one, `check` finds.
-            if slot.name() == Name::Model
-                && let Err(error @ (SlotError::Io { .. } | SlotError::Busy(_))) = slot.keep()
-            {
-                warn!("{service}: {}", chain(&error));
+            // A model that is what its manifest says is good, until services
+            // prove it by answers.
+            if slot.name() == Name::Model && slot.keep().is_err() {
+                // `check` tells what is wrong.
             }
             match slot.check() {
                 Ok(found) => Some(Event::ModelChecked {
@@ -164,120 +161,16 @@ fn quiet(service: &ServiceId, result: Result<(), SlotError>) -> Option<Event> {
 /// those of before go on.
 #[must_use]
 pub fn goldens_of(slot: &Slot) -> Option<Vec<Golden>> {
-    slot.manifest().ok().map(goldens_in)
-}
-
-/// The golden vectors of a manifest, as a probe asks them.
-#[must_use]
-pub fn goldens_in(manifest: Manifest) -> Vec<Golden> {
+    let manifest = slot.manifest().ok()?;
     let tolerance = manifest.golden.tolerance;
     let vectors = manifest.golden.vectors.into_iter().take(GOLDENS_MAX);
-    vectors
-        .map(|vector| Golden {
-            inputs: vector.input,
-            outputs: vector.output,
-            tolerance,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::io::slots::MODEL_FILE;
-
-    /// The shipped model, and the same with one golden output of its own and one
-    /// more byte, which no reader of ONNX minds.
-    fn candidates(dir: &Path) -> [Candidate; 2] {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/vibration");
-        let bytes = fs::read(from.join(MODEL_FILE)).unwrap();
-        let text = fs::read_to_string(from.join("manifest.toml")).unwrap();
-        let manifest = Manifest::parse(&text, Path::new("m.toml")).unwrap();
-        [0_u8, 1].map(|number| {
-            let folder = dir.join(number.to_string());
-            fs::create_dir(&folder).unwrap();
-            let mut bytes = bytes.clone();
-            bytes.extend(std::iter::repeat_n(0, usize::from(number)));
-            let mut manifest = manifest.clone();
-            manifest.sha256 = homeostat_models::sha256_hex(&bytes);
-            manifest.golden.vectors[0].output[0] += f32::from(number);
-            fs::write(folder.join(MODEL_FILE), bytes).unwrap();
-            let text = manifest.to_toml().unwrap();
-            fs::write(folder.join("manifest.toml"), text).unwrap();
-            Candidate {
-                file: folder.join(MODEL_FILE),
-                manifest: None,
-            }
-        })
-    }
-
-    #[test]
-    fn orders_are_answered_and_goldens_come_before_the_event() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = "[node]\nid = \"n\"\n[[service]]\nid = \"infer\"\ncommand = [\"/x\"]\n\
-                    [service.model]\nslot = \"slot\"\n";
-        let config = Config::parse(text, &dir.path().join("a.toml")).unwrap();
-        let slot = Slot::of(&config.services[0], Name::Model, dir.path()).unwrap();
-        let (sender, mut reports) = mpsc::channel(8);
-        let orders = start(sender).unwrap();
-        let order = |what| {
-            orders
-                .send(Order {
-                    service: "infer".parse().unwrap(),
-                    slot: slot.clone(),
-                    what,
-                })
-                .unwrap();
-        };
-        let candidate = |candidate: &Candidate, wish: fn(Candidate, Answer) -> What| {
-            let (answer, result) = oneshot::channel();
-            order(wish(candidate.clone(), answer));
-            result.blocking_recv().unwrap()
-        };
-        let mut golden = || match reports.blocking_recv().unwrap() {
-            Report::Goldens(_, goldens) => Ok(goldens[0].outputs[0]),
-            Report::Event(event) => Err(event),
-        };
-
-        let [first, second] = candidates(dir.path());
-        let a = candidate(&first, What::Install).unwrap();
-        let of_a = golden().unwrap();
-        let b = candidate(&second, What::Stage).unwrap();
-        let error = candidate(&second, What::Install).unwrap_err();
-        assert!(error.contains("slot stage infer model"), "{error}");
-        assert_eq!(golden().unwrap(), of_a);
-        let manifest = slot.manifest_of(b).unwrap();
-        assert!(goldens_in(manifest)[0].outputs[0] > of_a + 0.5);
-
-        order(What::Check);
-        assert_eq!(golden().unwrap(), of_a);
-        assert!(matches!(
-            *golden().unwrap_err(),
-            Event::ModelChecked { found, verified, .. } if found == Some(a) && verified == found
-        ));
-        order(What::Switch(b));
-        assert!(golden().unwrap() > of_a + 0.5);
-        assert!(matches!(
-            *golden().unwrap_err(),
-            Event::FileDone { result: Ok(()), .. }
-        ));
-        order(What::Restore);
-        assert_eq!(golden().unwrap(), of_a);
-        assert!(matches!(
-            *golden().unwrap_err(),
-            Event::FileDone { result: Ok(()), .. }
-        ));
-
-        fs::write(slot.path().join("current/model.onnx"), "garbage").unwrap();
-        order(What::Check);
-        assert_eq!(golden().unwrap(), of_a);
-        assert!(matches!(
-            *golden().unwrap_err(),
-            Event::ModelChecked { found, verified, .. } if found != Some(a) && verified == Some(a)
-        ));
-    }
+    Some(
+        vectors
+            .map(|vector| Golden {
+                inputs: vector.input,
+                outputs: vector.output,
+                tolerance,
+            })
+            .collect(),
+    )
 }

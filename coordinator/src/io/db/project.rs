@@ -38,6 +38,7 @@ pub(super) fn incident_number(body: &Body) -> Option<i64> {
         | Body::Observation(_)
         | Body::Note(_)
         | Body::State(_)
+        | Body::RouteChange(_)
         | Body::Unknown { .. } => return None,
     };
     Some(int(incident.0))
@@ -59,6 +60,7 @@ pub(super) fn service_state(state: ServiceState) -> &'static str {
         ServiceState::Healthy => "healthy",
         ServiceState::Unhealthy => "unhealthy",
         ServiceState::Down => "down",
+        ServiceState::Standby => "standby",
     }
 }
 
@@ -67,6 +69,7 @@ fn source(source: Source) -> &'static str {
         Source::Reflex => "reflex",
         Source::Playbook => "playbook",
         Source::Resumed => "resumed",
+        Source::Operator => "operator",
     }
 }
 
@@ -117,7 +120,11 @@ pub(super) async fn apply(
             alarm::started(db, at).await?;
         }
         Body::Telemetry(body) => backlog(db, at, body).await?,
-        Body::Observation(_) | Body::Note(_) | Body::State(_) | Body::Unknown { .. } => {}
+        Body::Observation(_)
+        | Body::Note(_)
+        | Body::State(_)
+        | Body::RouteChange(_)
+        | Body::Unknown { .. } => {}
     }
     Ok(effect)
 }

@@ -70,6 +70,8 @@ fn story(node: &str, first: u64) -> Vec<Envelope> {
             step: 0,
             primitive: "restart(web, grace=0ms)".into(),
             phase,
+            predicted: 1.0,
+            health: 0.5,
         })
     };
     let alarm = |raised| {
@@ -114,6 +116,8 @@ fn story(node: &str, first: u64) -> Vec<Envelope> {
             ],
             cost: 0.5,
             balance: 89.5,
+            health: 0.5,
+            predicted: 1.0,
         }),
         step(Phase::Started),
         step(Phase::Done),

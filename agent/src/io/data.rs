@@ -1,0 +1,290 @@
+//! The data folders of services: measures them, and deletes what their
+//! configuration allows to be deleted.
+//!
+//! In goes a `[service.data]`, out come bytes. Every call blocks on the disk, so
+//! the shell makes them on a thread of its own. Follows no symbolic link and
+//! leaves no data folder; what it may not read is reported, not guessed.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use homeostat_common::ids::ServiceId;
+use homeostat_common::observation::Reading;
+use homeostat_common::units::{Bytes, Percent};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::keeper::chain;
+use crate::config::Data;
+use crate::control::Event;
+
+/// Entries looked at in one walk, about 50 ms of a slow card; a folder with more
+/// is measured as far as that, and said to hold at least so much.
+const ENTRIES_MAX: usize = 20_000;
+
+/// Folders within folders that are looked into.
+const DEPTH_MAX: usize = 16;
+
+/// Orders on the way: one measurement and one deletion for each service.
+const ORDERS_MAX: usize = 2 * crate::config::SERVICES_MAX;
+
+/// Why data could not be measured or pruned.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file operation failed.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Everything that may be deleted is, and it is not enough.
+    #[error("{left} of {quota} in {} are still used, and nothing more may be deleted", path.display())]
+    StillFull {
+        /// The folder.
+        path: PathBuf,
+        /// What is left.
+        left: Bytes,
+        /// What there may be.
+        quota: Bytes,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
+    let path = path.to_owned();
+    move |source| DataError::Io { what, path, source }
+}
+
+/// What the files below the folder take on the disk.
+///
+/// # Errors
+/// [`DataError`] when the folder itself cannot be read.
+pub fn measure(data: &Data) -> Result<Bytes, DataError> {
+    let mut open = vec![(data.path.clone(), 0)];
+    let (mut sum, mut seen) = (0u64, 0usize);
+    while let Some((folder, depth)) = open.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if depth == 0 => return Err(failed("read", &folder)(error)),
+            // It went in the meantime, or is not ours to read.
+            Err(_) => continue,
+        };
+        for entry in entries.flatten() {
+            seen += 1;
+            if seen > ENTRIES_MAX {
+                return Ok(Bytes(sum));
+            }
+            let Ok(meta) = entry.metadata() else {
+                continue;
+            };
+            if meta.is_dir() && depth < DEPTH_MAX {
+                open.push((entry.path(), depth + 1));
+            } else if meta.is_file() {
+                sum = sum.saturating_add(on_disk(&meta));
+            }
+        }
+    }
+    Ok(Bytes(sum))
+}
+
+/// What a file takes, not how long it says to be: a sparse one takes little.
+fn on_disk(meta: &Metadata) -> u64 {
+    /// The unit of `st_blocks`, whatever the file system.
+    const BLOCK: u64 = 512;
+    meta.blocks().saturating_mul(BLOCK)
+}
+
+/// Deletes what may be deleted, oldest first, until no more than `keep` of the
+/// quota is used. Returns how many files went and how much they took.
+///
+/// # Errors
+/// [`DataError`]; what was deleted until then stays deleted.
+pub fn prune(data: &Data, keep: Percent) -> Result<(usize, Bytes), DataError> {
+    let most = keep.of(data.quota.0);
+    let mut used = measure(data)?.0;
+    let mut found = candidates(data)?;
+    found.sort();
+    let (mut count, mut freed) = (0, 0u64);
+    for (_, path, size) in found {
+        if used <= most {
+            break;
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => {
+                used = used.saturating_sub(size);
+                freed = freed.saturating_add(size);
+                count += 1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("delete", &path)(error)),
+        }
+    }
+    // Measured again: others write and delete at the same time.
+    let left = measure(data)?;
+    if left.0 > most {
+        return Err(DataError::StillFull {
+            path: data.path.clone(),
+            left,
+            quota: data.quota,
+        });
+    }
+    Ok((count, Bytes(freed)))
+}
+
+/// Files that may be deleted: when they changed last, where, and how much.
+fn candidates(data: &Data) -> Result<Vec<(SystemTime, PathBuf, u64)>, DataError> {
+    let mut found = Vec::new();
+    for pattern in &data.prune {
+        let folder = match &pattern.folder {
+            Some(inner) => data.path.join(inner),
+            None => data.path.clone(),
+        };
+        // A link would lead out of the data folder.
+        match fs::symlink_metadata(&folder) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed("look at", &folder)(error)),
+        }
+        let entries = fs::read_dir(&folder).map_err(failed("read", &folder))?;
+        for entry in entries.flatten().take(ENTRIES_MAX) {
+            let name = entry.file_name();
+            let meant = name.to_str().is_some_and(|name| pattern.matches(name));
+            let Some(meta) = entry.metadata().ok().filter(|meta| meant && meta.is_file()) else {
+                continue;
+            };
+            let changed = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            found.push((changed, entry.path(), on_disk(&meta)));
+        }
+    }
+    found.dedup_by(|a, b| a.1 == b.1);
+    Ok(found)
+}
+
+/// What the data thread is asked.
+#[derive(Debug)]
+pub enum Order {
+    /// Measure; answered by `Measured`.
+    Measure(ServiceId, Data),
+    /// Prune to this share; answered by `FileDone`.
+    Prune(ServiceId, Data, Percent),
+}
+
+/// Starts the thread. It ends with the sender.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(events: mpsc::Sender<Event>) -> io::Result<std::sync::mpsc::SyncSender<Order>> {
+    let (sender, orders) = std::sync::mpsc::sync_channel(ORDERS_MAX);
+    std::thread::Builder::new()
+        .name("data".into())
+        .spawn(move || {
+            while let Ok(order) = orders.recv() {
+                if events.blocking_send(carry_out(order)).is_err() {
+                    break;
+                }
+            }
+        })?;
+    Ok(sender)
+}
+
+fn carry_out(order: Order) -> Event {
+    match order {
+        Order::Measure(service, data) => Event::Measured {
+            used: match measure(&data) {
+                Ok(used) => Reading::Fresh(used),
+                Err(error) => {
+                    tracing::debug!("data of {service}: {}", chain(&error));
+                    Reading::Missing
+                }
+            },
+            service,
+        },
+        Order::Prune(service, data, keep) => {
+            let result = prune(&data, keep);
+            match &result {
+                Ok((count, freed)) => info!("data of {service}: {count} files, {freed} deleted"),
+                Err(error) => warn!("data of {service}: {}", chain(error)),
+            }
+            Event::FileDone {
+                service,
+                result: result.map(drop).map_err(|error| chain(&error)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::time::Duration;
+
+    fn data(folder: &Path, patterns: &str) -> Data {
+        let text = format!(
+            "[node]\nid = \"n\"\n[[service]]\nid = \"store\"\ncommand = [\"/bin/store\"]\n\
+             [service.data]\npath = \"{}\"\nquota = \"1MiB\"\nprune = [{patterns}]\n",
+            folder.display()
+        );
+        let config = Config::parse(&text, Path::new("/a.toml")).unwrap();
+        config.services[0].data.clone().unwrap()
+    }
+
+    fn write(path: &Path, kib: usize, age_s: u64) {
+        fs::write(path, vec![7; kib * 1024]).unwrap();
+        let file = fs::File::options().write(true).open(path).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(age_s);
+        file.set_modified(then).unwrap();
+    }
+
+    #[test]
+    fn what_may_go_goes_oldest_first_and_no_more_than_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        write(&at("keep.log"), 300, 900);
+        write(&at("a.old"), 200, 500);
+        write(&at("b.old"), 200, 400);
+        write(&at("c.old"), 200, 300);
+        let data = data(dir.path(), "\"*.old\"");
+        assert_eq!(measure(&data).unwrap(), Bytes(900 * 1024));
+        let (count, freed) = prune(&data, "70%".parse().unwrap()).unwrap();
+        assert_eq!((count, freed), (1, Bytes(200 * 1024)));
+        assert!(!at("a.old").exists() && at("b.old").exists());
+        let error = prune(&data, "20%".parse().unwrap()).unwrap_err();
+        assert!(
+            error.to_string().starts_with("300.0 KiB of 1.0 MiB"),
+            "{error}"
+        );
+        assert!(at("keep.log").exists() && !at("c.old").exists());
+    }
+
+    #[test]
+    fn nothing_outside_the_folder_is_counted_or_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        write(&outside.path().join("x.old"), 900, 100);
+        let link = |name: &str, to: PathBuf| {
+            std::os::unix::fs::symlink(to, dir.path().join(name)).unwrap();
+        };
+        link("file.old", outside.path().join("x.old"));
+        link("tmp", outside.path().to_owned());
+        let data = data(dir.path(), "\"*.old\", \"tmp/*.old\"");
+        assert_eq!(measure(&data).unwrap(), Bytes(0));
+        assert_eq!(prune(&data, "0%".parse().unwrap()).unwrap().0, 0);
+        assert!(outside.path().join("x.old").exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_an_error_that_names_it() {
+        let data = data(Path::new("/nonexistent/data"), "");
+        let error = measure(&data).unwrap_err().to_string();
+        assert_eq!(error, "cannot read /nonexistent/data");
+    }
+}
