@@ -1,5 +1,7 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use homeostat_models::manifest::MANIFEST_FILE;
+
 use super::files::crash::{self, Fail};
 use super::*;
 use crate::config::{Config, Format};
