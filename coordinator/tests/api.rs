@@ -6,7 +6,7 @@ mod support;
 
 use homeostat_common::anomaly::Fault;
 use serde_json::Value;
-use support::{End, Node, Program, boot, healthy, incident};
+use support::{End, Node, Program, boot, fleet, healthy, incident};
 
 /// What `value` has that the schema does not say, or lacks that it does.
 fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
@@ -94,7 +94,8 @@ fn every_answer_is_what_the_document_says() {
         }
     }
     node.wait_for(seq - 1);
-    let silent = Node::connect(serve.mqtt.unwrap(), "edge-2");
+    let _fleet = fleet::three(serve.mqtt.unwrap(), "");
+    let silent = Node::connect(serve.mqtt.unwrap(), "edge-9");
     silent.status(true);
 
     let document = serve.json("/api/openapi.json");
@@ -130,6 +131,11 @@ fn every_answer_is_what_the_document_says() {
                 (format!("{path}?after=-1"), "400"),
                 (format!("{path}?typo=1"), "400"),
             ]),
+            "/api/v1/routes" => requests.push((format!("{path}?node=west"), "200")),
+            "/api/v1/timeline" => requests.extend([
+                (format!("{path}?before=20&limit=3"), "200"),
+                (format!("{path}?limit=0"), "400"),
+            ]),
             "/api/v1/alarms" => requests.push((format!("{path}?raised=true"), "200")),
             _ => {}
         }
@@ -153,18 +159,91 @@ fn every_answer_is_what_the_document_says() {
             asked += 1;
         }
     }
-    assert!(asked >= 16, "{asked}");
+    assert!(asked >= 22, "{asked}");
 
-    let page = serve.json("/api/v1/incidents?limit=2");
+    let page = serve.json("/api/v1/incidents?node=edge-1&limit=2");
     assert_eq!(page["incidents"][0]["id"], 3);
     let rest = serve.json(&format!(
-        "/api/v1/incidents?limit=2&before={}",
+        "/api/v1/incidents?node=edge-1&limit=2&before={}",
         page["next"]
     ));
     assert_eq!(
         (&rest["incidents"][0]["id"], &rest["next"]),
         (&1.into(), &Value::Null)
     );
+}
+
+#[test]
+fn a_fleet_tells_where_its_traffic_goes_and_what_its_plans_do() {
+    let data = tempfile::tempdir().unwrap();
+    let serve = Program::both(data.path());
+    serve.healthy();
+    let _fleet = fleet::three(serve.mqtt.unwrap(), "");
+    let document = serve.json("/api/openapi.json");
+    for (path, schema) in [
+        ("/api/v1/fleet", "/api/v1/fleet"),
+        ("/api/v1/routes", "/api/v1/routes"),
+        ("/api/v1/timeline", "/api/v1/timeline"),
+        ("/api/v1/left-alone", "/api/v1/left-alone"),
+        ("/api/v1/incidents/1", "/api/v1/incidents/{id}"),
+        ("/api/v1/incidents/2", "/api/v1/incidents/{id}"),
+        ("/api/v1/incidents/3", "/api/v1/incidents/{id}"),
+    ] {
+        let content = &document["paths"][schema]["get"]["responses"]["200"]["content"];
+        let schema = &content["application/json"]["schema"];
+        assert!(schema.is_object(), "{path}");
+        let wrong = check(&document, schema, &serve.json(path), path);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    let routes = serve.json("/api/v1/routes?node=west");
+    let led: Vec<_> = routes[0]["backends"].as_array().unwrap().iter().collect();
+    assert_eq!(led[0]["leads_to"]["state"], "unhealthy");
+    assert_eq!(
+        (&led[0]["weight"], &led[0]["configured"]),
+        (&0.into(), &100.into())
+    );
+    assert_eq!(led[1]["leads_to"]["state"], "standby");
+    assert_eq!(led[2]["leads_to"]["node"], "east");
+    assert_eq!(led[2]["leads_to"]["route"], "infer");
+
+    let open = serve.json("/api/v1/incidents?state=open&node=west");
+    let slow = serve.json(&format!("/api/v1/incidents/{}", open["incidents"][0]["id"]));
+    let decision = &slow["decisions"][0];
+    let phases: Vec<_> = decision["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["phase"])
+        .collect();
+    assert_eq!(phases, ["done", "started", "done", "waiting"]);
+    assert_eq!(
+        decision["shape"].to_string(),
+        r#"{"in_turn":[{"step":0},{"side_by_side":[{"step":1},{"step":2}]},{"step":3}]}"#
+    );
+    assert_eq!(decision["steps"][0]["health"], 0.75);
+    assert_eq!(decision["options"][0]["refusal"]["rule"], "blast-radius");
+    assert!(slow["evidence"][0].as_str().unwrap().contains("p95"));
+    // The clock of the north is an hour ahead; what it did meanwhile still
+    // stands in the middle.
+    let timeline = slow["timeline"].as_array().unwrap();
+    let place = timeline.iter().position(|e| e["node"] == "north").unwrap();
+    assert!(timeline[place]["meanwhile"].as_bool().unwrap());
+    assert!(place > 0 && place + 1 < timeline.len(), "{timeline:#?}");
+
+    let alone = serve.json("/api/v1/left-alone");
+    let names: Vec<_> = alone
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["name"])
+        .collect();
+    for name in ["observe-only", "stranger-cpu", "forwarder-frozen"] {
+        assert!(
+            names.iter().any(|known| *known == name),
+            "{name}: {names:?}"
+        );
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use homeostat_common::anomaly::Fault;
-use support::{End, Node, Program, boot, healthy, incident, until};
+use support::{End, Node, Program, boot, fleet, healthy, incident, until};
 
 #[test]
 fn killed_at_any_moment_it_loses_and_doubles_nothing() {
@@ -204,6 +204,8 @@ fn the_command_line_shows_what_the_api_knows() {
     let (code, out, _) = run(&["fleet", "ls", "--url", &url]);
     assert_eq!(code, Some(0));
     assert!(out.contains("camera=healthy infer=healthy"), "{out}");
+    let (code, out, _) = run(&["fleet", "routes", "--url", &url]);
+    assert_eq!((code, out.lines().count()), (Some(0), 1), "{out}");
     let (code, out, _) = run(&["incident", "ls", "--url", &url]);
     assert_eq!(code, Some(0));
     assert!(
@@ -228,6 +230,26 @@ fn the_command_line_shows_what_the_api_knows() {
         (code, err.as_str()),
         (Some(1), "homeostat: there is no incident 99\n")
     );
+    let _fleet = fleet::three(serve.mqtt.unwrap(), "\u{1b}[31m");
+    let (_, out, _) = run(&["fleet", "ls", "--url", &url]);
+    assert!(out.contains("infer=1/3 store=1/1"), "{out}");
+    let (code, out, _) = run(&["fleet", "routes", "--url", &url]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("route infer on east"), "{out}");
+    let open = serve.json("/api/v1/incidents?state=open&node=west");
+    let slow = open["incidents"][0]["id"].to_string();
+    let (code, out, _) = run(&["incident", "show", &slow, "--url", &url]);
+    assert_eq!(code, Some(0));
+    for part in [
+        "evidence     p95 812 ms",
+        "option       refused restart(infer-1, grace=2s) (playbook): blast-radius: 1 of 2",
+        "health       50 % then, 100 % predicted",
+        "cost         1.72 predicted, - spent, of a budget of 88.4",
+        "release(infer, infer-1)            waiting",
+    ] {
+        assert!(out.contains(part), "{part:?} is not in\n{out}");
+    }
+    println!("{out}");
     let (code, _, err) = run(&["fleet", "ls", "--url", "http://127.0.0.1:1"]);
     assert_eq!(code, Some(1));
     assert!(err.contains("http://127.0.0.1:1"), "{err}");

@@ -1,15 +1,12 @@
-//! What an operator asks, as text: the fleet, incidents, one incident.
+//! What an operator asks, as text: the fleet, its routes, incidents.
 
 use std::fmt::Write as _;
 
 use homeostat_common::ids::NodeId;
-use serde_json::Value;
 
 use super::client::{AskError, decode, get};
-use super::table::{ago, duration, or_dash, plain, table, utc};
-use crate::fleet::view::{
-    Event, Fleet, Incident, IncidentDetail, IncidentState, Incidents, Presence,
-};
+use super::table::{ago, duration, or_dash, table, utc};
+use crate::fleet::view::{Backend, Fleet, Incident, IncidentState, Incidents, Presence, Route};
 
 /// `fleet ls`
 pub(super) fn fleet(url: &str, json: bool) -> Result<String, AskError> {
@@ -26,6 +23,14 @@ pub(super) fn fleet(url: &str, json: bool) -> Result<String, AskError> {
             let services: Vec<_> = services
                 .map(|service| format!("{}={}", service.service, service.state))
                 .collect();
+            // Backends that get connections, of all that are behind it.
+            let routes = node.routes.iter().map(|route| {
+                let serving = route.backends.iter().filter(|b| b.healthy && b.weight > 0);
+                let mark = if route.reached { "" } else { "?" };
+                let (serving, all) = (serving.count(), route.backends.len());
+                format!("{}={serving}/{all}{mark}", route.route)
+            });
+            let routes: Vec<_> = routes.collect();
             vec![
                 node.site.clone(),
                 node.node.clone(),
@@ -41,12 +46,14 @@ pub(super) fn fleet(url: &str, json: bool) -> Result<String, AskError> {
                 node.lost.to_string(),
                 or_dash(node.version.as_ref()),
                 services.join(" "),
+                routes.join(" "),
             ]
         })
         .collect();
     let mut out = table(
         &[
-            "SITE", "NODE", "PRESENCE", "SEEN", "BACKLOG", "MISSING", "LOST", "VERSION", "SERVICES",
+            "SITE", "NODE", "PRESENCE", "SEEN", "BACKLOG", "MISSING", "LOST", "VERSION",
+            "SERVICES", "ROUTES",
         ],
         &rows,
     );
@@ -54,6 +61,68 @@ pub(super) fn fleet(url: &str, json: bool) -> Result<String, AskError> {
         out.push_str("\nThe coordinator does not reach the broker; presence is unknown.\n");
     }
     Ok(out)
+}
+
+/// `fleet routes`
+pub(super) fn routes(url: &str, json: bool) -> Result<String, AskError> {
+    let text = get(url, "/api/v1/routes")?;
+    if json {
+        return Ok(text + "\n");
+    }
+    let routes: Vec<Route> = decode(url, &text)?;
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for route in &routes {
+        let head = |first: bool, value: String| if first { value } else { String::new() };
+        for (place, backend) in route.backends.iter().enumerate() {
+            rows.push(vec![
+                head(place == 0, route.node.clone()),
+                head(place == 0, route.route.clone()),
+                head(place == 0, route.listen.clone()),
+                head(place == 0, route.callers.join(" ")),
+                backend.backend.clone(),
+                backend.weight.to_string(),
+                backend.configured.to_string(),
+                condition(route, backend),
+                leads_to(backend),
+            ]);
+        }
+    }
+    Ok(table(
+        &[
+            "NODE", "ROUTE", "LISTEN", "CALLERS", "BACKEND", "WEIGHT", "SET", "STATE", "LEADS TO",
+        ],
+        &rows,
+    ))
+}
+
+/// What the forwarder makes of a backend, in a word or two.
+fn condition(route: &Route, backend: &Backend) -> String {
+    let state = backend.leads_to.as_ref().and_then(|to| to.state.as_deref());
+    let word = if state == Some("standby") {
+        "standby"
+    } else if !backend.healthy {
+        "unhealthy"
+    } else if backend.weight == 0 {
+        "isolated"
+    } else {
+        "healthy"
+    };
+    let doubt = if route.reached {
+        ""
+    } else {
+        " (as last known)"
+    };
+    format!("{word}{doubt}")
+}
+
+fn leads_to(backend: &Backend) -> String {
+    match &backend.leads_to {
+        Some(to) if to.route.is_some() => {
+            format!("route {} on {}", or_dash(to.route.as_ref()), to.node)
+        }
+        Some(to) => format!("service on {}", to.node),
+        None => backend.address.clone(),
+    }
 }
 
 /// `incident ls`
@@ -111,154 +180,10 @@ pub(super) fn incidents(
     Ok(out)
 }
 
-fn outcome(incident: &Incident) -> &str {
+pub(super) fn outcome(incident: &Incident) -> &str {
     match incident.state {
         IncidentState::Open => "open",
         IncidentState::Abandoned => "abandoned",
         IncidentState::Closed => incident.outcome.as_deref().unwrap_or("closed"),
-    }
-}
-
-/// `incident show`
-pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, AskError> {
-    let text = get(url, &format!("/api/v1/incidents/{number}"))?;
-    if json {
-        return Ok(text + "\n");
-    }
-    let detail: IncidentDetail = decode(url, &text)?;
-    let incident = &detail.incident;
-    let mut rows: Vec<(&str, String)> = vec![
-        (
-            "incident",
-            format!("{}, {} on its node", incident.id, incident.number),
-        ),
-        ("node", format!("{} at {}", incident.node, incident.site)),
-        ("service", or_dash(incident.service.as_ref())),
-        (
-            "fault",
-            format!(
-                "{} ({}), confidence {}",
-                or_dash(incident.fault.as_ref()),
-                or_dash(incident.symptom.as_ref()),
-                or_dash(incident.confidence.map(|c| format!("{c:.2}")))
-            ),
-        ),
-        ("opened", utc(incident.opened_ms)),
-        (
-            "detected",
-            format!(
-                "{} after the first sign",
-                or_dash(incident.detected_after_ms.map(duration))
-            ),
-        ),
-        (
-            "cloud",
-            match incident.connected {
-                Some(true) => "connected",
-                Some(false) => "offline",
-                None => "-",
-            }
-            .into(),
-        ),
-        ("plan", or_dash(incident.plan.as_ref())),
-        ("source", or_dash(incident.source.as_ref())),
-    ];
-    if let Some(why) = &incident.why {
-        rows.push(("nothing done", why.clone()));
-    }
-    rows.push(("outcome", outcome(incident).into()));
-    if let Some(lasted) = incident.lasted_ms {
-        rows.push(("lasted", duration(lasted)));
-    }
-    if let Some(summary) = &incident.summary {
-        rows.push(("summary", summary.clone()));
-    }
-    let mut out = String::new();
-    for (name, value) in rows {
-        let _ = writeln!(out, "{name:<13}{}", plain(&value));
-    }
-    out.push('\n');
-    for event in &detail.timeline {
-        let _ = writeln!(
-            out,
-            "{}  {:>6}  {:<16}  {}",
-            utc(event.hlc_ms),
-            event.seq,
-            event.kind,
-            plain(&says(event))
-        );
-        for line in details(event) {
-            let _ = writeln!(out, "{:52}{}", "", plain(&line));
-        }
-    }
-    if detail.truncated {
-        out.push_str("(cut for length)\n");
-    }
-    Ok(out)
-}
-
-fn text<'v>(body: &'v Value, field: &str) -> &'v str {
-    body.get(field).and_then(Value::as_str).unwrap_or("")
-}
-
-/// An event in one line.
-fn says(event: &Event) -> String {
-    let body = &event.body;
-    match event.kind.as_str() {
-        "incident-opened" => format!(
-            "{}: {} ({})",
-            text(body, "service"),
-            text(body, "fault"),
-            text(body, "symptom")
-        ),
-        "decided" if body.get("plan").is_some_and(Value::is_null) => "do nothing".into(),
-        "decided" => "run a plan".into(),
-        "step" => {
-            let phase = match body.get("phase") {
-                Some(Value::String(phase)) => phase.clone(),
-                Some(Value::Object(phase)) => format!("failed: {}", text_of_first(phase)),
-                _ => String::new(),
-            };
-            format!("{} {phase}", text(body, "primitive"))
-        }
-        "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
-        "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
-        "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
-        "note" => text(body, "text").into(),
-        _ => String::new(),
-    }
-}
-
-fn text_of_first(map: &serde_json::Map<String, Value>) -> &str {
-    map.values().next().and_then(Value::as_str).unwrap_or("")
-}
-
-/// What stands below that line.
-fn details(event: &Event) -> Vec<String> {
-    let list = |field: &str| {
-        let list = event.body.get(field).and_then(Value::as_array);
-        list.cloned().unwrap_or_default()
-    };
-    match event.kind.as_str() {
-        "incident-opened" => list("evidence")
-            .iter()
-            .filter_map(Value::as_str)
-            .map(|line| format!("evidence: {line}"))
-            .collect(),
-        "decided" => list("considered")
-            .iter()
-            .map(|option| {
-                let plan = format!("{} ({})", text(option, "plan"), text(option, "source"));
-                match option.get("refusal").filter(|refusal| !refusal.is_null()) {
-                    Some(refusal) => format!(
-                        "refused {plan}: {}: {}",
-                        text(refusal, "rule"),
-                        text(refusal, "reason")
-                    ),
-                    None => format!("chosen {plan}"),
-                }
-            })
-            .collect(),
-        _ => Vec::new(),
     }
 }

@@ -5,6 +5,7 @@
 mod ask;
 mod client;
 mod explain;
+mod show;
 mod table;
 
 use std::ffi::OsString;
@@ -86,8 +87,10 @@ struct Broker {
 
 #[derive(Debug, Subcommand)]
 enum FleetCommand {
-    /// List nodes with presence, backlog and services.
+    /// List nodes with presence, backlog, services and routes.
     Ls(Ask),
+    /// List routes: who calls, and who is behind with what weight.
+    Routes(Ask),
 }
 
 #[derive(Debug, Subcommand)]
@@ -160,6 +163,9 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Fleet {
             what: FleetCommand::Ls(ask),
         } => ask::fleet(&ask.url, ask.json).map_err(failed),
+        Command::Fleet {
+            what: FleetCommand::Routes(ask),
+        } => ask::routes(&ask.url, ask.json).map_err(failed),
         Command::Incident {
             what:
                 IncidentCommand::Ls {
@@ -171,7 +177,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         } => ask::incidents(&ask.url, ask.json, open, node.as_ref(), limit).map_err(failed),
         Command::Incident {
             what: IncidentCommand::Show { number, ask },
-        } => ask::incident(&ask.url, ask.json, number).map_err(failed),
+        } => show::incident(&ask.url, ask.json, number).map_err(failed),
         Command::Mqtt {
             what: MqttCommand::Explain { topic },
         } => explain::explain(topic.as_deref()).map_err(Failure::Failed),

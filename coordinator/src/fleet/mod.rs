@@ -2,9 +2,12 @@
 //! tools.
 //!
 //! [`view`] holds the types of the API, [`presence`] who is connected,
-//! [`timeline`] the causal order of an incident, [`metrics`] the counters.
+//! [`timeline`] the causal order of events, [`story`] what was decided and done
+//! about an incident, [`traffic`] where routes lead, [`metrics`] the counters.
 
 pub mod metrics;
 pub mod presence;
+pub mod story;
 pub mod timeline;
+pub mod traffic;
 pub mod view;

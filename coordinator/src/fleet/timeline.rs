@@ -1,9 +1,13 @@
 //! Puts events in causal order: what led to something stands before it.
 //!
 //! Within a stream the sequence number orders, across streams the explicit
-//! causes do. Stamps only decide between events of which neither led to the
-//! other, because no clock of a node is believed. Peers may lie: causes that
-//! run in a circle are cut at the event with the smallest stamp.
+//! causes do. Between events of which neither led to the other, `at_ms` decides:
+//! the stamp as moved to the coordinator's clock by what the arrival of records
+//! shows ([`crate::io::db`]), because no clock of a node is believed. So nodes
+//! whose clocks are an hour apart interleave rightly, and a record that was held
+//! back for an hour stands where it happened. What this cannot know is the order
+//! of events closer together than records of two nodes differ in delay. Peers
+//! may lie: causes that run in a circle are cut at the earliest event.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -41,7 +45,7 @@ pub fn causal_order(mut events: Vec<Event>) -> Vec<Event> {
     }
     let tie = |index: usize| {
         let event = &events[index];
-        (event.hlc_ms, event.hlc_count, index)
+        (event.at_ms, event.hlc_count, index)
     };
     let mut left: BTreeSet<_> = (0..events.len()).map(tie).collect();
     let mut ready: BinaryHeap<_> = (0..events.len())
@@ -87,6 +91,9 @@ mod tests {
             hlc_ms,
             hlc_count: 0,
             received_ms: 0,
+            at_ms: hlc_ms,
+            incident: None,
+            meanwhile: false,
             causes: causes
                 .iter()
                 .map(|(stream, seq)| Reference {

@@ -85,6 +85,60 @@ pub struct Node {
     pub backlog: Option<u64>,
     /// Its services.
     pub services: Vec<Service>,
+    /// The routes of its forwarder.
+    pub routes: Vec<Route>,
+}
+
+/// A route of a node's forwarder, as its node last told it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Route {
+    /// Its node.
+    pub node: String,
+    /// Its name, unique on the node.
+    pub route: String,
+    /// Where it listens.
+    pub listen: String,
+    /// Services of the node that call through it.
+    pub callers: Vec<String>,
+    /// Whether the node's agent hears from the forwarder; if not, the rest is as
+    /// last known.
+    pub reached: bool,
+    /// Since when it is like this, by the node's clock.
+    pub since_ms: u64,
+    /// Who is behind it.
+    pub backends: Vec<Backend>,
+}
+
+/// A backend of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Backend {
+    /// Its name: a service of the node, or one given to an address.
+    pub backend: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its present weight; 0 gets no new connections.
+    pub weight: u16,
+    /// Its weight by configuration.
+    pub configured: u16,
+    /// Whether the forwarder finds it fit to get connections.
+    pub healthy: bool,
+    /// What is known to stand there; absent for an address that no node told
+    /// of. Always absent in what a node sends.
+    #[serde(default)]
+    pub leads_to: Option<Target>,
+}
+
+/// What a backend is: a service of the same node, or a route of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Target {
+    /// The node.
+    pub node: String,
+    /// The service, if it is one.
+    pub service: Option<String>,
+    /// That service's state, as in `Service`.
+    pub state: Option<String>,
+    /// The route, if it is one.
+    pub route: Option<String>,
 }
 
 /// A service of a node.
@@ -94,7 +148,8 @@ pub struct Service {
     pub node: String,
     /// Its name, unique on the node.
     pub service: String,
-    /// `starting`, `healthy`, `unhealthy` or `down`.
+    /// `starting`, `healthy`, `unhealthy`, `down`, or `standby`: no process, on
+    /// purpose, until it is needed.
     pub state: String,
     /// Since when, by the node's clock.
     #[sqlx(try_from = "i64")]
@@ -150,7 +205,7 @@ pub struct Incident {
     /// The plan that was chosen; absent while undecided and when nothing is
     /// done.
     pub plan: Option<String>,
-    /// Where the plan came from: `reflex`, `playbook`, `resumed`.
+    /// Where the plan came from: `reflex`, `playbook`, `resumed`, `operator`.
     pub source: Option<String>,
     /// Plans that were refused in the last decision.
     pub refusals: u64,
@@ -160,10 +215,18 @@ pub struct Incident {
     pub cost: Option<f64>,
     /// What the budget still held, in capacity-seconds.
     pub balance: Option<f64>,
+    /// The node's health when that was decided, in 0 to 1.
+    pub health: Option<f64>,
+    /// Its health once the plan has worked.
+    pub predicted: Option<f64>,
     /// The last step that was reported.
     pub step: Option<String>,
     /// How far that step is.
     pub phase: Option<String>,
+    /// The node's health at that report.
+    pub step_health: Option<f64>,
+    /// The health that the step leads to.
+    pub step_predicted: Option<f64>,
     /// `healed`, `recovered`, `undone`, `escalated` or `refused`.
     pub outcome: Option<String>,
     /// From the first sign to the end, in milliseconds.
@@ -188,10 +251,147 @@ pub struct Incidents {
 pub struct IncidentDetail {
     /// In one line.
     pub incident: Incident,
-    /// Everything about it in causal order.
+    /// What the diagnosis rests on, strongest first.
+    pub evidence: Vec<String>,
+    /// What was decided, in order; the last one holds.
+    pub decisions: Vec<Decision>,
+    /// Everything about it, and what happened on other nodes in the same while,
+    /// in causal order.
     pub timeline: Vec<Event>,
     /// Whether the timeline was cut for length.
     pub truncated: bool,
+}
+
+/// What was decided once, and how it went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Decision {
+    /// When, by the coordinator's clock; see `Event`.
+    pub at_ms: u64,
+    /// Its place in the node's stream.
+    pub seq: u64,
+    /// The plan that runs; absent when nothing is done.
+    pub plan: Option<String>,
+    /// How its steps belong together; absent without a plan, and for one in a
+    /// newer language than this program knows.
+    pub shape: Option<Shape>,
+    /// Every option that was looked at, in order.
+    pub options: Vec<PlanOption>,
+    /// Predicted cost in capacity-seconds.
+    pub cost: Option<f64>,
+    /// What the budget still held, in capacity-seconds.
+    pub balance: Option<f64>,
+    /// The node's health then, in 0 to 1.
+    pub health: Option<f64>,
+    /// Its health once the plan has worked.
+    pub predicted: Option<f64>,
+    /// The steps of the plan.
+    pub steps: Vec<PlanStep>,
+}
+
+/// A plan that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanOption {
+    /// The printed plan.
+    pub plan: String,
+    /// Where it came from.
+    pub source: String,
+    /// Why it was refused; absent for the chosen one.
+    pub refusal: Option<PlanRefusal>,
+}
+
+/// Why a plan may not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanRefusal {
+    /// The rule's name, as in the documentation.
+    pub rule: String,
+    /// What it objects to.
+    pub reason: String,
+}
+
+/// The structure of a plan; a step is named by its place in `steps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// One step.
+    Step(u8),
+    /// One after the other.
+    #[schema(no_recursion)]
+    InTurn(Vec<Self>),
+    /// All at once.
+    #[schema(no_recursion)]
+    SideBySide(Vec<Self>),
+}
+
+/// A step of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlanStep {
+    /// Its place in the printed plan, from 0.
+    pub step: u8,
+    /// The printed primitive.
+    pub primitive: String,
+    /// `waiting`, `started`, `done`, `failed` or `undone`.
+    pub phase: String,
+    /// How it failed.
+    pub why: Option<String>,
+    /// The node's health that it leads to.
+    pub predicted: Option<f64>,
+    /// The node's health as it began.
+    pub before: Option<f64>,
+    /// The node's health when it was last heard of.
+    pub health: Option<f64>,
+    /// When it began, by the coordinator's clock.
+    pub started_ms: Option<u64>,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+}
+
+/// Events about healing, the newest page of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Timeline {
+    /// In causal order.
+    pub events: Vec<Event>,
+    /// Pass it as `before` for what came earlier; absent on the last.
+    pub next: Option<u64>,
+}
+
+/// Why nothing was done about something that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftAloneWhy {
+    /// Every plan was refused, or there was none.
+    Refused,
+    /// An alarm about what no plan may touch: strangers' processes, telemetry
+    /// that stands still.
+    Alarm,
+    /// The node's own remark.
+    Note,
+}
+
+/// Something that was seen and not acted upon; equal ones together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeftAlone {
+    /// The newest event that says so.
+    pub cursor: u64,
+    /// The node.
+    pub node: String,
+    /// When it said so last, by the coordinator's clock.
+    pub at_ms: u64,
+    /// The service it concerns.
+    pub service: Option<String>,
+    /// Why.
+    pub why: LeftAloneWhy,
+    /// The rule that refused, or the alarm's name.
+    pub name: Option<String>,
+    /// In words.
+    pub text: String,
+    /// The plan that was refused last.
+    pub plan: Option<String>,
+    /// The incident's number in the fleet.
+    pub incident: Option<u64>,
+    /// Whether it still stands.
+    pub stands: bool,
+    /// How often it was said, among the newest events.
+    pub times: u64,
 }
 
 /// Names one event in the fleet.
@@ -222,6 +422,16 @@ pub struct Event {
     pub hlc_count: u64,
     /// When it was stored here.
     pub received_ms: u64,
+    /// When it happened by the coordinator's clock: the stamp, moved by the
+    /// least delay between stamp and arrival of the records around it. It is too
+    /// late by as much as the quickest of them travelled, and wrong around a
+    /// step of the node's clock.
+    pub at_ms: u64,
+    /// The fleet's number of the incident that it names.
+    pub incident: Option<u64>,
+    /// In an incident's timeline: it happened on another node in the same
+    /// while, and nothing says that one led to the other.
+    pub meanwhile: bool,
     /// Events that led to it.
     pub causes: Vec<Reference>,
     /// What it says; the fields depend on its kind.

@@ -4,6 +4,8 @@
 // Each test file uses its part; the helpers are tests in all but their attribute.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod fleet;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -217,6 +219,8 @@ pub struct Node {
     pub topics: NodeTopics,
     pub name: NodeId,
     pub stream: StreamId,
+    /// How far its clock is ahead, in milliseconds.
+    pub ahead: u64,
     acks: std::sync::mpsc::Receiver<u64>,
 }
 
@@ -262,6 +266,7 @@ impl Node {
             topics,
             name: node,
             stream,
+            ahead: 0,
             acks,
         }
     }
@@ -273,7 +278,7 @@ impl Node {
             stream: self.stream,
             seq,
             boot: BootId([1; 16]),
-            hlc: Hlc::new(now_ms(), 0),
+            hlc: Hlc::new(now_ms() + self.ahead, 0),
             causes: Vec::new(),
             body,
         }

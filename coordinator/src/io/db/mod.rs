@@ -6,6 +6,7 @@
 
 mod alarm;
 mod forgotten;
+mod history;
 mod ingest;
 mod project;
 mod read;

@@ -8,8 +8,8 @@
 use homeostat_common::observation::Metric;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::wire::body::{
-    Boot, ClockQuality, Decided, Gap, IncidentClosed, IncidentOpened, Phase, ServiceChange,
-    ServiceState, Severity, Source, Step, Telemetry,
+    Boot, ClockQuality, Decided, Gap, IncidentClosed, IncidentOpened, Phase, RouteChange,
+    ServiceChange, ServiceState, Severity, Source, Step, Telemetry,
 };
 use homeostat_common::wire::{Body, Envelope};
 use sqlx::SqliteConnection;
@@ -120,11 +120,8 @@ pub(super) async fn apply(
             alarm::started(db, at).await?;
         }
         Body::Telemetry(body) => backlog(db, at, body).await?,
-        Body::Observation(_)
-        | Body::Note(_)
-        | Body::State(_)
-        | Body::RouteChange(_)
-        | Body::Unknown { .. } => {}
+        Body::RouteChange(body) => route(db, at, body).await?,
+        Body::Observation(_) | Body::Note(_) | Body::State(_) | Body::Unknown { .. } => {}
     }
     Ok(effect)
 }
@@ -211,7 +208,7 @@ async fn decided(db: &mut SqliteConnection, at: At, body: &Decided) -> Result<()
         .map(|refusal| format!("{}: {}", refusal.rule, refusal.reason));
     sqlx::query(
         "UPDATE incident SET decided_seq = ?3, plan = ?4, source = ?5, refusals = ?6, why = ?7,
-           cost = ?8, balance = ?9
+           cost = ?8, balance = ?9, health = ?10, predicted = ?11
          WHERE stream = ?1 AND number = ?2 AND (decided_seq IS NULL OR decided_seq < ?3)",
     )
     .bind(at.stream)
@@ -223,6 +220,8 @@ async fn decided(db: &mut SqliteConnection, at: At, body: &Decided) -> Result<()
     .bind(why)
     .bind(body.cost)
     .bind(body.balance)
+    .bind(body.health)
+    .bind(body.predicted)
     .execute(db)
     .await?;
     Ok(())
@@ -236,7 +235,8 @@ async fn step(db: &mut SqliteConnection, at: At, body: &Step) -> Result<(), sqlx
         Phase::Undone => "undone".to_owned(),
     };
     sqlx::query(
-        "UPDATE incident SET step_seq = ?3, step = ?4, phase = ?5
+        "UPDATE incident SET step_seq = ?3, step = ?4, phase = ?5, step_health = ?6,
+           step_predicted = ?7
          WHERE stream = ?1 AND number = ?2 AND (step_seq IS NULL OR step_seq < ?3)",
     )
     .bind(at.stream)
@@ -244,6 +244,8 @@ async fn step(db: &mut SqliteConnection, at: At, body: &Step) -> Result<(), sqlx
     .bind(at.seq)
     .bind(&body.primitive)
     .bind(phase)
+    .bind(body.health)
+    .bind(body.predicted)
     .execute(db)
     .await?;
     Ok(())
@@ -299,6 +301,30 @@ async fn service(
     .bind(service_state(body.state))
     .bind(body.instance.map(|instance| int(instance.0)))
     .bind(body.exit.map(|exit| exit.to_string()))
+    .bind(at.ms)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The whole route as it is now: the newest word replaces the one before.
+async fn route(db: &mut SqliteConnection, at: At, body: &RouteChange) -> Result<(), sqlx::Error> {
+    let broken = |error: serde_json::Error| sqlx::Error::Encode(error.into());
+    sqlx::query(
+        "INSERT INTO route(stream, name, seq, listen, reached, callers, backends, since_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT DO UPDATE SET seq = excluded.seq, listen = excluded.listen,
+           reached = excluded.reached, callers = excluded.callers,
+           backends = excluded.backends, since_ms = excluded.since_ms
+         WHERE excluded.seq > seq",
+    )
+    .bind(at.stream)
+    .bind(body.route.as_str())
+    .bind(at.seq)
+    .bind(&body.listen)
+    .bind(body.reached)
+    .bind(serde_json::to_string(&body.callers).map_err(broken)?)
+    .bind(serde_json::to_string(&body.backends).map_err(broken)?)
     .bind(at.ms)
     .execute(db)
     .await?;

@@ -11,8 +11,9 @@ use sqlx::sqlite::SqliteRow;
 
 use super::{Db, DbError, int, uint};
 use crate::fleet::metrics::Gauges;
+use crate::fleet::traffic::resolve;
 use crate::fleet::view::{
-    Alarm, Event, Incident, IncidentState, Node, Presence, Reference, Service,
+    Alarm, Event, Incident, IncidentState, Node, Presence, Reference, Route, Service,
 };
 
 /// Most nodes, services or alarms in one answer: what a page can show.
@@ -71,6 +72,8 @@ macro_rules! event_sql {
     ($rest:literal) => {
         concat!(
             "SELECT event.*, stream.uid, node.name AS node_name,
+               (SELECT told.id FROM incident AS told WHERE told.stream = event.stream
+                AND told.number = event.incident) AS incident_id,
                (SELECT json_group_array(json_array(lower(hex(uid)), seq)) FROM cause
                 WHERE effect = event.id) AS causes
              FROM event JOIN stream ON stream.id = event.stream
@@ -79,6 +82,8 @@ macro_rules! event_sql {
         )
     };
 }
+
+pub(super) use event_sql;
 
 impl Db {
     /// Every node that ever sent a record; presence is left unknown.
@@ -101,6 +106,10 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
+        let mut routes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
+        for route in self.routes(None).await? {
+            routes.entry(route.node.clone()).or_default().push(route);
+        }
         let mut services: BTreeMap<String, Vec<Service>> = BTreeMap::new();
         for service in self.services(None).await? {
             services
@@ -126,6 +135,7 @@ impl Db {
                     lost: number(row, "lost")?,
                     backlog: maybe(row, "backlog")?,
                     services: services.remove(&node).unwrap_or_default(),
+                    routes: routes.remove(&node).unwrap_or_default(),
                     node,
                 })
             })
@@ -146,6 +156,39 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on("read the services"))
+    }
+
+    /// The routes, of one node or of all, and where they lead.
+    pub async fn routes(&self, node: Option<&str>) -> Result<Vec<Route>, DbError> {
+        let doing = "read the routes";
+        let rows = sqlx::query(
+            "SELECT node.name AS node, route.name AS route, listen, reached, callers, backends,
+               since_ms
+             FROM node JOIN route ON route.stream = node.stream
+             ORDER BY node.site, node.name, route.name LIMIT ?1",
+        )
+        .bind(LIST_MAX)
+        .fetch_all(&self.read)
+        .await
+        .map_err(DbError::on(doing))?;
+        let mut routes = rows
+            .iter()
+            .map(|row| {
+                Ok(Route {
+                    node: row.try_get("node")?,
+                    route: row.try_get("route")?,
+                    listen: row.try_get("listen")?,
+                    callers: serde_json::from_str(row.try_get("callers")?).map_err(broken)?,
+                    reached: row.try_get("reached")?,
+                    since_ms: number(row, "since_ms")?,
+                    backends: serde_json::from_str(row.try_get("backends")?).map_err(broken)?,
+                })
+            })
+            .collect::<Result<Vec<_>, sqlx::Error>>()
+            .map_err(DbError::on(doing))?;
+        resolve(&mut routes, &self.services(None).await?);
+        routes.retain(|route| node.is_none_or(|node| node == route.node));
+        Ok(routes)
     }
 
     /// The alarms; those that are raised and critical first.
@@ -253,11 +296,14 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
-        let events = rows
+        let mut events = rows
             .iter()
             .map(event)
-            .collect::<Result<_, _>>()
+            .collect::<Result<Vec<_>, _>>()
             .map_err(DbError::on(doing))?;
+        self.place(&mut events).await?;
+        let elsewhere = self.meanwhile(stream, &found, &events).await?;
+        events.extend(elsewhere);
         Ok(Some((found, events, cut)))
     }
 
@@ -275,10 +321,13 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
-        rows.iter()
+        let mut events = rows
+            .iter()
             .map(event)
-            .collect::<Result<_, _>>()
-            .map_err(DbError::on(doing))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(DbError::on(doing))?;
+        self.place(&mut events).await?;
+        Ok(events)
     }
 
     /// Number of the last event stored.
@@ -319,6 +368,10 @@ impl Db {
         };
         read().map_err(DbError::on(doing))
     }
+}
+
+fn broken(error: serde_json::Error) -> sqlx::Error {
+    sqlx::Error::Decode(error.into())
 }
 
 fn number(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
@@ -369,8 +422,12 @@ fn incident(row: &SqliteRow) -> Result<Incident, sqlx::Error> {
         why: row.try_get("why")?,
         cost: row.try_get("cost")?,
         balance: row.try_get("balance")?,
+        health: row.try_get("health")?,
+        predicted: row.try_get("predicted")?,
         step: row.try_get("step")?,
         phase: row.try_get("phase")?,
+        step_health: row.try_get("step_health")?,
+        step_predicted: row.try_get("step_predicted")?,
         outcome: row.try_get("outcome")?,
         lasted_ms: maybe(row, "lasted_ms")?,
         spent: row.try_get("spent")?,
@@ -378,8 +435,7 @@ fn incident(row: &SqliteRow) -> Result<Incident, sqlx::Error> {
     })
 }
 
-fn event(row: &SqliteRow) -> Result<Event, sqlx::Error> {
-    let broken = |error: serde_json::Error| sqlx::Error::Decode(error.into());
+pub(super) fn event(row: &SqliteRow) -> Result<Event, sqlx::Error> {
     let causes: Vec<(String, u64)> =
         serde_json::from_str(row.try_get("causes")?).map_err(broken)?;
     Ok(Event {
@@ -391,6 +447,9 @@ fn event(row: &SqliteRow) -> Result<Event, sqlx::Error> {
         hlc_ms: number(row, "hlc_ms")?,
         hlc_count: number(row, "hlc_count")?,
         received_ms: number(row, "received_ms")?,
+        at_ms: number(row, "hlc_ms")?,
+        incident: maybe(row, "incident_id")?,
+        meanwhile: false,
         causes: causes
             .into_iter()
             .map(|(stream, seq)| Reference { stream, seq })

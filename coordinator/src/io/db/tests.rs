@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::anomaly::{Fault, Symptom};
 use homeostat_common::hlc::Hlc;
-use homeostat_common::ids::{BootId, IncidentId, NodeId, PlanId, ServiceId, SiteId, StreamId};
+use homeostat_common::ids::{
+    BootId, IncidentId, NodeId, PlanId, RouteId, ServiceId, SiteId, StreamId,
+};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::units::Millis;
 use homeostat_common::wire::body::{
-    Alarm, Boot, ClockQuality, Considered, Decided, Gap, IncidentClosed, IncidentOpened, Note,
-    Phase, Refusal, ServiceChange, ServiceState, Severity, Source, Step,
+    Alarm, BackendState, Boot, ClockQuality, Considered, Decided, Gap, IncidentClosed,
+    IncidentOpened, Note, Phase, Refusal, RouteChange, ServiceChange, ServiceState, Severity,
+    Source, Step,
 };
 use homeostat_common::wire::{Body, Envelope, EventRef};
 use proptest::prelude::*;
@@ -160,6 +163,25 @@ fn start(node: &str, seq: u64) -> Envelope {
         clock: ClockQuality::Plausible,
         adopted: 0,
         findings: Vec::new(),
+    });
+    envelope(node, seq, body)
+}
+
+/// A route with one backend whose weight says from which record it is.
+fn route(node: &str, seq: u64, name: &str) -> Envelope {
+    let service = |name| ServiceId::new(name).unwrap();
+    let body = Body::RouteChange(RouteChange {
+        route: RouteId::new(name).unwrap(),
+        listen: "10.0.0.1:9000".into(),
+        callers: vec![service("gateway")],
+        reached: seq.is_multiple_of(2),
+        backends: vec![BackendState {
+            backend: service("web"),
+            address: "127.0.0.1:9001".into(),
+            weight: u16::try_from(seq).unwrap(),
+            configured: 100,
+            healthy: true,
+        }],
     });
     envelope(node, seq, body)
 }
@@ -340,18 +362,126 @@ fn an_incident_tells_its_story_in_causal_order() {
             [
                 "a1 service",
                 "a2 incident-opened",
-                "b1 note",
                 "a3 alarm",
                 "a4 decided",
                 "a5 step",
                 "a6 step",
                 "a7 service",
                 "a8 incident-closed",
-                "a9 alarm"
+                "a9 alarm",
+                // It came with the rest, and a day of its clock says nothing.
+                "b1 note"
             ]
         );
         assert_eq!(db.services(Some("a")).await.unwrap()[0].state, "healthy");
         assert!(db.alarms(Some(true)).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn nodes_whose_clocks_are_an_hour_apart_interleave_as_it_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let db = Db::open(folder.path()).await.unwrap();
+        // Each record with when it happened and, by its place, when it came:
+        // the clock of b is an hour ahead, and what c says was held back.
+        let hour = 3_600_000;
+        let moved = |mut envelope: Envelope, ms: u64| {
+            envelope.hlc = Hlc::new(1_790_000_000_000 + ms, 0);
+            envelope
+        };
+        let mut story = story("a", 1);
+        for (place, record) in (0..).zip(&mut story) {
+            record.hlc = Hlc::new(1_790_000_000_000 + 1_000 * place, 0);
+        }
+        let at = |ms: u64| 1_790_000_000_000 + ms;
+        let mut came: Vec<(u64, Envelope)> = (0..)
+            .zip(story)
+            .map(|(place, record)| (at(1_000 * place + 20), record))
+            .collect();
+        came.push((at(3_510), moved(ring("b", 1, true), hour + 3_500)));
+        came.push((at(5_510), moved(ring("b", 2, false), hour + 5_500)));
+        came.push((at(900), moved(note("c", 1), 890)));
+        came.push((at(400_000), moved(ring("c", 2, true), 4_500)));
+        // Long over, and long before: not in the same while.
+        came.push((at(500_000), moved(ring("c", 3, false), 499_000)));
+        came.sort_by_key(|(at, _)| *at);
+        for (at, record) in &came {
+            db.store(&[record], &[], &[], *at).await.unwrap();
+        }
+        let (_, events, _) = db.incident(1).await.unwrap().unwrap();
+        let order: Vec<_> = causal_order(events)
+            .iter()
+            .map(|e| format!("{}{}{}", if e.meanwhile { "~" } else { "" }, e.node, e.seq))
+            .collect();
+        assert_eq!(
+            order,
+            [
+                "a1", "a2", "a3", "a4", "~b1", "a5", "~c2", "a6", "~b2", "a7", "a8", "a9"
+            ]
+        );
+        let all = causal_order(db.timeline(None, 100).await.unwrap());
+        let kinds: Vec<_> = all.iter().map(|e| format!("{}{}", e.node, e.seq)).collect();
+        assert_eq!(
+            kinds,
+            [
+                "c1", "a2", "a3", "a4", "b1", "a5", "c2", "a6", "b2", "a8", "a9", "c3"
+            ]
+        );
+        let newest = db.timeline(Some(all[3].cursor), 1).await.unwrap();
+        assert_eq!(newest[0].cursor, all[2].cursor);
+        assert_eq!(all[1].incident, Some(1));
+    });
+}
+
+#[test]
+fn what_was_left_alone_is_listed_once_with_how_often() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let db = Db::open(folder.path()).await.unwrap();
+        let frozen = |seq, raised| {
+            let mut record = ring("b", seq, raised);
+            if let Body::Alarm(alarm) = &mut record.body {
+                alarm.alarm = "forwarder-frozen".into();
+            }
+            record
+        };
+        let mut refused = story("a", 1)[..4].to_vec();
+        if let Body::Decided(decided) = &mut refused[3].body {
+            decided.plan = None;
+            decided.considered.pop();
+        }
+        store(&db, &refused).await;
+        let rest = [
+            frozen(1, true),
+            frozen(2, true),
+            ring("b", 3, true),
+            note("b", 4),
+        ];
+        store(&db, &rest).await;
+        // A plan that ran is no matter of this list.
+        store(&db, &story("c", 1)).await;
+        let told = |all: Vec<crate::fleet::view::LeftAlone>| -> Vec<String> {
+            let line = |one: crate::fleet::view::LeftAlone| {
+                let name = one.name.unwrap_or_default();
+                let service = one.service.unwrap_or_default();
+                format!("{} {service} {name} {} {}", one.node, one.times, one.stands)
+            };
+            all.into_iter().map(line).collect()
+        };
+        assert_eq!(
+            told(db.left_alone().await.unwrap()),
+            [
+                "b   1 false",
+                "b  forwarder-frozen 2 true",
+                "a web hold 1 true"
+            ]
+        );
+        store(&db, &[frozen(5, false)]).await;
+        assert_eq!(
+            told(db.left_alone().await.unwrap())[1],
+            "b  forwarder-frozen 2 false"
+        );
     });
 }
 
@@ -429,6 +559,7 @@ struct Known {
     incidents: BTreeMap<(String, u64), Incident>,
     services: Vec<crate::fleet::view::Service>,
     alarms: Vec<crate::fleet::view::Alarm>,
+    routes: Vec<crate::fleet::view::Route>,
 }
 
 async fn known(db: &Db) -> Known {
@@ -462,6 +593,7 @@ async fn known(db: &Db) -> Known {
             .collect(),
         services: db.services(None).await.unwrap(),
         alarms: db.alarms(None).await.unwrap(),
+        routes: db.routes(None).await.unwrap(),
     }
 }
 
@@ -475,7 +607,7 @@ enum Happens {
 
 fn happenings() -> impl Strategy<Value = Vec<Happens>> {
     let one = prop_oneof![
-        6 => prop::collection::vec(0usize..60, 1..20).prop_map(Happens::Batch),
+        6 => prop::collection::vec(0usize..64, 1..20).prop_map(Happens::Batch),
         1 => Just(Happens::Restart),
     ];
     prop::collection::vec(one, 0..12)
@@ -505,6 +637,8 @@ fn all_that_is_sent() -> Vec<Envelope> {
     all.push(start("b", 19));
     all.push(start("b", 20));
     all.extend((21..24).map(|seq| ring("b", seq, true)));
+    all.extend([route("b", 24, "infer"), route("b", 25, "store")]);
+    all.extend([route("b", 26, "infer"), route("b", 27, "infer")]);
     all
 }
 
@@ -583,6 +717,8 @@ proptest! {
             assert_eq!(end, known(&once).await);
             assert_eq!(end.stored.len(), sent.len());
             assert_eq!(end.incidents.len(), 3);
+            let weights: Vec<_> = end.routes.iter().map(|r| r.backends[0].weight).collect();
+            assert_eq!(weights, [27, 25], "the newest word of each route");
         });
     }
 }

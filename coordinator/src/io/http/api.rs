@@ -15,10 +15,11 @@ use utoipa::{IntoParams, OpenApi};
 
 use super::{Shared, failed, problem};
 use crate::control::{Hub, now_ms};
+use crate::fleet::story::story;
 use crate::fleet::timeline::causal_order;
 use crate::fleet::view::{
-    Alarm, Change, Events, Fleet, IncidentDetail, Incidents, Node, Presence, Problem, Service,
-    Summary,
+    Alarm, Change, Events, Fleet, IncidentDetail, Incidents, LeftAlone, Node, Presence, Problem,
+    Route, Service, Summary, Timeline,
 };
 use crate::io::db::{DbError, EventQuery, IncidentQuery};
 
@@ -47,9 +48,12 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     paths(
         fleet,
         services,
+        routes,
         alarms,
         incidents,
         incident,
+        timeline,
+        left_alone,
         events,
         super::live::live,
         healthz,
@@ -116,6 +120,7 @@ async fn read_fleet(hub: &Hub) -> Result<Fleet, DbError> {
                     lost: 0,
                     backlog: None,
                     services: Vec::new(),
+                    routes: Vec::new(),
                 }
             })
             .collect::<Vec<_>>();
@@ -159,6 +164,26 @@ pub(super) async fn services(
 ) -> Answer<Vec<Service>> {
     let query = asked(query)?;
     answer(hub.db.services(query.node.as_deref()).await)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoutesQuery {
+    /// Only of this node.
+    node: Option<String>,
+}
+
+/// Routes of the nodes' forwarders: who calls, who is behind, with what weight.
+#[utoipa::path(get, path = "/api/v1/routes", params(RoutesQuery), responses(
+    (status = 200, body = Vec<Route>),
+    (status = 400, content_type = "application/problem+json", body = Problem),
+))]
+pub(super) async fn routes(
+    State(hub): Shared,
+    query: Result<Query<RoutesQuery>, QueryRejection>,
+) -> Answer<Vec<Route>> {
+    let query = asked(query)?;
+    answer(hub.db.routes(query.node.as_deref()).await)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -253,7 +278,8 @@ pub(super) async fn incidents(
     }))
 }
 
-/// One incident with its timeline in causal order.
+/// One incident: evidence, options and refusals, steps with predicted and
+/// measured health, costs, and its timeline across nodes in causal order.
 #[utoipa::path(get, path = "/api/v1/incidents/{id}",
     params(("id" = u64, Path, description = "Its number in the fleet")),
     responses(
@@ -267,17 +293,63 @@ pub(super) async fn incident(
 ) -> Answer<IncidentDetail> {
     let Path(id) = id.map_err(|error| problem(StatusCode::BAD_REQUEST, &error.body_text()))?;
     match hub.db.incident(id).await {
-        Ok(Some((incident, events, truncated))) => Ok(Json(IncidentDetail {
-            incident,
-            timeline: causal_order(events),
-            truncated,
-        })),
+        Ok(Some((incident, events, truncated))) => {
+            let timeline = causal_order(events);
+            let (evidence, decisions) = story(incident.id, &timeline);
+            Ok(Json(IncidentDetail {
+                incident,
+                evidence,
+                decisions,
+                timeline,
+                truncated,
+            }))
+        }
         Ok(None) => Err(problem(
             StatusCode::NOT_FOUND,
             &format!("there is no incident {id}"),
         )),
         Err(error) => Err(failed(&error)),
     }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TimelineQuery {
+    /// Only what arrived before this cursor: the `next` of the page before.
+    before: Option<u64>,
+    /// At most so many: 1 to 500, 100 if absent.
+    limit: Option<u32>,
+}
+
+/// The newest events about healing in the fleet, in causal order.
+#[utoipa::path(get, path = "/api/v1/timeline", params(TimelineQuery), responses(
+    (status = 200, body = Timeline),
+    (status = 400, content_type = "application/problem+json", body = Problem),
+))]
+pub(super) async fn timeline(
+    State(hub): Shared,
+    query: Result<Query<TimelineQuery>, QueryRejection>,
+) -> Answer<Timeline> {
+    let query = asked(query)?;
+    let limit = limit(query.limit)?;
+    let found = hub.db.timeline(query.before, limit + 1).await;
+    answer(found.map(|mut events| {
+        let more = events.len() > limit as usize;
+        events.truncate(limit as usize);
+        Timeline {
+            next: events.last().filter(|_| more).map(|last| last.cursor),
+            events: causal_order(events),
+        }
+    }))
+}
+
+/// What was seen and not acted upon, and why; newest first, at most 50.
+#[utoipa::path(get, path = "/api/v1/left-alone", responses(
+    (status = 200, body = Vec<LeftAlone>),
+    (status = 503, content_type = "application/problem+json", body = Problem),
+))]
+pub(super) async fn left_alone(State(hub): Shared) -> Answer<Vec<LeftAlone>> {
+    answer(hub.db.left_alone().await)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

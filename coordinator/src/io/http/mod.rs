@@ -75,9 +75,12 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/api/openapi.json", get(api::document))
         .route("/api/v1/fleet", get(api::fleet))
         .route("/api/v1/services", get(api::services))
+        .route("/api/v1/routes", get(api::routes))
         .route("/api/v1/alarms", get(api::alarms))
         .route("/api/v1/incidents", get(api::incidents))
         .route("/api/v1/incidents/{id}", get(api::incident))
+        .route("/api/v1/timeline", get(api::timeline))
+        .route("/api/v1/left-alone", get(api::left_alone))
         .route("/api/v1/events", get(api::events))
         .route("/api/v1/live", get(live::live))
         .fallback(|| async {
