@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use homeostat_common::anomaly::Fault;
 use serde_json::{Value, json};
-use support::{End, Node, Program, boot, incident, until};
+use support::{End, Node, Program, boot, fleet, incident, until};
 
 /// Chromium, driven over its debugging pipe.
 struct Browser {
@@ -110,6 +110,32 @@ impl Browser {
         text.as_str().unwrap_or_default().to_owned()
     }
 
+    /// The page as wide as that, light or dark.
+    fn look(&mut self, width: u32, scheme: &str) {
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            &json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800}),
+        );
+        self.call(
+            "Emulation.setEmulatedMedia",
+            &json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]}),
+        );
+    }
+
+    /// Writes the whole page as a picture into the folder `SHOTS`, for people.
+    fn shoot(&mut self, name: &str) {
+        let Some(folder) = std::env::var_os("SHOTS") else {
+            return;
+        };
+        let shot = self.call(
+            "Page.captureScreenshot",
+            &json!({"captureBeyondViewport": true, "format": "png"}),
+        );
+        let encoded = shot["data"].as_str().unwrap();
+        let path = std::path::Path::new(&folder).join(format!("{name}.png"));
+        std::fs::write(path, base64(encoded)).unwrap();
+    }
+
     fn open(&mut self, url: &str) {
         self.call("Page.navigate", &json!({"url": url}));
     }
@@ -119,6 +145,25 @@ impl Browser {
             Some(self.text()).filter(|text| text.contains(wanted))
         })
     }
+}
+
+/// Decodes what the browser made, so without judging it.
+fn base64(text: &str) -> Vec<u8> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0, 0_u32);
+    for digit in text.bytes() {
+        let Some(value) = DIGITS.iter().position(|known| *known == digit) else {
+            continue; // Padding.
+        };
+        held = held << 6 | u32::try_from(value).unwrap();
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits & 0xff) as u8);
+        }
+    }
+    bytes
 }
 
 impl Drop for Browser {
@@ -198,4 +243,130 @@ fn an_incident_appears_while_somebody_looks() {
 
     assert_eq!(serve.terminate(), Some(0));
     browser.wait_for("No connection to the coordinator. This is as of");
+}
+
+#[test]
+fn a_fleet_shows_where_its_traffic_goes_and_how_its_plan_proceeds() {
+    let Some(mut browser) = Browser::start() else {
+        println!("skip: no chromium here");
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let serve = Program::both(data.path());
+    serve.healthy();
+    let url = format!("http://127.0.0.1:{}/", serve.http.unwrap());
+    let evil = "<img src=x onerror=\"document.title='owned'\">";
+    let mut told = fleet::three(serve.mqtt.unwrap(), evil);
+    let listen = "window.wrong = []; addEventListener('error', (e) => wrong.push(e.message)); \
+                  addEventListener('unhandledrejection', (e) => wrong.push(String(e.reason))); \
+                  const told = console.error; \
+                  console.error = (...all) => { wrong.push(all.join(' ')); told(...all); };";
+    browser.call("Page.enable", &json!({}));
+    browser.call(
+        "Page.addScriptToEvaluateOnNewDocument",
+        &json!({"source": listen}),
+    );
+    browser.look(1440, "light");
+    browser.open(&url);
+    let text = browser.wait_for("2 incidents open");
+    for part in [
+        "Health of the node 50 % when decided, 100 % predicted once it works.",
+        "isolate(infer, infer-1, drain=2s) done",
+        "release(infer, infer-1) waiting",
+        "predicted 70 %",
+        "observe-only",
+        "stranger-cpu",
+        "waiting: store answers late",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert!(text.contains(evil), "markup is shown as it was written");
+    let drawn = |browser: &mut Browser| {
+        let texts = "[...document.querySelectorAll('svg.traffic text')].map((t) => t.textContent).join('|')";
+        browser
+            .evaluate(texts)
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let picture = drawn(&mut browser);
+    for part in [
+        "west",
+        "east",
+        "north",
+        "infer-1",
+        "unhealthy",
+        "standby",
+        "isolated",
+        "200 (50)",
+        "\u{2715} 50",
+    ] {
+        assert!(
+            picture.split('|').any(|text| text.contains(part)),
+            "{part:?} is not in {picture}"
+        );
+    }
+    // Each line has its own weight: the one that leads to another node is thick.
+    let lines = browser.evaluate("document.querySelectorAll('svg.traffic .edge.ok').length");
+    assert!(lines.as_u64() >= Some(8), "{lines}");
+
+    // The plan goes on while somebody looks.
+    let seq = told.west.seq;
+    told.west.step(
+        1,
+        1,
+        "restart(infer-1, grace=2s)",
+        homeostat_common::wire::body::Phase::Done,
+        (0.85, 0.86),
+    );
+    assert_eq!(told.west.seq, seq + 1);
+    browser.wait_for("health 75 % \u{2192} 86 %");
+
+    let open = serve.json("/api/v1/incidents?state=open&node=west");
+    let slow = format!("#/incident/{}", open["incidents"][0]["id"]);
+    for (hash, ready) in [
+        ("#/", "2 incidents open"),
+        (slow.as_str(), "on another node in the same while"),
+        ("#/timeline", "its clock is 1 h 0 min ahead"),
+    ] {
+        for (width, scheme) in [
+            (1440, "light"),
+            (1440, "dark"),
+            (390, "light"),
+            (390, "dark"),
+        ] {
+            browser.look(width, scheme);
+            browser.open("about:blank");
+            browser.open(&format!("{url}{hash}"));
+            let text = browser.wait_for(ready);
+            until("no wider than the screen", || {
+                let wide = browser.evaluate("document.documentElement.scrollWidth");
+                wide.as_u64()
+                    .filter(|wide| *wide <= u64::from(width))
+                    .map(|_| ())
+            });
+            if hash == "#/" && width == 390 {
+                assert!(
+                    text.contains("infer on west") || text.contains("on west"),
+                    "{text}"
+                );
+                assert!(text.contains("200 (50)"), "{text}");
+                assert_eq!(
+                    browser.evaluate("document.querySelectorAll('svg.traffic').length"),
+                    0
+                );
+            }
+            let name = match hash {
+                "#/" => "overview",
+                "#/timeline" => "timeline",
+                _ => "incident",
+            };
+            browser.shoot(&format!("{name}-{width}-{scheme}"));
+            assert_eq!(browser.evaluate("wrong.join('; ')"), "");
+        }
+    }
+    assert_eq!(
+        browser.evaluate("document.querySelectorAll('#view img, #view script').length"),
+        0
+    );
 }

@@ -66,10 +66,7 @@ pub fn loopback_only(what: &str, address: SocketAddr) -> Result<SocketAddr, Stri
 /// The routes.
 pub fn router(hub: Arc<Hub>) -> Router {
     Router::new()
-        .route("/", get(page::html))
-        .route("/app.css", get(page::css))
-        .route("/app.js", get(page::js))
-        .route("/favicon.svg", get(page::icon))
+        .merge(page::routes())
         .route("/healthz", get(api::healthz))
         .route("/metrics", get(api::metrics))
         .route("/api/openapi.json", get(api::document))

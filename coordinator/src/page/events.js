@@ -1,0 +1,125 @@
+// Events in words, for the timelines of an incident and of the fleet.
+
+import { clock, duration, el, iso, link, list, outcomeTone, percent, plural, since, units, words, known } from "./base.js";
+
+// A node whose clock is off by more than this is told of.
+const OFF_MS = 2000;
+
+function phaseOf(phase) {
+  if (typeof phase === "string") return [phase, { done: "good", undone: "warn" }[phase] || ""];
+  const why = phase && Object.values(phase)[0];
+  return [`failed: ${why || "unknown"}`, "bad"];
+}
+
+function backendWords(b) {
+  const weight = b.weight === b.configured ? b.weight : `${b.weight} of ${b.configured}`;
+  return `${b.backend} ${weight}${b.healthy ? "" : " unhealthy"}`;
+}
+
+export function describe(e) {
+  const b = e.body || {};
+  switch (e.kind) {
+    case "incident-opened":
+      return { tone: "bad", what: [el("b", {}, `${words(b.fault)} of ${b.service}`), " opened as an incident"], sub: list(b.evidence) };
+    case "decided": {
+      const all = list(b.considered), refused = all.filter((c) => c.refusal);
+      const sub = [`${plural(all.length, "option")} considered, ${refused.length} refused${refused.length ? ` by ${[...new Set(refused.map((c) => c.refusal.rule))].join(", ")}` : ""}`];
+      return { tone: b.plan === null ? "warn" : "", what: [el("b", {}, b.plan === null ? "Decided to do nothing" : "Decided on a plan"), el("span", { class: "soft" }, ` cost ${units(b.cost)} of ${units(b.balance)}`)], sub };
+    }
+    case "step": {
+      const [phase, tone] = phaseOf(b.phase);
+      const health = known(b.health) ? ` health ${percent(b.health)}${known(b.predicted) ? `, predicted ${percent(b.predicted)}` : ""}` : "";
+      return { tone, what: [el("code", {}, b.primitive), ` ${phase}`, el("span", { class: "soft" }, health)] };
+    }
+    case "incident-closed":
+      return { tone: outcomeTone(b.outcome), what: [el("b", {}, words(b.outcome)), b.summary ? `: ${b.summary}` : "", el("span", { class: "soft" }, ` after ${duration(b.lasted)}`)] };
+    case "service": {
+      const exit = b.exit && (typeof b.exit === "string" ? b.exit : Object.entries(b.exit).map(([k, v]) => `${k} ${v}`).join(" "));
+      return { tone: { healthy: "good", down: "bad", unhealthy: "warn" }[b.state] || "", what: [`${b.service} is ${b.state}`, exit ? el("span", { class: "soft" }, ` ended by ${exit}`) : null] };
+    }
+    case "alarm":
+      return { tone: b.raised ? { critical: "bad", warning: "warn" }[b.severity] || "" : "good", what: [`alarm ${b.alarm} ${b.raised ? "raised" : "cleared"}`], sub: [b.text] };
+    case "route":
+      return { tone: list(b.backends).some((one) => !one.healthy) ? "warn" : "", what: [`route ${b.route} changed`, b.reached === false ? el("span", { class: "soft" }, " no word from the forwarder") : null], sub: [list(b.backends).map(backendWords).join(", ")] };
+    case "note":
+      return { tone: "", what: [b.service ? `${b.service}: ` : "", b.text] };
+    case "boot":
+      return { tone: "", what: [`agent ${b.version} started`], sub: list(b.findings) };
+    case "observation": {
+      const sub = list(b.alarms).map((a) => a.text).concat(list(b.logs).map((l) => `${l.count} × ${l.text}`));
+      return { tone: "", what: [`observed: ${plural(list(b.metrics).length, "metric")}, ${plural(list(b.logs).length, "log template")}, ${plural(list(b.alarms).length, "alarm")}`], sub };
+    }
+    case "state": {
+      const all = list(b.health && b.health.services);
+      const well = all.filter((s) => s.state === "healthy").length;
+      const left = Math.round(100 * ((b.history && b.history.budget_left) || 0));
+      return { tone: "", what: [`state: ${well} of ${plural(all.length, "service")} healthy, ${left} % of the budget left`] };
+    }
+    case "gap":
+      return { tone: "warn", what: [`events ${b.from} to ${b.through} were dropped on the node`] };
+    default:
+      return { tone: "", what: [words(e.kind)] };
+  }
+}
+
+// How far a node's own clock is off, if it is worth a word.
+function clockWords(e) {
+  const off = e.hlc_ms - e.at_ms;
+  if (Math.abs(off) < OFF_MS) return null;
+  return `its clock is ${duration(Math.abs(off))} ${off > 0 ? "ahead" : "behind"}`;
+}
+
+function entry(e, when, showNode, meta) {
+  const { tone, what, sub } = describe(e);
+  const off = clockWords(e);
+  if (off) meta.push(off);
+  return el("li", { class: `${tone} ${e.meanwhile ? "elsewhere" : ""}`.trim() || null, "data-node": e.node },
+    when,
+    el("div", { class: "what" },
+      el("div", {}, showNode ? [el("span", { class: "node-tag" }, e.node), " "] : null, what),
+      sub && sub.length ? el("ul", { class: "sub" }, sub.map((s) => el("li", {}, s))) : null,
+      el("div", { class: "sub", title: e.kind }, meta.map((part, at) => [at ? " · " : "", part]))));
+}
+
+function causesOf(e) {
+  const causes = list(e.causes).map((c) => c.stream === e.stream ? `#${c.seq}` : `#${c.seq} of another node`);
+  return causes.length ? `because of ${causes.join(", ")}` : null;
+}
+
+// In an incident: time since its first event.
+export function incidentEntry(e, first, home) {
+  const shift = e.at_ms - first;
+  const meta = [`#${e.seq}`];
+  if (e.meanwhile) meta.push("on another node in the same while");
+  const causes = causesOf(e);
+  if (causes) meta.push(causes);
+  if (e.meanwhile && e.incident) meta.push(el("a", { href: link(e.incident) }, `incident ${e.incident}`));
+  const when = el("time", { class: "when", datetime: iso(e.at_ms), title: iso(e.at_ms) }, `${shift < 0 ? "−" : "+"}${duration(Math.abs(shift))}`);
+  return entry(e, when, e.node !== home, meta);
+}
+
+// In the fleet: time of day.
+export function fleetEntry(e) {
+  const meta = [`#${e.seq}`];
+  const causes = causesOf(e);
+  if (causes) meta.push(causes);
+  if (e.incident) meta.push(el("a", { href: link(e.incident), "data-key": `event-${e.cursor}` }, `incident ${e.incident}`));
+  const when = el("time", { class: "when", datetime: iso(e.at_ms), title: iso(e.at_ms) }, clock(e.at_ms));
+  return entry(e, when, true, meta);
+}
+
+// What was seen and left alone.
+const WHY = { refused: ["refused", "warn"], alarm: ["not ours", "warn"], note: ["note", ""] };
+export function leftAloneItem(one) {
+  const [word, tone] = WHY[one.why] || [one.why, ""];
+  return el("li", {},
+    el("div", { class: "head" },
+      el("span", { class: `tag ${one.stands ? tone : ""}` }, word),
+      one.name ? el("b", {}, one.name) : null,
+      el("span", { class: "soft" }, one.service ? `${one.service} on ${one.node}` : one.node),
+      one.times > 1 ? el("span", { class: "soft" }, `${one.times} times`) : null,
+      one.why !== "note" && !one.stands ? el("span", { class: "soft" }, "over") : null,
+      since(one.at_ms)),
+    el("p", {}, one.text, one.plan ? [" ", el("code", {}, one.plan)] : null,
+      one.incident ? [" ", el("a", { href: link(one.incident), "data-key": `left-${one.cursor}` }, `incident ${one.incident}`)] : null));
+}
