@@ -1,5 +1,6 @@
 //! The command line: reads it and plays the role it names.
 
+mod request;
 mod slot;
 
 use std::ffi::OsString;
@@ -73,6 +74,18 @@ enum Role {
     Explain {
         /// The incident's number; without it the incidents are listed.
         incident: Option<u64>,
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+    },
+    /// Ask the running agent for a plan, such as "restart(web, grace=2s)", and
+    /// follow it.
+    Do {
+        /// The plan, as `explain` prints plans.
+        plan: String,
+        /// Print only the incident's and the plan's number, and do not wait.
+        #[arg(long)]
+        quiet: bool,
         /// The configuration file.
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
@@ -153,6 +166,11 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::Explain { incident, config } => {
             with_config(&config, |config| explain(config, incident))
         }
+        Role::Do {
+            plan,
+            quiet,
+            config,
+        } => with_config(&config, |config| request::run(config, &plan, quiet)),
         Role::Slot(command) => with_config(command.config(), |config| command.run(config)),
         Role::KvTrial { path } => trial_main(&path),
     }

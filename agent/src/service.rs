@@ -1,8 +1,10 @@
 //! What the agent knows about one service: the record that the stages read
 //! and the loop keeps up to date. No decisions are made here.
 
+use core::fmt;
+use core::str::FromStr;
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{Instance, ModelVersion};
@@ -11,8 +13,9 @@ use homeostat_common::units::{Bytes, Micros, Millis, Ratio, narrow};
 use homeostat_common::wire::body::ServiceState;
 use homeostat_detect::hang::{self, Hang};
 use homeostat_detect::slope::{self, Slope};
+use serde::{Deserialize, Serialize};
 
-use crate::config;
+use crate::config::{self, Gauge, ProbeKind};
 
 /// Answers over which availability and latency are computed: the last 12.8 s
 /// of a probe each 100 ms, about a minute of one each second.
@@ -62,19 +65,172 @@ pub struct ProcessSample {
     pub run_delay: Reading<Ratio>,
 }
 
-/// Whether the model file is the verified one.
+/// Which of a service's slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlotName {
+    /// `[service.model]`.
+    Model,
+    /// `[service.config]`.
+    Config,
+}
+
+impl SlotName {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Model, Self::Config];
+}
+
+impl FromStr for SlotName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|name| name.to_string() == text)
+            .ok_or_else(|| "expected model or config".into())
+    }
+}
+
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::Config => "config",
+        })
+    }
+}
+
+/// The start of the SHA-256 of what a slot holds, of either kind.
+pub type Version = ModelVersion;
+
+/// What was found in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SlotFound {
+    /// The version that is really in place: the hash of what a service would read
+    /// now. `None` when it cannot be read.
+    pub present: Option<Version>,
+    /// Where `current` points to; another version than `present` when the file
+    /// was damaged or edited in place.
+    pub named: Option<Version>,
+    /// The good versions with an intact pristine copy, newest first.
+    pub good: Vec<Version>,
+    /// A candidate that passed and waits for its switch.
+    pub staged: Option<Version>,
+}
+
+/// Whether a slot holds a version that has worked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelFile {
+pub enum SlotFile {
     /// Not looked at since the last doubt.
     Unchecked,
     /// Being read; asked for at this time.
     Checking(Micros),
-    /// As verified.
-    Intact,
+    /// The service has worked with it.
+    Good,
     /// Another one, or none at all.
-    Differs(Option<ModelVersion>),
+    Other,
     /// Its disk did not answer in time; nothing is known.
     Unanswered,
+}
+
+/// What is known about one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotWatch {
+    /// Whether it holds a version that has worked.
+    pub file: SlotFile,
+    /// What was found last.
+    pub found: SlotFound,
+    /// When what is in place will have shown that it works.
+    pub keep_at: Option<Micros>,
+    /// What was in place when that began.
+    pub candidate: Option<Version>,
+}
+
+impl SlotWatch {
+    fn new() -> Self {
+        Self {
+            file: SlotFile::Unchecked,
+            found: SlotFound::default(),
+            keep_at: None,
+            candidate: None,
+        }
+    }
+
+    /// From now on what is in place has to show that it works, until `at`.
+    pub fn prove(&mut self, at: Micros) {
+        self.keep_at = Some(at);
+        self.candidate = None;
+    }
+
+    /// Whether what is in place was never seen to work, and is not on trial.
+    #[must_use]
+    pub fn untried(&self) -> bool {
+        self.file == SlotFile::Other && self.found.present.is_some() && self.keep_at.is_none()
+    }
+
+    /// Nobody could look: what is there may be anything.
+    pub fn unanswered(&mut self) {
+        self.file = SlotFile::Unanswered;
+        self.found.present = None;
+    }
+
+    /// Somebody has looked.
+    pub fn checked(&mut self, found: SlotFound) {
+        let works = |version: &Version| found.good.contains(version);
+        self.file = if found.present.as_ref().is_some_and(works) {
+            SlotFile::Good
+        } else {
+            SlotFile::Other
+        };
+        if self.keep_at.is_some() && self.candidate.is_none() {
+            self.candidate = found.present;
+        }
+        self.found = found;
+    }
+
+    /// Something went wrong that may come from it.
+    pub fn doubt(&mut self) {
+        if self.file == SlotFile::Good {
+            self.file = SlotFile::Unchecked;
+        }
+    }
+
+    /// The newest version that has worked and is another one.
+    #[must_use]
+    pub fn back(&self) -> Option<Version> {
+        let other = |version: &&Version| Some(**version) != self.found.present;
+        self.found.good.iter().find(other).copied()
+    }
+
+    /// Every version that can be put in place.
+    pub fn at_hand(&self) -> impl Iterator<Item = Version> {
+        self.found.good.iter().chain(&self.found.staged).copied()
+    }
+
+    /// What is in place, in words; for evidence.
+    #[must_use]
+    pub fn words(&self, name: SlotName) -> String {
+        let back = self.found.good.first();
+        let worked = back.map_or_else(
+            || "and no version is known to have worked".to_owned(),
+            |back| format!("the last that worked is {back}"),
+        );
+        match (self.file, self.found.present) {
+            (SlotFile::Good, Some(present)) => {
+                format!("the {name} is {present}, with which it has worked")
+            }
+            (SlotFile::Unanswered, _) => {
+                format!("the slot of its {name} could not be looked at in time")
+            }
+            (_, Some(present)) if self.found.named == Some(present) => {
+                format!("the {name} in its slot is {present}, {worked}")
+            }
+            (_, Some(present)) => {
+                format!("the {name} in its slot was changed in place and is {present}, {worked}")
+            }
+            (_, None) => format!("the {name} in its slot cannot be read, {worked}"),
+        }
+    }
 }
 
 /// One probe's state.
@@ -86,8 +242,61 @@ pub struct ProbeWatch {
     pub next: Micros,
     /// Whether this life answered it rightly at least once.
     pub proven: bool,
+    /// Right answers in a row since it was last asked to prove itself.
+    pub rights: u8,
     /// The last thing that was wrong about an answer.
     pub wrong: Option<String>,
+    /// What it told of itself, for a probe of its metrics.
+    pub metrics: MetricsWatch,
+    /// How sure the model was of its last answer.
+    pub confidence: Option<f32>,
+    /// The model that answered last, by its own account.
+    pub model: Option<ModelVersion>,
+}
+
+/// What a service tells of itself.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MetricsWatch {
+    hash: Option<u64>,
+    /// Answers in a row that were the same as the one before.
+    same: u8,
+    /// Per gauge: the last value, and since when it is above its bound.
+    gauges: Vec<(Option<f64>, Option<Micros>)>,
+}
+
+impl MetricsWatch {
+    /// Takes an answer in.
+    pub fn push(&mut self, now: Micros, policy: &[Gauge], hash: u64, values: &[Option<f64>]) {
+        self.same = if self.hash == Some(hash) {
+            self.same.saturating_add(1)
+        } else {
+            0
+        };
+        self.hash = Some(hash);
+        self.gauges.resize(policy.len(), (None, None));
+        for ((gauge, value), kept) in policy.iter().zip(values).zip(&mut self.gauges) {
+            let above = value.is_some_and(|value| value > gauge.max);
+            *kept = (*value, above.then(|| kept.1.unwrap_or(now)));
+        }
+    }
+
+    /// So many answers in a row were the same to the last byte.
+    #[must_use]
+    pub fn frozen(&self, after: u8) -> bool {
+        after > 0 && self.same >= after
+    }
+
+    /// The first gauge that has been above its bound for too long: which, its
+    /// value, and since when.
+    pub fn above<'g>(&self, policy: &'g [Gauge], now: Micros) -> Option<(&'g Gauge, f64, Micros)> {
+        policy
+            .iter()
+            .zip(&self.gauges)
+            .find_map(|(gauge, (value, since))| {
+                let since = (*since)?;
+                (now.since(since) >= gauge.hold).then_some((gauge, (*value)?, since))
+            })
+    }
 }
 
 /// Everything known about one service.
@@ -113,10 +322,10 @@ pub struct Watched {
     pub probed: Option<Micros>,
     /// Latency in microseconds of right answers in time; `None` for the rest.
     answers: VecDeque<Option<u32>>,
-    /// Whether the model file is the verified one.
-    pub model: ModelFile,
-    /// The verified copy that could be put back.
-    pub verified_model: Option<ModelVersion>,
+    /// Its slots.
+    pub slots: BTreeMap<SlotName, SlotWatch>,
+    /// Whether its last life had shown that it works.
+    pub lived: bool,
     /// Why the last start was refused, if it was.
     pub start_error: Option<String>,
     /// A standby that is meant to run.
@@ -129,6 +338,8 @@ pub struct Watched {
     pub data_used: Reading<Bytes>,
     /// When.
     pub data_at: Option<Micros>,
+    /// When it was asked for besides the usual.
+    pub measure_asked: Micros,
 }
 
 impl Watched {
@@ -149,13 +360,26 @@ impl Watched {
                 }),
                 next: now,
                 proven: false,
+                rights: 0,
                 wrong: None,
+                metrics: MetricsWatch::default(),
+                confidence: None,
+                model: None,
             })
             .collect();
         let memory = Slope::new(slope::Policy {
             limit: policy.memory_limit.map(|limit| limit.0 as f32),
             ..slope::Policy::default()
         });
+        let configured = [
+            policy.model.is_some().then_some(SlotName::Model),
+            policy.config.is_some().then_some(SlotName::Config),
+        ];
+        let slots = configured
+            .into_iter()
+            .flatten()
+            .map(|name| (name, SlotWatch::new()))
+            .collect();
         Self {
             policy,
             slot: Slot::Unknown,
@@ -167,14 +391,56 @@ impl Watched {
             sampled: None,
             probed: None,
             answers: VecDeque::with_capacity(ANSWERS_MAX),
-            model: ModelFile::Unchecked,
-            verified_model: None,
+            slots,
+            lived: true,
             start_error: None,
             scaled_out: false,
             heard: None,
             hogging: None,
             data_used: Reading::Missing,
             data_at: None,
+            measure_asked: Micros(0),
+        }
+    }
+
+    /// What is in its slots counts as good once it has worked for a while.
+    pub fn prove_slots(&mut self, at: Micros) {
+        for slot in self.slots.values_mut() {
+            slot.prove(at);
+        }
+    }
+
+    /// Whether what it tells of itself has stopped to move, in words.
+    #[must_use]
+    pub fn frozen(&self) -> Option<String> {
+        let probes = self.probes.iter().zip(&self.policy.probes);
+        probes
+            .filter_map(|(watch, probe)| match &probe.kind {
+                ProbeKind::Metrics { frozen, .. } if watch.metrics.frozen(*frozen) => Some(*frozen),
+                _ => None,
+            })
+            .map(|after| {
+                format!(
+                    "the metrics of {} have been the same to the last byte in more than {after} \
+                     answers, although it answers",
+                    self.policy.id
+                )
+            })
+            .next()
+    }
+
+    /// Versions that can be put into one of its slots.
+    pub fn at_hand(&self, name: SlotName) -> impl Iterator<Item = Version> {
+        self.slots
+            .get(&name)
+            .into_iter()
+            .flat_map(SlotWatch::at_hand)
+    }
+
+    /// Something went wrong that may come from what it reads.
+    pub fn doubt_slots(&mut self) {
+        for slot in self.slots.values_mut() {
+            slot.doubt();
         }
     }
 
@@ -203,7 +469,11 @@ impl Watched {
             probe.hang.reset();
             probe.next = now;
             probe.proven = false;
+            probe.rights = 0;
             probe.wrong = None;
+            probe.metrics = MetricsWatch::default();
+            probe.confidence = None;
+            probe.model = None;
         }
         self.memory.reset();
         self.growth = slope::Verdict::Learning;
@@ -222,6 +492,23 @@ impl Watched {
             self.answers.pop_front();
         }
         self.answers.push_back(latency_us);
+    }
+
+    /// Asks it to prove itself anew: what it answered before says nothing about
+    /// what it reads now.
+    pub fn reprove(&mut self, now: Micros) {
+        for probe in &mut self.probes {
+            probe.rights = 0;
+            probe.next = now;
+        }
+    }
+
+    /// Whether each probe was answered rightly as often in a row as it takes
+    /// wrong answers for a verdict, since [`Self::reprove`].
+    #[must_use]
+    pub fn reproven(&self, now: Micros) -> bool {
+        let enough = |(watch, probe): (&ProbeWatch, &config::Probe)| watch.rights >= probe.misses;
+        self.answering(now) && self.probes.iter().zip(&self.policy.probes).all(enough)
     }
 
     /// Whether this life has shown that it works.

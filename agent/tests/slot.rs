@@ -100,7 +100,7 @@ fn a_slot_is_filled_shown_and_given_candidates() {
     assert!(fine, "{second}");
     let (_, text) = slot(&["ls"], None);
     for line in [
-        format!("infer  config  {}  in place\n", first.trim()),
+        format!("infer  config  {}  in place, good\n", first.trim()),
         format!("infer  config  {}  staged\n", second.trim()),
     ] {
         assert!(text.contains(&line), "{text}");

@@ -87,8 +87,10 @@ pub struct ServiceFacts {
     pub health: Ratio,
     /// Nothing runs, on purpose: a standby replica at rest.
     pub at_rest: bool,
-    /// Its probes and samples are recent and moving.
+    /// Its probes and samples are recent.
     pub fresh: bool,
+    /// What the plan rests on has stopped to move, in words.
+    pub frozen: Option<String>,
     /// The plan that has it now.
     pub leased: Option<PlanId>,
     /// No other healing before this time.
@@ -517,8 +519,12 @@ fn check(rule: Rule, plan: &Plan, purpose: Purpose, facts: &Facts) -> Result<(),
         }),
         // Of a dead process the kernel's word is news enough.
         Rule::StaleTelemetry => each_written(plan, facts, |id, service, _| {
-            (!service.dead && !service.fresh && !service.at_rest && !operate)
-                .then(|| (alloc::format!("nothing recent is known about {id}"), None))
+            let text = match &service.frozen {
+                Some(frozen) => frozen.clone(),
+                None if service.dead || service.at_rest || service.fresh => return None,
+                None => alloc::format!("nothing recent is known about {id}"),
+            };
+            (!operate).then_some((text, None))
         }),
         Rule::LowConfidence => match purpose {
             Purpose::Heal(confidence) if writes && confidence.get() < CONFIDENCE_MIN => {
@@ -676,6 +682,7 @@ mod tests {
             health: Ratio::ONE,
             at_rest: false,
             fresh: true,
+            frozen: None,
             leased: None,
             held_until: None,
             quarantined_until: None,
@@ -787,6 +794,12 @@ mod tests {
                 SURE,
                 facts(|web| web.fresh = false),
                 "rule stale-telemetry: nothing recent is known about web"
+            ),
+            (
+                restart,
+                SURE,
+                facts(|web| web.frozen = Some("its metrics do not move".into())),
+                "rule stale-telemetry: its metrics do not move"
             ),
             (
                 restart,

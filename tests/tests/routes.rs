@@ -38,6 +38,15 @@ kind = "tcp"
 period = "100ms"
 timeout = "50ms"
 
+[[service.probe]]
+kind = "metrics"
+period = "200ms"
+frozen = 3
+[[service.probe.gauge]]
+name = "queue_depth"
+max = 64.0
+for = "1s"
+
 [[service]]
 id = "infer-2"
 command = ["/bin/infer"]
@@ -104,10 +113,10 @@ fn a_slow_replica_is_restarted_without_its_traffic() {
         12.001s execute  isolate(infer, infer-1, drain=500ms)
         12.395s done     isolate(infer, infer-1, drain=500ms)
         12.395s execute  restart(infer-1, grace=500ms)
-        12.555s done     restart(infer-1, grace=500ms)
-        12.557s execute  release(infer, infer-1)
-        12.557s done     release(infer, infer-1)
-        12.557s close    healed: infer-1 answers again after 2556ms
+        12.556s done     restart(infer-1, grace=500ms)
+        12.558s execute  release(infer, infer-1)
+        12.558s done     release(infer, infer-1)
+        12.558s close    healed: infer-1 answers again after 2558ms
         60.000s weights  infer-1=100 infer-2=100 infer-3=0
         60.000s fault    ShowWeights
     "#]].assert_eq(&trace.to_string());
@@ -195,10 +204,10 @@ fn a_leaking_replica_is_drained_first() {
         15.001s execute  isolate(infer, infer-1, drain=500ms)
         15.395s done     isolate(infer, infer-1, drain=500ms)
         15.395s execute  restart(infer-1, grace=500ms)
-        15.553s done     restart(infer-1, grace=500ms)
-        15.555s execute  release(infer, infer-1)
-        15.555s done     release(infer, infer-1)
-        15.555s close    healed: infer-1 answers again after 555ms
+        15.557s done     restart(infer-1, grace=500ms)
+        15.559s execute  release(infer, infer-1)
+        15.559s done     release(infer, infer-1)
+        15.559s close    healed: infer-1 answers again after 559ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -224,6 +233,47 @@ fn a_hog_of_ours_is_restarted_and_a_stranger_is_only_told_of() {
 }
 
 #[test]
+fn a_service_that_cannot_keep_up_gets_help() {
+    let trace = site()
+        .at(secs(10), Fault::Gauge("infer-1", 900.0, true))
+        .at(secs(12), Fault::Gauge("infer-1", 3.0, true))
+        .at(secs(13), Fault::ShowWeights)
+        .run_until(secs(20));
+    expect![[r#"
+        10.000s fault    Gauge("infer-1", 900.0, true)
+        11.109s detect   infer-1 saturated (saturation), 1s after the first sign
+        11.109s decide   scale-out(infer, infer-3) (playbook)
+        11.110s execute  scale-out(infer, infer-3)
+        11.236s done     scale-out(infer, infer-3)
+        12.000s fault    Gauge("infer-1", 3.0, true)
+        12.109s close    healed: infer-1 answers again after 2001ms
+        13.000s weights  infer-1=100 infer-2=100 infer-3=100
+        13.000s fault    ShowWeights
+    "#]]
+    .assert_eq(&trace.to_string());
+}
+
+#[test]
+fn metrics_that_do_not_move_move_nothing() {
+    let trace = site()
+        .at(secs(10), Fault::Gauge("infer-1", 900.0, false))
+        .at(secs(30), Fault::Gauge("infer-1", 3.0, true))
+        .run_until(secs(40));
+    expect![[r#"
+        10.000s fault    Gauge("infer-1", 900.0, false)
+        10.709s alarm    infer-1-frozen (warning): the metrics of infer-1 have been the same to the last byte in more than 3 answers, although it answers: nothing is decided on them
+        11.109s detect   infer-1 saturated (saturation), 1s after the first sign
+        11.109s refuse   scale-out(infer, infer-3): stale-telemetry
+        11.109s refuse   isolate(infer, infer-1, drain=500ms) ; restart(infer-1, grace=500ms) ; release(infer, infer-1): stale-telemetry
+        15.110s alarm    infer-1-saturated (critical): infer-1 is saturated, and not healed: the metrics of infer-1 have been the same to the last byte in more than 3 answers, although it answers
+        30.000s fault    Gauge("infer-1", 3.0, true)
+        30.106s clear    infer-1-frozen
+        30.106s clear    infer-1-saturated
+        30.106s close    refused: infer-1 answers again; healing it was not allowed
+    "#]].assert_eq(&trace.to_string());
+}
+
+#[test]
 fn a_full_data_folder_is_pruned() {
     let trace = site()
         .at(secs(10), Fault::Fill("store", 1_000_000))
@@ -235,8 +285,8 @@ fn a_full_data_folder_is_pruned() {
         10.003s execute  prune-data(store, to=70%)
         10.008s done     prune-data(store, to=70%)
         10.009s execute  probe(store, within=2s)
-        10.009s done     probe(store, within=2s)
-        10.009s close    healed: store answers again after 6ms
+        10.111s done     probe(store, within=2s)
+        10.111s close    healed: store answers again after 109ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -294,8 +344,8 @@ fn a_person_scales_out_and_in_and_is_told_why_not() {
         10.000s answer   1 p1
         10.000s fault    Ask("scale-out(infer, infer-3)")
         10.001s execute  scale-out(infer, infer-3)
-        10.124s done     scale-out(infer, infer-3)
-        10.124s close    healed: what was asked for was done in 124ms
+        10.126s done     scale-out(infer, infer-3)
+        10.126s close    healed: what was asked for was done in 126ms
         12.000s weights  infer-1=100 infer-2=100 infer-3=100
         12.000s fault    ShowWeights
         13.000s agent    killed
@@ -306,8 +356,8 @@ fn a_person_scales_out_and_in_and_is_told_why_not() {
         15.000s detect   infer-3 dead (crash), 0ms after the first sign
         15.000s decide   restart(infer-3, grace=0ms) (reflex)
         15.000s execute  restart(infer-3, grace=0ms)
-        15.104s done     restart(infer-3, grace=0ms)
-        15.104s close    healed: infer-3 answers again after 104ms
+        15.102s done     restart(infer-3, grace=0ms)
+        15.102s close    healed: infer-3 answers again after 102ms
         20.000s detect   infer-1 requested (request), 0ms after the first sign
         20.000s decide   reroute(infer, from=infer-1, to=infer-2, share=40%) (operator)
         20.000s answer   3 p3

@@ -57,13 +57,13 @@ fn a_corrupt_model_is_put_back_before_the_restart() {
         .run_until(secs(60));
     expect![[r#"
         10.000s fault    Corrupt("infer")
-        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
-        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.192s execute  restart(infer, grace=500ms)
-        10.267s done     restart(infer, grace=500ms)
-        10.267s close    healed: infer answers again after 88ms
+        10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.202s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.202s execute  restart(infer, grace=500ms)
+        10.277s done     restart(infer, grace=500ms)
+        10.277s close    healed: infer answers again after 98ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -348,6 +348,7 @@ fn a_death_that_the_spawner_could_not_tell_is_found_when_it_is_back() {
         11.146s detect   camera hung (hang), 100ms after the first sign
         11.146s alarm    camera-hung (critical): camera is hung, and not healed: the spawner cannot be reached
         11.146s refuse   restart(camera, grace=0ms): spawner-lost
+        13.000s detect   camera dead (crash), 1953ms after the first sign
         13.000s decide   restart(camera, grace=0ms) (reflex)
         13.000s execute  restart(camera, grace=0ms)
         13.035s done     restart(camera, grace=0ms)
@@ -364,15 +365,15 @@ fn a_plan_is_resumed_when_the_agent_was_killed() {
         .run_until(secs(30));
     expect![[r#"
         10.000s fault    Corrupt("infer")
-        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
-        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.192s execute  restart(infer, grace=500ms)
-        10.267s agent    killed
-        11.267s detect   infer wrong-answers (model-corrupt), 1088ms after the first sign
-        11.279s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (resumed)
-        11.279s close    healed: infer answers again after 1099ms
+        10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.202s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.202s execute  restart(infer, grace=500ms)
+        10.277s agent    killed
+        11.277s detect   infer wrong-answers (model-corrupt), 1098ms after the first sign
+        11.286s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (resumed)
+        11.286s close    healed: infer answers again after 1106ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -406,10 +407,10 @@ fn a_model_check_that_is_never_answered_counts_as_a_bad_model() {
         20.241s detect   infer wrong-answers (model-corrupt), 10062ms after the first sign
         20.241s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         20.243s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        20.252s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        20.253s execute  restart(infer, grace=500ms)
-        20.328s done     restart(infer, grace=500ms)
-        20.328s close    healed: infer answers again after 10149ms
+        20.254s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        20.255s execute  restart(infer, grace=500ms)
+        20.330s done     restart(infer, grace=500ms)
+        20.330s close    healed: infer answers again after 10150ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -423,26 +424,26 @@ fn a_rollback_that_fails_is_taken_back_and_the_next_recipe_is_tried() {
     expect![[r#"
         9.000s fault    NoRollback(true)
         10.000s fault    Corrupt("infer")
-        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
-        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.191s failed   rollback-model(infer, to=aaaaaaaaaaaaaaaa): no space left
-        10.203s undone   rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.203s alarm    infer-wrong-answers (critical): infer is wrong-answers, and not healed: infer was healed a short while ago; held for 1m more
-        10.203s refuse   restart(infer, grace=500ms): hold
-        70.204s decide   restart(infer, grace=500ms) (playbook)
-        70.204s execute  restart(infer, grace=500ms)
-        74.704s failed   restart(infer, grace=500ms): not done within 4500ms
-        74.704s alarm    infer-not-starting (critical): infer is not-starting and a person is needed: nothing in the playbook helped
+        10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.202s failed   rollback-model(infer, to=aaaaaaaaaaaaaaaa): no space left
+        10.213s undone   rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.213s alarm    infer-wrong-answers (critical): infer is wrong-answers, and not healed: infer was healed a short while ago; held for 1m more
+        10.213s refuse   restart(infer, grace=500ms): hold
+        70.213s decide   restart(infer, grace=500ms) (playbook)
+        70.213s execute  restart(infer, grace=500ms)
+        74.713s failed   restart(infer, grace=500ms): not done within 4500ms
+        74.713s alarm    infer-not-starting (critical): infer is not-starting and a person is needed: nothing in the playbook helped
         90.000s fault    NoRollback(false)
-        134.721s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        134.723s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        134.736s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        134.738s execute  restart(infer, grace=500ms)
-        134.857s done     restart(infer, grace=500ms)
-        134.857s clear    infer-wrong-answers
-        134.857s clear    infer-not-starting
-        134.857s close    healed: infer answers again after 124678ms
+        134.715s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        134.717s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        134.720s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        134.721s execute  restart(infer, grace=500ms)
+        134.843s done     restart(infer, grace=500ms)
+        134.843s clear    infer-wrong-answers
+        134.843s clear    infer-not-starting
+        134.843s close    healed: infer answers again after 124664ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -464,13 +465,13 @@ fn a_full_disk_does_not_keep_a_service_down() {
         10.033s done     restart(camera, grace=0ms)
         10.033s close    healed: camera answers again after 32ms
         20.000s fault    Corrupt("infer")
-        20.181s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
-        20.181s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        20.181s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        20.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        20.191s execute  restart(infer, grace=500ms)
-        20.268s done     restart(infer, grace=500ms)
-        20.268s close    healed: infer answers again after 87ms
+        20.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        20.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        20.189s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        20.201s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        20.201s execute  restart(infer, grace=500ms)
+        20.278s done     restart(infer, grace=500ms)
+        20.278s close    healed: infer answers again after 98ms
         40.000s clear    store
         40.000s fault    DiskFull(false)
     "#]].assert_eq(&trace.to_string());
@@ -485,13 +486,13 @@ fn a_disk_that_stands_still_delays_each_step_by_five_seconds_at_most() {
     expect![[r#"
         5.000s fault    SlowSync(Millis(3600000))
         20.000s fault    Corrupt("infer")
-        20.179s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
-        20.179s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        25.179s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        25.189s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        30.189s execute  restart(infer, grace=500ms)
-        30.267s done     restart(infer, grace=500ms)
-        30.267s close    healed: infer answers again after 10089ms
+        20.188s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        20.188s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        25.188s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        25.199s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        30.199s execute  restart(infer, grace=500ms)
+        30.278s done     restart(infer, grace=500ms)
+        30.278s close    healed: infer answers again after 10099ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -557,13 +558,13 @@ fn a_service_that_ignores_term_is_killed() {
     expect![[r#"
         5.000s fault    Stubborn("infer", true)
         10.000s fault    Corrupt("infer")
-        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
-        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.192s execute  restart(infer, grace=500ms)
-        10.820s done     restart(infer, grace=500ms)
-        10.820s close    healed: infer answers again after 641ms
+        10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.202s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.202s execute  restart(infer, grace=500ms)
+        10.830s done     restart(infer, grace=500ms)
+        10.830s close    healed: infer answers again after 651ms
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -575,17 +576,16 @@ fn a_reboot_in_the_middle_of_a_plan_leaves_nothing_halfway() {
         .run_until(secs(60));
     expect![[r#"
         10.000s fault    Corrupt("infer")
-        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
-        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.182s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.191s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.192s execute  restart(infer, grace=500ms)
+        10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.200s fault    Reboot(Millis(8000))
         18.200s detect   infer wrong-answers (model-corrupt), 0ms after the first sign
-        18.211s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (resumed)
-        18.212s execute  restart(infer, grace=500ms)
-        18.366s done     restart(infer, grace=500ms)
-        18.366s close    healed: infer answers again after 166ms
+        18.209s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (resumed)
+        18.227s undone   rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        20.201s alarm    infer-not-starting (critical): infer is not-starting, and not healed: infer was healed a short while ago; held for 58026ms more
+        20.201s refuse   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms): hold
+        20.201s refuse   restart(infer, grace=500ms): hold
     "#]].assert_eq(&trace.to_string());
 }
 
@@ -603,13 +603,13 @@ fn two_faults_at_once_are_healed_independently() {
         10.000s execute  restart(camera, grace=0ms)
         10.033s done     restart(camera, grace=0ms)
         10.033s close    healed: camera answers again after 32ms
-        10.180s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
-        10.180s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
-        10.181s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.190s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
-        10.192s execute  restart(infer, grace=500ms)
-        10.310s done     restart(infer, grace=500ms)
-        10.310s close    healed: infer answers again after 131ms
+        10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
+        10.189s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.201s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
+        10.202s execute  restart(infer, grace=500ms)
+        10.321s done     restart(infer, grace=500ms)
+        10.321s close    healed: infer answers again after 141ms
     "#]].assert_eq(&trace.to_string());
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use homeostat_common::anomaly::Symptom;
+use homeostat_common::anomaly::{Fault, Symptom};
 use homeostat_common::gate::{self, Facts, Purpose, ServiceFacts};
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{ConfigVersion, ServiceId};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::plan::Plan;
 use homeostat_common::primitive::Primitive;
@@ -15,16 +15,17 @@ use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, ServiceSt
 use super::incident::Execution;
 use super::message::{Class, Effect, HealRecord};
 use super::{Incident, Loop};
+use crate::config::Reload;
 use crate::detect::{self, Finding};
 use crate::diagnose::{self, diagnose};
 use crate::plan::{Candidate, Recipe, Target, candidates};
-use crate::service::{ModelFile, Slot, Watched};
+use crate::service::{Slot, SlotFile, SlotName, SlotWatch, Watched};
 use crate::verify::Pace;
 
-/// Longest wait for the comparison of a model file. A large model on a slow card
-/// takes seconds; with no answer the model is taken for a bad one, since putting
-/// the verified copy back does no harm.
-const MODEL_CHECK_MAX: Millis = Millis::secs(10);
+/// Longest wait for a look at a slot. A large model on a slow card takes seconds;
+/// with no answer what is there is taken for bad, since putting back what worked
+/// does no harm.
+const SLOT_CHECK_MAX: Millis = Millis::secs(10);
 
 /// A refusal that names no time is looked at again after this.
 const RETRY: Millis = Millis(250);
@@ -82,7 +83,7 @@ impl Loop {
                     number,
                     id.clone(),
                     finding.symptom,
-                    homeostat_common::anomaly::Fault::Crash,
+                    Fault::Crash,
                     finding.since,
                 );
                 self.treat(&mut incident, &finding, now, effects);
@@ -95,6 +96,30 @@ impl Loop {
                 {
                     pace.lived(now.since(since), &self.limits);
                 }
+                if state == ServiceState::Healthy {
+                    self.keep_slots(id, now, effects);
+                }
+            }
+        }
+    }
+
+    /// What a service has worked with for a while is good.
+    fn keep_slots(&mut self, id: &ServiceId, now: Micros, effects: &mut Vec<Effect>) {
+        let stable = self.limits.restart.stable;
+        let Some(watched) = self.services.get_mut(id) else {
+            return;
+        };
+        for (name, slot) in &mut watched.slots {
+            if slot.keep_at.is_some_and(|at| at <= now) {
+                slot.keep_at = None;
+                // Another one may have been put there meanwhile; it has not
+                // shown anything yet.
+                if let Some(version) = slot.candidate.take() {
+                    effects.push(Effect::KeepSlot(id.clone(), *name, version));
+                }
+            } else if slot.untried() {
+                slot.prove(now + stable);
+                slot.candidate = slot.found.present;
             }
         }
     }
@@ -178,25 +203,28 @@ impl Loop {
         let Some(watched) = self.services.get_mut(&incident.service) else {
             return;
         };
-        let model = watched.policy.model.is_some().then_some(watched.model);
         let again = self
             .paces
             .get(&incident.service)
             .is_some_and(Pace::keeps_dying);
-        let diagnosis = match diagnose(&incident.service, finding, model, again) {
+        let suspect = again || !watched.lived;
+        let diagnosis = match diagnose(&incident.service, finding, &watched.slots, suspect) {
             diagnose::Step::Known(diagnosis) => diagnosis,
-            diagnose::Step::CheckModel => {
+            diagnose::Step::CheckSlot(name) => {
                 incident.checking = true;
-                incident.retry_at = Some(match watched.model {
-                    ModelFile::Checking(since) if now >= since + MODEL_CHECK_MAX => {
-                        watched.model = ModelFile::Unanswered;
+                let Some(slot) = watched.slots.get_mut(&name) else {
+                    return;
+                };
+                incident.retry_at = Some(match slot.file {
+                    SlotFile::Checking(since) if now >= since + SLOT_CHECK_MAX => {
+                        slot.unanswered();
                         now
                     }
-                    ModelFile::Checking(since) => since + MODEL_CHECK_MAX,
+                    SlotFile::Checking(since) => since + SLOT_CHECK_MAX,
                     _ => {
-                        watched.model = ModelFile::Checking(now);
-                        effects.push(Effect::CheckModel(incident.service.clone()));
-                        now + MODEL_CHECK_MAX
+                        slot.file = SlotFile::Checking(now);
+                        effects.push(Effect::CheckSlot(incident.service.clone(), name));
+                        now + SLOT_CHECK_MAX
                     }
                 });
                 return;
@@ -206,7 +234,21 @@ impl Loop {
         let target = Target {
             grace: watched.policy.stop_grace,
             start_timeout: watched.policy.start_timeout,
-            model: watched.verified_model,
+            model: watched
+                .slots
+                .get(&SlotName::Model)
+                .and_then(SlotWatch::back),
+            watches_model: watched
+                .policy
+                .model
+                .as_ref()
+                .is_some_and(|slot| slot.reload == Reload::Watch),
+            config: watched
+                .slots
+                .get(&SlotName::Config)
+                .and_then(SlotWatch::back)
+                .map(|version| ConfigVersion(version.0)),
+            dead: finding.symptom == Symptom::Dead,
             keep: watched.policy.data.as_ref().map(|data| data.keep),
             route: None,
             standby: None,
@@ -215,6 +257,8 @@ impl Loop {
         incident.confidence = diagnosis.confidence;
         if !incident.told {
             self.tell_opened(incident, diagnosis.evidence, now, effects);
+        } else if incident.told_fault != Some(diagnosis.fault) {
+            self.tell_rediagnosed(incident, diagnosis.evidence, now, effects);
         }
         let route = self.route_of(&incident.service);
         let target = Target {
@@ -245,8 +289,9 @@ impl Loop {
         let mut again: Option<Micros> = None;
         let mut worst = None;
         for option in options {
-            let revive = option.purpose == Purpose::Revive;
-            if !revive && incident.tried.contains(&option.recipe) {
+            // A process that dies of no known cause is revived for ever.
+            let reflex = option.purpose == Purpose::Revive && incident.fault == Fault::Crash;
+            if !reflex && incident.tried.contains(&option.recipe) {
                 considered.push(Considered {
                     plan: option.plan.to_string(),
                     source: option.source,
@@ -321,11 +366,13 @@ impl Loop {
             }
             None => {
                 incident.tried.clear();
-                // What was believed of the model led nowhere: look again then.
-                if let Some(watched) = self.services.get_mut(&incident.service)
-                    && matches!(watched.model, ModelFile::Differs(_) | ModelFile::Unanswered)
-                {
-                    watched.model = ModelFile::Unchecked;
+                // What was believed of its slots led nowhere: look again then.
+                if let Some(watched) = self.services.get_mut(&incident.service) {
+                    for slot in watched.slots.values_mut() {
+                        if matches!(slot.file, SlotFile::Other | SlotFile::Unanswered) {
+                            slot.file = SlotFile::Unchecked;
+                        }
+                    }
                 }
                 incident.retry_at = Some(now + START_OVER.max(self.limits.hold));
                 self.escalate(incident, "nothing in the playbook helped", effects);
@@ -393,16 +440,26 @@ impl Loop {
         &self,
         now: Micros,
         service: &ServiceId,
-        fault: homeostat_common::anomaly::Fault,
+        fault: Fault,
         recipe: Recipe,
     ) -> Facts {
-        self.facts_of(now, |id| {
+        let mut facts = self.facts_of(now, |id| {
             if id == service {
                 self.experience.record(fault, recipe).failure_share()
             } else {
                 Ratio::ZERO
             }
-        })
+        });
+        // What a service tells of itself is all that this diagnosis rests on.
+        if fault == Fault::Saturation
+            && let Some(watched) = self.services.get(service)
+        {
+            let frozen = watched.frozen();
+            for facts in facts.services.values_mut() {
+                facts.frozen.clone_from(&frozen);
+            }
+        }
+        facts
     }
 
     fn facts_of(&self, now: Micros, failure_share: impl Fn(&ServiceId) -> Ratio) -> Facts {
@@ -425,13 +482,17 @@ impl Loop {
                     health: watched.health(now),
                     at_rest: !watched.wanted(),
                     fresh: self.fresh(watched, now),
+                    frozen: None,
                     leased,
                     held_until: pace.and_then(|pace| pace.held_until),
                     quarantined_until: pace.and_then(|pace| pace.quarantined_until),
                     backoff_until: pace.and_then(|pace| pace.backoff_until),
                     start_timeout: watched.policy.start_timeout,
-                    models: watched.verified_model.into_iter().collect(),
-                    configs: Vec::new(),
+                    models: watched.at_hand(SlotName::Model).collect(),
+                    configs: watched
+                        .at_hand(SlotName::Config)
+                        .map(|version| ConfigVersion(version.0))
+                        .collect(),
                     prunable: watched
                         .policy
                         .data

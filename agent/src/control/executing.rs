@@ -1,6 +1,9 @@
 //! Moves plans on: hands out their steps, takes the results, and settles what
 //! they cost when they end.
 
+use std::collections::BTreeSet;
+
+use homeostat_common::anomaly::Symptom;
 use homeostat_common::budget::Cost;
 use homeostat_common::gate::{self, Purpose};
 use homeostat_common::ids::{Instance, ServiceId};
@@ -14,8 +17,9 @@ use homeostat_common::wire::body::{Phase, Severity};
 use super::incident::Execution;
 use super::message::{Effect, HealRecord};
 use super::{Incident, Loop};
+use crate::detect;
 use crate::execute::{Order, Progress, StepRun};
-use crate::service::Slot;
+use crate::service::{Slot, SlotName};
 
 /// Longest wait for the disk before a step. None of our steps is past repair,
 /// so a disk that stands still must not keep a service down.
@@ -174,10 +178,8 @@ impl Loop {
                 }
                 Order::Stop(id, instance) => Effect::Stop(id, instance),
                 Order::Kill(id, instance) => Effect::Kill(id, instance),
-                Order::SwitchModel(id, to) => Effect::RollbackModel(id, to),
-                Order::RestoreModel(id) => Effect::RestoreModel(id),
-                Order::SwitchConfig(id, to) => Effect::SwitchConfig(id, to),
-                Order::RestoreConfig(id) => Effect::RestoreConfig(id),
+                Order::SwitchSlot(id, name, to) => Effect::SwitchSlot(id, name, to),
+                Order::RestoreSlot(id, name) => Effect::RestoreSlot(id, name),
                 Order::Prune(id, to) => {
                     // What was measured before says nothing about what is left.
                     if let Some(watched) = self.services.get_mut(&id) {
@@ -189,6 +191,12 @@ impl Loop {
                     Effect::SetWeight(route, backend, weight)
                 }
                 Order::Drain(route, backend, within) => Effect::Drain(route, backend, within),
+                Order::Reprove(id) => {
+                    if let Some(watched) = self.services.get_mut(&id) {
+                        watched.reprove(now);
+                    }
+                    Effect::ForgetProbes(id)
+                }
                 Order::Want(id, wanted) => {
                     if let Some(watched) = self.services.get_mut(&id) {
                         watched.scaled_out = wanted;
@@ -238,15 +246,19 @@ impl Loop {
             self.ledger.settle(reservation, spent);
             incident.cost += spent.total();
         }
-        let writes_model = execution.transaction.plan().steps().any(|step| {
-            matches!(
-                step,
-                Primitive::RollbackModel { .. } | Primitive::SwitchModel { .. }
-            )
-        });
-        if writes_model {
-            effects.push(Effect::SettleModel(incident.service.clone()));
-            effects.push(Effect::CheckModel(incident.service.clone()));
+        let written: BTreeSet<(ServiceId, SlotName)> = execution
+            .transaction
+            .plan()
+            .steps()
+            .filter_map(|step| Some((step.service()?.clone(), slot_of(step)?)))
+            .collect();
+        for (service, name) in written {
+            effects.push(Effect::SettleSlot(service.clone(), name));
+            effects.push(Effect::CheckSlot(service.clone(), name));
+            let stable = self.limits.restart.stable;
+            if let Some(watched) = self.services.get_mut(&service) {
+                watched.prove_slots(now + stable);
+            }
         }
         effects.push(Effect::ShowAct(execution.id, None));
         let healed = ending == Ending::Done;
@@ -286,6 +298,19 @@ impl Loop {
                     .services
                     .get(&incident.service)
                     .is_some_and(|watched| watched.proven(now) || !watched.wanted());
+                // Help that was called takes a while to show; nothing else is
+                // tried before the hold is over.
+                let waits = incident.symptom == Symptom::Saturated
+                    && self
+                        .services
+                        .get(&incident.service)
+                        .and_then(|watched| detect::examine(watched, None, now))
+                        .is_some_and(|finding| finding.symptom == Symptom::Saturated);
+                if waits {
+                    incident.former = Some(ending);
+                    incident.retry_at = Some(now + self.limits.hold);
+                    return Some(incident);
+                }
                 if works {
                     self.close(&incident, Outcome::Healed, now, effects);
                     return None;
@@ -432,5 +457,22 @@ impl Loop {
 pub(super) fn journal(execution: &Execution, record: Record, effects: &mut Vec<Effect>) {
     if !matches!(record, Record::Ended(_)) {
         effects.push(Effect::Journal(HealRecord::Step(execution.id, record)));
+    }
+}
+
+/// The slot that a primitive writes.
+fn slot_of(primitive: &Primitive) -> Option<SlotName> {
+    match primitive {
+        Primitive::RollbackModel { .. } | Primitive::SwitchModel { .. } => Some(SlotName::Model),
+        Primitive::RollbackConfig { .. } | Primitive::SwitchConfig { .. } => Some(SlotName::Config),
+        Primitive::Restart { .. }
+        | Primitive::Probe { .. }
+        | Primitive::Wait { .. }
+        | Primitive::PruneData { .. }
+        | Primitive::Isolate { .. }
+        | Primitive::Release { .. }
+        | Primitive::Reroute { .. }
+        | Primitive::ScaleOut { .. }
+        | Primitive::ScaleIn { .. } => None,
     }
 }

@@ -29,6 +29,8 @@ pub struct Incident {
     pub since: Micros,
     /// Whether its opening was told; it is told once it is diagnosed.
     pub(super) told: bool,
+    /// The fault that was told last.
+    pub(super) told_fault: Option<Fault>,
     /// The last event about it: the cause of the next one.
     pub(super) mark: u64,
     /// Recipes that failed.
@@ -69,6 +71,7 @@ impl Incident {
             confidence: Ratio::ZERO,
             since,
             told: false,
+            told_fault: None,
             mark: 0,
             tried: Vec::new(),
             refused: Vec::new(),

@@ -1,9 +1,7 @@
 //! What goes into the loop and what comes out of it.
 
 use homeostat_common::anomaly::{Exit, Fault, Symptom};
-use homeostat_common::ids::{
-    ConfigVersion, IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId,
-};
+use homeostat_common::ids::{IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId};
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
 use homeostat_common::transaction;
@@ -13,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Recipe;
 use crate::route::BackendSample;
-use crate::service::ProcessSample;
+use crate::service::{ProcessSample, SlotFound, SlotName, Version};
 
 /// A slot as the spawner describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +38,25 @@ pub enum ProbeOutcome {
     Refused,
     /// No answer in time; a late one may follow.
     TimedOut,
+}
+
+/// What a service tells of itself in an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// The model that answered.
+    Model {
+        /// Its version, if it names one.
+        version: Option<ModelVersion>,
+        /// How sure it was, if its outputs say that.
+        confidence: Option<f32>,
+    },
+    /// Its own metrics.
+    Metrics {
+        /// Of everything it told: the same again means that nothing moves.
+        hash: u64,
+        /// The watched gauges, in the order of the configuration.
+        gauges: Vec<Option<f64>>,
+    },
 }
 
 /// What the host looked like.
@@ -131,6 +148,15 @@ pub enum Event {
         /// After its timeout.
         late: bool,
     },
+    /// What the answer to a probe told besides.
+    Told {
+        /// Who.
+        service: ServiceId,
+        /// Which of its probes.
+        probe: usize,
+        /// What.
+        told: Told,
+    },
     /// The host and the processes were looked at.
     Sample(HostSample, Vec<(ServiceId, ProcessSample)>),
     /// Log lines of the last while, by template.
@@ -139,14 +165,14 @@ pub enum Event {
     Synced(u64),
     /// The disk refuses to take the journal (`Some`), or takes it again.
     StoreTrouble(Option<String>),
-    /// A model file was compared with the manifest.
-    ModelChecked {
+    /// A slot was looked at.
+    SlotChecked {
         /// Whose.
         service: ServiceId,
-        /// The file's version; `None` when it cannot be read.
-        found: Option<ModelVersion>,
-        /// The verified copy that could be put back.
-        verified: Option<ModelVersion>,
+        /// Which.
+        slot: SlotName,
+        /// What is there.
+        found: SlotFound,
     },
     /// A file operation of a step ended.
     FileDone {
@@ -281,18 +307,17 @@ pub enum Effect {
     ForgetProbes(ServiceId),
     /// Look at the host and the processes now.
     Sample,
-    /// Compare the model file with the manifest.
-    CheckModel(ServiceId),
-    /// Put the verified model in place; answered by `FileDone`.
-    RollbackModel(ServiceId, ModelVersion),
+    /// Look at a slot; answered by `SlotChecked`.
+    CheckSlot(ServiceId, SlotName),
+    /// Put a version in place, remembering what stands there; answered by
+    /// `FileDone`.
+    SwitchSlot(ServiceId, SlotName, Version),
     /// Put back what was there before; answered by `FileDone`.
-    RestoreModel(ServiceId),
-    /// What was kept beside the model may go.
-    SettleModel(ServiceId),
-    /// Put a version of the configuration in place; answered by `FileDone`.
-    SwitchConfig(ServiceId, ConfigVersion),
-    /// Put back what was there before; answered by `FileDone`.
-    RestoreConfig(ServiceId),
+    RestoreSlot(ServiceId, SlotName),
+    /// What was remembered may go.
+    SettleSlot(ServiceId, SlotName),
+    /// This version has worked; answered by `SlotChecked`.
+    KeepSlot(ServiceId, SlotName, Version),
     /// Measure the data of a service; answered by `Measured`.
     Measure(ServiceId),
     /// Delete old data of a service; answered by `FileDone`.

@@ -26,21 +26,22 @@ use homeostat_common::budget::{self, Ledger};
 use homeostat_common::ids::{BootId, IncidentId, Instance, NodeId, PlanId, RouteId, ServiceId};
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::units::{Micros, Millis};
-use homeostat_common::wire::body::{Body, Note, ServiceChange};
+use homeostat_common::wire::body::{Body, Note, ServiceChange, Severity};
 use homeostat_detect::hang::{Input, Pressure, ProbeNo};
 use serde::{Deserialize, Serialize};
 
 pub use self::incident::Incident;
 pub use self::message::{
     Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, RouteSample, SlotReport, Stranger,
+    Told,
 };
 pub use self::telling::Snapshot;
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, ProbeKind};
 use crate::execute::Order;
 use crate::learn::Experience;
 use crate::route::Routed;
-use crate::service::{ModelFile, Slot, Watched, instant, span};
+use crate::service::{Slot, Watched, instant, span};
 use crate::verify::Pace;
 
 /// While a fresh process has not answered yet it is asked this often: a small
@@ -324,6 +325,10 @@ impl Loop {
             Event::Started { service, instance } => {
                 if let Some(watched) = self.services.get_mut(&service) {
                     watched.reborn(instance, now);
+                    watched.prove_slots(now + self.limits.restart.stable);
+                    for name in watched.slots.keys() {
+                        effects.push(Effect::CheckSlot(service.clone(), *name));
+                    }
                     for route in self.routes.values_mut() {
                         route.reborn(&service);
                     }
@@ -380,21 +385,23 @@ impl Loop {
                 outcome,
                 late,
             } => self.absorb_probe(now, &service, probe, number, outcome, late, effects),
+            Event::Told {
+                service,
+                probe,
+                told,
+            } => self.absorb_told(now, &service, probe, told, effects),
             Event::Sample(host, processes) => self.absorb_sample(now, host, processes, effects),
             Event::Logs(counts) => self.logs = (counts, now),
             Event::Synced(ticket) => self.absorb_synced(ticket),
             Event::StoreTrouble(trouble) => self.absorb_store_trouble(trouble, effects),
-            Event::ModelChecked {
+            Event::SlotChecked {
                 service,
+                slot,
                 found,
-                verified,
             } => {
-                if let Some(watched) = self.services.get_mut(&service) {
-                    watched.verified_model = verified;
-                    watched.model = match (found, verified) {
-                        (Some(found), Some(verified)) if found == verified => ModelFile::Intact,
-                        _ => ModelFile::Differs(found),
-                    };
+                let watched = self.services.get_mut(&service);
+                if let Some(slot) = watched.and_then(|watched| watched.slots.get_mut(&slot)) {
+                    slot.checked(found);
                 }
                 // Its diagnosis waits for nothing else.
                 if let Some(incident) = self.incidents.get_mut(&service)
@@ -446,6 +453,7 @@ impl Loop {
                 Some(instance) if watched.instance() == Some(instance) => {}
                 Some(instance) => {
                     watched.reborn(instance, now);
+                    watched.prove_slots(now + self.limits.restart.stable);
                     if self.proven_before.get(&report.service) == Some(&instance) {
                         for probe in &mut watched.probes {
                             probe.proven = true;
@@ -476,17 +484,20 @@ impl Loop {
                 watched.slot = Slot::Starting { since: now };
                 effects.push(Effect::Start(id.clone()));
             }
-            if let Some(watched) = self.services.get(&id)
-                && watched.policy.model.is_some()
+            for name in self
+                .services
+                .get(&id)
+                .iter()
+                .flat_map(|one| one.slots.keys())
             {
-                // A copy that no plan needs any more: a crash kept it.
+                // What no plan needs any more: a crash kept it.
                 let needed = self.incidents.get(&id).is_some_and(|incident| {
                     incident.execution.is_some() || incident.cut_short.is_some()
                 });
                 if !needed {
-                    effects.push(Effect::SettleModel(id.clone()));
+                    effects.push(Effect::SettleSlot(id.clone(), *name));
                 }
-                effects.push(Effect::CheckModel(id));
+                effects.push(Effect::CheckSlot(id.clone(), *name));
             }
         }
     }
@@ -504,14 +515,13 @@ impl Loop {
             Slot::Starting { .. } | Slot::Down { .. } => false,
         };
         if concerns {
+            watched.lived = watched.slot == Slot::Unknown || watched.proven(now);
             watched.slot = Slot::Down {
                 since: now,
                 last: Some((instance, homeostat_common::anomaly::Exit::Unknown)),
             };
-            // It may have died of its model.
-            if watched.policy.model.is_some() && watched.model == ModelFile::Intact {
-                watched.model = ModelFile::Unchecked;
-            }
+            // It may have died of what it reads.
+            watched.doubt_slots();
         }
     }
 
@@ -556,21 +566,28 @@ impl Loop {
         let latency = match outcome {
             ProbeOutcome::Right { latency_us } => {
                 watch.proven = true;
+                watch.rights = watch.rights.saturating_add(1);
                 watch.wrong = None;
                 (!late).then_some(latency_us)
             }
             ProbeOutcome::Wrong(what) => {
+                watch.rights = 0;
                 watch.wrong = Some(what);
-                if watched.policy.model.is_some() && watched.model == ModelFile::Intact {
-                    watched.model = ModelFile::Unchecked;
+                // A full disk makes answers wrong.
+                if watched.policy.data.is_some() && now >= watched.measure_asked + SAMPLE_GAP {
+                    watched.measure_asked = now;
+                    effects.push(Effect::Measure(service.clone()));
                 }
+                watched.doubt_slots();
                 None
             }
             ProbeOutcome::Refused => {
+                watch.rights = 0;
                 watch.wrong = Some("nobody listens on its port".into());
                 None
             }
             ProbeOutcome::TimedOut => {
+                watch.rights = 0;
                 // Is it the service, or is the whole node slow? Look now.
                 if now >= self.sample_asked + SAMPLE_GAP {
                     self.sample_asked = now;
@@ -581,6 +598,60 @@ impl Loop {
         };
         if proven && !late {
             watched.answered(latency);
+        }
+    }
+
+    /// What a service tells of itself. Metrics that do not move are told to
+    /// people: whoever believed them would do harm.
+    fn absorb_told(
+        &mut self,
+        now: Micros,
+        service: &ServiceId,
+        probe: usize,
+        told: Told,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(watched) = self.services.get_mut(service) else {
+            return;
+        };
+        let policy = watched.policy.probes.get(probe);
+        let Some((watch, policy)) = watched.probes.get_mut(probe).zip(policy) else {
+            return;
+        };
+        match (told, &policy.kind) {
+            (
+                Told::Model {
+                    version,
+                    confidence,
+                },
+                ProbeKind::Inference { confidence_min, .. },
+            ) => {
+                watch.model = version;
+                watch.confidence = confidence;
+                let name = format!("{service}-confidence");
+                match (confidence, confidence_min) {
+                    (Some(sure), Some(least)) if sure < least.get() => {
+                        let text = format!(
+                            "the model of {service} is only {sure:.2} sure of a known input, \
+                             {least} is expected"
+                        );
+                        self.raise(&name, Some(service), Severity::Warning, text, effects);
+                    }
+                    _ => self.clear(&name, effects),
+                }
+            }
+            (Told::Metrics { hash, gauges }, ProbeKind::Metrics { gauges: policy, .. }) => {
+                watch.metrics.push(now, policy, hash, &gauges);
+                let name = format!("{service}-frozen");
+                match watched.frozen() {
+                    Some(what) => {
+                        let text = format!("{what}: nothing is decided on them");
+                        self.raise(&name, Some(service), Severity::Warning, text, effects);
+                    }
+                    None => self.clear(&name, effects),
+                }
+            }
+            _ => {}
         }
     }
 
@@ -650,13 +721,7 @@ impl Loop {
                     found.name(),
                     found.cores
                 );
-                self.raise(
-                    ALARM,
-                    None,
-                    homeostat_common::wire::body::Severity::Warning,
-                    text,
-                    effects,
-                );
+                self.raise(ALARM, None, Severity::Warning, text, effects);
             }
             Some(_) => {}
             None => self.clear(ALARM, effects),
@@ -673,7 +738,7 @@ impl Loop {
             Some(what) => self.raise(
                 "store",
                 None,
-                homeostat_common::wire::body::Severity::Warning,
+                Severity::Warning,
                 format!("healing goes on, but its record is not kept: {what}"),
                 effects,
             ),
@@ -779,11 +844,16 @@ impl Loop {
         let plans = self.incidents.values().filter_map(Incident::next_wake);
         let settling = self.settling.values().copied();
         let silence = self.silence_at();
+        let kept = self
+            .services
+            .values()
+            .flat_map(|watched| watched.slots.values().filter_map(|slot| slot.keep_at));
         probes
             .chain(starts)
             .chain(plans)
             .chain(settling)
             .chain(silence)
+            .chain(kept)
             .chain([self.telling.next_wake()])
             // What was due by the last step has been looked at in it; asking for
             // it again would keep the loop busy for as long as it stands.

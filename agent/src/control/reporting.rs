@@ -39,13 +39,32 @@ impl Loop {
         self.emit_opened(incident, evidence, now, effects);
     }
 
-    pub(super) fn emit_opened(
+    /// A closer look has found another cause: told under the same number.
+    pub(super) fn tell_rediagnosed(
         &mut self,
         incident: &mut Incident,
         evidence: Vec<String>,
         now: Micros,
         effects: &mut Vec<Effect>,
     ) {
+        effects.push(Effect::Journal(HealRecord::Opened {
+            incident: incident.id,
+            service: incident.service.clone(),
+            symptom: incident.symptom,
+            fault: incident.fault,
+            since: incident.since,
+        }));
+        self.emit_diagnosis(incident, evidence, now, effects);
+    }
+
+    fn emit_diagnosis(
+        &mut self,
+        incident: &mut Incident,
+        evidence: Vec<String>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        incident.told_fault = Some(incident.fault);
         let body = Body::IncidentOpened(IncidentOpened {
             incident: incident.id,
             service: incident.service.clone(),
@@ -56,7 +75,17 @@ impl Loop {
             evidence,
             connected: self.connected,
         });
-        incident.mark = self.emit(Class::Heal, &[], body, effects);
+        incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
+    }
+
+    pub(super) fn emit_opened(
+        &mut self,
+        incident: &mut Incident,
+        evidence: Vec<String>,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.emit_diagnosis(incident, evidence, now, effects);
         let observation = Body::Observation(self.observation(now, Some(incident)));
         self.emit(Class::State, &[incident.mark], observation, effects);
         let state = Body::State(self.state(now));

@@ -10,6 +10,7 @@ use super::deciding::prospects;
 use super::incident::{CutShort, Execution};
 use super::message::{Class, Effect, HealRecord};
 use super::{Incident, Loop};
+use crate::service::{SlotFile, SlotWatch};
 
 /// A plan that a restart cut short waits so long for fresh telemetry and
 /// a look at the model; without them the gate would refuse what it had admitted.
@@ -33,6 +34,7 @@ impl Loop {
                         let mut open =
                             Incident::new(incident, service.clone(), symptom, fault, since);
                         open.told = true;
+                        open.told_fault = Some(fault);
                         open.retell = true;
                         // It was sure enough to be told.
                         open.confidence = homeostat_common::units::Ratio::ONE;
@@ -102,7 +104,8 @@ impl Loop {
             self.emit_opened(incident, evidence, now, effects);
         }
         let ready = self.services.get(&incident.service).is_some_and(|watched| {
-            let looked = watched.policy.model.is_none() || watched.verified_model.is_some();
+            let looked = |slot: &SlotWatch| !matches!(slot.file, SlotFile::Unchecked);
+            let looked = watched.slots.values().all(looked);
             looked && self.fresh(watched, now)
         });
         if ready || incident.retry_at.is_none_or(|at| at <= now) {

@@ -9,6 +9,7 @@ use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_detect::hang::Verdict as HangVerdict;
 use homeostat_detect::slope::Verdict as SlopeVerdict;
 
+use crate::config::ProbeKind;
 use crate::service::{Slot, Watched, instant};
 
 /// Something wrong with one service.
@@ -76,6 +77,7 @@ pub fn examine(service: &Watched, slow: Option<(Micros, &str)>, now: Micros) -> 
             .or_else(|| wrong(service, now))
             .or_else(|| leaking(service, since))
             .or_else(|| hogging(service, now))
+            .or_else(|| saturated(service, now))
             .or_else(|| {
                 slow.map(|(since, words)| Finding {
                     symptom: Symptom::Slow,
@@ -153,6 +155,27 @@ fn full(service: &Watched) -> Option<Finding> {
             data.quota,
             data.path.display()
         ),
+    })
+}
+
+fn saturated(service: &Watched, now: Micros) -> Option<Finding> {
+    let probes = service.probes.iter().zip(&service.policy.probes);
+    probes.into_iter().find_map(|(watch, probe)| {
+        let ProbeKind::Metrics { gauges, .. } = &probe.kind else {
+            return None;
+        };
+        let (gauge, value, since) = watch.metrics.above(gauges, now)?;
+        Some(Finding {
+            symptom: Symptom::Saturated,
+            since,
+            score: Ratio::saturating(0.8),
+            evidence: format!(
+                "its {} has been above {} for {}, now {value}",
+                gauge.name,
+                gauge.max,
+                now.since(since)
+            ),
+        })
     })
 }
 

@@ -1,77 +1,82 @@
 //! Diagnose: from a symptom to the fault behind it.
 //!
-//! In: a finding and the state of the model file. Out: a [`Diagnosis`], or a
-//! wish to look closer first ([`Step::CheckModel`]). Looks at one service; that
-//! a dependency may be the root is the loop's concern, which holds back while a
-//! dependency is under repair.
+//! In: a finding and what is known of the service's slots. Out: a [`Diagnosis`],
+//! or a wish to look closer first ([`Step::CheckSlot`]). Looks at one service;
+//! that a dependency may be the root is the loop's concern, which holds back while
+//! a dependency is under repair.
+
+use std::collections::BTreeMap;
 
 use homeostat_common::anomaly::{Diagnosis, Fault, Symptom};
 use homeostat_common::ids::ServiceId;
 use homeostat_common::units::Ratio;
 
 use crate::detect::Finding;
-use crate::service::ModelFile;
+use crate::service::{SlotFile, SlotName, SlotWatch};
 
 /// What diagnosis needs next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// The model file must be compared with the verified one first.
-    CheckModel,
+    /// This slot must be looked at first.
+    CheckSlot(SlotName),
     /// This is it.
     Known(Diagnosis),
 }
 
-/// Finds the fault behind a symptom. `model` is `None` for a service without;
-/// `again`: it died shortly after it was started anew, so starting is no cure.
+/// Finds the fault behind a symptom. `suspect`: it died without having worked, or
+/// again, so starting is no cure.
 #[must_use]
 pub fn diagnose(
     service: &ServiceId,
     finding: &Finding,
-    model: Option<ModelFile>,
-    again: bool,
+    slots: &BTreeMap<SlotName, SlotWatch>,
+    suspect: bool,
 ) -> Step {
     let mut evidence = vec![finding.evidence.clone()];
-    let differs = matches!(model, Some(ModelFile::Differs(_)));
-    let known = |fault, evidence| {
-        Step::Known(Diagnosis {
-            service: service.clone(),
-            fault,
-            confidence: confidence(finding, fault, differs),
-            evidence,
-        })
-    };
-    let from_model = match finding.symptom {
-        Symptom::WrongAnswers | Symptom::NotStarting => true,
-        // The first death is answered at once; only a service that keeps dying
-        // is worth the time to look at its model.
-        Symptom::Dead => again,
-        Symptom::Hung
+    // What most often is behind it comes first.
+    let order: &[SlotName] = match finding.symptom {
+        Symptom::WrongAnswers => &[SlotName::Model, SlotName::Config],
+        Symptom::NotStarting => &[SlotName::Config, SlotName::Model],
+        // A death after it had worked is answered at once; only a service that
+        // dies as it starts is worth the time to look at what it reads.
+        Symptom::Dead if suspect => &[SlotName::Config, SlotName::Model],
+        Symptom::Dead
+        | Symptom::Hung
         | Symptom::Leaking
         | Symptom::Slow
         | Symptom::Hogging
         | Symptom::DataFull
         | Symptom::Saturated
-        | Symptom::Requested => false,
+        | Symptom::Requested => &[],
     };
-    match model {
-        Some(ModelFile::Unchecked | ModelFile::Checking(_)) if from_model => {
-            return Step::CheckModel;
-        }
-        Some(ModelFile::Differs(found)) if from_model => {
-            evidence.push(match found {
-                Some(found) => format!("the model file is {found}, not the verified one"),
-                None => "the model file cannot be read".into(),
+    for name in order {
+        let Some(slot) = slots.get(name) else {
+            continue;
+        };
+        let blamed = match slot.file {
+            SlotFile::Unchecked | SlotFile::Checking(_) => return Step::CheckSlot(*name),
+            SlotFile::Good => None,
+            SlotFile::Other | SlotFile::Unanswered => Some(match name {
+                SlotName::Config => Fault::BadConfig,
+                SlotName::Model if slot.found.named == slot.found.present => Fault::BadModel,
+                SlotName::Model => Fault::ModelCorrupt,
+            }),
+        };
+        evidence.push(slot.words(*name));
+        if let Some(fault) = blamed {
+            // Two independent signs agree: what it does, and what it reads.
+            let sure = slot.file == SlotFile::Other && slot.back().is_some();
+            return Step::Known(Diagnosis {
+                service: service.clone(),
+                fault,
+                confidence: if sure {
+                    Ratio::saturating(0.99)
+                } else {
+                    finding.score
+                },
+                evidence,
             });
-            return known(Fault::ModelCorrupt, evidence);
         }
-        Some(ModelFile::Unanswered) if from_model => {
-            evidence.push("the model file could not be compared in time".into());
-            return known(Fault::ModelCorrupt, evidence);
-        }
-        Some(ModelFile::Intact) if from_model => {
-            evidence.push("the model file is the verified one".into());
-        }
-        _ => {}
     }
     let fault = match finding.symptom {
         Symptom::Dead => Fault::Crash,
@@ -85,68 +90,83 @@ pub fn diagnose(
         Symptom::Saturated => Fault::Saturation,
         Symptom::Requested => Fault::Request,
     };
-    known(fault, evidence)
-}
-
-fn confidence(finding: &Finding, fault: Fault, differs: bool) -> Ratio {
-    match fault {
-        // Two independent signs agree: wrong answers and another file.
-        Fault::ModelCorrupt if differs => Ratio::saturating(0.99),
-        _ => finding.score,
-    }
+    Step::Known(Diagnosis {
+        service: service.clone(),
+        fault,
+        confidence: finding.score,
+        evidence,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::{SlotFound, Version};
+    use homeostat_common::ids::ModelVersion;
     use homeostat_common::units::Micros;
 
-    fn fault(symptom: Symptom, model: Option<ModelFile>) -> Option<Fault> {
-        fault_again(symptom, model, false)
+    const GOOD: Version = ModelVersion([1; 8]);
+    const BAD: Version = ModelVersion([2; 8]);
+
+    fn slot(present: Option<Version>, named: Option<Version>) -> SlotWatch {
+        let mut slot = SlotWatch {
+            file: SlotFile::Unchecked,
+            found: SlotFound::default(),
+            keep_at: None,
+            candidate: None,
+        };
+        slot.checked(SlotFound {
+            present,
+            named,
+            good: vec![GOOD],
+            staged: None,
+        });
+        slot
     }
 
-    fn fault_again(symptom: Symptom, model: Option<ModelFile>, again: bool) -> Option<Fault> {
+    fn said(symptom: Symptom, slots: &[(SlotName, SlotWatch)], suspect: bool) -> String {
         let finding = Finding {
             symptom,
             since: Micros(0),
             score: Ratio::saturating(0.9),
             evidence: "seen".into(),
         };
-        match diagnose(&ServiceId::new("infer").unwrap(), &finding, model, again) {
-            Step::CheckModel => None,
-            Step::Known(diagnosis) => Some(diagnosis.fault),
+        let slots = slots.iter().cloned().collect();
+        match diagnose(&ServiceId::new("infer").unwrap(), &finding, &slots, suspect) {
+            Step::CheckSlot(name) => format!("look at {name}"),
+            Step::Known(diagnosis) => diagnosis.fault.to_string(),
         }
     }
 
     #[test]
-    fn wrong_answers_are_blamed_on_the_model_only_after_a_look_at_it() {
-        let symptom = Symptom::WrongAnswers;
-        assert_eq!(fault(symptom, None), Some(Fault::WrongAnswers));
-        assert_eq!(fault(symptom, Some(ModelFile::Unchecked)), None);
-        assert_eq!(
-            fault(symptom, Some(ModelFile::Intact)),
-            Some(Fault::WrongAnswers)
-        );
-        assert_eq!(
-            fault(symptom, Some(ModelFile::Differs(None))),
-            Some(Fault::ModelCorrupt)
-        );
+    fn wrong_answers_are_blamed_on_a_slot_only_after_a_look_at_it() {
+        let said = |slots: &[(SlotName, SlotWatch)]| said(Symptom::WrongAnswers, slots, false);
+        let good = slot(Some(GOOD), Some(GOOD));
+        let mut doubted = good.clone();
+        doubted.doubt();
+        assert_eq!(said(&[]), "wrong-answers");
+        assert_eq!(said(&[(SlotName::Model, doubted)]), "look at model");
+        assert_eq!(said(&[(SlotName::Model, good.clone())]), "wrong-answers");
+        let damaged = slot(Some(BAD), Some(GOOD));
+        assert_eq!(said(&[(SlotName::Model, damaged)]), "model-corrupt");
+        let replaced = slot(Some(BAD), Some(BAD));
+        assert_eq!(said(&[(SlotName::Model, replaced.clone())]), "bad-model");
+        let both = [(SlotName::Model, good), (SlotName::Config, replaced)];
+        assert_eq!(said(&both), "bad-config");
     }
 
     #[test]
-    fn a_service_that_keeps_dying_may_be_dying_of_its_model() {
-        let again = |model| fault_again(Symptom::Dead, Some(model), true);
-        assert_eq!(again(ModelFile::Unchecked), None);
-        assert_eq!(again(ModelFile::Intact), Some(Fault::Crash));
-        assert_eq!(again(ModelFile::Unanswered), Some(Fault::ModelCorrupt));
-        assert_eq!(again(ModelFile::Differs(None)), Some(Fault::ModelCorrupt));
-    }
-
-    #[test]
-    fn a_first_death_is_never_kept_waiting_for_the_model() {
+    fn only_a_service_that_dies_as_it_starts_may_be_dying_of_what_it_reads() {
+        let unread = slot(None, Some(GOOD));
+        let mut doubted = slot(Some(GOOD), Some(GOOD));
+        doubted.doubt();
+        let config = |slot: &SlotWatch| [(SlotName::Config, slot.clone())];
+        assert_eq!(said(Symptom::Dead, &config(&doubted), false), "crash");
         assert_eq!(
-            fault(Symptom::Dead, Some(ModelFile::Unchecked)),
-            Some(Fault::Crash)
+            said(Symptom::Dead, &config(&doubted), true),
+            "look at config"
         );
+        assert_eq!(said(Symptom::Dead, &config(&unread), true), "bad-config");
+        assert_eq!(said(Symptom::Hung, &config(&unread), true), "hang");
     }
 }

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use homeostat_common::ids::{ConfigVersion, Instance, ModelVersion, RouteId, ServiceId};
+use homeostat_common::ids::{Instance, ModelVersion, RouteId, ServiceId};
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Micros, Millis, Percent};
 
 use crate::route::Routed;
-use crate::service::{Slot, Watched};
+use crate::service::{Slot, SlotName, Version, Watched};
 
 /// Something to be done outside the loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +23,10 @@ pub enum Order {
     Stop(ServiceId, Instance),
     /// End a life.
     Kill(ServiceId, Instance),
-    /// Put a version of the model in place, remembering what stands there.
-    SwitchModel(ServiceId, ModelVersion),
+    /// Put a version in place, remembering what stands there.
+    SwitchSlot(ServiceId, SlotName, Version),
     /// Put back what stood there before.
-    RestoreModel(ServiceId),
-    /// Put a version of the configuration in place, remembering what stands there.
-    SwitchConfig(ServiceId, ConfigVersion),
-    /// Put back what stood there before.
-    RestoreConfig(ServiceId),
+    RestoreSlot(ServiceId, SlotName),
     /// Delete old data until so much of the quota is left in use.
     Prune(ServiceId, Percent),
     /// Give a backend this weight.
@@ -39,6 +35,8 @@ pub enum Order {
     Drain(RouteId, ServiceId, Millis),
     /// Whether a standby is meant to run from now on.
     Want(ServiceId, bool),
+    /// Answers from now on count, those before do not.
+    Reprove(ServiceId),
 }
 
 /// Where a step stands.
@@ -115,11 +113,13 @@ impl StepRun {
                 None => Phase::Starting,
             },
             Primitive::RollbackModel { service, to } | Primitive::SwitchModel { service, to } => {
-                orders.push(Order::SwitchModel(service.clone(), *to));
+                orders.push(Order::SwitchSlot(service.clone(), SlotName::Model, *to));
                 Phase::File
             }
             Primitive::RollbackConfig { service, to } | Primitive::SwitchConfig { service, to } => {
-                orders.push(Order::SwitchConfig(service.clone(), *to));
+                // Both kinds are named by the start of a hash.
+                let to = ModelVersion(to.0);
+                orders.push(Order::SwitchSlot(service.clone(), SlotName::Config, to));
                 Phase::File
             }
             Primitive::PruneData { service, to } => {
@@ -127,7 +127,10 @@ impl StepRun {
                 Phase::File
             }
             Primitive::Wait { span } => Phase::Waiting(view.now + *span),
-            Primitive::Probe { .. } => Phase::Watching,
+            Primitive::Probe { service, .. } => {
+                orders.push(Order::Reprove(service.clone()));
+                Phase::Watching
+            }
             Primitive::Isolate {
                 route,
                 backend,
@@ -181,11 +184,11 @@ impl StepRun {
     pub fn undo(step: u8, primitive: &Primitive, view: View<'_>, orders: &mut Vec<Order>) -> Self {
         let phase = match primitive {
             Primitive::RollbackModel { service, .. } | Primitive::SwitchModel { service, .. } => {
-                orders.push(Order::RestoreModel(service.clone()));
+                orders.push(Order::RestoreSlot(service.clone(), SlotName::Model));
                 Phase::File
             }
             Primitive::RollbackConfig { service, .. } | Primitive::SwitchConfig { service, .. } => {
-                orders.push(Order::RestoreConfig(service.clone()));
+                orders.push(Order::RestoreSlot(service.clone(), SlotName::Config));
                 Phase::File
             }
             Primitive::Isolate { route, backend, .. } => {
@@ -388,7 +391,7 @@ impl StepRun {
                 let instance = *instance;
                 self.prove(watched, instance, view, orders)
             }
-            (Phase::Watching, _) if watched.answering(now) => Progress::Done,
+            (Phase::Watching, _) if watched.reproven(now) => Progress::Done,
             _ => Progress::Busy(None),
         }
     }

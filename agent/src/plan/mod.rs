@@ -6,7 +6,7 @@
 
 use homeostat_common::anomaly::Fault;
 use homeostat_common::gate::Purpose;
-use homeostat_common::ids::{ModelVersion, RouteId, ServiceId};
+use homeostat_common::ids::{ConfigVersion, ModelVersion, RouteId, ServiceId};
 use homeostat_common::plan::Plan;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Millis, Percent, Ratio, narrow};
@@ -30,6 +30,10 @@ pub enum Recipe {
     ScaleOut,
     /// What a person asked for.
     Requested,
+    /// Put the model that worked back; the service notices.
+    RollbackModelWatched,
+    /// Put the configuration that worked back, then restart.
+    RollbackConfig,
 }
 
 impl Recipe {
@@ -44,6 +48,8 @@ impl Recipe {
             Self::PruneData => "prune-data",
             Self::ScaleOut => "scale-out",
             Self::Requested => "requested",
+            Self::RollbackModelWatched => "rollback-model-watched",
+            Self::RollbackConfig => "rollback-config",
         }
     }
 }
@@ -60,12 +66,27 @@ fn recipes(fault: Fault) -> (Option<Recipe>, &'static [Recipe]) {
     ];
     match fault {
         Fault::Crash | Fault::Hang => (Some(Recipe::RestartAtOnce), &[]),
-        Fault::MemoryLeak | Fault::CpuHog | Fault::WrongAnswers => (None, DRAINED_FIRST),
-        Fault::ModelCorrupt | Fault::BadModel => {
-            (None, &[Recipe::RollbackModel, Recipe::RestartGently])
-        }
+        Fault::MemoryLeak | Fault::CpuHog => (None, DRAINED_FIRST),
+        // The model has worked, and so has the one before it.
+        Fault::WrongAnswers => (
+            None,
+            &[
+                Recipe::RestartDrained,
+                Recipe::RestartGently,
+                Recipe::RestartAtOnce,
+                Recipe::RollbackModel,
+            ],
+        ),
+        Fault::ModelCorrupt | Fault::BadModel => (
+            None,
+            &[
+                Recipe::RollbackModelWatched,
+                Recipe::RollbackModel,
+                Recipe::RestartGently,
+            ],
+        ),
         Fault::StartFailure => (None, &[Recipe::RestartAtOnce]),
-        Fault::BadConfig => (None, &[Recipe::RestartAtOnce]),
+        Fault::BadConfig => (None, &[Recipe::RollbackConfig, Recipe::RestartAtOnce]),
         // The only replica that is left is better slow than away.
         Fault::SlowReplica => (None, &[Recipe::RestartDrained]),
         Fault::DataFull => (None, &[Recipe::PruneData]),
@@ -116,6 +137,12 @@ pub struct Target {
     pub start_timeout: Millis,
     /// The version of its model to return to.
     pub model: Option<ModelVersion>,
+    /// It notices a new model by itself.
+    pub watches_model: bool,
+    /// The version of its configuration to return to.
+    pub config: Option<ConfigVersion>,
+    /// It has no process: nothing can be taken away by starting one.
+    pub dead: bool,
     /// Share of its quota that pruning leaves.
     pub keep: Option<Percent>,
     /// The route behind which it stands.
@@ -133,9 +160,10 @@ pub fn candidates(
     target: &Target,
     record: impl Fn(Recipe) -> Record,
 ) -> Vec<Candidate> {
-    let purpose = match fault {
-        Fault::Crash => Purpose::Revive,
-        _ => Purpose::Heal(confidence),
+    let purpose = if target.dead {
+        Purpose::Revive
+    } else {
+        Purpose::Heal(confidence)
     };
     let (reflex, playbook) = recipes(fault);
     let mut playbook: Vec<Recipe> = playbook.to_vec();
@@ -181,6 +209,24 @@ fn make_out(recipe: Recipe, service: &ServiceId, target: &Target) -> Option<Plan
             Primitive::RollbackModel {
                 service: service(),
                 to: target.model?,
+            },
+            restart(target.grace),
+        ])
+        .ok(),
+        Recipe::RollbackModelWatched => {
+            let to = target
+                .model
+                .filter(|_| target.watches_model && !target.dead)?;
+            let back = Primitive::RollbackModel {
+                service: service(),
+                to,
+            };
+            Plan::series(vec![back, probe()]).ok()
+        }
+        Recipe::RollbackConfig => Plan::series(vec![
+            Primitive::RollbackConfig {
+                service: service(),
+                to: target.config?,
             },
             restart(target.grace),
         ])

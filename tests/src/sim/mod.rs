@@ -20,6 +20,7 @@ use std::path::Path;
 
 use homeostat_agent::config::Config;
 use homeostat_agent::control::{Event, Loop};
+use homeostat_agent::service::SlotName;
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{BootId, Instance, ServiceId};
 use homeostat_common::units::{Micros, Millis};
@@ -88,6 +89,13 @@ pub enum Fault {
     Leak(&'static str, f64),
     /// The model file is overwritten and loaded.
     Corrupt(&'static str),
+    /// Another whole model, a bad one, is put into the slot by hand, and loaded.
+    BadModel(&'static str),
+    /// Another configuration, with which the service does not start, is put into
+    /// the slot by hand.
+    BadConfig(&'static str),
+    /// A good new model is staged.
+    Stage(&'static str),
     /// Whether the process ignores TERM.
     Stubborn(&'static str, bool),
     /// Whether its command cannot be run.
@@ -129,6 +137,8 @@ pub enum Fault {
     Fill(&'static str, u64),
     /// The forwarder's reports stop to move, or move again.
     RoutesFrozen(bool),
+    /// The process says so of its watched gauge, and whether its metrics move.
+    Gauge(&'static str, f64, bool),
     /// A person asks for a plan.
     Ask(&'static str),
     /// The weights are told in the story.
@@ -146,7 +156,7 @@ enum Happening {
     ProbeEnds(u32, shell::Asked),
     Ends(ServiceId, Instance, Exit),
     Sample(u32, bool),
-    FileEnds(u32, ServiceId, shell::FileWork),
+    FileEnds(u32, ServiceId, SlotName, shell::FileWork),
     SyncEnds(u32, u64, usize),
     AgentStarts,
     SpawnerBack,
@@ -243,10 +253,7 @@ impl Sim {
         };
         let mut world = World::default();
         for service in &config.services {
-            world.add(&service.id, &service.depends_on, service.model.is_some());
-            if let Some(place) = world.places.get_mut(&service.id) {
-                place.standby = service.standby;
-            }
+            world.add(service);
         }
         let mut sim = Self {
             seed,
@@ -329,9 +336,9 @@ impl Sim {
                 .world
                 .places
                 .get(&id)
-                .is_some_and(|place| place.kept.is_some())
+                .is_some_and(|place| place.slots.values().any(|slot| slot.before.is_some()))
             {
-                let what = format!("a copy of the model of {id} was left behind");
+                let what = format!("what a plan replaced in a slot of {id} was left behind");
                 self.audit.broke(now, what);
             }
         }

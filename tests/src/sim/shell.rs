@@ -1,17 +1,18 @@
 //! What the agent's shell, the spawner and the kernel do, simulated: carries the
 //! loop's effects out, late and sometimes never, and tells it what came of them.
 
+use homeostat_agent::config::ProbeKind;
 use homeostat_agent::control::{
-    Effect, Event, HealRecord, HostSample, Loop, ProbeOutcome, SlotReport, Stranger,
+    Effect, Event, HealRecord, HostSample, Loop, ProbeOutcome, SlotReport, Stranger, Told,
 };
-use homeostat_agent::service::ProcessSample;
+use homeostat_agent::service::{ProcessSample, SlotName, Version};
 use homeostat_common::anomaly::{Exit, Symptom};
 use homeostat_common::ids::{BootId, Instance, ServiceId};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 
 use super::disk::Entry;
-use super::world::{Reaction, VERIFIED};
+use super::world::Reaction;
 use super::{Fault, Happening, Sim};
 
 /// From the kernel's signal to the end of a process, in microseconds.
@@ -75,13 +76,14 @@ pub(super) struct Asked {
     pub(super) late: bool,
 }
 
-/// Work on a model file.
+/// Work on a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileWork {
     Check,
-    Rollback,
+    Switch(Version),
     Restore,
     Settle,
+    Keep(Version),
 }
 
 impl Sim {
@@ -118,10 +120,15 @@ impl Sim {
                 !matches!(&entry.0.what, Happening::ProbeEnds(_, asked) if asked.service == service)
             }),
             Effect::Sample => self.push_us(500, Happening::Sample(run, false)),
-            Effect::CheckModel(service) => self.file(service, FileWork::Check),
-            Effect::RollbackModel(service, _) => self.file(service, FileWork::Rollback),
-            Effect::RestoreModel(service) => self.file(service, FileWork::Restore),
-            Effect::SettleModel(service) => self.file(service, FileWork::Settle),
+            Effect::CheckSlot(service, name) => self.file(service, name, FileWork::Check),
+            Effect::KeepSlot(service, name, version) => {
+                self.file(service, name, FileWork::Keep(version));
+            }
+            Effect::SwitchSlot(service, name, to) => {
+                self.file(service, name, FileWork::Switch(to));
+            }
+            Effect::RestoreSlot(service, name) => self.file(service, name, FileWork::Restore),
+            Effect::SettleSlot(service, name) => self.file(service, name, FileWork::Settle),
             Effect::Journal(record) => self.journal(record),
             Effect::Sync(ticket) => {
                 if !self.disk.full {
@@ -143,11 +150,6 @@ impl Sim {
                 self.audit.emitted(self.now, &body);
                 self.trace.event(self.now, &body);
                 self.disk.append(Entry::Event(Box::new(body)));
-            }
-            Effect::SwitchConfig(service, _) | Effect::RestoreConfig(service) => {
-                let result = Err("there is no slot here".to_owned());
-                let done = Event::FileDone { service, result };
-                self.push_us(1000, Happening::Tell(run, done));
             }
             Effect::Measure(service) => {
                 let used = self.world.places.get(&service);
@@ -257,9 +259,9 @@ impl Sim {
         }
     }
 
-    fn file(&mut self, service: ServiceId, work: FileWork) {
+    fn file(&mut self, service: ServiceId, slot: SlotName, work: FileWork) {
         let after = self.file_rng.u64(1000..20_000);
-        let ends = Happening::FileEnds(self.run, service, work);
+        let ends = Happening::FileEnds(self.run, service, slot, work);
         self.push_us(after, ends);
     }
 
@@ -274,7 +276,7 @@ impl Sim {
             Happening::ProbeEnds(run, asked) if run == self.run => self.answer(asked),
             Happening::Ends(service, instance, exit) => self.bury(&service, instance, exit),
             Happening::Sample(run, again) if run == self.run => self.sample(again),
-            Happening::FileEnds(run, service, work) => self.filed(run, service, work),
+            Happening::FileEnds(run, service, slot, work) => self.filed(run, service, slot, work),
             Happening::SyncEnds(run, ticket, end) if run == self.run => {
                 if !self.disk.full {
                     self.disk.synced(end);
@@ -317,7 +319,7 @@ impl Sim {
                     self.spawner_says(Event::StartRefused { service, live, why });
                     return;
                 }
-                let short = place.short_lives > 0;
+                let short = place.short_lives > 0 || place.config_is_bad();
                 place.short_lives = place.short_lives.saturating_sub(1);
                 let delay = self.rng.u64(20..120);
                 if let Some(instance) = self.world.start(&service, self.now, delay) {
@@ -388,6 +390,23 @@ impl Sim {
             _ if blocked => ProbeOutcome::TimedOut,
             outcome => outcome,
         };
+        let policy = self.config.service(&asked.service);
+        let policy = policy.and_then(|service| service.probes.get(asked.probe));
+        let answered = matches!(outcome, ProbeOutcome::Right { .. });
+        if let Some(ProbeKind::Metrics { gauges, .. }) = policy.map(|probe| &probe.kind)
+            && let Some(life) = self.world.life(&asked.service).filter(|_| answered)
+        {
+            let (value, moves) = life.gauge;
+            let told = Told::Metrics {
+                hash: if moves { asked.number } else { 0 },
+                gauges: vec![Some(value); gauges.len()],
+            };
+            self.tell(Event::Told {
+                service: asked.service.clone(),
+                probe: asked.probe,
+                told,
+            });
+        }
         self.tell(Event::Probed {
             service: asked.service,
             probe: asked.probe,
@@ -441,8 +460,9 @@ impl Sim {
         self.report_routes();
     }
 
-    fn filed(&mut self, run: u32, service: ServiceId, work: FileWork) {
-        let result = if work == FileWork::Rollback && self.host.no_rollback {
+    fn filed(&mut self, run: u32, service: ServiceId, name: SlotName, work: FileWork) {
+        let switches = matches!(work, FileWork::Switch(_));
+        let result = if switches && self.host.no_rollback {
             Err("no space left".to_owned())
         } else {
             Ok(())
@@ -451,35 +471,32 @@ impl Sim {
         if run != self.run && self.rng.bool() {
             return;
         }
+        let Some(slot) = self.world.slot(&service, name) else {
+            return;
+        };
         match work {
             FileWork::Check => {}
-            FileWork::Rollback if result.is_ok() => self.world.rollback(&service),
-            FileWork::Rollback => {}
-            FileWork::Restore => self.world.restore(&service),
-            FileWork::Settle => {
-                if let Some(place) = self.world.places.get_mut(&service) {
-                    place.kept = None;
-                }
-            }
+            FileWork::Switch(to) if result.is_ok() => slot.switch(to),
+            FileWork::Switch(_) => {}
+            FileWork::Restore => slot.restore(),
+            FileWork::Settle => slot.before = None,
+            FileWork::Keep(version) => slot.keep(version),
+        }
+        let found = slot.found();
+        if switches && result.is_ok() || work == FileWork::Restore {
+            self.world.noticed(&service);
         }
         if run != self.run {
             return;
         }
         match work {
-            FileWork::Check if self.host.no_check => {}
-            FileWork::Check => {
-                let found = self
-                    .world
-                    .places
-                    .get(&service)
-                    .and_then(|place| place.model);
-                self.tell(Event::ModelChecked {
-                    service,
-                    found,
-                    verified: Some(VERIFIED),
-                });
-            }
-            FileWork::Rollback | FileWork::Restore => {
+            FileWork::Check | FileWork::Keep(_) if self.host.no_check => {}
+            FileWork::Check | FileWork::Keep(_) => self.tell(Event::SlotChecked {
+                service,
+                slot: name,
+                found,
+            }),
+            FileWork::Switch(_) | FileWork::Restore => {
                 self.tell(Event::FileDone { service, result });
             }
             FileWork::Settle => {}
@@ -552,10 +569,19 @@ impl Sim {
                 self.break_life(&id(name), |life| life.leak = Some((rate, now)));
             }
             Fault::Corrupt(name) => self.world.corrupt(&id(name)),
+            Fault::BadModel(name) => self.world.replace(&id(name), SlotName::Model),
+            Fault::BadConfig(name) => self.world.replace(&id(name), SlotName::Config),
+            Fault::Stage(name) => self.world.stage(&id(name)),
             Fault::Slow(name, takes) => self.break_life(&id(name), |life| {
                 life.slow = u32::try_from(takes.0 * 1000).ok();
             }),
             Fault::Hog(name, cores) => self.break_life(&id(name), |life| life.hog = Some(cores)),
+            Fault::Gauge(name, value, moves) => {
+                let place = self.world.places.get_mut(&id(name));
+                if let Some(life) = place.and_then(|place| place.life.as_mut()) {
+                    life.gauge = (value, moves);
+                }
+            }
             Fault::Stranger(cores) => self.host.stranger = cores,
             Fault::Fill(name, bytes) => {
                 if let Some(place) = self.world.places.get_mut(&id(name)) {

@@ -3,15 +3,23 @@
 
 use std::collections::BTreeMap;
 
+use homeostat_agent::config::{ModelSlot, Reload, Service};
+use homeostat_agent::service::{SlotFound, SlotName, Version};
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{Instance, ModelVersion, ServiceId};
 use homeostat_common::units::Micros;
 
-/// The model that was verified.
-pub(super) const VERIFIED: ModelVersion = ModelVersion([0xAA; 8]);
+/// What every slot holds at first.
+pub(super) const FIRST: Version = ModelVersion([0xAA; 8]);
 
-/// What is written over it.
-const GARBAGE: ModelVersion = ModelVersion([0xEE; 8]);
+/// A good new version.
+pub(super) const SECOND: Version = ModelVersion([0xBB; 8]);
+
+/// Anything else is no good.
+const GARBAGE: Version = ModelVersion([0xEE; 8]);
+
+/// Good versions that are kept.
+const GOOD_MAX: usize = 3;
 
 /// A service just started, in bytes.
 const RESIDENT: f64 = 40e6;
@@ -32,6 +40,8 @@ pub(super) struct Life {
     pub(super) slow: Option<u32>,
     /// It uses so many cores.
     pub(super) hog: Option<f32>,
+    /// What its gauge says, and whether its metrics move.
+    pub(super) gauge: (f64, bool),
     /// A fault was put into this life; healing it is right.
     pub(super) faulty: bool,
 }
@@ -42,10 +52,9 @@ pub(super) struct Place {
     pub(super) life: Option<Life>,
     pub(super) last: Option<(Instance, Exit)>,
     needs: Vec<ServiceId>,
-    /// The file; `None` for a service without a model.
-    pub(super) model: Option<ModelVersion>,
-    /// What stood there before a rollback, until the plan has ended.
-    pub(super) kept: Option<ModelVersion>,
+    pub(super) slots: BTreeMap<SlotName, SlotFiles>,
+    /// It notices another model by itself.
+    watches: bool,
     /// The command cannot be run.
     pub(super) bad_command: bool,
     /// So many of the next lives die right after their start.
@@ -58,6 +67,76 @@ pub(super) struct Place {
     pub(super) data: (u64, u64),
     /// Nothing needs to run here.
     pub(super) standby: bool,
+}
+
+impl Place {
+    fn model_is_bad(&self) -> bool {
+        let bad = |slot: &SlotFiles| slot.present == GARBAGE;
+        self.slots.get(&SlotName::Model).is_some_and(bad)
+    }
+
+    /// With it no life lasts.
+    pub(super) fn config_is_bad(&self) -> bool {
+        let bad = |slot: &SlotFiles| slot.present == GARBAGE;
+        self.slots.get(&SlotName::Config).is_some_and(bad)
+    }
+}
+
+/// A slot and its copies.
+#[derive(Debug, Clone)]
+pub(super) struct SlotFiles {
+    pub(super) present: Version,
+    named: Version,
+    good: Vec<Version>,
+    staged: Option<Version>,
+    /// What stood there before a switch, until the plan has ended.
+    pub(super) before: Option<Version>,
+}
+
+impl SlotFiles {
+    fn new() -> Self {
+        Self {
+            present: FIRST,
+            named: FIRST,
+            good: vec![FIRST],
+            staged: None,
+            before: None,
+        }
+    }
+
+    pub(super) fn found(&self) -> SlotFound {
+        SlotFound {
+            present: Some(self.present),
+            named: Some(self.named),
+            good: self.good.clone(),
+            staged: self.staged,
+        }
+    }
+
+    pub(super) fn switch(&mut self, to: Version) {
+        // What was there first is kept: a second switch must not lose it.
+        self.before = self.before.or(Some(self.present));
+        self.present = to;
+        self.named = to;
+        self.staged = self.staged.filter(|staged| *staged != to);
+    }
+
+    pub(super) fn restore(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.present = before;
+            self.named = before;
+        }
+    }
+
+    pub(super) fn keep(&mut self, version: Version) {
+        if version != self.present {
+            return;
+        }
+        self.named = self.present;
+        self.good.retain(|version| *version != self.present);
+        self.good.insert(0, self.present);
+        self.good.truncate(GOOD_MAX);
+    }
 }
 
 /// How a process reacts to a probe.
@@ -78,13 +157,21 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn add(&mut self, id: &ServiceId, needs: &[ServiceId], model: bool) {
+    pub(super) fn add(&mut self, service: &Service) {
+        let configured = [
+            service.model.is_some().then_some(SlotName::Model),
+            service.config.is_some().then_some(SlotName::Config),
+        ];
+        let slots = configured.into_iter().flatten();
+        let watches = |slot: &ModelSlot| slot.reload == Reload::Watch;
         let place = Place {
-            needs: needs.to_vec(),
-            model: model.then_some(VERIFIED),
+            needs: service.depends_on.clone(),
+            standby: service.standby,
+            slots: slots.map(|name| (name, SlotFiles::new())).collect(),
+            watches: service.model.as_ref().is_some_and(watches),
             ..Place::default()
         };
-        self.places.insert(id.clone(), place);
+        self.places.insert(service.id.clone(), place);
     }
 
     pub(super) fn life(&self, id: &ServiceId) -> Option<&Life> {
@@ -98,7 +185,7 @@ impl World {
         self.minted += 1;
         let instance = Instance(self.minted);
         let slow = place.slow_start.unwrap_or(delay_ms);
-        let garbage = place.model.is_some_and(|model| model != VERIFIED);
+        let garbage = place.model_is_bad();
         place.life = Some(Life {
             instance,
             ready: Micros(now.0 + slow * 1000),
@@ -107,6 +194,7 @@ impl World {
             leak: None,
             slow: None,
             hog: None,
+            gauge: (0.0, true),
             faulty: garbage || place.slow_start.is_some(),
         });
         Some(instance)
@@ -133,31 +221,48 @@ impl World {
         }
     }
 
+    pub(super) fn slot(&mut self, id: &ServiceId, name: SlotName) -> Option<&mut SlotFiles> {
+        self.places.get_mut(id)?.slots.get_mut(&name)
+    }
+
+    /// Overwrites the model where it stands.
     pub(super) fn corrupt(&mut self, id: &ServiceId) {
-        if let Some(place) = self.places.get_mut(id)
-            && place.model.is_some()
-        {
-            place.model = Some(GARBAGE);
-            if let Some(life) = &mut place.life {
-                life.garbage = true;
-                life.faulty = true;
-            }
+        if let Some(slot) = self.slot(id, SlotName::Model) {
+            slot.present = GARBAGE;
+        }
+        self.loaded(id);
+    }
+
+    /// Puts another version in place by hand.
+    pub(super) fn replace(&mut self, id: &ServiceId, name: SlotName) {
+        if let Some(slot) = self.slot(id, name) {
+            slot.present = GARBAGE;
+            slot.named = GARBAGE;
+        }
+        self.loaded(id);
+    }
+
+    /// Has a good new model at hand.
+    pub(super) fn stage(&mut self, id: &ServiceId) {
+        if let Some(slot) = self.slot(id, SlotName::Model) {
+            slot.staged = Some(SECOND);
         }
     }
 
-    pub(super) fn rollback(&mut self, id: &ServiceId) {
+    /// The process reads its model again, if it is one that does.
+    pub(super) fn noticed(&mut self, id: &ServiceId) {
+        if self.places.get(id).is_some_and(|place| place.watches) {
+            self.loaded(id);
+        }
+    }
+
+    fn loaded(&mut self, id: &ServiceId) {
         if let Some(place) = self.places.get_mut(id) {
-            // The first copy is kept: a second rollback must not lose it.
-            place.kept = place.kept.or(place.model);
-            place.model = place.model.map(|_| VERIFIED);
-        }
-    }
-
-    pub(super) fn restore(&mut self, id: &ServiceId) {
-        if let Some(place) = self.places.get_mut(id)
-            && let Some(kept) = place.kept.take()
-        {
-            place.model = Some(kept);
+            let garbage = place.model_is_bad();
+            if let Some(life) = &mut place.life {
+                life.garbage = garbage;
+                life.faulty |= garbage;
+            }
         }
     }
 

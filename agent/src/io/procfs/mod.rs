@@ -11,6 +11,7 @@
 
 mod parse;
 mod source;
+pub mod strangers;
 #[cfg(test)]
 mod tests;
 

@@ -64,15 +64,12 @@ impl Shell {
                 }
             }
             Effect::Sample => return Some(self.sample()),
-            Effect::CheckModel(service) => self.slot(&service, What::Check),
-            Effect::RollbackModel(service, to) => self.slot(&service, What::Switch(to)),
-            Effect::RestoreModel(service) => self.slot(&service, What::Restore),
-            Effect::SettleModel(service) => self.slot(&service, What::Settle),
-            Effect::SwitchConfig(service, _) | Effect::RestoreConfig(service) => {
-                return Some(Event::FileDone {
-                    service,
-                    result: Err("no configuration slot".into()),
-                });
+            Effect::CheckSlot(service, name) => self.slot(&service, name, What::Check),
+            Effect::SwitchSlot(service, name, to) => self.slot(&service, name, What::Switch(to)),
+            Effect::RestoreSlot(service, name) => self.slot(&service, name, What::Restore),
+            Effect::SettleSlot(service, name) => self.slot(&service, name, What::Settle),
+            Effect::KeepSlot(service, name, version) => {
+                self.slot(&service, name, What::Keep(version));
             }
             Effect::Measure(service) => self.data(&service, data::Order::Measure),
             Effect::Prune(service, keep) => {
@@ -184,12 +181,12 @@ impl Shell {
         })
     }
 
-    fn slot(&mut self, service: &ServiceId, what: What) {
+    fn slot(&mut self, service: &ServiceId, name: Name, what: What) {
         let data_dir = &self.config.node.data_dir;
         let slot = self
             .config
             .service(service)
-            .and_then(|service| Slot::of(service, Name::Model, data_dir));
+            .and_then(|service| Slot::of(service, name, data_dir));
         if let Some(slot) = slot {
             let order = slots::Order {
                 service: service.clone(),
@@ -257,7 +254,9 @@ fn alarm_names<'a>(services: impl Iterator<Item = &'a ServiceId>) -> Vec<String>
         .map(String::from)
         .into();
     for service in services {
-        names.push(format!("{service}-quarantine"));
+        for what in ["quarantine", "frozen", "confidence"] {
+            names.push(format!("{service}-{what}"));
+        }
         names.extend(Symptom::ALL.map(|symptom| format!("{service}-{symptom}")));
     }
     names

@@ -2,23 +2,27 @@
 
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::ServiceId;
+use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::projection::Reply;
 use tracing::{info, warn};
 
 use super::Shell;
 use crate::config::{Golden, Goldens, ProbeKind};
-use crate::control::{Event, HostSample, ProbeOutcome, RouteSample};
+use crate::control::{Event, HostSample, ProbeOutcome, RouteSample, Stranger, Told};
 use crate::io::clock;
 use crate::io::forward;
 use crate::io::keeper::Order;
 use crate::io::link::{CommandKind, CommandRequest, LinkEvent};
-use crate::io::probe::{Outcome as ProbeEnd, ProbeReport, Wrong};
+use crate::io::probe::{self, Outcome as ProbeEnd, ProbeReport, Wrong};
 use crate::io::procfs::ServiceReading;
 use crate::io::slots::thread as slots;
 use crate::io::spawner::client;
 use crate::io::spawner::protocol;
 use crate::route::BackendSample;
 use crate::service::ProcessSample;
+
+/// Below so many busy cores nobody is kept from one.
+const BUSY_CORES: f64 = 0.7;
 
 impl Shell {
     pub(super) fn spawner_event(&mut self, event: client::Event) -> Option<Event> {
@@ -103,9 +107,34 @@ impl Shell {
         })
     }
 
+    /// What the answer told besides, for the loop.
+    pub(super) fn told(&self, report: &ProbeReport) -> Option<Event> {
+        let (service, probe) = self.probed.get(&report.target)?.clone();
+        let told = match report.told {
+            probe::Told::Nothing => return None,
+            probe::Told::Inference {
+                version,
+                confidence,
+            } => Told::Model {
+                version,
+                confidence,
+            },
+            probe::Told::Metrics(metrics) => Told::Metrics {
+                hash: metrics.hash,
+                gauges: metrics.gauges.into(),
+            },
+        };
+        Some(Event::Told {
+            service,
+            probe,
+            told,
+        })
+    }
+
     pub(super) fn sample(&mut self) -> Event {
         let now = clock::now();
         let host = self.host.sample(now);
+        let stranger = self.stranger(now, host.cpu_busy.fresh());
         let sample = HostSample {
             cpu_busy: host.cpu_busy,
             cpu_pressure: host.cpu_pressure,
@@ -116,7 +145,7 @@ impl Shell {
             inodes_free: host.inodes_free,
             own: process_of(&host.own),
             backlog: self.keeper.backlog(),
-            stranger: None,
+            stranger,
         };
         let processes = self
             .processes
@@ -154,6 +183,19 @@ impl Shell {
             }
         }
         self.goldens.insert(service, goldens);
+    }
+
+    /// Who else takes the processors, when most of one is taken.
+    fn stranger(&mut self, now: Micros, busy: Option<Ratio>) -> Option<Stranger> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let taken = f64::from(busy?.get()) * cores as f64;
+        if taken < BUSY_CORES {
+            self.strangers.rest();
+            return None;
+        }
+        let mut ours: Vec<u32> = self.pids.values().copied().collect();
+        ours.push(std::process::id());
+        self.strangers.look(now, &ours)
     }
 
     pub(super) fn link_event(&mut self, event: LinkEvent) -> Option<Event> {

@@ -36,6 +36,7 @@ use super::keeper::{Keeper, Order, chain};
 use super::link::{LinkEvent, LinkHandle};
 use super::logs::{Counts, Tail};
 use super::probe::{Prober, TargetNo};
+use super::procfs::strangers::Strangers;
 use super::procfs::{Host, Process};
 use super::slots::thread as slots;
 use super::spawner::client::{self, Client, ClientError};
@@ -122,6 +123,7 @@ struct Shell {
     goldens: BTreeMap<ServiceId, Vec<Golden>>,
     probed: BTreeMap<TargetNo, (ServiceId, usize)>,
     host: Host,
+    strangers: Strangers,
     processes: BTreeMap<ServiceId, Process>,
     pids: BTreeMap<ServiceId, u32>,
     tails: Vec<(Tail, Counts)>,
@@ -186,7 +188,12 @@ impl Shell {
                     }
                 },
                 report = self.prober.next() => match report {
-                    Ok(report) => self.probe_event(report),
+                    Ok(report) => {
+                        if let Some(told) = self.told(&report) {
+                            self.step(told, &mut spawner).await;
+                        }
+                        self.probe_event(report)
+                    }
                     Err(error) => {
                         warn!("probe: {}", chain(&error));
                         None

@@ -21,6 +21,7 @@ use crate::io::link::{self, LinkConfig};
 use crate::io::logs::{Counts, Tail};
 use crate::io::probe::Prober;
 use crate::io::procfs::Host;
+use crate::io::procfs::strangers::Strangers;
 use crate::io::slots::{Name, Slot, thread as slots};
 
 /// Events from threads that wait for the loop; each thread has at most a few
@@ -135,6 +136,7 @@ impl Shell {
             goldens,
             probed,
             host: Host::new(proc, &config.node.data_dir),
+            strangers: Strangers::new(proc),
             processes: BTreeMap::new(),
             pids: BTreeMap::new(),
             tails,

@@ -10,6 +10,7 @@ use homeostat_models::{Manifest, ManifestError};
 
 use super::files;
 use crate::config;
+use crate::service::Version;
 
 /// Largest model: four copies of it are hashed when a slot is looked at.
 pub const MODEL_MAX: u64 = 4 << 30;
@@ -19,46 +20,6 @@ pub const CONFIG_MAX: u64 = 1 << 20;
 
 /// The model's name within a version.
 pub const MODEL_FILE: &str = "model.onnx";
-
-/// The start of the SHA-256 of a version's payload.
-pub type Version = ModelVersion;
-
-/// Which of a service's slots.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Name {
-    /// `[service.model]`.
-    Model,
-    /// `[service.config]`.
-    Config,
-}
-
-impl Name {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Model, Self::Config];
-}
-
-impl std::str::FromStr for Name {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|name| name.to_string() == text)
-            .ok_or_else(|| "expected model or config".into())
-    }
-}
-
-impl std::fmt::Display for Name {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Model => "model",
-            Self::Config => "config",
-        })
-    }
-}
 
 /// What a slot holds, and what that must be like.
 #[derive(Debug, Clone, PartialEq, Eq)]

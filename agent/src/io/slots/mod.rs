@@ -39,11 +39,12 @@ pub use self::candidate::Candidate;
 pub use self::checker::CHECK_TIMEOUT;
 pub use self::error::SlotError;
 use self::error::failed;
-pub use self::kind::{CONFIG_MAX, MODEL_FILE, MODEL_MAX, Name, Version};
+pub use self::kind::{CONFIG_MAX, MODEL_FILE, MODEL_MAX};
 use self::kind::{Kind, hex, manifest_at, parsed, version_of};
 pub use self::pristine::GOOD_MAX;
 use self::pristine::Pristine;
 use crate::config;
+pub use crate::service::{SlotFound as Found, SlotName as Name, Version};
 
 /// Entries of `versions/` that are looked at; more than this program leaves.
 const ENTRIES_MAX: usize = 256;
@@ -51,21 +52,6 @@ const ENTRIES_MAX: usize = 256;
 /// How long one user of a slot waits for another. A large model takes seconds to
 /// be copied; whoever waits longer is told so.
 const LOCK_MAX: Duration = Duration::from_secs(10);
-
-/// What was found in a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The version that is really in place: the hash of what a service would read
-    /// now. `None` when it cannot be read.
-    pub present: Option<Version>,
-    /// Where `current` points to; another version than `present` when the file
-    /// was damaged or edited in place.
-    pub named: Option<Version>,
-    /// The good versions with an intact pristine copy, newest first.
-    pub good: Vec<Version>,
-    /// A candidate that passed and waits for its switch.
-    pub staged: Option<Version>,
-}
 
 /// A slot of one service.
 #[derive(Debug, Clone)]
@@ -270,13 +256,18 @@ impl Slot {
     }
 
     /// What is in place now is good: the service has proven itself with it. A
-    /// file that was edited in place gets the name of its own hash.
+    /// file that was edited in place gets the name of its own hash. With `only`,
+    /// another version than that one is left as it is: it came too late to have
+    /// proven anything.
     ///
     /// # Errors
     /// [`SlotError::Manifest`] for a model that is not what its manifest says.
-    pub fn keep(&self) -> Result<Version, SlotError> {
+    pub fn keep(&self, only: Option<Version>) -> Result<Version, SlotError> {
         let _lock = self.lock()?;
         let present = self.present().ok_or_else(|| self.empty())?;
+        if only.is_some_and(|only| only != present) {
+            return Ok(present);
+        }
         if self.kind == Kind::Model {
             self.agrees(present)?;
         }

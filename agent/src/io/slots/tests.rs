@@ -94,7 +94,7 @@ fn versions_come_go_and_come_back() {
     let rig = Rig::new();
     let slot = rig.model();
     let a = slot.install(&rig.candidate(b"model a")).unwrap();
-    assert_eq!(slot.keep().unwrap(), a);
+    assert_eq!(slot.keep(None).unwrap(), a);
     let b = slot.stage(&rig.candidate(b"model b")).unwrap();
     let found = slot.check().unwrap();
     assert_eq!((found.present, found.staged), (Some(a), Some(b)));
@@ -106,7 +106,7 @@ fn versions_come_go_and_come_back() {
     slot.restore().unwrap();
     assert_eq!(slot.check().unwrap().present, Some(a));
     slot.switch(b).unwrap();
-    slot.keep().unwrap();
+    slot.keep(None).unwrap();
     slot.settle().unwrap();
     let found = slot.check().unwrap();
     assert_eq!((found.present, found.good), (Some(b), vec![b, a]));
@@ -116,7 +116,7 @@ fn versions_come_go_and_come_back() {
     for bytes in [&b"model c"[..], b"model d", b"model b"] {
         let version = slot.stage(&rig.candidate(bytes)).unwrap();
         slot.switch(version).unwrap();
-        slot.keep().unwrap();
+        slot.keep(None).unwrap();
         slot.settle().unwrap();
         all.retain(|known| *known != version);
         all.insert(0, version);
@@ -131,12 +131,12 @@ fn what_was_damaged_in_place_is_mended_and_that_can_be_taken_back() {
     let rig = Rig::new();
     let slot = rig.model();
     let a = slot.install(&rig.candidate(b"model a")).unwrap();
-    slot.keep().unwrap();
+    slot.keep(None).unwrap();
     fs::write(in_place(&slot), b"garbage").unwrap();
     let found = slot.check().unwrap();
     assert_ne!(found.present, Some(a));
     assert_eq!((found.named, found.good), (Some(a), vec![a]));
-    assert!(slot.keep().is_err(), "garbage is not good");
+    assert!(slot.keep(None).is_err(), "garbage is not good");
     for _ in 0..2 {
         slot.switch(a).unwrap();
         assert_eq!(fs::read(in_place(&slot)).unwrap(), b"model a");
@@ -262,10 +262,10 @@ fn a_configuration_must_parse_and_please_its_checker() {
     slot.switch(b).unwrap();
     // Edited by hand: it gets its own name, and the version it was made from is
     // still there to go back to.
-    slot.keep().unwrap();
+    slot.keep(None).unwrap();
     slot.settle().unwrap();
     fs::write(in_place(&slot), "port = 3\n").unwrap();
-    let c = slot.keep().unwrap();
+    let c = slot.keep(None).unwrap();
     let found = slot.check().unwrap();
     assert_eq!((found.named, found.good), (Some(c), vec![c, b]));
     slot.switch(b).unwrap();
@@ -335,7 +335,7 @@ fn failing_before_any_change_of_the_disk_a_whole_version_is_in_place() {
         }),
         ("keep", false, |_, slot, _, b| {
             slot.switch(b)?;
-            slot.keep().map(|_| ())
+            slot.keep(None).map(|_| ())
         }),
         ("settle", false, |_, slot, _, b| {
             slot.switch(b)?;
@@ -348,7 +348,7 @@ fn failing_before_any_change_of_the_disk_a_whole_version_is_in_place() {
             let rig = Rig::new();
             let slot = rig.model();
             let a = slot.install(&rig.candidate(b"model a")).unwrap();
-            slot.keep().unwrap();
+            slot.keep(None).unwrap();
             let b = slot.stage(&rig.candidate(b"model b")).unwrap();
             if damaged {
                 fs::write(in_place(&slot), b"garbage").unwrap();
@@ -397,7 +397,7 @@ fn a_slot_on_another_file_system_than_the_copies_works() {
     let rig = Rig::with_data(Some(elsewhere.path()));
     let slot = rig.model();
     let a = slot.install(&rig.candidate(b"model a")).unwrap();
-    slot.keep().unwrap();
+    slot.keep(None).unwrap();
     fs::write(in_place(&slot), b"garbage").unwrap();
     slot.switch(a).unwrap();
     assert_eq!(fs::read(in_place(&slot)).unwrap(), b"model a");
@@ -408,7 +408,7 @@ fn a_read_only_slot_changes_nothing_and_says_so() {
     let rig = Rig::new();
     let slot = rig.model();
     slot.install(&rig.candidate(b"model a")).unwrap();
-    slot.keep().unwrap();
+    slot.keep(None).unwrap();
     let b = slot.stage(&rig.candidate(b"model b")).unwrap();
     let set = |mode| {
         for folder in [slot.versions(), slot.path().to_owned()] {

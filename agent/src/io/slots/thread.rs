@@ -10,7 +10,7 @@ use homeostat_common::ids::ServiceId;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::{Candidate, Name, Slot, SlotError, Version};
+use super::{Candidate, Found, Name, Slot, SlotError, Version};
 use crate::config::{GOLDENS_MAX, Golden};
 use crate::control::Event;
 use crate::io::keeper::chain;
@@ -40,8 +40,8 @@ pub enum What {
     Restore,
     /// Forget what was there before.
     Settle,
-    /// What is in place is good.
-    Keep,
+    /// This version is good, if it is still the one in place.
+    Keep(Version),
     /// Verify and copy a candidate.
     Stage(Candidate, Answer),
     /// The same, and put it in place if nothing is yet.
@@ -100,32 +100,19 @@ pub fn start(reports: mpsc::Sender<Report>) -> io::Result<SyncSender<Order>> {
 
 fn carry_out(service: &ServiceId, slot: &Slot, what: What) -> Option<Event> {
     match what {
-        What::Check => {
-            // A model that is what its manifest says is good, until services
-            // prove it by answers.
-            if slot.name() == Name::Model && slot.keep().is_err() {
-                // `check` tells what is wrong.
-            }
-            match slot.check() {
-                Ok(found) => Some(Event::ModelChecked {
-                    service: service.clone(),
-                    found: found.present,
-                    verified: found.good.first().copied(),
-                }),
-                Err(error) => {
-                    warn!("{service}: {}", chain(&error));
-                    None
-                }
-            }
-        }
+        What::Check => Some(found(service, slot)),
         What::Switch(to) => done(service, slot.switch(to)),
         What::Restore => done(service, slot.restore()),
         What::Settle => quiet(service, slot.settle()),
-        What::Keep => quiet(service, slot.keep().map(|_| ())),
+        What::Keep(version) => {
+            quiet(service, slot.keep(Some(version)).map(|_| ()));
+            Some(found(service, slot))
+        }
         What::Stage(candidate, answer) => {
             let staged = slot.stage(&candidate).map_err(|error| chain(&error));
             let _ = answer.send(staged);
-            None
+            // The gate has to know what can be switched to.
+            Some(found(service, slot))
         }
         What::Install(candidate, answer) => {
             let installed = if slot.installed() {
@@ -138,8 +125,26 @@ fn carry_out(service: &ServiceId, slot: &Slot, what: What) -> Option<Event> {
                 slot.install(&candidate)
             };
             let _ = answer.send(installed.map_err(|error| chain(&error)));
-            None
+            Some(found(service, slot))
         }
+    }
+}
+
+/// What is in place. Where nothing has ever worked, what is there first is all
+/// that one could go back to, so it is kept at once.
+fn found(service: &ServiceId, slot: &Slot) -> Event {
+    let first = |found: &Found| found.good.is_empty() && found.present.is_some();
+    let found = match slot.check() {
+        Ok(found) if first(&found) => slot.keep(None).and_then(|_| slot.check()),
+        other => other,
+    };
+    Event::SlotChecked {
+        service: service.clone(),
+        slot: slot.name(),
+        found: found.unwrap_or_else(|error| {
+            warn!("{service}: {}", chain(&error));
+            Found::default()
+        }),
     }
 }
 

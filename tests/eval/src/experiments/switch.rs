@@ -69,7 +69,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
             let (_, outputs) = ask(rig.address, batch)?;
             known.insert(version.to_string(), outputs);
         }
-        rig.slot.keep()?;
+        rig.slot.keep(None)?;
         rig.slot.settle()?;
     }
     ensure!(
@@ -244,7 +244,7 @@ impl Rig {
             fs::write(first.join(name), shipped_file(name))?;
         }
         let a = slot.install(&candidate(&first))?;
-        slot.keep()?;
+        slot.keep(None)?;
         let b = slot.stage(&candidate(&other))?;
         let spec = ServiceSpec {
             kind: Kind::Infer {

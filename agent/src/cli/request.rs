@@ -1,0 +1,76 @@
+//! `homeostat-agent do PLAN`: asks the running agent for a plan and follows it.
+//!
+//! The plan passes the gate and runs as a transaction, like one of the agent's
+//! own; what restrains the agent itself (holds, observing only) does not restrain
+//! a person. Needs the rights to the control socket and nothing else.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use homeostat_common::plan::Plan;
+
+use crate::config::Config;
+use crate::io::shell::control_path;
+
+/// How long the agent may take to say whether the gate admits a plan.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// How often its story is read while it runs.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Longest time that a plan is followed: the sum of the longest deadlines.
+const FOLLOW_MAX: Duration = Duration::from_secs(3600);
+
+/// Asks, prints the story as it unfolds, and fails unless the plan was carried
+/// out.
+pub(super) fn run(config: &Config, plan: &str, quiet: bool) -> anyhow::Result<()> {
+    let plan: Plan = plan.parse().context("not a plan")?;
+    let answer = ask(config, &format!("do {plan}"))?;
+    let answer: Result<String, String> =
+        serde_json::from_str(&answer).context("the agent's answer cannot be read")?;
+    let begun = match answer {
+        Ok(begun) => begun,
+        Err(why) => bail!("not done: {why}"),
+    };
+    let incident = begun.split(' ').next().unwrap_or_default().to_owned();
+    if quiet {
+        println!("{begun}");
+        return Ok(());
+    }
+    let end = Instant::now() + FOLLOW_MAX;
+    let mut shown = 0;
+    while Instant::now() < end {
+        let story = ask(config, &incident)?;
+        print!("{}", story.get(shown..).unwrap_or_default());
+        std::io::stdout().flush()?;
+        shown = story.len();
+        let closed = story
+            .lines()
+            .find(|line| line.contains(" capacity-seconds: "));
+        if let Some(closed) = closed {
+            anyhow::ensure!(
+                closed.contains(": healed after"),
+                "the plan was not carried out"
+            );
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+    bail!(
+        "incident {incident} is still open; homeostat-agent explain {incident} tells how it goes on"
+    )
+}
+
+fn ask(config: &Config, question: &str) -> anyhow::Result<String> {
+    let path = control_path(&config.node.run_dir);
+    let mut agent = UnixStream::connect(&path)
+        .with_context(|| format!("no agent answers on {}", path.display()))?;
+    agent.set_read_timeout(Some(ANSWER_TIME))?;
+    agent.write_all(question.as_bytes())?;
+    agent.shutdown(std::net::Shutdown::Write)?;
+    let mut text = String::new();
+    agent.read_to_string(&mut text)?;
+    Ok(text)
+}
