@@ -80,13 +80,9 @@ fn place(event: &Event) -> Option<u8> {
 /// numbers of its stream as well as in the order shown.
 #[must_use]
 pub fn disorder(detail: &IncidentDetail) -> Option<String> {
-    let own = |event: &&Event| {
-        let number = event
-            .body
-            .get("incident")
-            .and_then(serde_json::Value::as_u64);
-        place(event).is_some() && number == Some(detail.incident.number)
-    };
+    // Other nodes number their incidents alike.
+    let own =
+        |event: &&Event| place(event).is_some() && event.incident == Some(detail.incident.id);
     let events: Vec<&Event> = detail.timeline.iter().filter(own).collect();
     let order: Vec<u8> = events.iter().filter_map(|event| place(event)).collect();
     let count = |which| order.iter().filter(|place| **place == which).count();
@@ -141,6 +137,9 @@ mod tests {
             hlc_ms: 0,
             hlc_count: 0,
             received_ms: 0,
+            at_ms: 0,
+            incident: Some(1),
+            meanwhile: false,
             causes: Vec::new(),
             body: json!({ "incident": 7, "from": 3, "through": 4 }),
         }
@@ -161,6 +160,8 @@ mod tests {
     fn an_incident_has_one_possible_order() {
         let detail = |kinds: &[&str]| IncidentDetail {
             incident: incident(),
+            evidence: Vec::new(),
+            decisions: Vec::new(),
             timeline: kinds
                 .iter()
                 .zip(1..)
@@ -210,8 +211,12 @@ mod tests {
             why: None,
             cost: None,
             balance: None,
+            health: None,
+            predicted: None,
             step: None,
             phase: None,
+            step_health: None,
+            step_predicted: None,
             outcome: None,
             lasted_ms: None,
             spent: None,
