@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use homeostat_common::gate::{BackendFacts, RouteFacts};
 use homeostat_common::ids::{RouteId, ServiceId};
-use homeostat_common::units::{Micros, Percent};
+use homeostat_common::units::{Micros, Millis, Percent};
 use homeostat_common::wire::body::{BackendState, RouteChange};
 
 use crate::config;
@@ -23,6 +23,9 @@ const ANSWERS_MIN: u32 = 10;
 /// A backend is slow above this multiple of the median of its peers. Replicas
 /// of one service differ by their turn and their cache, not by a factor.
 const SLOW_FACTOR: f64 = 3.0;
+
+/// What the forwarder's latencies reach back.
+const LATENCY_WINDOW: Millis = Millis::secs(5);
 
 /// And by at least this: below, nobody waits for it.
 const SLOW_BY_US: f64 = 20_000.0;
@@ -57,6 +60,8 @@ pub struct Backend {
     slow: (u8, Micros),
     /// How much slower it was, for people.
     pub slow_words: String,
+    /// Until then the window of its latencies reaches back into a former life.
+    former_until: Micros,
 }
 
 /// One route.
@@ -89,6 +94,7 @@ impl Routed {
                 },
                 slow: (0, Micros(0)),
                 slow_words: String::new(),
+                former_until: Micros(0),
             };
             (backend.id.clone(), known)
         });
@@ -111,7 +117,7 @@ impl Routed {
         let medians: Vec<(ServiceId, Option<f64>)> = self
             .backends
             .iter()
-            .map(|(id, backend)| (id.clone(), backend.median()))
+            .map(|(id, backend)| (id.clone(), backend.median(now)))
             .collect();
         for (id, own) in &medians {
             let mut peers: Vec<f64> = medians
@@ -133,8 +139,8 @@ impl Routed {
                     }
                     backend.slow.0 = backend.slow.0.saturating_add(1);
                     backend.slow_words = format!(
-                        "half of its answers on route {} begin after {:.0} ms, those of its peers \
-                         after {:.0} ms",
+                        "half of its answers on route {} begin after {:.1} ms, those of its peers \
+                         after {:.1} ms",
                         self.id,
                         own / 1000.0,
                         usual / 1000.0
@@ -156,11 +162,12 @@ impl Routed {
             .map(|backend| (backend.slow.1, backend.slow_words.as_str()))
     }
 
-    /// What was measured of a service belongs to its former life.
-    pub fn reborn(&mut self, service: &ServiceId) {
+    /// What was measured of a service until now belongs to its former life.
+    pub fn reborn(&mut self, service: &ServiceId, now: Micros) {
         for backend in self.backends.values_mut() {
             if backend.service.as_ref() == Some(service) {
                 backend.slow.0 = 0;
+                backend.former_until = now + LATENCY_WINDOW;
             }
         }
     }
@@ -244,8 +251,9 @@ impl Routed {
 impl Backend {
     /// Its median time to the first byte, when enough was answered and it still
     /// gets something to answer.
-    fn median(&self) -> Option<f64> {
-        let enough = self.sample.answered >= ANSWERS_MIN && self.sample.weight > 0;
+    fn median(&self, now: Micros) -> Option<f64> {
+        let own = now >= self.former_until;
+        let enough = own && self.sample.answered >= ANSWERS_MIN && self.sample.weight > 0;
         self.sample
             .first_byte_us
             .filter(|_| enough)
@@ -312,9 +320,14 @@ mod tests {
         assert!(!look(&mut route, 2, slow, quick));
         assert!(look(&mut route, 3, slow, quick));
         assert_eq!(route.slow(&id("infer-1")).unwrap().0, Micros(1_000_000));
-        route.reborn(&id("infer-1"));
-        assert!(route.slow(&id("infer-1")).is_none());
-        for second in 4..9 {
+        route.reborn(&id("infer-1"), Micros(3_500_000));
+        for second in 4..8 {
+            assert!(
+                !look(&mut route, second, slow, quick),
+                "measured on its former life"
+            );
+        }
+        for second in 9..14 {
             assert!(
                 !look(&mut route, second, slow, said(50, 100_000)),
                 "all are slow"

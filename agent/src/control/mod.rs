@@ -330,7 +330,7 @@ impl Loop {
                         effects.push(Effect::CheckSlot(service.clone(), *name));
                     }
                     for route in self.routes.values_mut() {
-                        route.reborn(&service);
+                        route.reborn(&service, now);
                     }
                     effects.push(Effect::ForgetProbes(service));
                 }
