@@ -73,6 +73,14 @@ pub(super) fn routes(url: &str, json: bool) -> Result<String, AskError> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     for route in &routes {
         let head = |first: bool, value: String| if first { value } else { String::new() };
+        if route.backends.is_empty() {
+            let none = vec![
+                route.node.clone(),
+                route.route.clone(),
+                route.listen.clone(),
+            ];
+            rows.push(none);
+        }
         for (place, backend) in route.backends.iter().enumerate() {
             rows.push(vec![
                 head(place == 0, route.node.clone()),

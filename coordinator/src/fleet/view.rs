@@ -69,6 +69,10 @@ pub struct Node {
     /// Whether its clock can be believed: `plausible`, `behind_floor`,
     /// `never_set`.
     pub clock: Option<String>,
+    /// How far its clock is ahead of the coordinator's, negative if behind, by
+    /// the quickest of its newest records; too small by what that one travelled.
+    /// Take it from the node's own times to get the coordinator's.
+    pub clock_ahead_ms: Option<i64>,
     /// When its agent started, by its own clock.
     pub booted_ms: Option<u64>,
     /// Its present stream of events.

@@ -81,6 +81,15 @@ async function refresh() {
     const [fleet, open, alarms, recent, left] = await Promise.all([
       get("/api/v1/fleet"), get("/api/v1/incidents?state=open&limit=100"), get("/api/v1/alarms?raised=true"),
       get(`/api/v1/incidents?state=closed&limit=${wanted}`), get("/api/v1/left-alone")]);
+    // Nodes' own times, moved to the coordinator's clock.
+    const ahead = new Map(fleet.nodes.map((n) => [n.node, n.clock_ahead_ms || 0]));
+    const move = (all, ...fields) => {
+      for (const one of all) for (const field of fields) if (one[field]) one[field] -= ahead.get(one.node) || 0;
+    };
+    move(alarms, "since_ms");
+    move(open.incidents, "opened_ms");
+    move(recent.incidents, "opened_ms", "closed_ms");
+    for (const n of fleet.nodes) move(n.services, "since_ms");
     // What needs a person first, then what waits longest.
     open.incidents.sort((a, b) => !a.why - !b.why || a.opened_ms - b.opened_ms);
     Object.assign(state, { fleet, open: open.incidents, alarms, left, asOf: fleet.now_ms, next: recent.next });
@@ -88,6 +97,7 @@ async function refresh() {
     setSkew(fleet.now_ms - Date.now());
     if (page === "incident") {
       const found = await detail(id);
+      if (found.detail) move([found.detail.incident], "opened_ms", "closed_ms");
       if (route().id === id) Object.assign(state, found);
     } else if (page === "timeline") {
       const found = await get(`/api/v1/timeline?limit=${state.events}`);
@@ -111,10 +121,11 @@ async function refresh() {
 
 async function older() {
   try {
-    const page = await get(`/api/v1/incidents?state=closed&limit=${PAGE}&before=${state.next}`);
+    const { next } = state;
+    const page = await get(`/api/v1/incidents?state=closed&limit=${PAGE}&before=${next}`);
     state.recent = state.recent.concat(list(page.incidents));
     state.next = page.next;
-    show();
+    refresh(); // Which asks for as many as are shown now.
   } catch { mark("reconnecting"); }
 }
 

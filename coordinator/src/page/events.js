@@ -2,8 +2,15 @@
 
 import { clock, duration, el, iso, link, list, outcomeTone, percent, plural, since, units, words, known } from "./base.js";
 
-// A node whose clock is off by more than this is told of.
-const OFF_MS = 2000;
+const OFF_MS = 2000; // A node whose clock is off by more than this is told of.
+const OFF_ROUND_MS = 5000; // What a record travelled is part of the difference.
+
+// How far a clock is off in words, if it is worth one.
+export function clockOff(ahead) {
+  const off = Math.abs(ahead || 0);
+  if (off < OFF_MS) return null;
+  return `${duration(off < 60000 ? off : Math.round(off / OFF_ROUND_MS) * OFF_ROUND_MS)} ${ahead > 0 ? "ahead" : "behind"}`;
+}
 
 function phaseOf(phase) {
   if (typeof phase === "string") return [phase, { done: "good", undone: "warn" }[phase] || ""];
@@ -13,7 +20,7 @@ function phaseOf(phase) {
 
 function backendWords(b) {
   const weight = b.weight === b.configured ? b.weight : `${b.weight} of ${b.configured}`;
-  return `${b.backend} ${weight}${b.healthy ? "" : " unhealthy"}`;
+  return `${b.backend} ${weight}${b.healthy || b.weight === 0 ? "" : " unhealthy"}`;
 }
 
 export function describe(e) {
@@ -40,7 +47,7 @@ export function describe(e) {
     case "alarm":
       return { tone: b.raised ? { critical: "bad", warning: "warn" }[b.severity] || "" : "good", what: [`alarm ${b.alarm} ${b.raised ? "raised" : "cleared"}`], sub: [b.text] };
     case "route":
-      return { tone: list(b.backends).some((one) => !one.healthy) ? "warn" : "", what: [`route ${b.route} changed`, b.reached === false ? el("span", { class: "soft" }, " no word from the forwarder") : null], sub: [list(b.backends).map(backendWords).join(", ")] };
+      return { tone: list(b.backends).some((one) => one.weight > 0 && !one.healthy) ? "warn" : "", what: [`route ${b.route} changed`, b.reached === false ? el("span", { class: "soft" }, " no word from the forwarder") : null], sub: [list(b.backends).map(backendWords).join(", ")] };
     case "note":
       return { tone: "", what: [b.service ? `${b.service}: ` : "", b.text] };
     case "boot":
@@ -62,17 +69,10 @@ export function describe(e) {
   }
 }
 
-// How far a node's own clock is off, if it is worth a word.
-function clockWords(e) {
-  const off = e.hlc_ms - e.at_ms;
-  if (Math.abs(off) < OFF_MS) return null;
-  return `its clock is ${duration(Math.abs(off))} ${off > 0 ? "ahead" : "behind"}`;
-}
-
 function entry(e, when, showNode, meta) {
   const { tone, what, sub } = describe(e);
-  const off = clockWords(e);
-  if (off) meta.push(off);
+  const off = clockOff(e.hlc_ms - e.at_ms);
+  if (off) meta.push(`its clock is ${off}`);
   return el("li", { class: `${tone} ${e.meanwhile ? "elsewhere" : ""}`.trim() || null, "data-node": e.node },
     when,
     el("div", { class: "what" },

@@ -2,7 +2,7 @@
 // was left alone, and the nodes.
 
 import { clock, cloud, duration, el, iso, link, list, outcomeOf, outcomeTag, place, plural, section, since, sourceTag, words } from "./base.js";
-import { leftAloneItem } from "./events.js";
+import { clockOff, leftAloneItem } from "./events.js";
 import { planTree, promise } from "./plan.js";
 import { traffic } from "./traffic.js";
 
@@ -73,6 +73,8 @@ function nodeItem(n) {
   if (n.lost) facts.push(`${plural(n.lost, "record")} lost`);
   if (n.backlog) facts.push(`backlog ${n.backlog}`);
   if (n.clock && n.clock !== "plausible") facts.push(n.clock === "never_set" ? "clock never set" : "clock behind");
+  const off = clockOff(n.clock_ahead_ms);
+  if (off) facts.push(`clock ${off}`);
   for (const r of n.routes) {
     const serving = r.backends.filter((b) => b.healthy && b.weight > 0).length;
     facts.push(`route ${r.route} ${serving} of ${r.backends.length} serving${r.reached ? "" : ", no word from it"}`);

@@ -15,7 +15,7 @@ export function timelinePage(state, older) {
     el("div", { class: "columns" },
       el("div", {},
         section("", "Healing",
-          events.length ? el("ol", { class: "timeline wide-when card" }, events.map(fleetEntry)) : el("p", { class: "card quiet" }, "Nothing yet."),
+          events.length ? el("ol", { class: "timeline of-fleet card" }, events.map(fleetEntry)) : el("p", { class: "card quiet" }, "Nothing yet."),
           state.timelineNext ? el("p", { class: "legend" }, el("button", { type: "button", "data-key": "older", onclick: older }, "Show older")) : null)),
       el("div", {},
         section("", "Seen, and left alone",

@@ -10,6 +10,7 @@ import { el, list, plural, section, svg } from "./base.js";
 const ROWS_MAX = 6; // More nodes than this are in the list only.
 const NARROW = 860; // Below this width the picture's text would be too small.
 const GLYPH = { healthy: "●", starting: "◐", unhealthy: "▲", down: "■", standby: "○", route: "⇄" };
+const COLUMN_MIN = 166; // Long chains scroll rather than shrink.
 const [PAD, HEAD, ITEM, SLOT, GAP] = [14, 32, 38, 50, 62];
 
 // What a backend gets, in a class and in words.
@@ -19,7 +20,7 @@ function condition(route, b) {
   if (standby && b.weight === 0) return { tone: "off", label: "standby", words: "standby: started when it is needed" };
   if (b.weight === 0) return { tone: "off", label: "isolated", words: `isolated: weight 0, ${b.configured} by configuration${b.healthy ? "" : ", unhealthy"}` };
   if (!b.healthy) return { tone: "bad", label: `✕ ${weight}`, words: `unhealthy: gets nothing of its weight ${b.weight}` };
-  return { tone: b.weight === b.configured ? "ok" : "ok moved", label: weight, words: `weight ${b.weight}${b.weight === b.configured ? "" : `, ${b.configured} by configuration`}` };
+  return { tone: "ok", label: weight, words: `weight ${b.weight}${b.weight === b.configured ? "" : `, ${b.configured} by configuration`}` };
 }
 // Its part of what the route hands out.
 function share(route, b) {
@@ -30,6 +31,13 @@ function targetWords(route, b) {
   const to = b.leads_to;
   if (!to) return b.address;
   return to.route ? `route ${to.route} on ${to.node}` : to.node === route.node ? "here" : to.node;
+}
+
+// What a backend is called in its node's row; null for one on another node.
+function localKey(node, b) {
+  const to = b.leads_to;
+  if (!to || !to.route) return `s/${b.backend}`;
+  return to.node === node.node ? `r/${to.route}` : null;
 }
 
 // Column of each service and route of a node: the longest way from a caller.
@@ -45,18 +53,18 @@ function ranks(node) {
       const key = `r/${route.route}`;
       rank.set(key, Math.min(9, Math.max(at(key), ...route.callers.map((caller) => at(`s/${caller}`) + 1))));
       for (const b of route.backends) {
-        if (b.leads_to && b.leads_to.route) continue;
-        const name = `s/${b.backend}`;
-        rank.set(name, Math.min(10, Math.max(at(name), at(key) + 1)));
+        const name = localKey(node, b);
+        if (name) rank.set(name, Math.min(10, Math.max(at(name), at(key) + 1)));
       }
     }
   }
   return rank;
 }
 
-function layout(nodes, width) {
+function layout(nodes, room) {
   const rows = nodes.map((node) => ({ node, rank: ranks(node) }));
   const columns = 1 + Math.max(1, ...rows.flatMap((row) => [...row.rank.values()]));
+  const width = Math.max(room, 2 * PAD + columns * COLUMN_MIN);
   const step = (width - 2 * PAD) / columns;
   const wide = Math.min(178, step - 76);
   const places = new Map();
@@ -75,7 +83,7 @@ function layout(nodes, width) {
     }
     top += row.height + GAP;
   }
-  return { rows, places, wide, height: top - GAP };
+  return { rows, places, wide, width, height: top - GAP };
 }
 
 function chip(box, wide, kind, glyph, name, below, title) {
@@ -94,16 +102,23 @@ function bezier(p, t) {
   return [0, 1].map((i) => u * u * u * p[0][i] + 3 * u * u * t * p[1][i] + 3 * u * t * t * p[2][i] + t * t * t * p[3][i]);
 }
 function edge(points, tone, width, label, at, title) {
-  const [a, b, c, d] = points;
+  // The head points along the end of the line, which stops inside it.
+  const [a, b, c, tip] = points;
+  const size = 7 + 0.9 * width;
+  const way = Math.hypot(tip[0] - c[0], tip[1] - c[1]) || 1;
+  const [ux, uy] = [(tip[0] - c[0]) / way, (tip[1] - c[1]) / way];
+  const back = (along, across) => [tip[0] - ux * along - uy * across, tip[1] - uy * along + ux * across];
+  const end = back(size * 0.8, 0);
   const [x, y] = bezier(points, at);
   const line = svg("g", { class: `edge ${tone}` },
     svg("title", {}, title),
-    svg("path", { d: `M${a} C${b} ${c} ${d}`, "stroke-width": width, "marker-end": `url(#arrow-${tone.split(" ")[0]})` }));
+    svg("path", { d: `M${a} C${b} ${c} ${end}`, "stroke-width": width.toFixed(1) }),
+    svg("path", { class: "head", d: `M${tip} L${back(size, size * 0.5)} L${back(size, -size * 0.5)}z` }));
   return [line, label ? svg("text", { class: `weight ${tone}`, x, y: y + 4, "text-anchor": "middle" }, label) : null];
 }
 
-function picture(nodes, width) {
-  const { rows, places, wide, height } = layout(nodes, width);
+function picture(nodes, room) {
+  const { rows, places, wide, width, height } = layout(nodes, room);
   const lines = [], labels = [], boxes = [], chips = [];
   const draw = (...what) => { const [line, label] = edge(...what); lines.push(line); labels.push(label); };
   for (const row of rows) {
@@ -139,12 +154,12 @@ function picture(nodes, width) {
       }
       for (const b of route.backends) {
         const { tone, label, words } = condition(route, b);
-        const far = b.leads_to && b.leads_to.route;
-        const to = far ? places.get(`${b.leads_to.node}/r/${b.leads_to.route}`) : here(`s/${b.backend}`);
+        const near = localKey(node, b);
+        const to = near ? here(near) : places.get(`${b.leads_to.node}/r/${b.leads_to.route}`);
         if (!to) continue;
-        const size = (1.5 + 5 * share(route, b)).toFixed(1);
+        const size = 1.5 + 5 * share(route, b);
         const title = `${route.route} on ${node.node} to ${b.backend} (${targetWords(route, b)}): ${words}`;
-        if (!far) {
+        if (near) {
           const a = [from.x + wide, from.y + ITEM / 2], d = [to.x, to.y + ITEM / 2], mid = (a[0] + d[0]) / 2;
           draw([a, [mid, a[1]], [mid, d[1]], d], tone, size, label, 0.55, title);
           continue;
@@ -153,7 +168,7 @@ function picture(nodes, width) {
         // in a bow around the rows between.
         const down = to.row > from.row, span = Math.abs(to.row - from.row);
         const side = down ? -1 : 1;
-        const port = side * Math.min(wide / 2 - 10, 18 + 46 * (span - 1));
+        const port = side * Math.min(wide / 2 - ITEM / 2 - 4, 20 + 44 * (span - 1));
         const bow = span > 1 ? side * ((wide / 2 + 22 - Math.abs(port)) / 0.75) : 0;
         const a = [from.x + wide / 2 + port, from.y + (down ? ITEM : 0)];
         const d = [to.x + wide / 2 + port, to.y + (down ? 0 : ITEM)];
@@ -162,13 +177,10 @@ function picture(nodes, width) {
       }
     }
   }
-  const arrows = ["ok", "bad", "off", "call"].map((name) =>
-    svg("marker", { id: `arrow-${name}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto" },
-      svg("path", { class: `arrow ${name}`, d: "M0 0.5 8 4 0 7.5z" })));
   const told = nodes.flatMap((n) => n.routes).map((r) => `${r.route} on ${r.node}: ${r.backends.map((b) => `${b.backend} ${condition(r, b).words}`).join("; ")}`);
   return svg("svg", { class: "traffic", role: "img", "aria-labelledby": "traffic-title traffic-desc", viewBox: `0 0 ${width} ${height + 1}`, width, height: height + 1 },
     svg("title", { id: "traffic-title" }, "The path of traffic"), svg("desc", { id: "traffic-desc" }, told.join(". ")),
-    svg("defs", {}, arrows), boxes, lines, chips, labels);
+    boxes, lines, chips, labels);
 }
 
 function routeItem(route) {
@@ -180,7 +192,7 @@ function routeItem(route) {
       const { tone, label, words } = condition(route, b);
       const percent = Math.round(100 * share(route, b));
       return el("li", { class: tone },
-        el("span", { class: "to" }, b.backend, " ", el("span", { class: "soft" }, targetWords(route, b) === "here" ? "" : targetWords(route, b))),
+        el("span", { class: "to" }, b.backend, " ", el("span", { class: "soft" }, targetWords(route, b) === "here" ? "" : `→ ${targetWords(route, b)}`)),
         el("meter", { min: 0, max: 100, value: percent, title: `${percent} % of new connections` }),
         el("span", { class: `tag ${tone === "bad" ? "bad" : tone === "off" ? "warn" : ""}`, title: words }, label));
     })));

@@ -20,6 +20,8 @@ const SLOW: &str = "isolate(infer, infer-1, drain=2s) ; (restart(infer-1, grace=
 pub struct Teller {
     pub node: Node,
     pub seq: u64,
+    /// Whether its forwarder says nothing any more.
+    frozen: bool,
 }
 
 impl Teller {
@@ -28,7 +30,11 @@ impl Teller {
         node.ahead = ahead;
         node.status(true);
         node.send(&boot(&node, 1));
-        Self { node, seq: 1 }
+        Self {
+            node,
+            seq: 1,
+            frozen: false,
+        }
     }
 
     /// Sends a record that follows from the one before, and waits until it is
@@ -69,7 +75,7 @@ impl Teller {
             route: RouteId::new(name).unwrap(),
             listen: listen.into(),
             callers: callers.iter().map(|name| id(name)).collect(),
-            reached: true,
+            reached: !self.frozen,
             backends: backends
                 .iter()
                 .map(
@@ -298,6 +304,7 @@ pub fn three(broker: u16, text: &str) -> Three {
         Severity::Warning,
         "the forwarder's report stands still for 12 s; its numbers count for nothing",
     );
+    north.frozen = true;
     west.tell(Body::Note(Note {
         service: Some(id("store")),
         text: format!("waiting: store answers late while the disk is under pressure{text}"),

@@ -7,8 +7,13 @@
 //! least difference between arrival and stamp, over the records around an event,
 //! is the offset of that node's clock, too large by the quickest record's delay.
 //! Records that waited on a node for the network do not spoil that as long as
-//! one nearby did not wait. Around a step of a node's clock the stamps before it
-//! are moved wrongly; order within the node stays that of its sequence.
+//! one nearby did not wait.
+//!
+//! What this cannot know: the order of events closer together than records of
+//! two nodes differ in delay; and where events stand around a step of a node's
+//! clock. A clock that is set forward moves the stamps before it too far back;
+//! one that is set back leaves the stamps standing until it has caught up,
+//! because they never fall. Order within the node stays that of its sequence.
 
 use std::collections::BTreeMap;
 

@@ -23,6 +23,10 @@ const LIST_MAX: i64 = 1000;
 /// evidence has some 40.
 const TIMELINE_MAX: usize = 500;
 
+/// Newest records of a node that tell its clock: some of them came at once even
+/// from a node that sends its backlog, and a fleet of them is read quickly.
+const CLOCK_SEQ: u64 = 64;
+
 /// How far causes are followed back from an incident's own events.
 const BACK_MAX: usize = 2;
 
@@ -95,6 +99,8 @@ impl Db {
         let rows = sqlx::query(
             "SELECT node.name, node.site, node.seen_ms, stream.uid, stream.acked, stream.top,
                stream.version, stream.clock, stream.booted_ms, stream.backlog,
+               (SELECT MAX(hlc_ms - received_ms) FROM event WHERE event.stream = stream.id
+                AND event.seq > stream.top - ?2) AS ahead,
                stream.top - stream.acked - (SELECT COUNT(*) FROM event
                  WHERE event.stream = stream.id AND event.seq > stream.acked) AS missing,
                (SELECT COALESCE(SUM(last - first + 1), 0) FROM gap
@@ -103,6 +109,7 @@ impl Db {
              ORDER BY node.site, node.name LIMIT ?1",
         )
         .bind(LIST_MAX)
+        .bind(int(CLOCK_SEQ))
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
@@ -127,6 +134,7 @@ impl Db {
                     seen_ms: Some(number(row, "seen_ms")?),
                     version: row.try_get("version")?,
                     clock: row.try_get("clock")?,
+                    clock_ahead_ms: row.try_get("ahead")?,
                     booted_ms: maybe(row, "booted_ms")?,
                     stream: Some(hex(row.try_get("uid")?)),
                     acked: number(row, "acked")?,

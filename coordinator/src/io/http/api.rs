@@ -112,6 +112,7 @@ async fn read_fleet(hub: &Hub) -> Result<Fleet, DbError> {
                     seen_ms: None,
                     version: Some(seen.version.clone()),
                     clock: None,
+                    clock_ahead_ms: None,
                     booted_ms: None,
                     stream: None,
                     acked: 0,
