@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -98,6 +98,17 @@ impl Cloud {
     #[must_use]
     pub fn page(&self) -> String {
         format!("http://{}/", self.http.address())
+    }
+
+    /// Broker and coordinator.
+    #[must_use]
+    pub fn pids(&self) -> [Option<u32>; 2] {
+        [&self.broker, &self.coordinator].map(|process| process.as_ref().map(Process::pid))
+    }
+
+    #[must_use]
+    pub fn broker_address(&self) -> SocketAddrV4 {
+        self.mqtt.address()
     }
 
     #[must_use]

@@ -1,5 +1,5 @@
-//! A whole system on one machine: broker, coordinator, spawner, agent and services, each a
-//! process of its own, started by this program executing itself again.
+//! A whole system on one machine: broker, coordinator, one node or three of them with spawner,
+//! agent, forwarder and services, each a process of its own, started by this program executing itself again.
 //!
 //! Needs no root, no installed package and no fixed port. What was started ends with the
 //! program, however that ends: [`Process`] ends it on drop and on a panic, and the kernel
@@ -7,6 +7,7 @@
 
 mod api;
 mod cloud;
+mod fleet;
 pub mod interrupt;
 mod node;
 mod process;
@@ -14,5 +15,6 @@ pub mod role;
 
 pub use api::Api;
 pub use cloud::{BrokerKind, Cloud};
+pub use fleet::{Fleet, FleetSettings};
 pub use node::{Life, MODEL_VERSION, NODE, Node, Settings};
 pub use process::{Process, log_tail};

@@ -1,4 +1,7 @@
-//! A node: spawner, agent, and the three services of the testbed.
+//! A node that runs: spawner, agent, perhaps a forwarder, and services of the testbed.
+//!
+//! What it consists of is a [`Layout`]; [`Node::start`] makes the small one of three services
+//! that most experiments need, [`super::Fleet`] those of three nodes.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,14 +12,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use homeostat_agent::config::Config;
 use homeostat_agent::io::slots::{Candidate, Name, Slot};
-use homeostat_models::{Manifest, sha256_hex};
+use homeostat_models::{Golden, Manifest, sha256_hex};
 use homeostat_testbed::{Expect, Kind, Moment, Port, Prober, ServiceSpec, ports};
 use serde::Deserialize;
 
 use super::api::get;
 use super::interrupt;
 use super::process::Process;
-use super::role::Role;
+use super::role::{FORWARD_ARG, Role};
 
 /// The node's name.
 pub const NODE: &str = "edge-1";
@@ -66,9 +69,23 @@ pub struct Life {
     pub pid: u32,
 }
 
+/// What a node consists of, before it runs.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) id: &'static str,
+    /// Its folder; `data` and `run` are made in it.
+    pub(super) dir: PathBuf,
+    pub(super) served: Vec<Served>,
+    /// Its configuration file as a whole.
+    pub(super) text: String,
+    /// What its configuration slots hold at first.
+    pub(super) service_config: &'static str,
+}
+
 /// A node that runs.
 #[derive(Debug)]
 pub struct Node {
+    id: &'static str,
     dir: PathBuf,
     config: PathBuf,
     served: Vec<Served>,
@@ -78,11 +95,14 @@ pub struct Node {
     spawner: Option<Process>,
 }
 
+/// A service and the port that is kept for it.
 #[derive(Debug)]
-struct Served {
-    name: &'static str,
-    spec: ServiceSpec,
-    port: Port,
+pub(super) struct Served {
+    pub(super) name: &'static str,
+    pub(super) spec: ServiceSpec,
+    pub(super) port: Port,
+    /// Not started before a plan says so.
+    pub(super) standby: bool,
 }
 
 impl Node {
@@ -99,14 +119,6 @@ impl Node {
         program: Option<PathBuf>,
     ) -> Result<Self> {
         let dir = dir.join("node");
-        for folder in ["data", "run", "model"] {
-            let folder = dir.join(folder);
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
-        }
-        fs::write(dir.join("model/model.onnx"), MODEL).context("cannot write the model")?;
-        fs::write(dir.join("model/manifest.toml"), MANIFEST)
-            .context("cannot write its manifest")?;
         let served: Vec<Served> = settings
             .services
             .iter()
@@ -126,25 +138,62 @@ impl Node {
                     die_with_parent: true,
                 },
                 port,
+                standby: false,
             })
             .collect();
-        let config = dir.join("agent.toml");
-        fs::write(&config, config_text(&dir, settings, &served, broker)?)
-            .with_context(|| format!("cannot write {}", config.display()))?;
-        install(&config, &dir.join("model/model.onnx"))?;
-        let mut node = Self {
+        let layout = Layout {
+            id: NODE,
+            text: config_text(&dir, settings, &served, broker)?,
+            dir,
+            served,
+            service_config: "",
+        };
+        let mut node = Self::prepare(layout, program)?;
+        node.start_spawner()?;
+        node.start_agent()?;
+        node.wait_up()?;
+        Ok(node)
+    }
+
+    /// Writes configuration, models and all that is read at a start; starts nothing.
+    pub(super) fn prepare(layout: Layout, program: Option<PathBuf>) -> Result<Self> {
+        let Layout {
+            id,
+            dir,
+            served,
+            text,
+            service_config,
+        } = layout;
+        for folder in ["data", "run", "model"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let write = |name: &str, bytes: &[u8]| {
+            let file = dir.join(name);
+            fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+            Ok::<_, anyhow::Error>(file)
+        };
+        let model = write("model/model.onnx", MODEL)?;
+        write("model/manifest.toml", MANIFEST.as_bytes())?;
+        let service_config = write("service.toml", service_config.as_bytes())?;
+        let config = write("agent.toml", text.as_bytes())?;
+        install(&config, &model, &service_config)?;
+        Ok(Self {
+            id,
             dir,
             config,
             served,
             program,
             agent: None,
             spawner: None,
-        };
-        let args = ["--stop-services-on-exit"];
-        node.spawner = Some(node.role(Role::Spawner, "spawner", "spawn", &args)?);
-        node.start_agent()?;
-        node.wait_up()?;
-        Ok(node)
+        })
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn id(&self) -> &'static str {
+        self.id
     }
 
     #[must_use]
@@ -179,6 +228,57 @@ impl Node {
     pub fn kill_agent(&mut self) -> Result<Moment> {
         let agent = self.agent.take().context("no agent runs")?;
         agent.kill9()
+    }
+
+    /// Starts the spawner; it adopts the services that run, and ends all when it ends in order.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_spawner(&mut self) -> Result<()> {
+        let args = ["--stop-services-on-exit"];
+        self.spawner = Some(self.role(Role::Spawner, "spawner", "spawn", &args)?);
+        Ok(())
+    }
+
+    /// Kills the spawner with SIGKILL, and starts it again after `pause` as an init system
+    /// does: without it nobody ends the services.
+    ///
+    /// # Errors
+    /// When it did not run any more, or cannot be started.
+    pub fn bounce_spawner(&mut self, pause: Duration) -> Result<Moment> {
+        let spawner = self.spawner.take().context("no spawner runs")?;
+        let at = spawner.kill9();
+        // Not to be interrupted: the services would outlive this program.
+        std::thread::sleep(pause);
+        self.start_spawner()?;
+        at
+    }
+
+    /// Ends the agent's loop in order; the services go on without it.
+    pub fn stop_agent(&mut self) {
+        self.agent = None;
+    }
+
+    /// The process that forwards connections, as the kernel lists it.
+    #[must_use]
+    pub fn forwarder(&self) -> Option<u32> {
+        let config = self.config.to_str()?;
+        let all = fs::read_dir("/proc").ok()?.flatten();
+        let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.find(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.any(|word| word == FORWARD_ARG.as_bytes())
+                && words.any(|word| word == config.as_bytes())
+        })
+    }
+
+    /// Where a service listens.
+    ///
+    /// # Errors
+    /// When there is no such service.
+    pub fn address(&self, name: &str) -> Result<SocketAddrV4> {
+        Ok(self.served(name).with_context(|| no(name))?.port.address())
     }
 
     /// Agent and spawner.
@@ -250,6 +350,12 @@ impl Node {
         self.dir.join("slot/current/model.onnx")
     }
 
+    /// The folder of a service's slot, where a fleet keeps it.
+    #[must_use]
+    pub fn slot(&self, name: &str) -> PathBuf {
+        self.dir.join("slots").join(name)
+    }
+
     /// Whether the model file is the shipped one.
     #[must_use]
     pub fn model_intact(&self) -> bool {
@@ -267,17 +373,27 @@ impl Node {
     /// # Errors
     /// When the shipped manifest is broken.
     pub fn golden() -> Result<Expect> {
-        let manifest = Manifest::parse(MANIFEST, Path::new("manifest.toml"))?;
+        let golden = Self::goldens()?;
         // The second vector is the one that a flipped weight matrix gets most wrong.
-        let vector = manifest.golden.vectors.get(1).cloned();
+        let vector = golden.vectors.get(1).cloned();
         Ok(Expect::Golden {
             vector: vector.context("the manifest has golden vectors")?,
-            tolerance: manifest.golden.tolerance,
+            tolerance: golden.tolerance,
         })
     }
 
-    fn wait_up(&mut self) -> Result<()> {
-        for name in self.names() {
+    /// The golden vectors of the shipped model.
+    ///
+    /// # Errors
+    /// When its manifest is broken.
+    pub fn goldens() -> Result<Golden> {
+        Ok(Manifest::parse(MANIFEST, Path::new("manifest.toml"))?.golden)
+    }
+
+    /// Waits until each service that is meant to run answers.
+    pub(super) fn wait_up(&mut self) -> Result<()> {
+        let names = self.served.iter().filter(|served| !served.standby);
+        for name in names.map(|served| served.name).collect::<Vec<_>>() {
             let control = self.control(name)?;
             let end = Instant::now() + READY_MAX;
             while self.life(name).is_none() || !control.exists() {
@@ -311,16 +427,17 @@ impl Node {
     }
 }
 
-/// Puts the shipped model into the slots of all services that have one.
-fn install(config: &Path, file: &Path) -> Result<()> {
+/// Fills the slots of all services that have one.
+fn install(config: &Path, model: &Path, service_config: &Path) -> Result<()> {
     let config = Config::load(config)?;
     for service in &config.services {
-        if let Some(slot) = Slot::of(service, Name::Model, &config.node.data_dir) {
-            let file = file.to_owned();
-            slot.install(&Candidate {
-                file,
-                manifest: None,
-            })?;
+        for (name, file) in [(Name::Model, model), (Name::Config, service_config)] {
+            if let Some(slot) = Slot::of(service, name, &config.node.data_dir) {
+                slot.install(&Candidate {
+                    file: file.to_owned(),
+                    manifest: None,
+                })?;
+            }
         }
     }
     Ok(())

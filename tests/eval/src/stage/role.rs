@@ -2,7 +2,7 @@
 //!
 //! `__broker`, `__coordinator`, `__spawn` and `__agent` are followed by their parent's pid
 //! and then by the arguments of the real command; `__run` by pid and any other program;
-//! `__service` by a service's own arguments. A part asks the kernel to end it with its
+//! `__service` and `__forward` by their own arguments, since the spawner starts them. A part asks the kernel to end it with its
 //! parent, so that nothing outlives a demo that was killed with SIGKILL.
 
 use std::ffi::{OsStr, OsString};
@@ -15,6 +15,9 @@ use std::sync::OnceLock;
 use homeostat_agent::io::keeper::TRIAL_ARGS;
 use homeostat_testbed::{SERVICE_ARG, service_main};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+/// The forwarder: what follows is what `homeostat-agent forward` takes.
+pub const FORWARD_ARG: &str = "__forward";
 
 /// What a process of the stage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,13 @@ pub fn dispatch() -> Option<ExitCode> {
     let first = args.next()?;
     if first == SERVICE_ARG {
         return Some(service_main(args));
+    }
+    if first == FORWARD_ARG {
+        let args = std::iter::once("forward".into()).chain(args);
+        return Some(homeostat_agent::cli::main_from(named(
+            "homeostat-agent",
+            args,
+        )));
     }
     // The agent tries its store in a child, which is this program once more.
     if TRIAL_ARGS.iter().any(|trial| first == *trial) {
