@@ -1,41 +1,49 @@
-//! Compares what was seen from outside with what the coordinator holds: the table and the
-//! checks at the end.
+//! Compares what was seen from outside with what the coordinator holds: lines of the table, and
+//! the checks at the end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use homeostat_coordinator::fleet::view::{Event, Incident, IncidentState};
 use homeostat_eval::audit::{Audit, disorder};
-use homeostat_eval::result::{Report, Row, columns};
 use homeostat_eval::stage::{Api, interrupt};
-use homeostat_eval::stats::Estimate;
+use homeostat_testbed::Moment;
+use homeostat_testbed::load;
 
-use crate::story::{Seen, ms};
+use crate::faults::Expected;
+use crate::story::Seen;
 
-/// How long the coordinator may take to have everything once the broker is back. It pauses
+/// How long the coordinator may take to have everything once the broker is back. A node pauses
 /// before it connects again, longer the longer the broker was away.
-const ARRIVE_MAX: Duration = Duration::from_secs(60);
+const ARRIVE_MAX: Duration = Duration::from_secs(30);
 
-/// What must become of the services when the agent dies.
-const KEPT: &str = "(services go on)";
+/// A request planned this long before a fault was under way when it came.
+const UNDER_WAY_US: u64 = 50_000;
 
 /// What the coordinator holds.
 #[derive(Debug)]
 pub(crate) struct Held {
-    incidents: Vec<Incident>,
-    boots: Vec<Event>,
-    audit: Audit,
+    pub(crate) incidents: Vec<Incident>,
+    events: Vec<Event>,
+    /// Of each node.
+    audits: BTreeMap<String, Audit>,
     disorder: Vec<String>,
 }
 
 /// A fault with what became of it.
 #[derive(Debug)]
-struct Line<'a> {
-    seen: &'a Seen,
-    expected: Option<(String, &'static str)>,
-    incident: Option<&'a Incident>,
-    /// The start of the agent that followed its own death.
-    boot: Option<&'a Event>,
+pub(crate) struct Line<'a> {
+    pub(crate) seen: &'a Seen,
+    pub(crate) expected: Expected,
+    pub(crate) incident: Option<&'a Incident>,
+    /// What was said about it, where no incident is to follow: the start of the agent after its
+    /// own death, or the reason why nothing was done.
+    pub(crate) said: Option<&'a Event>,
+    /// Requests that were late or failed until the next fault.
+    pub(crate) lost: usize,
+    /// The node's clock is wrong by this much.
+    offset_ms: i64,
 }
 
 /// One thing that must hold.
@@ -45,22 +53,36 @@ pub(crate) struct Check {
     pub(crate) holds: bool,
 }
 
+/// What is judged besides the coordinator's records.
+pub(crate) struct Outside<'a> {
+    pub(crate) load: &'a load::Report,
+    /// Resident memory of all that is not a service, in MiB.
+    pub(crate) rss: Option<f64>,
+    pub(crate) broker_dead: Duration,
+    /// The node whose clock is wrong, and by how many milliseconds.
+    pub(crate) clock: (&'static str, i64),
+}
+
+/// Resident memory of agents, spawners, forwarders, broker, coordinator and this program.
+const RSS_MAX_MIB: f64 = 120.0;
+
+/// Requests that are lost without a healer: `demo --without-healer`, seed 1.
+pub(crate) const LOST_WITHOUT_HEALER: u64 = 4000;
+
 /// Waits until everything about these faults has arrived, or it takes too long.
 pub(crate) fn gather(api: Api, seen: &[Seen]) -> Result<Held> {
-    let incidents = seen
-        .iter()
-        .filter(|seen| seen.scene.service().is_some())
-        .count();
-    // The first start, and one after each death.
-    let boots = 1 + seen.len() - incidents;
+    let mut incidents = 0;
+    for seen in seen {
+        incidents += usize::from(seen.scene.expected()?.recorded());
+    }
     let arrived = || {
         let held = hold(api).ok()?;
         let over = held
             .incidents
             .iter()
             .all(|incident| incident.state == IncidentState::Closed);
-        let all = held.incidents.len() >= incidents && held.boots.len() >= boots;
-        (over && all && held.audit.holes == 0).then_some(held)
+        let whole = held.audits.values().all(|audit| audit.holes == 0);
+        (over && whole && held.incidents.len() >= incidents).then_some(held)
     };
     match interrupt::until("the last record", ARRIVE_MAX, arrived) {
         Err(error) if error.is::<interrupt::Interrupted>() => Err(error),
@@ -77,275 +99,278 @@ fn hold(api: Api) -> Result<Held> {
     for incident in &incidents {
         wrong.extend(disorder(&api.incident(incident.id)?));
     }
+    let mut by_node: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+    for event in &events {
+        by_node
+            .entry(event.node.clone())
+            .or_default()
+            .push(event.clone());
+    }
     Ok(Held {
-        audit: Audit::of(&events),
-        boots: events
+        audits: by_node
             .into_iter()
-            .filter(|event| event.kind == "boot")
+            .map(|(node, events)| (node, Audit::of(&events)))
             .collect(),
+        events,
         incidents,
         disorder: wrong,
     })
 }
 
 /// Fits incidents to faults: of each service, in the order in which its node numbered them.
-fn lines<'a>(held: &'a Held, seen: &'a [Seen]) -> Result<Vec<Line<'a>>> {
+pub(crate) fn lines<'a>(
+    held: &'a Held,
+    seen: &'a [Seen],
+    outside: &Outside<'_>,
+) -> Result<Vec<Line<'a>>> {
     let mut incidents: Vec<&Incident> = held.incidents.iter().collect();
     incidents.sort_by_key(|incident| incident.number);
-    let mut boots = held.boots.iter().skip(1);
+    let ends = ends(seen, outside.load);
     seen.iter()
-        .map(|seen| {
-            let service = seen.scene.service();
-            let own =
-                |incident: &&Incident| service.is_some() && incident.service.as_deref() == service;
+        .zip(ends)
+        .map(|(seen, end)| {
+            let scene = seen.scene;
+            let expected = scene.expected()?;
+            let offset_ms = if scene.node == outside.clock.0 {
+                outside.clock.1
+            } else {
+                0
+            };
+            let own = |incident: &&Incident| {
+                expected.recorded()
+                    && incident.node == scene.node
+                    && incident.service.as_deref() == Some(scene.service)
+                    && is_after(incident.opened_ms, seen, offset_ms)
+            };
             let incident = incidents.iter().position(own);
+            let said = held
+                .events
+                .iter()
+                .find(|event| says(event, &expected, seen, offset_ms));
             Ok(Line {
                 seen,
-                expected: seen.scene.expected()?,
+                expected,
                 incident: incident.map(|at| incidents.remove(at)),
-                boot: if service.is_none() {
-                    boots.next()
-                } else {
-                    None
-                },
+                said,
+                lost: end.map_or(0, |end| lost(outside.load, seen.at, end)),
+                offset_ms,
             })
         })
         .collect()
 }
 
-impl Line<'_> {
-    /// From the fault to the agent's record of it, by the agent's clock less its known error.
-    fn detected_ms(&self, offset_ms: i64) -> Option<f64> {
-        let stamp = match (self.incident, self.boot) {
-            (Some(incident), _) => incident.opened_ms,
-            (None, Some(boot)) => boot.hlc_ms,
-            (None, None) => return None,
-        };
-        let true_ms = i64::try_from(stamp).ok()? - offset_ms;
-        let after = true_ms - i64::try_from(self.seen.injected_ms).ok()?;
-        Some(after as f64)
+/// Until when requests are counted for each fault: the next one, or the end. Of those that came
+/// at once only the first counts them.
+fn ends(seen: &[Seen], load: &load::Report) -> Vec<Option<Moment>> {
+    let last = load.begun + Duration::from_secs(load.seconds.len() as u64 + 1);
+    let mut ends = Vec::with_capacity(seen.len());
+    for (place, one) in seen.iter().enumerate() {
+        let next = seen
+            .iter()
+            .skip(place + 1)
+            .find(|next| next.scene.after > 0)
+            .map_or(last, |next| next.at);
+        ends.push((one.scene.after > 0).then_some(next));
     }
+    ends
+}
 
-    fn right_plan(&self) -> bool {
-        match (&self.expected, self.incident) {
-            (Some((plan, source)), Some(incident)) => {
-                incident.plan.as_deref() == Some(plan)
-                    && incident.source.as_deref() == Some(*source)
-                    && incident.outcome.as_deref() == Some("healed")
-                    && incident.connected == Some(self.seen.scene.connected)
-            }
-            (Some(_), None) => false,
-            // The agent's own death is no incident. That it took everything over shows from
-            // outside: nothing was restarted, and it heals what comes next.
-            (None, _) => self.boot.is_some() && self.seen.untouched == Some(true),
-        }
+fn lost(load: &load::Report, from: Moment, to: Moment) -> usize {
+    let less = |at: Moment| Moment::from_micros(at.as_micros().saturating_sub(UNDER_WAY_US));
+    load.lost_within(less(from), less(to))
+}
+
+/// Whether a node's stamp is not from before a fault.
+fn is_after(stamp_ms: u64, seen: &Seen, offset_ms: i64) -> bool {
+    let true_ms = i64::try_from(stamp_ms).unwrap_or(i64::MAX) - offset_ms;
+    // Stamps are whole milliseconds.
+    true_ms + 1 >= i64::try_from(seen.injected_ms).unwrap_or(i64::MAX)
+}
+
+/// Whether an event is the word on a fault that no incident follows.
+fn says(event: &Event, expected: &Expected, seen: &Seen, offset_ms: i64) -> bool {
+    if event.node != seen.scene.node || !is_after(event.hlc_ms, seen, offset_ms) {
+        return false;
     }
-
-    fn healed(&self) -> bool {
-        self.seen.healed.is_some() || self.seen.untouched == Some(true)
+    let text = event.body.get("text").and_then(|text| text.as_str());
+    match expected {
+        Expected::Untouched => event.kind == "boot",
+        Expected::Told(words) => text.is_some_and(|text| {
+            let named = seen
+                .stranger
+                .is_none_or(|pid| text.contains(&format!("process {pid} ")));
+            text.contains(words) && named
+        }),
+        Expected::Plan(..) | Expected::Refused(_) | Expected::Stage => false,
     }
 }
 
-/// The table, the checks, and whether all of them hold.
-pub(crate) fn judge(
-    held: &Held,
-    seen: &[Seen],
-    offset_ms: i64,
-    report: &mut Report,
-) -> Result<(String, Vec<Check>)> {
-    if seen.is_empty() {
+impl Line<'_> {
+    /// From the fault to the agent's record of it, by the node's clock less its known error.
+    pub(crate) fn detected_ms(&self) -> Option<f64> {
+        let stamp = match (self.incident, self.said) {
+            (Some(incident), _) => incident.opened_ms,
+            (None, Some(event)) => event.hlc_ms,
+            (None, None) => return None,
+        };
+        let true_ms = i64::try_from(stamp).ok()? - self.offset_ms;
+        Some((true_ms - i64::try_from(self.seen.injected_ms).ok()?) as f64)
+    }
+
+    /// What is other than stated; `None` if all is as it must be.
+    pub(crate) fn wrong(&self) -> Option<String> {
+        let seen = self.seen;
+        let idle = matches!(self.expected, Expected::Told(_) | Expected::Refused(_));
+        if idle && seen.untouched != Some(true) {
+            return Some("something was touched".to_owned());
+        }
+        match (&self.expected, self.incident) {
+            (Expected::Refused(_), None) | (Expected::Plan(..), None) => {
+                Some("no record of it".to_owned())
+            }
+            (Expected::Plan(plan, source), Some(incident)) => {
+                let other = |what: &str, found: &Option<String>, wanted: &str| {
+                    let found = found.as_deref().unwrap_or("none");
+                    (found != wanted).then(|| format!("{what} {found}, not {wanted}"))
+                };
+                other("plan", &incident.plan, plan)
+                    .or_else(|| other("source", &incident.source, source))
+                    .or_else(|| other("outcome", &incident.outcome, "healed"))
+                    .or_else(|| {
+                        (incident.connected != Some(seen.connected))
+                            .then(|| "recorded as if the broker were in another state".to_owned())
+                    })
+                    .or_else(|| seen.healed.is_none().then(|| "not healed".to_owned()))
+            }
+            (Expected::Untouched, _) if seen.untouched != Some(true) => {
+                Some("a service was touched".to_owned())
+            }
+            // The agent's own death is no incident; the spawner's is noticed, no more.
+            (Expected::Untouched, _) => None,
+            (Expected::Refused(rule), Some(incident)) => {
+                let why = incident.why.as_deref().unwrap_or_default();
+                (incident.plan.is_some() || !why.contains(rule))
+                    .then(|| format!("not refused by {rule}: {why}"))
+            }
+            (Expected::Told(_), _) if self.said.is_none() => Some("nobody said why".to_owned()),
+            (Expected::Told(_), _) | (Expected::Stage, _) => None,
+        }
+    }
+}
+
+/// The checks. `lines` is one line for each fault.
+pub(crate) fn checks(held: &Held, lines: &[Line<'_>], outside: &Outside<'_>) -> Result<Vec<Check>> {
+    if lines.is_empty() {
         bail!("nothing was broken");
     }
-    let lines = lines(held, seen)?;
-    let mut cells = vec![
-        [
-            "fault",
-            "cloud",
-            "detected*",
-            "healed",
-            "source",
-            "outcome",
-            "expected plan",
-            "actual plan",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
-    for line in &lines {
-        cells.extend(cells_of(line, offset_ms));
-        report.rows.extend(rows_of(line, offset_ms));
-    }
-    let faults = lines.iter().filter(|line| line.expected.is_some()).count();
-    let audit = &held.audit;
     let check = |what: String, holds| Check { what, holds };
-    let healed = lines.iter().filter(|line| line.healed()).count();
-    let planned = lines.iter().filter(|line| line.right_plan()).count();
-    let checks = vec![
+    let of = |pick: &dyn Fn(&&Line<'_>) -> bool| lines.iter().filter(pick).collect::<Vec<_>>();
+    let planned = of(&|line| matches!(line.expected, Expected::Plan(..)));
+    let untouched = of(&|line| line.expected == Expected::Untouched);
+    let told = of(&|line| matches!(line.expected, Expected::Told(_) | Expected::Refused(_)));
+    let right = |lines: &[&Line<'_>]| lines.iter().filter(|line| line.wrong().is_none()).count();
+    let whole = |what: &str, lines: &[&Line<'_>]| {
         check(
-            format!(
-                "{healed} of {} faults healed, seen from outside",
-                lines.len()
-            ),
-            healed == lines.len(),
+            format!("{} of {} {what}", right(lines), lines.len()),
+            right(lines) == lines.len(),
+        )
+    };
+    let stored: usize = held.audits.values().map(|audit| audit.stored).sum();
+    let lost: u64 = held
+        .audits
+        .values()
+        .map(|audit| audit.holes + audit.dropped)
+        .sum();
+    let doubled: u64 = held.audits.values().map(|audit| audit.doubled).sum();
+    let load = outside.load;
+    let mut checks = vec![
+        whole(
+            "faults healed, by the plan, source and outcome stated",
+            &planned,
         ),
-        check(
-            format!(
-                "{planned} of {} plans, sources and outcomes as stated",
-                lines.len()
-            ),
-            planned == lines.len(),
+        whole(
+            "deaths of agents and spawners that no service noticed",
+            &untouched,
         ),
-        check(
-            format!(
-                "{} incidents for {faults} faults: none missed, none invented",
-                held.incidents.len()
-            ),
-            held.incidents.len() == faults,
+        whole(
+            "strangers and frozen numbers told, and nothing touched",
+            &told,
         ),
+        invented(held, lines),
         check(
             format!(
-                "{} records stored: {} lost, {} doubled, {} stream",
-                audit.stored,
-                audit.holes + audit.dropped,
-                audit.doubled,
-                audit.streams
+                "{stored} records of {} nodes stored after {:.0} s without a broker: {lost} lost, \
+                 {doubled} doubled",
+                held.audits.len(),
+                outside.broker_dead.as_secs_f64()
             ),
-            audit.whole() && audit.stored > 0,
+            held.audits.len() == 3 && held.audits.values().all(Audit::whole),
         ),
         check(
             match held.disorder.first() {
-                None => {
-                    "opened, decided, stepped, closed: in causal order for each incident".to_owned()
-                }
+                None => format!(
+                    "opened, decided, stepped, closed: in causal order, though {} is {} min off",
+                    outside.clock.0,
+                    (outside.clock.1 / 60_000).abs()
+                ),
                 Some(first) => format!("causal order: {first}"),
             },
             held.disorder.is_empty(),
         ),
-    ];
-    let row = |id: &str, what: &str, value: f64, n| {
-        Row::new(id, what, "count", Estimate::exact(value, n))
-    };
-    report.rows.extend([
-        row(
-            "demo.unhealed",
-            "faults not healed",
-            (lines.len() - healed) as f64,
-            lines.len(),
-        )
-        .goal(0.0),
-        row(
-            "demo.other_plan",
-            "faults with another plan than stated",
-            (lines.len() - planned) as f64,
-            lines.len(),
-        )
-        .goal(0.0),
-        row(
-            "demo.incidents",
-            "incidents beyond or below the faults",
-            held.incidents.len().abs_diff(faults) as f64,
-            faults,
-        )
-        .goal(0.0),
-        row(
-            "demo.lost",
-            "records lost",
-            (audit.holes + audit.dropped) as f64,
-            audit.stored,
-        )
-        .goal(0.0),
-        row(
-            "demo.doubled",
-            "records stored twice",
-            audit.doubled as f64,
-            audit.stored,
-        )
-        .goal(0.0),
-        row(
-            "demo.disorder",
-            "incidents out of order",
-            held.disorder.len() as f64,
-            held.incidents.len(),
-        )
-        .goal(0.0),
-    ]);
-    Ok((columns(&cells), checks))
-}
-
-/// A row, and one more for each further step of a long plan.
-fn cells_of(line: &Line<'_>, offset_ms: i64) -> Vec<Vec<String>> {
-    let detected = line
-        .detected_ms(offset_ms)
-        .map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
-    let healed = match (line.seen.healed, line.seen.untouched) {
-        (Some(time), _) => format!("{:.1} ms", ms(time)),
-        (None, Some(true)) => "untouched".to_owned(),
-        (None, Some(false)) => "TOUCHED".to_owned(),
-        (None, None) => "NOT HEALED".to_owned(),
-    };
-    let absent = || "-".to_owned();
-    let (actual, source, outcome) = match (line.incident, line.boot) {
-        (Some(incident), _) => (
-            incident.plan.clone().or_else(|| incident.why.clone()),
-            incident.source.clone(),
-            incident.outcome.clone(),
+        check(
+            format!(
+                "{} of {} requests lost; {LOST_WITHOUT_HEALER} without a healer",
+                load.lost(),
+                load.sent()
+            ),
+            load.lost() * 100 <= LOST_WITHOUT_HEALER,
         ),
-        (None, Some(_)) if line.seen.untouched == Some(true) => (Some(KEPT.to_owned()), None, None),
-        (None, Some(_)) => (Some("a service was restarted".to_owned()), None, None),
-        (None, None) => (Some("NO RECORD".to_owned()), None, None),
-    };
-    let expected = match &line.expected {
-        Some((plan, _)) => plan.clone(),
-        None => KEPT.to_owned(),
-    };
-    let actual = actual.unwrap_or_else(absent);
-    let actual = match (actual == expected, line.right_plan()) {
-        (true, true) => "the same".to_owned(),
-        (true, false) => "the same, BUT NOT ITS SOURCE OR OUTCOME".to_owned(),
-        (false, _) => actual + "  <- OTHER THAN STATED",
-    };
-    let mut steps = expected.split(" ; ").map(str::to_owned);
-    let mut rows = vec![vec![
-        line.seen.scene.what.to_owned(),
-        if line.seen.scene.connected {
-            "yes"
-        } else {
-            "no"
-        }
-        .to_owned(),
-        detected,
-        healed,
-        source.unwrap_or_else(absent),
-        outcome.unwrap_or_else(absent),
-        steps.next().unwrap_or_default(),
-        actual,
-    ]];
-    for step in steps {
-        let mut row = vec![String::new(); 6];
-        row.push(format!("; {step}"));
-        rows.push(row);
+    ];
+    if let Some(rss) = outside.rss {
+        checks.push(check(
+            format!(
+                "{rss:.0} MiB resident: agents, spawners, forwarders, broker, coordinator, load"
+            ),
+            // Code that nobody optimised is several times as large.
+            rss < RSS_MAX_MIB || cfg!(debug_assertions),
+        ));
     }
-    rows
+    Ok(checks)
 }
 
-fn rows_of(line: &Line<'_>, offset_ms: i64) -> Vec<Row> {
-    let scene = line.seen.scene;
-    let row = |key: &str, what: &str, value| {
-        let id = format!("demo.{}.{key}", scene.id);
-        Row::new(
-            &id,
-            &format!("{}: {what}", scene.what),
-            "ms",
-            Estimate::exact(value, 1),
-        )
+/// No incident but those of the faults.
+fn invented(held: &Held, lines: &[Line<'_>]) -> Check {
+    let expected = lines.iter().filter(|line| line.expected.recorded()).count();
+    let unknown = |incident: &&Incident| {
+        let own = |line: &Line<'_>| line.incident.is_some_and(|own| own.id == incident.id);
+        !lines.iter().any(own)
     };
-    let detected = line.detected_ms(offset_ms);
-    let healed = line.seen.healed.map(ms);
-    healed
-        .map(|value| row("healed_ms", "healed", value))
-        .into_iter()
-        .chain(
-            detected.map(|value| row("detected_ms", "detected, by the agent's own record", value)),
-        )
-        .collect()
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    let more: Vec<String> = held
+        .incidents
+        .iter()
+        .filter(unknown)
+        .map(|incident| {
+            let (service, symptom) = (of(&incident.service), of(&incident.symptom));
+            format!(
+                "{} {service} {symptom} ({})",
+                incident.node,
+                of(&incident.outcome)
+            )
+        })
+        .collect();
+    Check {
+        what: format!(
+            "{} incidents for {} faults{}{}",
+            held.incidents.len(),
+            expected,
+            if more.is_empty() {
+                ""
+            } else {
+                "; nobody caused "
+            },
+            more.join(", ")
+        ),
+        holds: held.incidents.len() == expected && more.is_empty(),
+    }
 }

@@ -76,13 +76,12 @@ fn place(event: &Event) -> Option<u8> {
 
 /// What is wrong with the order of one incident's timeline; `None` if nothing is.
 ///
-/// It must be opened once and first, decided before a step, and closed once and last, by the
-/// numbers of its stream as well as in the order shown.
+/// It must be opened first, decided before a step, and closed once and last, by the numbers of its
+/// stream as well as in the order shown. A closer look that finds another cause opens it again.
 #[must_use]
 pub fn disorder(detail: &IncidentDetail) -> Option<String> {
     // Other nodes number their incidents alike.
-    let own =
-        |event: &&Event| place(event).is_some() && event.incident == Some(detail.incident.id);
+    let own = |event: &&Event| place(event).is_some() && event.incident == Some(detail.incident.id);
     let events: Vec<&Event> = detail.timeline.iter().filter(own).collect();
     let order: Vec<u8> = events.iter().filter_map(|event| place(event)).collect();
     let count = |which| order.iter().filter(|place| **place == which).count();
@@ -97,8 +96,8 @@ pub fn disorder(detail: &IncidentDetail) -> Option<String> {
             shown.join(", ")
         ))
     };
-    if count(0) != 1 || order.first() != Some(&0) {
-        return wrong("not opened once and first");
+    if order.first() != Some(&0) {
+        return wrong("not opened first");
     }
     if count(3) != 1 || order.last() != Some(&3) {
         return wrong("not closed once and last");
@@ -180,7 +179,7 @@ mod tests {
             &[open, step, decided, closed],
             &[open, decided, step],
             &[open, decided, closed, step],
-            &[open, open, decided, step, closed],
+            &[open, decided, step, closed, open],
             &[open, closed],
         ] {
             assert!(disorder(&detail(wrong)).is_some(), "{wrong:?}");
