@@ -78,6 +78,12 @@ enum Role {
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
     },
+    /// Have the running agent and its spawner read the configuration file again.
+    Reload {
+        /// The configuration file, which the agent was started with.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+    },
     /// Ask the running agent for a plan, such as "restart(web, grace=2s)", and
     /// follow it.
     Do {
@@ -115,9 +121,9 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match role {
-        Role::Run { config } => with_config(&config, |config| {
+        Role::Run { config: file } => with_config(&file, |config| {
             log_to_stderr();
-            Ok(shell::run(config)?)
+            Ok(shell::run(config, &file)?)
         }),
         Role::Spawn {
             config,
@@ -166,6 +172,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::Explain { incident, config } => {
             with_config(&config, |config| explain(config, incident))
         }
+        Role::Reload { config } => with_config(&config, request::reload),
         Role::Do {
             plan,
             quiet,

@@ -459,6 +459,43 @@ impl Watched {
         self.hogging = over.then(|| self.hogging.unwrap_or(now));
     }
 
+    /// The same life under another policy.
+    #[must_use]
+    pub fn under(self, policy: config::Service, now: Micros) -> Self {
+        let proven = self.proven(now);
+        let mut renewed = Self::new(policy, now);
+        // Answers to the former probes are still on their way; a verdict starts
+        // anew, what the life has shown stays.
+        for probe in &mut renewed.probes {
+            probe.proven = proven;
+        }
+        let memory = if self.policy.memory_limit == renewed.policy.memory_limit {
+            self.memory
+        } else {
+            renewed.memory
+        };
+        let mut slots = self.slots;
+        slots.retain(|name, _| renewed.slots.contains_key(name));
+        let kept = self.policy.model == renewed.policy.model
+            && self.policy.config == renewed.policy.config;
+        Self {
+            slot: self.slot,
+            told: self.told,
+            memory,
+            growth: self.growth,
+            sample: self.sample,
+            sampled: self.sampled,
+            probed: self.probed,
+            answers: self.answers,
+            slots: if kept { slots } else { renewed.slots },
+            lived: self.lived,
+            start_error: self.start_error,
+            scaled_out: self.scaled_out,
+            heard: self.heard,
+            ..renewed
+        }
+    }
+
     /// A new life began: what was measured belongs to the former one.
     pub fn reborn(&mut self, instance: Instance, now: Micros) {
         self.slot = Slot::Up {

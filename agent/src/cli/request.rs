@@ -1,4 +1,4 @@
-//! `homeostat-agent do PLAN`: asks the running agent for a plan and follows it.
+//! `homeostat-agent do PLAN` and `reload`: what a person asks of a running agent.
 //!
 //! The plan passes the gate and runs as a transaction, like one of the agent's
 //! own; what restrains the agent itself (holds, observing only) does not restrain
@@ -61,6 +61,18 @@ pub(super) fn run(config: &Config, plan: &str, quiet: bool) -> anyhow::Result<()
     bail!(
         "incident {incident} is still open; homeostat-agent explain {incident} tells how it goes on"
     )
+}
+
+/// Asks for a reload. The file was read without complaint by this command; the
+/// agent and its spawner look at it once more.
+pub(super) fn reload(config: &Config) -> anyhow::Result<()> {
+    let answer: Result<String, String> = serde_json::from_str(&ask(config, "reload")?)
+        .context("the agent's answer cannot be read")?;
+    match answer {
+        Ok(told) => println!("{told}"),
+        Err(why) => bail!("nothing has changed: {why}"),
+    }
+    Ok(())
 }
 
 fn ask(config: &Config, question: &str) -> anyhow::Result<String> {

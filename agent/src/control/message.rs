@@ -9,6 +9,7 @@ use homeostat_common::units::{Bytes, Micros, Millis, Percent, Ratio};
 use homeostat_common::wire::body::{Body, Source};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::plan::Recipe;
 use crate::route::BackendSample;
 use crate::service::{ProcessSample, SlotFound, SlotName, Version};
@@ -206,6 +207,8 @@ pub enum Event {
         /// How much they are.
         used: Reading<Bytes>,
     },
+    /// A new configuration was checked, and the spawner has taken it over.
+    Configured(Box<Config>),
     /// A person on the node asks for a plan; answered by [`Effect::Answer`].
     Asked {
         /// Names the question.
@@ -301,6 +304,8 @@ pub enum Effect {
     Stop(ServiceId, Instance),
     /// Ask the spawner for KILL.
     Kill(ServiceId, Instance),
+    /// End a life that is no longer wanted: TERM, and KILL after this time.
+    Retire(ServiceId, Instance, Millis),
     /// Send a probe.
     Probe(ServiceId, usize),
     /// Forget all probes of a service that are on their way.

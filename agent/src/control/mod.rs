@@ -15,12 +15,13 @@ mod deciding;
 mod executing;
 mod incident;
 mod message;
+mod reloading;
 mod reporting;
 mod resuming;
 mod routing;
 mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::budget::{self, Ledger};
 use homeostat_common::ids::{BootId, IncidentId, Instance, NodeId, PlanId, RouteId, ServiceId};
@@ -127,6 +128,8 @@ pub struct Loop {
     routed: Option<(u64, Micros)>,
     /// The forwarder is back: what it was asked for may be lost.
     repeat_routes: bool,
+    /// Services that wait for a restart with their new configuration.
+    renewing: BTreeSet<ServiceId>,
     /// Orders of steps that moved outside of the usual round.
     waiting_orders: Vec<Order>,
     /// The stranger that takes much of the node, and since when.
@@ -176,6 +179,7 @@ impl Loop {
             routes: routing::routes(config),
             routed: None,
             repeat_routes: false,
+            renewing: BTreeSet::new(),
             waiting_orders: Vec::new(),
             stranger: None,
             measured: Micros(0),
@@ -421,6 +425,7 @@ impl Loop {
                     watched.data_at = Some(now);
                 }
             }
+            Event::Configured(config) => self.absorb_config(now, &config, effects),
             Event::Asked { ticket, plan } => self.absorb_asked(now, ticket, plan, effects),
         }
     }
@@ -764,6 +769,7 @@ impl Loop {
         for id in &ids {
             self.look_after(id, now, effects);
         }
+        self.renew(now, effects);
         // A plan that was just begun moves at once.
         self.advance_plans(now, effects);
         for id in &ids {

@@ -115,6 +115,13 @@ impl Sim {
             Effect::Start(service) => self.request(Request::Start(service)),
             Effect::Stop(service, instance) => self.request(Request::Stop(service, instance)),
             Effect::Kill(service, instance) => self.request(Request::Kill(service, instance)),
+            Effect::Retire(service, instance, _) => {
+                // It is wanted no more, so ending it harms nobody.
+                if self.spawner {
+                    let stop = Request::Stop(service, instance);
+                    self.push_us(300, Happening::Request(self.connection, stop));
+                }
+            }
             Effect::Probe(service, probe) => self.ask(service, probe),
             Effect::ForgetProbes(service) => self.queue.retain(|entry| {
                 !matches!(&entry.0.what, Happening::ProbeEnds(_, asked) if asked.service == service)

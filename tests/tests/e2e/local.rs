@@ -144,3 +144,119 @@ fn a_wrong_configuration_is_refused_with_file_line_key_and_value() {
         Ok(())
     });
 }
+
+#[test]
+fn a_reload_restarts_what_changed_and_a_bad_one_changes_nothing() {
+    scene(|dir| {
+        let mut node = Node::start(dir, &eager(&["web", "worker"], ""), None, None)?;
+        let (web, worker) = (life(&node, "web")?, life(&node, "worker")?);
+        let file = node.config().to_owned();
+        let path = file.to_str().context("a path in UTF-8")?.to_owned();
+        let first = std::fs::read_to_string(&file)?;
+        let reload = || agent(&["reload", "--config", &path]);
+        let socket = node.dir().join("run/agent.sock");
+        until("the agent's socket", || {
+            std::os::unix::net::UnixStream::connect(&socket).ok()
+        })?;
+
+        // Wrong: said by line and key, and nothing has happened.
+        std::fs::write(&file, first.replace("misses = 2", "misses = 0"))?;
+        let refused = reload()?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(refused.status.code() == Some(2), "{refused:?}");
+        ensure!(said.contains("misses = 0: expected"), "{said}");
+        // Right, but not while it runs.
+        std::fs::write(
+            &file,
+            first.replace("period = \"250ms\"", "period = \"300ms\""),
+        )?;
+        let refused = reload()?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(refused.status.code() == Some(1), "{refused:?}");
+        ensure!(
+            said.contains("nothing has changed: sample cannot change"),
+            "{said}"
+        );
+        rest(Duration::from_millis(500));
+        ensure!(life(&node, "web")? == web, "web was touched");
+
+        // Probes alone: nobody is restarted.
+        std::fs::write(&file, first.replace("misses = 2", "misses = 3"))?;
+        let done = reload()?;
+        ensure!(done.status.success(), "{done:?}");
+        rest(Duration::from_millis(500));
+        ensure!(life(&node, "web")? == web, "web was touched for its probes");
+
+        // Another environment for one of them: that one is restarted.
+        let place = first.find("id = \"web\"").context("web is configured")?;
+        let (before, after) = first.split_at(place);
+        let changed = format!(
+            "{before}{}",
+            after.replacen(
+                "id = \"web\"",
+                "id = \"web\"\nenv = { COLOUR = \"red\" }",
+                1
+            )
+        );
+        std::fs::write(&file, changed)?;
+        let done = reload()?;
+        ensure!(done.status.success(), "{done:?}");
+        let new = next_life(&node, "web", &web)?;
+        ensure!(life(&node, "worker")? == worker, "worker was touched");
+        let environment = std::fs::read(format!("/proc/{}/environ", new.pid))?;
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        ensure!(environment.contains("COLOUR=red"), "{environment}");
+        let told = closed(&node, 1)?;
+        let why = explain(&node, told.first().map(|told| told.number))?;
+        ensure!(
+            why.contains("the configuration of web has changed"),
+            "{why}"
+        );
+
+        // It still heals, by the new probes.
+        inject::kill9(new.pid)?;
+        next_life(&node, "web", &new)?;
+        node.check()
+    });
+}
+
+#[test]
+fn a_person_asks_for_a_plan_and_the_gate_answers() {
+    scene(|dir| {
+        let mut node = Node::start(dir, &eager(&["web"], ""), None, None)?;
+        let web = life(&node, "web")?;
+        let path = node
+            .config()
+            .to_str()
+            .context("a path in UTF-8")?
+            .to_owned();
+        let socket = node.dir().join("run/agent.sock");
+        until("the agent's socket", || {
+            std::os::unix::net::UnixStream::connect(&socket).ok()
+        })?;
+        let ask = |plan: &str| agent(&["do", plan, "--config", &path]);
+        let done = ask("restart(web, grace=500ms)")?;
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        ensure!(done.status.success(), "{done:?}");
+        ensure!(
+            said.contains("chosen (operator): restart(web, grace=500ms)"),
+            "{said}"
+        );
+        next_life(&node, "web", &web)?;
+        for (plan, why) in [
+            ("restart(nobody, grace=1s)", "not done: "),
+            (
+                "switch-model(web, to=0011223344556677)",
+                "rule unverified-version",
+            ),
+            ("scale-out(web, web)", "rule unknown-route"),
+            ("restart(web)", "not a plan"),
+        ] {
+            let refused = ask(plan)?;
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            ensure!(refused.status.code() == Some(1), "{plan}: {refused:?}");
+            ensure!(said.contains(why), "{plan}: {said}");
+        }
+        node.check()
+    });
+}

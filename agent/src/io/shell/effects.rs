@@ -41,6 +41,13 @@ impl Shell {
                 let sent = client.signal(&service, instance, StopSignal::Kill).await;
                 report(&service, "kill", sent);
             }
+            Effect::Retire(service, instance, grace) => {
+                let client = spawner.as_ref()?;
+                let sent = client.signal(&service, instance, StopSignal::Term).await;
+                report(&service, "stop", sent);
+                let by = tokio::time::Instant::now() + crate::service::span(grace);
+                self.retiring.push((by, service, instance));
+            }
             Effect::Probe(service, probe) => {
                 let target = *self.targets.get(&(service.clone(), probe))?;
                 return match self.prober.start(target) {

@@ -25,7 +25,7 @@ use crate::service::ProcessSample;
 const BUSY_CORES: f64 = 0.7;
 
 impl Shell {
-    pub(super) fn spawner_event(&mut self, event: client::Event) -> Option<Event> {
+    pub(super) async fn spawner_event(&mut self, event: client::Event) -> Option<Event> {
         Some(match event {
             client::Event::Started {
                 service,
@@ -75,10 +75,10 @@ impl Shell {
             }
             client::Event::MemoryLimit { .. }
             | client::Event::Signalled { .. }
-            | client::Event::NotSignalled { .. }
-            | client::Event::Reloaded => return None,
+            | client::Event::NotSignalled { .. } => return None,
+            client::Event::Reloaded => return self.reloaded().await,
             client::Event::NotReloaded { why } => {
-                warn!("spawner: {why}");
+                self.not_reloaded(why);
                 return None;
             }
             client::Event::Malformed => {

@@ -8,6 +8,7 @@
 mod effects;
 mod incoming;
 pub mod question;
+mod reload;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{Instance, ServiceId};
 use homeostat_common::observation::LogCount;
 use homeostat_common::plan::Plan;
 use homeostat_common::units::Micros;
@@ -83,18 +84,21 @@ pub fn control_path(run_dir: &Path) -> PathBuf {
     run_dir.join("agent.sock")
 }
 
-/// Runs the loop until SIGTERM or SIGINT.
+/// Runs the loop until SIGTERM or SIGINT; SIGHUP has it read `file` again.
 ///
 /// # Errors
 /// [`RunError`] when it cannot even start; everything later is healed or
 /// reported.
-pub fn run(config: &Config) -> Result<(), RunError> {
+pub fn run(config: &Config, file: &Path) -> Result<(), RunError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?
-        .block_on(async { Shell::open(config)?.run().await })
+        .block_on(async { Shell::open(config, file)?.run().await })
 }
+
+/// Where the answer to a wish for a reload goes, if anybody waits for one.
+type ReloadReply = Option<oneshot::Sender<Result<String, String>>>;
 
 /// A plan that a person asks for, and where the answer goes.
 type Question = (Plan, oneshot::Sender<Result<String, String>>);
@@ -111,6 +115,13 @@ struct Shell {
     files: std::sync::mpsc::SyncSender<slots::Order>,
     reports: mpsc::Receiver<slots::Report>,
     data: std::sync::mpsc::SyncSender<data::Order>,
+    /// Where the configuration came from.
+    file: PathBuf,
+    /// A configuration that the spawner is reading, and who waits for it.
+    reloading: Option<(Box<Config>, ReloadReply)>,
+    reloads: (mpsc::Sender<ReloadReply>, mpsc::Receiver<ReloadReply>),
+    /// Lives that were asked to end, and when they are ended.
+    retiring: Vec<(tokio::time::Instant, ServiceId, Instance)>,
     /// People who asked for a plan and wait for an answer.
     asked: BTreeMap<u64, oneshot::Sender<Result<String, String>>>,
     questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
@@ -138,6 +149,7 @@ impl Shell {
     async fn run(mut self) -> Result<(), RunError> {
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let mut sampling = tokio::time::interval(crate::service::span(self.config.sample.period));
         sampling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let starting = tokio::time::Instant::now() + STARTING_MAX;
@@ -172,10 +184,11 @@ impl Shell {
                 _ = term.recv() => break,
                 _ = interrupt.recv() => break,
                 event = next_of(&mut spawner) => match event {
-                    Ok(event) => self.spawner_event(event),
+                    Ok(event) => self.spawner_event(event).await,
                     Err(error) => {
                         warn!("spawner: {}", chain(&error));
                         spawner = None;
+                        self.not_reloaded("the spawner was lost".into());
                         Some(Event::SpawnerLost)
                     }
                 },
@@ -205,7 +218,16 @@ impl Shell {
                 _ = sampling.tick() => {
                     self.read_logs(&mut spawner).await;
                     self.ask_forwarder().await;
+                    self.end_retired(&spawner).await;
                     Some(self.sample())
+                }
+                Some(reply) = self.reloads.1.recv() => {
+                    self.reload(reply, &spawner).await;
+                    None
+                }
+                _ = hangup.recv() => {
+                    self.reload(None, &spawner).await;
+                    None
                 }
                 Some((plan, reply)) = self.questions.1.recv() => {
                     self.next_ticket += 1;

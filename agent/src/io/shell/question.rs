@@ -1,7 +1,8 @@
 //! Questions on the control socket: what may be asked, and how it is answered.
 //!
 //! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan,
-//! JSON for a change of a slot; their answers are JSON. Answers are made beside the loop, so that
+//! `reload` for the configuration file to be read again, JSON for a change of a
+//! slot; their answers are JSON. Answers are made beside the loop, so that
 //! nobody who asks slowly holds it up. Who may connect is up to the socket's
 //! permissions: the agent's user and root.
 
@@ -62,6 +63,7 @@ impl Shell {
         let files = self.files.clone();
         let config = Arc::clone(&self.config);
         let questions = self.questions.0.clone();
+        let reloads = self.reloads.0.clone();
         tokio::spawn(async move {
             let mut question = String::new();
             let (reader, mut writer) = stream.split();
@@ -70,7 +72,17 @@ impl Shell {
             let Ok(Ok(_)) = read.await else {
                 return;
             };
-            let answer = if let Some(plan) = question.trim().strip_prefix("do ") {
+            let answer = if question.trim() == "reload" {
+                let (reply, answer) = oneshot::channel();
+                let asked = reloads.try_send(Some(reply));
+                let answer = match asked {
+                    Ok(()) => answer
+                        .await
+                        .unwrap_or_else(|_| Err("the agent is ending".into())),
+                    Err(_) => Err("too many questions at once".to_owned()),
+                };
+                serde_json::to_string(&answer).ok()
+            } else if let Some(plan) = question.trim().strip_prefix("do ") {
                 let answer = ask(&questions, plan).await;
                 serde_json::to_string(&answer).ok()
             } else if question.starts_with('{') {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use homeostat_common::ids::ServiceId;
 use homeostat_common::wire::body::Boot;
 use homeostat_common::wire::projection::{Meta, MetaService, Status};
 use homeostat_common::wire::topic::NodeTopics;
@@ -19,7 +20,7 @@ use crate::io::data;
 use crate::io::keeper;
 use crate::io::link::{self, LinkConfig};
 use crate::io::logs::{Counts, Tail};
-use crate::io::probe::Prober;
+use crate::io::probe::{ProbeError, Prober, TargetNo};
 use crate::io::procfs::Host;
 use crate::io::procfs::strangers::Strangers;
 use crate::io::slots::{Name, Slot, thread as slots};
@@ -32,7 +33,7 @@ const EVENTS_MAX: usize = 256;
 const QUESTIONS_MAX: usize = 4;
 
 impl Shell {
-    pub(super) fn open(config: &Config) -> Result<Self, RunError> {
+    pub(super) fn open(config: &Config, file: &Path) -> Result<Self, RunError> {
         for path in [&config.node.data_dir, &config.node.run_dir] {
             std::fs::create_dir_all(path).map_err(|source| RunError::Folder {
                 path: path.clone(),
@@ -92,29 +93,13 @@ impl Shell {
         let (report_sender, reports) = mpsc::channel(EVENTS_MAX);
         let files = slots::start(report_sender)?;
         let data = data::start(event_sender)?;
-        let mut prober = Prober::new()?;
-        let mut targets = BTreeMap::new();
-        let mut probed = BTreeMap::new();
-        let mut goldens = BTreeMap::new();
-        for service in &config.services {
-            let asked = goldens_of(service, &config.node.data_dir);
-            for (place, probe) in service.probes.iter().enumerate() {
-                let target = prober.add(probe, &asked);
-                targets.insert((service.id.clone(), place), target);
-                probed.insert(target, (service.id.clone(), place));
-            }
-            goldens.insert(service.id.clone(), asked);
-        }
-        let logs = config.node.data_dir.join("logs");
-        let tails = config
-            .services
-            .iter()
-            .filter(|service| service.log)
-            .map(|service| {
-                let path = logs.join(format!("{}.log", service.id));
-                (Tail::from_end(&path), Counts::new(service.id.clone()))
-            })
-            .collect();
+        let Senses {
+            prober,
+            targets,
+            probed,
+            goldens,
+            tails,
+        } = Senses::of(config)?;
         Ok(Self {
             topics: NodeTopics::new(&config.node.site, &config.node.id),
             core,
@@ -126,6 +111,10 @@ impl Shell {
             reports,
             forwarder: None,
             data,
+            file: std::path::absolute(file)?,
+            reloading: None,
+            reloads: mpsc::channel(QUESTIONS_MAX),
+            retiring: Vec::new(),
             asked: BTreeMap::new(),
             questions: mpsc::channel(QUESTIONS_MAX),
             next_ticket: 0,
@@ -144,6 +133,46 @@ impl Shell {
             unkept: 0,
             starting: Some(starting),
             config: Arc::new(config.clone()),
+        })
+    }
+}
+
+/// Whom to ask and what to read, by the configuration.
+pub(super) struct Senses {
+    pub(super) prober: Prober,
+    pub(super) targets: BTreeMap<(ServiceId, usize), TargetNo>,
+    pub(super) probed: BTreeMap<TargetNo, (ServiceId, usize)>,
+    pub(super) goldens: BTreeMap<ServiceId, Vec<config::Golden>>,
+    pub(super) tails: Vec<(Tail, Counts)>,
+}
+
+impl Senses {
+    pub(super) fn of(config: &Config) -> Result<Self, ProbeError> {
+        let mut prober = Prober::new()?;
+        let mut targets = BTreeMap::new();
+        let mut probed = BTreeMap::new();
+        let mut goldens = BTreeMap::new();
+        for service in &config.services {
+            let asked = goldens_of(service, &config.node.data_dir);
+            for (place, probe) in service.probes.iter().enumerate() {
+                let target = prober.add(probe, &asked);
+                targets.insert((service.id.clone(), place), target);
+                probed.insert(target, (service.id.clone(), place));
+            }
+            goldens.insert(service.id.clone(), asked);
+        }
+        let logs = config.node.data_dir.join("logs");
+        let logging = config.services.iter().filter(|service| service.log);
+        let tails = logging.map(|service| {
+            let path = logs.join(format!("{}.log", service.id));
+            (Tail::from_end(&path), Counts::new(service.id.clone()))
+        });
+        Ok(Self {
+            tails: tails.collect(),
+            prober,
+            targets,
+            probed,
+            goldens,
         })
     }
 }

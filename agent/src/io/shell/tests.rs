@@ -1,6 +1,8 @@
 use homeostat_common::ids::Instance;
 use homeostat_common::wire::Envelope;
 
+use std::path::Path;
+
 use super::*;
 use crate::io::spawner::protocol::SlotView;
 use crate::io::store::outbox::{self, EventSeq, Item, Outbox};
@@ -37,7 +39,7 @@ fn run(data: &Path, slots: Option<Vec<SlotView>>) {
         .build()
         .unwrap()
         .block_on(async {
-            let mut shell = Shell::open(&config(data)).unwrap();
+            let mut shell = Shell::open(&config(data), Path::new("/agent.toml")).unwrap();
             for slots in slots.into_iter().flat_map(|slots| [slots.clone(), slots]) {
                 // The second time is a spawner that was lost and is back.
                 shell.adopt(slots, &mut None).await;
