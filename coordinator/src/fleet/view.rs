@@ -364,8 +364,8 @@ pub struct Timeline {
 pub enum LeftAloneWhy {
     /// Every plan was refused, or there was none.
     Refused,
-    /// An alarm about what no plan may touch: strangers' processes, telemetry
-    /// that stands still.
+    /// An alarm about what no plan is for: strangers' processes, telemetry that
+    /// stands still, a model that is unsure.
     Alarm,
     /// The node's own remark.
     Note,

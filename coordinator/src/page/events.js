@@ -109,7 +109,7 @@ export function fleetEntry(e) {
 }
 
 // What was seen and left alone.
-const WHY = { refused: ["refused", "warn"], alarm: ["not ours", "warn"], note: ["note", ""] };
+const WHY = { refused: ["refused", "warn"], alarm: ["no plan", "warn"], note: ["note", ""] };
 export function leftAloneItem(one) {
   const [word, tone] = WHY[one.why] || [one.why, ""];
   return el("li", {},

@@ -10,7 +10,7 @@ import { el, list, plural, section, svg } from "./base.js";
 const ROWS_MAX = 6; // More nodes than this are in the list only.
 const NARROW = 860; // Below this width the picture's text would be too small.
 const GLYPH = { healthy: "●", starting: "◐", unhealthy: "▲", down: "■", standby: "○", route: "⇄" };
-const COLUMN_MIN = 166; // Long chains scroll rather than shrink.
+const COLUMN_MIN = 190; // Long chains scroll rather than shrink.
 const [PAD, HEAD, ITEM, SLOT, GAP] = [14, 32, 38, 50, 62];
 
 // What a backend gets, in a class and in words.
@@ -66,7 +66,7 @@ function layout(nodes, room) {
   const columns = 1 + Math.max(1, ...rows.flatMap((row) => [...row.rank.values()]));
   const width = Math.max(room, 2 * PAD + columns * COLUMN_MIN);
   const step = (width - 2 * PAD) / columns;
-  const wide = Math.min(178, step - 76);
+  const wide = Math.min(178, step - 70);
   const places = new Map();
   let top = 0;
   for (const row of rows) {
@@ -87,14 +87,17 @@ function layout(nodes, room) {
 }
 
 function chip(box, wide, kind, glyph, name, below, title) {
-  const room = Math.max(6, Math.floor(wide / 7.6));
-  const cut = (text) => (text.length > room ? `${text.slice(0, room - 1)}…` : text);
+  // Some 7.4 and 6.3 units for a letter; the title has the whole.
+  const cut = (text, letter) => {
+    const room = Math.max(6, Math.floor((wide - 35) / letter));
+    return text.length > room ? `${text.slice(0, room - 1)}…` : text;
+  };
   return svg("g", { class: `chip ${kind}`, transform: `translate(${box.x} ${box.y})` },
     svg("title", {}, title),
     svg("rect", { width: wide, height: ITEM, rx: kind.startsWith("route") ? ITEM / 2 : 6 }),
     svg("text", { class: "glyph", x: 12, y: ITEM / 2 + 4.5 }, glyph),
-    svg("text", { class: "name", x: 29, y: below ? 16 : ITEM / 2 + 4.5 }, cut(name)),
-    below ? svg("text", { class: "below", x: 29, y: 30 }, cut(below)) : null);
+    svg("text", { class: "name", x: 29, y: below ? 16 : ITEM / 2 + 4.5 }, cut(name, 7.4)),
+    below ? svg("text", { class: "below", x: 29, y: 30 }, cut(below, 6.3)) : null);
 }
 
 function bezier(p, t) {
@@ -131,17 +134,18 @@ function picture(nodes, room) {
       svg("text", { x: PAD, y: row.top + 21 }, svg("tspan", { class: "name" }, node.node), svg("tspan", { class: "soft" }, `  ${node.site}${away}`)),
       rest.length ? svg("text", { class: "soft", x: width - PAD, y: row.top + 21, "text-anchor": "end" },
         `not behind a route: ${rest.map((s) => `${GLYPH[s.state] || ""} ${s.service}${s.state === "healthy" ? "" : ` ${s.state}`}`).join(", ")}`) : null));
+    const old = away ? " stale" : "";
     for (const [key] of row.rank) {
       const name = key.slice(2);
       if (key.startsWith("r/")) {
         const route = node.routes.find((one) => one.route === name);
-        chips.push(chip(here(key), wide, `route${route.reached ? "" : " unreached"}`, GLYPH.route, name,
+        chips.push(chip(here(key), wide, `route${route.reached ? "" : " unreached"}${old}`, GLYPH.route, name,
           route.reached ? route.listen : "no word from it", `route ${name} of ${node.node} at ${route.listen}`));
       } else {
         const service = node.services.find((s) => s.service === name);
         const stranger = node.routes.flatMap((r) => r.backends).find((b) => b.backend === name);
         const state = service ? service.state : "unknown";
-        chips.push(chip(here(key), wide, state, GLYPH[state] || "◇", name,
+        chips.push(chip(here(key), wide, `${state}${old}`, old ? "○" : GLYPH[state] || "◇", name,
           service ? (state === "healthy" ? null : state) : stranger ? stranger.address : "not told", `${name} on ${node.node}: ${state}`));
       }
     }

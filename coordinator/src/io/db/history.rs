@@ -187,7 +187,8 @@ impl Db {
                      AND (kind = 'note' OR (kind = 'decided' AND body ->> '$.plan' IS NULL)
                        OR (kind = 'alarm' AND body ->> '$.raised'
                          AND (body ->> '$.alarm' = 'stranger-cpu'
-                           OR body ->> '$.alarm' LIKE '%-frozen')))
+                           OR body ->> '$.alarm' LIKE '%-frozen'
+                           OR body ->> '$.alarm' LIKE '%-confidence')))
                    ORDER BY id DESC LIMIT ?1) AS told
              JOIN stream ON stream.id = told.stream JOIN node ON node.id = stream.node
              LEFT JOIN incident AS opened ON opened.stream = told.stream
