@@ -8,6 +8,7 @@
 import { el, list, plural, section, svg } from "./base.js";
 
 const ROWS_MAX = 6; // More nodes than this are in the list only.
+const PARTS_MAX = 12; // Routes of a node, callers and backends of a route that are drawn.
 const NARROW = 860; // Below this width the picture's text would be too small.
 const GLYPH = { healthy: "●", starting: "◐", unhealthy: "▲", down: "■", standby: "○", route: "⇄" };
 const COLUMN_MIN = 190; // Long chains scroll rather than shrink.
@@ -120,6 +121,12 @@ function edge(points, tone, width, label, at, title) {
   return [line, label ? svg("text", { class: `weight ${tone}`, x, y: y + 4, "text-anchor": "middle" }, label) : null];
 }
 
+function drawable(node) {
+  const routes = node.routes.slice(0, PARTS_MAX).map((route) =>
+    ({ ...route, callers: route.callers.slice(0, PARTS_MAX), backends: route.backends.slice(0, PARTS_MAX) }));
+  return { ...node, routes };
+}
+
 function picture(nodes, room) {
   const { rows, places, wide, width, height } = layout(nodes, room);
   const lines = [], labels = [], boxes = [], chips = [];
@@ -209,12 +216,13 @@ export function traffic(fleet, width, open, toggled) {
   if (!nodes.length) return null;
   const routes = nodes.flatMap((node) => node.routes);
   const items = el("ul", { class: "routes" }, routes.map(routeItem));
-  const hint = el("p", { class: "legend soft" }, "Numbers are weights, in parentheses by configuration where that differs. Dashed gets no new connections.",
-    nodes.length > ROWS_MAX ? ` ${plural(nodes.length - ROWS_MAX, "more node")} in the list.` : "");
-  if (width < NARROW) return section("a-traffic", "The path of traffic", el("div", { class: "card" }, items), hint);
-  const shown = nodes.slice(0, ROWS_MAX);
+  const legend = "Numbers are weights, in parentheses by configuration where that differs. Dashed gets no new connections.";
+  const hint = (more) => el("p", { class: "legend soft" }, legend, more ? " Not all fit into the picture; the list has them." : null);
+  if (width < NARROW) return section("a-traffic", "The path of traffic", el("div", { class: "card" }, items), hint(false));
+  const shown = nodes.slice(0, ROWS_MAX).map(drawable);
+  const cut = nodes.length > ROWS_MAX || nodes.some((node) => node.routes.length > PARTS_MAX) || routes.some((r) => r.backends.length > PARTS_MAX || r.callers.length > PARTS_MAX);
   return section("a-traffic", "The path of traffic",
-    el("div", { class: "card picture" }, picture(shown, width - 30)), hint,
+    el("div", { class: "card picture" }, picture(shown, width - 30)), hint(cut),
     el("details", { open, ontoggle: (event) => toggled(event.target.open) },
       el("summary", {}, `As a list: ${plural(routes.length, "route")} of ${plural(nodes.length, "node")}`),
       el("div", { class: "card" }, items)));
