@@ -220,13 +220,13 @@ fn a_hog_of_ours_is_restarted_and_a_stranger_is_only_told_of() {
         .run_until(secs(60));
     expect![[r#"
         10.000s fault    Hog("gateway", 1.0)
-        13.000s detect   gateway hogging (cpu-hog), 3s after the first sign
-        13.000s decide   restart(gateway, grace=2s) (playbook)
-        13.000s execute  restart(gateway, grace=2s)
-        13.115s done     restart(gateway, grace=2s)
-        13.115s close    healed: gateway answers again after 3115ms
+        12.000s detect   gateway hogging (cpu-hog), 3s after the first sign
+        12.000s decide   restart(gateway, grace=2s) (playbook)
+        12.000s execute  restart(gateway, grace=2s)
+        12.117s done     restart(gateway, grace=2s)
+        12.117s close    healed: gateway answers again after 3117ms
         30.000s fault    Stranger(1.9)
-        33.000s alarm    stranger-cpu (warning): process 4711 (stress-ng) takes 1.9 cores and is none of the services here; it is not touched
+        30.000s alarm    stranger-cpu (warning): process 4711 (stress-ng) takes 1.9 cores while others wait, and is none of the services here; it is not touched
         40.000s fault    Stranger(0.0)
         40.000s clear    stranger-cpu
     "#]].assert_eq(&trace.to_string());

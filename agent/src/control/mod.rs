@@ -61,11 +61,11 @@ const SAMPLE_GAP: Millis = Millis(20);
 /// How often the data of services are measured: a walk over some thousand files.
 const MEASURE_PERIOD: Millis = Millis(1000);
 
-/// A stranger that takes this many cores keeps one of ours from its own.
-const STRANGER_CORES: f32 = 0.8;
+/// A stranger is told of from this many cores on, over some seconds ...
+const STRANGER_CORES: f32 = 0.5;
 
-/// For this long before it is told: a build step or an update is none.
-const STRANGER_SPAN: Millis = Millis::secs(3);
+/// ... while some task waits for a core for this share of the time.
+const STRANGER_PRESSURE: f32 = 0.1;
 
 /// State that survives a restart of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,8 +132,6 @@ pub struct Loop {
     renewing: BTreeSet<ServiceId>,
     /// Orders of steps that moved outside of the usual round.
     waiting_orders: Vec<Order>,
-    /// The stranger that takes much of the node, and since when.
-    stranger: Option<(Stranger, Micros)>,
     /// When data were measured last.
     measured: Micros,
     connected: bool,
@@ -181,7 +179,6 @@ impl Loop {
             repeat_routes: false,
             renewing: BTreeSet::new(),
             waiting_orders: Vec::new(),
-            stranger: None,
             measured: Micros(0),
             connected: false,
             store_trouble: false,
@@ -696,7 +693,7 @@ impl Loop {
         }
         let readings = self.readings(now);
         self.telling.sampled(readings);
-        self.look_for_strangers(now, effects);
+        self.look_for_strangers(effects);
         if now >= self.measured + MEASURE_PERIOD {
             self.measured = now;
             for (id, watched) in &self.services {
@@ -709,26 +706,33 @@ impl Loop {
 
     /// A process that is none of ours and takes a core while others wait is told
     /// to people. It is never touched.
-    fn look_for_strangers(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+    fn look_for_strangers(&mut self, effects: &mut Vec<Effect>) {
         const ALARM: &str = "stranger-cpu";
-        let found = self.host.stranger.filter(|one| one.cores >= STRANGER_CORES);
-        let since = match (found, self.stranger) {
-            (Some(found), Some((known, since))) if found.pid == known.pid => since,
-            _ => now,
-        };
-        self.stranger = found.map(|found| (found, since));
-        match self.stranger {
-            Some((found, since)) if now.since(since) >= STRANGER_SPAN => {
+        let waiting = self.host.cpu_pressure.fresh().map_or_else(
+            // Without PSI: nothing is left to be had.
+            || {
+                self.host
+                    .cpu_busy
+                    .fresh()
+                    .is_some_and(|busy| busy.get() >= 0.9)
+            },
+            |pressure| pressure.get() >= STRANGER_PRESSURE,
+        );
+        let stands = self.telling.stands(ALARM);
+        let told = |one: &Stranger| one.cores >= STRANGER_CORES && waiting;
+        // What is told of stands until it has really let go.
+        let kept = |one: &Stranger| stands && one.cores >= STRANGER_CORES / 2.0;
+        match self.host.stranger.filter(|one| told(one) || kept(one)) {
+            Some(found) => {
                 let text = format!(
-                    "process {} ({}) takes {:.1} cores and is none of the services here; it is \
-                     not touched",
+                    "process {} ({}) takes {:.1} cores while others wait, and is none of the \
+                     services here; it is not touched",
                     found.pid,
                     found.name(),
                     found.cores
                 );
                 self.raise(ALARM, None, Severity::Warning, text, effects);
             }
-            Some(_) => {}
             None => self.clear(ALARM, effects),
         }
     }

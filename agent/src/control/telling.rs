@@ -65,6 +65,11 @@ impl Telling {
         self.health_at.min(self.telemetry_at)
     }
 
+    /// Whether an alarm of that name is raised.
+    pub(super) fn stands(&self, name: &str) -> bool {
+        self.alarms.contains_key(name)
+    }
+
     /// Adds a sample to the aggregates.
     pub(super) fn sampled(&mut self, readings: Vec<MetricReading>) {
         for reading in readings {

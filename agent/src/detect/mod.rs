@@ -10,7 +10,7 @@ use homeostat_detect::hang::Verdict as HangVerdict;
 use homeostat_detect::slope::Verdict as SlopeVerdict;
 
 use crate::config::ProbeKind;
-use crate::service::{Slot, Watched, instant};
+use crate::service::{HOG_SPAN, Slot, Watched, instant};
 
 /// Something wrong with one service.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,10 +24,6 @@ pub struct Finding {
     /// What was seen, for people.
     pub evidence: String,
 }
-
-/// How long a process may use more than its share of the processors: a request
-/// that takes longer, or a model that is being loaded, is none that spins.
-const HOG_SPAN: Millis = Millis::secs(3);
 
 /// The forwarder reports with every sample; without a word for so long it hangs.
 const SILENCE_MAX: Millis = Millis::secs(3);
@@ -180,17 +176,13 @@ fn saturated(service: &Watched, now: Micros) -> Option<Finding> {
 }
 
 fn hogging(service: &Watched, now: Micros) -> Option<Finding> {
-    let since = service.hogging?;
     let limit = service.policy.cpu_limit?;
-    (now.since(since) >= HOG_SPAN).then(|| Finding {
+    let mean = service.cpu.above(limit)?;
+    Some(Finding {
         symptom: Symptom::Hogging,
-        since,
+        since: Micros(now.0.saturating_sub(HOG_SPAN.0 * 1000)),
         score: Ratio::saturating(0.9),
-        evidence: format!(
-            "it has used more than {limit} cores for {}, now {:.2}",
-            now.since(since),
-            service.sample.cpu.fresh().unwrap_or_default()
-        ),
+        evidence: format!("it has used {mean:.2} cores for {HOG_SPAN}, {limit} are expected"),
     })
 }
 

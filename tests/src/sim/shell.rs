@@ -433,7 +433,7 @@ impl Sim {
         }
         let share = |share: f32| Reading::Fresh(Ratio::saturating(share));
         let host = HostSample {
-            cpu_pressure: share(self.host.pressure),
+            cpu_pressure: share(self.host.pressure.max(self.host.stranger / 4.0)),
             io_pressure: share(0.0),
             cpu_busy: share(self.host.pressure),
             stranger: (self.host.stranger > 0.0).then(|| Stranger {

@@ -62,8 +62,16 @@ impl Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Passive {
-    Fine { failures: u8, last: Option<Failure> },
-    Out { until: Micros, cause: Failure },
+    Fine {
+        failures: u8,
+        last: Option<Failure>,
+    },
+    Out {
+        until: Micros,
+        cause: Failure,
+        /// A connection was picked as a trial and has not come back.
+        trial: bool,
+    },
 }
 
 /// State of the active check.
@@ -151,8 +159,9 @@ impl Backend {
 
     /// It was picked. No second trial begins before this one can have failed.
     pub(super) fn picked(&mut self, now: Micros, connect_timeout: Millis) {
-        if let Passive::Out { until, .. } = &mut self.passive {
+        if let Passive::Out { until, trial, .. } = &mut self.passive {
             *until = now + self.pause.max(connect_timeout);
+            *trial = true;
         }
     }
 
@@ -185,6 +194,8 @@ impl Backend {
         self.failures += 1;
         let failures = match self.passive {
             Passive::Fine { failures, .. } => failures.saturating_add(1),
+            // It was on its way when the backend was taken out: nothing new.
+            Passive::Out { trial: false, .. } => return,
             Passive::Out { .. } => FAILURES_MAX,
         };
         if failures < FAILURES_MAX && failure != Failure::Refused {
@@ -203,6 +214,7 @@ impl Backend {
         self.passive = Passive::Out {
             until: now + self.pause,
             cause: failure,
+            trial: false,
         };
     }
 
@@ -219,6 +231,10 @@ impl Backend {
                 failed: !good,
                 against: 0,
             };
+            // It has answered, as often as was asked of it.
+            if good {
+                self.fine();
+            }
         }
     }
 
@@ -271,7 +287,10 @@ pub(super) mod tests {
         // It flaps: the pause goes on growing, up to its limit.
         for _ in 0..20 {
             backend.failed(at(20), Failure::Refused);
+            backend.failed(at(20), Failure::Reset);
+            backend.picked(at(20), Millis(5));
         }
+        backend.failed(at(20), Failure::Refused);
         assert!(!backend.open(at(1019)) && backend.open(at(1020)));
     }
 
@@ -309,6 +328,27 @@ pub(super) mod tests {
         assert_eq!(after(&[false]), Health::CheckFailed);
         assert_eq!(after(&[true, true, false, true, true]), Health::CheckFailed);
         assert_eq!(after(&[true]), Health::Healthy);
+        (0..3).for_each(|_| backend.failed(at(0), Failure::Silent));
+        let mut after = |results: &[bool]| {
+            results.iter().for_each(|good| backend.checked(*good, 2, 3));
+            backend.health()
+        };
+        assert_eq!(after(&[false, false, true, true]), Health::CheckFailed);
+        assert_eq!(
+            after(&[true]),
+            Health::Healthy,
+            "what answers its check is fine"
+        );
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_a_backend_was_taken_out_does_not_keep_it_out() {
+        let mut backend = Backend::new(1, policy("a", 1));
+        (0..12).for_each(|_| backend.failed(at(0), Failure::Silent));
+        assert!(!backend.open(at(999)) && backend.open(at(1000)));
+        backend.picked(at(1000), Millis(50));
+        backend.failed(at(1100), Failure::Silent);
+        assert!(!backend.open(at(3099)) && backend.open(at(3100)));
     }
 
     #[test]

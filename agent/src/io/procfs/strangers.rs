@@ -20,8 +20,8 @@ const PROCESSES_MAX: usize = 4096;
 /// Generations that are followed upwards: services, their shells, their workers.
 const ANCESTORS_MAX: usize = 16;
 
-/// Looks closer than this measure the kernel's tick and not the process.
-const SPAN_MIN_US: u64 = 200_000;
+/// What is measured over less than this is a build step or an update.
+const SPAN_MIN_US: u64 = 3_000_000;
 
 /// What one look saw of a process.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,8 +60,8 @@ impl Strangers {
         self.last = None;
     }
 
-    /// The process that used most since the last look and neither is one of
-    /// `ours` nor descends from one.
+    /// The process that used most over the last seconds and neither is one of
+    /// `ours` nor descends from one. Asked more often, it says the same again.
     pub fn look(&mut self, now: Micros, ours: &[u32]) -> Option<Stranger> {
         let span = self.at.map(|at| now.0.saturating_sub(at.0));
         if span.is_some_and(|span| span < SPAN_MIN_US) {
@@ -173,14 +173,14 @@ mod tests {
             None,
             "one look measures nothing"
         );
-        burn(9, 9, 19);
-        let found = strangers.look(Micros(1_000_000), &[10]).unwrap();
+        burn(90, 90, 190);
+        let found = strangers.look(Micros(10_000_000), &[10]).unwrap();
         assert_eq!((found.pid, found.name().as_str()), (12, "stress"));
         assert!((found.cores - 1.9).abs() < 0.01, "{found:?}");
         // Too soon: the last answer stands.
-        assert_eq!(strangers.look(Micros(1_100_000), &[10]), Some(found));
+        assert_eq!(strangers.look(Micros(12_900_000), &[10]), Some(found));
         strangers.rest();
-        assert_eq!(strangers.look(Micros(2_000_000), &[10]), None);
+        assert_eq!(strangers.look(Micros(20_000_000), &[10]), None);
     }
 
     #[test]
@@ -213,8 +213,8 @@ mod tests {
             }
             let others = everybody.into_keys();
             let ours: Vec<u32> = others.filter(|one| !above.contains(one)).collect();
-            let seen = strangers.look(Micros(second * 300_000), &ours);
-            found |= seen.is_some_and(|seen| seen.pid == pid && seen.cores > 0.1);
+            let seen = strangers.look(Micros(second * 3_000_000), &ours);
+            found |= seen.is_some_and(|seen| seen.pid == pid && seen.cores > 0.01);
             if found {
                 break;
             }
