@@ -1,0 +1,330 @@
+//! The rules, and what each has against a plan.
+//!
+//! In go a plan, what it is for and the facts; out comes the objection of one
+//! rule, in words. A rule neither counts costs nor changes anything: the ledger
+//! is asked by [`super::verify`], once no rule objects.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use core::fmt;
+
+use super::outlook::traffic;
+use super::{Facts, Mode, Purpose, Rejection, ServiceFacts};
+use crate::ids::{RouteId, ServiceId};
+use crate::plan::Plan;
+use crate::primitive::Primitive;
+use crate::units::Micros;
+
+/// Below this confidence only plans that change nothing are admitted.
+pub const CONFIDENCE_MIN: f32 = 0.5;
+
+/// A rule's name; the same word in logs, on the page and in the documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// The plan names a service that the node does not have.
+    UnknownService,
+    /// The plan names a route or a backend that the node does not have.
+    UnknownRoute,
+    /// The service is only observed.
+    ObserveOnly,
+    /// The service is protected.
+    Protected,
+    /// The owner of the services cannot be reached.
+    SpawnerLost,
+    /// The forwarder cannot be reached.
+    ForwarderLost,
+    /// Another plan has the service.
+    UnderRepair,
+    /// Another healing was too short a time ago.
+    Hold,
+    /// Healed too often.
+    Quarantine,
+    /// A dead process is started again only after a while.
+    BackOff,
+    /// Nothing recent is known about the service.
+    StaleTelemetry,
+    /// The diagnosis is too uncertain to change anything.
+    LowConfidence,
+    /// The model or configuration to go to is not here, or not whole.
+    UnverifiedVersion,
+    /// The service's configuration does not allow this kind of action.
+    NotAllowed,
+    /// Its route would be left without a backend.
+    LastBackend,
+    /// Too many services would be away at once.
+    BlastRadius,
+    /// The budget does not admit it.
+    Budget,
+}
+
+impl Rule {
+    /// Every rule, in the order in which they are checked.
+    pub const ALL: [Self; 17] = [
+        Self::UnknownService,
+        Self::UnknownRoute,
+        Self::ObserveOnly,
+        Self::Protected,
+        Self::SpawnerLost,
+        Self::ForwarderLost,
+        Self::UnderRepair,
+        Self::Hold,
+        Self::Quarantine,
+        Self::BackOff,
+        Self::StaleTelemetry,
+        Self::LowConfidence,
+        Self::UnverifiedVersion,
+        Self::NotAllowed,
+        Self::LastBackend,
+        Self::BlastRadius,
+        Self::Budget,
+    ];
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownService => "unknown-service",
+            Self::UnknownRoute => "unknown-route",
+            Self::ObserveOnly => "observe-only",
+            Self::Protected => "protected",
+            Self::SpawnerLost => "spawner-lost",
+            Self::ForwarderLost => "forwarder-lost",
+            Self::UnderRepair => "under-repair",
+            Self::Hold => "hold",
+            Self::Quarantine => "quarantine",
+            Self::BackOff => "back-off",
+            Self::StaleTelemetry => "stale-telemetry",
+            Self::LowConfidence => "low-confidence",
+            Self::UnverifiedVersion => "unverified-version",
+            Self::NotAllowed => "not-allowed",
+            Self::LastBackend => "last-backend",
+            Self::BlastRadius => "blast-radius",
+            Self::Budget => "budget",
+        })
+    }
+}
+
+/// What a rule has against a plan: in words, and when it may be over.
+type Objection = (String, Option<Micros>);
+
+/// One arm for each rule, so that a new one cannot be forgotten here.
+pub(super) fn check(
+    rule: Rule,
+    plan: &Plan,
+    purpose: Purpose,
+    facts: &Facts,
+) -> Result<(), Rejection> {
+    let pending = |until: Option<Micros>| until.filter(|until| *until > facts.now);
+    // Reviving a dead process has its own pace.
+    let revive = |service: &ServiceFacts| purpose == Purpose::Revive && service.dead;
+    let operate = purpose == Purpose::Operate;
+    let writes = plan.steps().any(Primitive::writes);
+    let objection = match rule {
+        // Backends may be on other nodes; the next rule knows them.
+        Rule::UnknownService => plan
+            .steps()
+            .filter(|primitive| primitive.route().is_none())
+            .filter_map(Primitive::service)
+            .find(|id| !facts.services.contains_key(*id))
+            .map(|id| (alloc::format!("there is no service {id} here"), None)),
+        Rule::UnknownRoute => unknown_route(plan, facts),
+        Rule::ObserveOnly if operate => None,
+        Rule::ObserveOnly => each_written(plan, facts, |id, service, _| {
+            (service.mode == Mode::Observe).then(|| {
+                let text = alloc::format!("{id} is only observed; set mode = \"act\" to heal it");
+                (text, None)
+            })
+        })
+        .or_else(|| {
+            let elsewhere = |primitive: &Primitive| {
+                primitive
+                    .backends()
+                    .any(|backend| !facts.services.contains_key(backend))
+            };
+            (facts.mode == Mode::Observe && plan.steps().any(elsewhere)).then(|| {
+                let text = "routes are only observed; set mode = \"act\" to change them";
+                (String::from(text), None)
+            })
+        }),
+        Rule::Protected => each_written(plan, facts, |id, service, _| {
+            service
+                .protected
+                .then(|| (alloc::format!("{id} is protected"), None))
+        }),
+        Rule::SpawnerLost => (writes && !facts.spawner)
+            .then(|| (String::from("the spawner cannot be reached"), None)),
+        Rule::ForwarderLost => (!facts.forwarder
+            && plan.steps().any(|primitive| primitive.route().is_some()))
+        .then(|| (String::from("the forwarder cannot be reached"), None)),
+        Rule::UnderRepair => each_written(plan, facts, |id, service, _| {
+            service
+                .leased
+                .map(|other| (alloc::format!("plan {other} works on {id}"), None))
+        }),
+        Rule::Hold => each_written(plan, facts, |id, service, _| {
+            let until = pending(service.held_until).filter(|_| !revive(service) && !operate)?;
+            let left = until.since(facts.now);
+            let text = alloc::format!("{id} was healed a short while ago; held for {left} more");
+            Some((text, Some(until)))
+        }),
+        Rule::Quarantine => each_written(plan, facts, |id, service, _| {
+            let until =
+                pending(service.quarantined_until).filter(|_| !revive(service) && !operate)?;
+            let left = until.since(facts.now);
+            let text = alloc::format!("{id} was healed too often; quarantined for {left} more");
+            Some((text, Some(until)))
+        }),
+        Rule::BackOff => each_written(plan, facts, |id, service, _| {
+            let until = pending(service.backoff_until).filter(|_| revive(service))?;
+            let left = until.since(facts.now);
+            let text = alloc::format!("{id} keeps dying; next start in {left}");
+            Some((text, Some(until)))
+        }),
+        // Of a dead process the kernel's word is news enough.
+        Rule::StaleTelemetry => each_written(plan, facts, |id, service, _| {
+            let text = match &service.frozen {
+                Some(frozen) => frozen.clone(),
+                None if service.dead || service.at_rest || service.fresh => return None,
+                None => alloc::format!("nothing recent is known about {id}"),
+            };
+            (!operate).then_some((text, None))
+        }),
+        Rule::LowConfidence => match purpose {
+            Purpose::Heal(confidence) if writes && confidence.get() < CONFIDENCE_MIN => {
+                let text = alloc::format!(
+                    "confidence {confidence} is below {CONFIDENCE_MIN}: only looking is allowed"
+                );
+                Some((text, None))
+            }
+            Purpose::Heal(_) | Purpose::Revive | Purpose::Operate => None,
+        },
+        Rule::UnverifiedVersion => each_written(plan, facts, |_, service, primitive| {
+            let (known, text) = match primitive {
+                Primitive::RollbackModel { to, .. } | Primitive::SwitchModel { to, .. } => (
+                    service.models.contains(to),
+                    alloc::format!("no whole copy of model {to} is here"),
+                ),
+                Primitive::RollbackConfig { to, .. } | Primitive::SwitchConfig { to, .. } => (
+                    service.configs.contains(to),
+                    alloc::format!("no whole copy of configuration {to} is here"),
+                ),
+                _ => return None,
+            };
+            (!known).then_some((text, None))
+        }),
+        Rule::NotAllowed => each_written(plan, facts, |id, service, primitive| {
+            let text = match primitive {
+                Primitive::PruneData { .. } if !service.prunable => {
+                    alloc::format!("{id} names no files that may be deleted")
+                }
+                Primitive::ScaleOut { .. } | Primitive::ScaleIn { .. } if !service.standby => {
+                    alloc::format!("{id} is no standby replica")
+                }
+                _ => return None,
+            };
+            Some((text, None))
+        }),
+        Rule::LastBackend => last_backend(plan, facts),
+        Rule::BlastRadius => blast_radius(plan, facts),
+        // The ledger itself answers, once nothing else objects.
+        Rule::Budget => None,
+    };
+    match objection {
+        Some((reason, until)) => Err(Rejection {
+            rule,
+            reason,
+            until,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The first objection to a primitive that changes a service.
+fn each_written<'p>(
+    plan: &'p Plan,
+    facts: &Facts,
+    objects: impl Fn(&ServiceId, &ServiceFacts, &'p Primitive) -> Option<Objection>,
+) -> Option<Objection> {
+    plan.steps()
+        .filter(|primitive| primitive.writes())
+        .find_map(|primitive| {
+            let id = primitive.service()?;
+            objects(id, facts.services.get(id)?, primitive)
+        })
+}
+
+fn unknown_route(plan: &Plan, facts: &Facts) -> Option<Objection> {
+    plan.steps().find_map(|primitive| {
+        let id = primitive.route()?;
+        let Some(route) = facts.routes.get(id) else {
+            return Some((alloc::format!("there is no route {id} here"), None));
+        };
+        let stranger = primitive
+            .backends()
+            .find(|backend| !route.backends.contains_key(*backend))?;
+        let text = alloc::format!("{stranger} is no backend of route {id}");
+        Some((text, None))
+    })
+}
+
+/// After each step, each route that it took a backend from must still have one
+/// that is healthy and gets connections.
+fn last_backend(plan: &Plan, facts: &Facts) -> Option<Objection> {
+    let mut spared: BTreeSet<(&RouteId, &ServiceId)> = BTreeSet::new();
+    for primitive in plan.steps() {
+        let Some(id) = primitive.route() else {
+            continue;
+        };
+        let isolated = primitive.isolates();
+        for backend in primitive.backends() {
+            if isolated == Some(backend) {
+                spared.insert((id, backend));
+            } else {
+                spared.remove(&(id, backend));
+            }
+        }
+        let (Some(backend), Some(route)) = (isolated, facts.routes.get(id)) else {
+            continue;
+        };
+        // One that this plan gives traffic to counts as well.
+        let given = primitive.backends().find(|other| *other != backend);
+        let left = route.backends.iter().any(|(other, known)| {
+            known.healthy
+                && !spared.contains(&(id, other))
+                && (known.weight > 0 || given == Some(other))
+        });
+        if !left {
+            let text = alloc::format!("without {backend}, route {id} has no healthy backend");
+            return Some((text, None));
+        }
+    }
+    None
+}
+
+/// At most `max(1, 10 %)` of the services that answer may be taken away at
+/// once, those under repair counted.
+fn blast_radius(plan: &Plan, facts: &Facts) -> Option<Objection> {
+    let taken: BTreeSet<&ServiceId> = traffic(plan, facts)
+        .filter(|(primitive, used)| primitive.interrupts() && *used)
+        .filter_map(|(primitive, _)| primitive.service())
+        .collect();
+    let by_plan = facts
+        .services
+        .iter()
+        .filter(|(id, service)| service.answering && taken.contains(id))
+        .count();
+    let under_repair = facts
+        .services
+        .values()
+        .filter(|service| service.answering && service.leased.is_some())
+        .count();
+    let most = (facts.services.len() / 10).max(1);
+    (by_plan > 0 && by_plan + under_repair > most).then(|| {
+        let text = alloc::format!(
+            "{} of {} services would be away at once, {most} may",
+            by_plan + under_repair,
+            facts.services.len()
+        );
+        (text, None)
+    })
+}

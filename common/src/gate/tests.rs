@@ -1,0 +1,349 @@
+use super::*;
+use std::string::ToString;
+use std::vec::Vec;
+
+fn healthy() -> ServiceFacts {
+    ServiceFacts {
+        mode: Mode::Act,
+        protected: false,
+        criticality: Criticality::Business,
+        dead: false,
+        answering: true,
+        health: Ratio::ONE,
+        at_rest: false,
+        fresh: true,
+        frozen: None,
+        leased: None,
+        held_until: None,
+        quarantined_until: None,
+        backoff_until: None,
+        start_timeout: Millis::secs(10),
+        models: Vec::new(),
+        configs: Vec::new(),
+        prunable: false,
+        standby: false,
+        failure_share: Ratio::ZERO,
+    }
+}
+
+fn facts(change: impl FnOnce(&mut ServiceFacts)) -> Facts {
+    let mut web = healthy();
+    change(&mut web);
+    let services = [("web", web), ("worker", healthy()), ("infer", healthy())];
+    let backend = |id: &str, weight| {
+        let known = BackendFacts {
+            weight,
+            healthy: true,
+        };
+        (ServiceId::new(id).unwrap(), known)
+    };
+    let route = RouteFacts {
+        backends: [backend("infer", 100), backend("edge-2", 50)].into(),
+    };
+    Facts {
+        now: Micros(1_000_000),
+        mode: Mode::Act,
+        routes: [(RouteId::new("model").unwrap(), route)].into(),
+        forwarder: true,
+        services: services
+            .into_iter()
+            .map(|(id, facts)| (ServiceId::new(id).unwrap(), facts))
+            .collect(),
+        spawner: true,
+    }
+}
+
+fn ledger() -> Ledger {
+    Ledger::new(Ratio::new(0.15).unwrap(), Micros(0))
+}
+
+const SURE: Purpose = Purpose::Heal(Ratio::ONE);
+
+fn answer(plan: &str, purpose: Purpose, facts: &Facts) -> String {
+    match verify(plan.parse().unwrap(), purpose, facts, &mut ledger()) {
+        Ok(verified) => verified.cost().to_string(),
+        Err(rejection) => rejection.to_string(),
+    }
+}
+
+#[test]
+fn each_rule_refuses_what_it_is_for_and_says_so() {
+    let restart = "restart(web, grace=2s)";
+    let later = Some(Micros(6_000_000));
+    let cases: Vec<(&str, Purpose, Facts, &str)> = std::vec![
+        (
+            restart,
+            SURE,
+            facts(|_| {}),
+            "4.69 capacity-seconds (resource 0.02, disruption 4.67, risk 0.00)"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.answering = false),
+            "0.02 capacity-seconds (resource 0.02, disruption 0.00, risk 0.00)"
+        ),
+        (
+            "restart(db, grace=2s)",
+            SURE,
+            facts(|_| {}),
+            "rule unknown-service: there is no service db here"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.mode = Mode::Observe),
+            "rule observe-only: web is only observed; set mode = \"act\" to heal it"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.protected = true),
+            "rule protected: web is protected"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.leased = Some(PlanId(3))),
+            "rule under-repair: plan p3 works on web"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.held_until = later),
+            "rule hold: web was healed a short while ago; held for 5s more"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.quarantined_until = later),
+            "rule quarantine: web was healed too often; quarantined for 5s more"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.fresh = false),
+            "rule stale-telemetry: nothing recent is known about web"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.frozen = Some("its metrics do not move".into())),
+            "rule stale-telemetry: its metrics do not move"
+        ),
+        (
+            restart,
+            Purpose::Heal(Ratio::ZERO),
+            facts(|_| {}),
+            "rule low-confidence: confidence 0.000 is below 0.5: only looking is allowed"
+        ),
+        (
+            "probe(web, within=1s)",
+            Purpose::Heal(Ratio::ZERO),
+            facts(|_| {}),
+            "0.00 capacity-seconds (resource 0.00, disruption 0.00, risk 0.00)"
+        ),
+        (
+            "rollback-model(web, to=0000000000000000)",
+            SURE,
+            facts(|_| {}),
+            "rule unverified-version: no whole copy of model 0000000000000000 is here"
+        ),
+        (
+            "restart(web, grace=1s) | restart(worker, grace=1s)",
+            SURE,
+            facts(|_| {}),
+            "rule blast-radius: 2 of 3 services would be away at once, 1 may"
+        ),
+        (
+            "restart(worker, grace=1s)",
+            SURE,
+            facts(|web| web.leased = Some(PlanId(3))),
+            "rule blast-radius: 2 of 3 services would be away at once, 1 may"
+        ),
+        (
+            "restart(web, grace=10m)",
+            SURE,
+            facts(|_| {}),
+            "rule budget: costs up to 204.02 capacity-seconds, and of beta 90.00 only 90.00 are left"
+        ),
+        (
+            restart,
+            Purpose::Revive,
+            facts(|web| (web.dead, web.answering, web.backoff_until) = (true, false, later)),
+            "rule back-off: web keeps dying; next start in 5s"
+        ),
+    ];
+    for (plan, purpose, facts, says) in cases {
+        assert_eq!(answer(plan, purpose, &facts), says, "{plan}");
+    }
+}
+
+#[test]
+fn a_route_keeps_a_backend_and_a_restart_behind_it_is_free() {
+    let lost = Facts {
+        forwarder: false,
+        ..facts(|_| {})
+    };
+    let observed = Facts {
+        mode: Mode::Observe,
+        ..facts(|_| {})
+    };
+    let mut alone = facts(|_| {});
+    for route in alone.routes.values_mut() {
+        for (id, backend) in &mut route.backends {
+            backend.healthy = id.as_str() != "edge-2";
+        }
+    }
+    let isolate = "isolate(model, infer, drain=1s)";
+    for (plan, purpose, facts, says) in [
+        (
+            "isolate(model, infer, drain=1s) ; restart(infer, grace=2s) ; release(model, infer)",
+            SURE,
+            &facts(|_| {}),
+            "0.06 capacity-seconds (resource 0.06, disruption 0.00, risk 0.00)",
+        ),
+        (
+            "release(model, infer) ; restart(infer, grace=2s)",
+            SURE,
+            &facts(|_| {}),
+            "4.71 capacity-seconds (resource 0.04, disruption 4.67, risk 0.00)",
+        ),
+        (
+            isolate,
+            SURE,
+            &lost,
+            "rule forwarder-lost: the forwarder cannot be reached",
+        ),
+        (
+            "isolate(model, edge-2, drain=1s)",
+            SURE,
+            &observed,
+            "rule observe-only: routes are only observed; set mode = \"act\" to change them",
+        ),
+        (
+            "isolate(model, edge-2, drain=1s)",
+            Purpose::Operate,
+            &observed,
+            "0.00 capacity-seconds (resource 0.00, disruption 0.00, risk 0.00)",
+        ),
+        (
+            "isolate(model, web, drain=1s)",
+            SURE,
+            &facts(|_| {}),
+            "rule unknown-route: web is no backend of route model",
+        ),
+        (
+            "release(elsewhere, web)",
+            SURE,
+            &facts(|_| {}),
+            "rule unknown-route: there is no route elsewhere here",
+        ),
+        (
+            isolate,
+            Purpose::Operate,
+            &alone,
+            "rule last-backend: without infer, route model has no healthy backend",
+        ),
+        (
+            "isolate(model, infer, drain=1s) ; isolate(model, edge-2, drain=1s)",
+            SURE,
+            &facts(|_| {}),
+            "rule last-backend: without edge-2, route model has no healthy backend",
+        ),
+        (
+            "isolate(model, infer, drain=1s) ; release(model, infer) ; isolate(model, edge-2, drain=1s)",
+            SURE,
+            &facts(|_| {}),
+            "0.04 capacity-seconds (resource 0.04, disruption 0.00, risk 0.00)",
+        ),
+        (
+            "reroute(model, from=infer, to=edge-2, share=100%)",
+            SURE,
+            &alone,
+            "rule last-backend: without infer, route model has no healthy backend",
+        ),
+        (
+            "scale-out(model, infer)",
+            SURE,
+            &facts(|_| {}),
+            "rule not-allowed: infer is no standby replica",
+        ),
+        (
+            "prune-data(web, to=50%)",
+            Purpose::Operate,
+            &facts(|_| {}),
+            "rule not-allowed: web names no files that may be deleted",
+        ),
+    ] {
+        assert_eq!(answer(plan, purpose, facts), says, "{plan}");
+    }
+}
+
+#[test]
+fn what_restrains_the_healer_does_not_restrain_a_person() {
+    let later = Some(Micros(6_000_000));
+    let restart = "restart(web, grace=2s)";
+    let held = facts(|web| {
+        (web.mode, web.held_until, web.quarantined_until, web.fresh) =
+            (Mode::Observe, later, later, false);
+    });
+    assert!(answer(restart, Purpose::Operate, &held).starts_with("4.69 "));
+    let kept = facts(|web| web.protected = true);
+    assert_eq!(
+        answer(restart, Purpose::Operate, &kept),
+        "rule protected: web is protected"
+    );
+}
+
+#[test]
+fn health_is_weighed_and_a_plan_promises_what_it_mends() {
+    let facts = facts(|web| {
+        web.health = Ratio::ZERO;
+        web.criticality = Criticality::Mission;
+    });
+    let plan: Plan = "isolate(model, infer, drain=1s) ; restart(web, grace=2s)"
+        .parse()
+        .unwrap();
+    let shown = |ratio: Ratio| ratio.to_string();
+    assert_eq!(shown(health(&facts)), "0.571");
+    assert_eq!(shown(prospect(&plan, 0, &facts)), "0.571");
+    assert_eq!(shown(prospect(&plan, 1, &facts)), "1.000");
+}
+
+#[test]
+fn a_dead_process_is_revived_whatever_holds_the_living() {
+    let facts = facts(|web| {
+        web.dead = true;
+        web.answering = false;
+        web.fresh = false;
+        web.held_until = Some(Micros(u64::MAX));
+        web.quarantined_until = Some(Micros(u64::MAX));
+    });
+    let plan = "restart(web, grace=0ms)";
+    assert!(answer(plan, Purpose::Revive, &facts).contains("capacity-seconds (resource"));
+    // The same words do not help a service that lives.
+    assert!(answer("restart(worker, grace=0ms)", Purpose::Revive, &facts).starts_with("4.02 "));
+    let lost = Facts {
+        spawner: false,
+        ..facts
+    };
+    assert_eq!(
+        answer(plan, Purpose::Revive, &lost),
+        "rule spawner-lost: the spawner cannot be reached"
+    );
+}
+
+#[test]
+fn a_refused_plan_costs_nothing() {
+    let mut ledger = ledger();
+    let before = ledger.clone();
+    let refused = verify(
+        "restart(web, grace=2s)".parse().unwrap(),
+        SURE,
+        &facts(|web| web.protected = true),
+        &mut ledger,
+    );
+    assert!(refused.is_err());
+    assert_eq!(ledger, before);
+}
