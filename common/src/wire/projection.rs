@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::body::{ClockQuality, ServiceState};
-use crate::ids::{BootId, Instance, NodeId, ServiceId, SiteId, StreamId};
+use crate::ids::{BootId, Instance, ModelVersion, NodeId, ServiceId, SiteId, StreamId};
 
 /// `status`: birth, and the last will with `online: false`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,12 @@ pub struct ServiceHealth {
     pub memory_resident: Option<f64>,
     /// Cores in use.
     pub cpu_used: Option<f64>,
+    /// The model that answered its last inference probe, by its own account.
+    #[serde(default)]
+    pub model: Option<ModelVersion>,
+    /// How sure that model was of a known input, `0.0..=1.0`.
+    #[serde(default)]
+    pub confidence: Option<f32>,
     /// Seconds until another healing is allowed, when a hold or a quarantine
     /// forbids it now.
     pub held_for_s: Option<f64>,

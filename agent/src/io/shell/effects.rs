@@ -184,6 +184,8 @@ impl Shell {
             latency_p95_ms: latency(1),
             memory_resident: watched.sample.resident.fresh().map(|bytes| bytes.0 as f64),
             cpu_used: watched.sample.cpu.fresh().map(f64::from),
+            model: watched.probes.iter().find_map(|probe| probe.model),
+            confidence: watched.probes.iter().find_map(|probe| probe.confidence),
             held_for_s: held.map(|until| until.since(now).as_secs_f64()),
         })
     }
