@@ -436,7 +436,7 @@ impl Sim {
             cpu_pressure: share(self.host.pressure.max(self.host.stranger / 4.0)),
             io_pressure: share(0.0),
             cpu_busy: share(self.host.pressure),
-            stranger: (self.host.stranger > 0.0).then(|| Stranger {
+            stranger: (self.host.stranger > 0.0).then_some(Stranger {
                 pid: 4711,
                 name: *b"stress-ng\0\0\0\0\0\0\0",
                 cores: self.host.stranger,

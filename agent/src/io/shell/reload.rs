@@ -78,10 +78,9 @@ impl Shell {
 
     /// The spawner will not have it.
     pub(super) fn not_reloaded(&mut self, why: String) {
-        match self.reloading.take() {
-            Some((_, reply)) => answer(reply, Err(why)),
-            // Nobody asked, or the answer came too late.
-            None => {}
+        // Without one nobody asked, or the answer came too late.
+        if let Some((_, reply)) = self.reloading.take() {
+            answer(reply, Err(why));
         }
     }
 
