@@ -297,6 +297,8 @@ pub struct ProbeWatch {
     pub rights: u8,
     /// The last thing that was wrong about an answer.
     pub wrong: Option<String>,
+    /// Since when it has answered wrongly.
+    pub wrong_since: Option<Micros>,
     /// What it told of itself, for a probe of its metrics.
     pub metrics: MetricsWatch,
     /// How sure the model was of its last answer.
@@ -413,6 +415,7 @@ impl Watched {
                 proven: false,
                 rights: 0,
                 wrong: None,
+                wrong_since: None,
                 metrics: MetricsWatch::default(),
                 confidence: None,
                 model: None,
@@ -558,6 +561,7 @@ impl Watched {
             probe.proven = false;
             probe.rights = 0;
             probe.wrong = None;
+            probe.wrong_since = None;
             probe.metrics = MetricsWatch::default();
             probe.confidence = None;
             probe.model = None;

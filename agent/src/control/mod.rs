@@ -52,6 +52,9 @@ const PROVE_PERIOD: Millis = Millis(5);
 /// For this long after a start; then at the configured period.
 const PROVE_SPAN: Millis = Millis(500);
 
+/// From this lateness on, the silence of others is put down to it.
+const LAG_HEARD: Millis = Millis(500);
+
 /// The agent's own lateness is believed to last this long.
 const LAG_SPAN: Millis = Millis(500);
 
@@ -430,6 +433,12 @@ impl Loop {
     fn absorb_lag(&mut self, now: Micros) {
         if let Some(promised) = self.promised {
             let late = now.since(promised);
+            // While it was held up itself, nobody could reach it.
+            if late >= LAG_HEARD {
+                for watched in self.services.values_mut() {
+                    watched.heard = watched.heard.map(|heard| heard + late);
+                }
+            }
             if late >= self.lag.0 || now.since(self.lag.1) > LAG_SPAN {
                 self.lag = (late, now);
             }
@@ -569,12 +578,14 @@ impl Loop {
             ProbeOutcome::Right { latency_us } => {
                 watch.proven = true;
                 watch.rights = watch.rights.saturating_add(1);
+                watch.wrong_since = None;
                 watch.wrong = None;
                 (!late).then_some(latency_us)
             }
             ProbeOutcome::Wrong(what) => {
                 watch.rights = 0;
                 watch.wrong = Some(what);
+                watch.wrong_since.get_or_insert(now);
                 // A full disk makes answers wrong.
                 if watched.policy.data.is_some() && now >= watched.measure_asked + SAMPLE_GAP {
                     watched.measure_asked = now;

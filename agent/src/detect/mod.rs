@@ -25,6 +25,9 @@ pub struct Finding {
     pub evidence: String,
 }
 
+/// Longest wait for a measurement of data before wrong answers are judged.
+const MEASURE_MAX: Millis = Millis::secs(2);
+
 /// The forwarder reports with every sample; without a word for so long it hangs.
 const SILENCE_MAX: Millis = Millis::secs(3);
 
@@ -53,6 +56,8 @@ pub fn examine(service: &Watched, slow: Option<(Micros, &str)>, now: Micros) -> 
                 None => format!("the kernel says that process {instance} is gone ({exit})"),
             },
         }),
+        // Restarting helps nobody who has no room.
+        Slot::Up { .. } if !service.proven(now) && full(service).is_some() => full(service),
         Slot::Up { since, .. } if !service.proven(now) => {
             let due = since + service.policy.start_timeout;
             (now >= due).then(|| Finding {
@@ -116,6 +121,17 @@ fn hung(service: &Watched, now: Micros) -> Option<Finding> {
 }
 
 fn wrong(service: &Watched, now: Micros) -> Option<Finding> {
+    // A full disk makes answers wrong: first a look at it, which is on its way.
+    let since = service
+        .probes
+        .iter()
+        .filter_map(|probe| probe.wrong_since)
+        .min();
+    let looked = service.data_at >= since;
+    let waited = since.is_none_or(|since| now.since(since) >= MEASURE_MAX);
+    if service.policy.data.is_some() && !looked && !waited {
+        return None;
+    }
     let found = service
         .probes
         .iter()
