@@ -1,8 +1,15 @@
 //! What the agent knows about one service: the record that the stages read
 //! and the loop keeps up to date. No decisions are made here.
+//!
+//! In go answers, samples and deaths as the loop takes them in; out come what
+//! they amount to: whether it has shown that it works, whom it answers, how well.
+//! What is kept about its slots, its metrics and its use of processors stands in
+//! a file each.
 
-use core::fmt;
-use core::str::FromStr;
+mod cpu;
+mod metrics;
+mod slots;
+
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,9 +20,12 @@ use homeostat_common::units::{Bytes, Micros, Millis, Ratio, narrow};
 use homeostat_common::wire::body::ServiceState;
 use homeostat_detect::hang::{self, Hang};
 use homeostat_detect::slope::{self, Slope};
-use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Gauge, ProbeKind};
+pub use self::cpu::{CpuWindow, HOG_SPAN};
+pub use self::metrics::MetricsWatch;
+pub use self::slots::{SlotFile, SlotFound, SlotName, SlotWatch, Version};
+
+use crate::config::{self, ProbeKind};
 
 /// Answers over which availability and latency are computed: the last 12.8 s
 /// of a probe each 100 ms, about a minute of one each second.
@@ -23,57 +33,6 @@ const ANSWERS_MAX: usize = 128;
 
 /// A service without probes counts as started once it has lived this long.
 pub const SETTLE: Millis = Millis(200);
-
-/// How long a process may use more than its share of the processors: a request
-/// that takes longer, or a model that is being loaded, is none that spins.
-pub const HOG_SPAN: Millis = Millis::secs(3);
-
-/// Samples of which a mean is taken: those of [`HOG_SPAN`] at the shortest period.
-const CPU_SAMPLES_MAX: usize = 64;
-
-/// The mean use of processors over the last while: a single sample is as rough as
-/// the kernel's tick, and shows what others took at that moment.
-#[derive(Debug, Clone, Default)]
-pub struct CpuWindow {
-    /// When each sample was taken, and the cores used since the one before.
-    samples: VecDeque<(Micros, f32)>,
-}
-
-impl CpuWindow {
-    /// Takes a sample in.
-    pub fn push(&mut self, now: Micros, cores: f32) {
-        if self.samples.len() == CPU_SAMPLES_MAX {
-            self.samples.pop_front();
-        }
-        self.samples.push_back((now, cores));
-        // The oldest one only says where the window begins.
-        let from = Micros(now.0.saturating_sub(HOG_SPAN.0 * 1000));
-        while self.samples.get(1).is_some_and(|(at, _)| *at <= from) {
-            self.samples.pop_front();
-        }
-    }
-
-    /// The mean over [`HOG_SPAN`], when it is above `limit` and no short burst made
-    /// it so: in nine tenths of the time at least half of the limit was used.
-    #[must_use]
-    pub fn above(&self, limit: f32) -> Option<f32> {
-        let ((first, _), (last, _)) = (self.samples.front()?, self.samples.back()?);
-        if last.since(*first) < HOG_SPAN {
-            return None;
-        }
-        let (mut sum, mut busy) = (0.0, 0.0);
-        for (before, (at, cores)) in self.samples.iter().zip(self.samples.iter().skip(1)) {
-            let span = at.since(before.0).as_secs_f64();
-            sum += f64::from(*cores) * span;
-            if *cores >= limit / 2.0 {
-                busy += span;
-            }
-        }
-        let whole = last.since(*first).as_secs_f64();
-        let mean = narrow(sum / whole);
-        (mean > limit && busy >= 0.9 * whole).then_some(mean)
-    }
-}
 
 /// The place where a service's process runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,174 +75,6 @@ pub struct ProcessSample {
     pub run_delay: Reading<Ratio>,
 }
 
-/// Which of a service's slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SlotName {
-    /// `[service.model]`.
-    Model,
-    /// `[service.config]`.
-    Config,
-}
-
-impl SlotName {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Model, Self::Config];
-}
-
-impl FromStr for SlotName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|name| name.to_string() == text)
-            .ok_or_else(|| "expected model or config".into())
-    }
-}
-
-impl fmt::Display for SlotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Model => "model",
-            Self::Config => "config",
-        })
-    }
-}
-
-/// The start of the SHA-256 of what a slot holds, of either kind.
-pub type Version = ModelVersion;
-
-/// What was found in a slot.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SlotFound {
-    /// The version that is really in place: the hash of what a service would read
-    /// now. `None` when it cannot be read.
-    pub present: Option<Version>,
-    /// Where `current` points to; another version than `present` when the file
-    /// was damaged or edited in place.
-    pub named: Option<Version>,
-    /// The good versions with an intact pristine copy, newest first.
-    pub good: Vec<Version>,
-    /// A candidate that passed and waits for its switch.
-    pub staged: Option<Version>,
-}
-
-/// Whether a slot holds a version that has worked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SlotFile {
-    /// Not looked at since the last doubt.
-    Unchecked,
-    /// Being read; asked for at this time.
-    Checking(Micros),
-    /// The service has worked with it.
-    Good,
-    /// Another one, or none at all.
-    Other,
-    /// Its disk did not answer in time; nothing is known.
-    Unanswered,
-}
-
-/// What is known about one slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotWatch {
-    /// Whether it holds a version that has worked.
-    pub file: SlotFile,
-    /// What was found last.
-    pub found: SlotFound,
-    /// When what is in place will have shown that it works.
-    pub keep_at: Option<Micros>,
-    /// What was in place when that began.
-    pub candidate: Option<Version>,
-}
-
-impl SlotWatch {
-    fn new() -> Self {
-        Self {
-            file: SlotFile::Unchecked,
-            found: SlotFound::default(),
-            keep_at: None,
-            candidate: None,
-        }
-    }
-
-    /// From now on what is in place has to show that it works, until `at`.
-    pub fn prove(&mut self, at: Micros) {
-        self.keep_at = Some(at);
-        self.candidate = None;
-    }
-
-    /// Whether what is in place was never seen to work, and is not on trial.
-    #[must_use]
-    pub fn untried(&self) -> bool {
-        self.file == SlotFile::Other && self.found.present.is_some() && self.keep_at.is_none()
-    }
-
-    /// Nobody could look: what is there may be anything.
-    pub fn unanswered(&mut self) {
-        self.file = SlotFile::Unanswered;
-        self.found.present = None;
-    }
-
-    /// Somebody has looked.
-    pub fn checked(&mut self, found: SlotFound) {
-        let works = |version: &Version| found.good.contains(version);
-        self.file = if found.present.as_ref().is_some_and(works) {
-            SlotFile::Good
-        } else {
-            SlotFile::Other
-        };
-        if self.keep_at.is_some() && self.candidate.is_none() {
-            self.candidate = found.present;
-        }
-        self.found = found;
-    }
-
-    /// Something went wrong that may come from it.
-    pub fn doubt(&mut self) {
-        if self.file == SlotFile::Good {
-            self.file = SlotFile::Unchecked;
-        }
-    }
-
-    /// The newest version that has worked and is another one.
-    #[must_use]
-    pub fn back(&self) -> Option<Version> {
-        let other = |version: &&Version| Some(**version) != self.found.present;
-        self.found.good.iter().find(other).copied()
-    }
-
-    /// Every version that can be put in place.
-    pub fn at_hand(&self) -> impl Iterator<Item = Version> {
-        self.found.good.iter().chain(&self.found.staged).copied()
-    }
-
-    /// What is in place, in words; for evidence.
-    #[must_use]
-    pub fn words(&self, name: SlotName) -> String {
-        let back = self.found.good.first();
-        let worked = back.map_or_else(
-            || "and no version is known to have worked".to_owned(),
-            |back| format!("the last that worked is {back}"),
-        );
-        match (self.file, self.found.present) {
-            (SlotFile::Good, Some(present)) => {
-                format!("the {name} is {present}, with which it has worked")
-            }
-            (SlotFile::Unanswered, _) => {
-                format!("the slot of its {name} could not be looked at in time")
-            }
-            (_, Some(present)) if self.found.named == Some(present) => {
-                format!("the {name} in its slot is {present}, {worked}")
-            }
-            (_, Some(present)) => {
-                format!("the {name} in its slot was changed in place and is {present}, {worked}")
-            }
-            (_, None) => format!("the {name} in its slot cannot be read, {worked}"),
-        }
-    }
-}
-
 /// One probe's state.
 #[derive(Debug)]
 pub struct ProbeWatch {
@@ -305,51 +96,6 @@ pub struct ProbeWatch {
     pub confidence: Option<f32>,
     /// The model that answered last, by its own account.
     pub model: Option<ModelVersion>,
-}
-
-/// What a service tells of itself.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct MetricsWatch {
-    hash: Option<u64>,
-    /// Answers in a row that were the same as the one before.
-    same: u8,
-    /// Per gauge: the last value, and since when it is above its bound.
-    gauges: Vec<(Option<f64>, Option<Micros>)>,
-}
-
-impl MetricsWatch {
-    /// Takes an answer in.
-    pub fn push(&mut self, now: Micros, policy: &[Gauge], hash: u64, values: &[Option<f64>]) {
-        self.same = if self.hash == Some(hash) {
-            self.same.saturating_add(1)
-        } else {
-            0
-        };
-        self.hash = Some(hash);
-        self.gauges.resize(policy.len(), (None, None));
-        for ((gauge, value), kept) in policy.iter().zip(values).zip(&mut self.gauges) {
-            let above = value.is_some_and(|value| value > gauge.max);
-            *kept = (*value, above.then(|| kept.1.unwrap_or(now)));
-        }
-    }
-
-    /// So many answers in a row were the same to the last byte.
-    #[must_use]
-    pub fn frozen(&self, after: u8) -> bool {
-        after > 0 && self.same >= after
-    }
-
-    /// The first gauge that has been above its bound for too long: which, its
-    /// value, and since when.
-    pub fn above<'g>(&self, policy: &'g [Gauge], now: Micros) -> Option<(&'g Gauge, f64, Micros)> {
-        policy
-            .iter()
-            .zip(&self.gauges)
-            .find_map(|(gauge, (value, since))| {
-                let since = (*since)?;
-                (now.since(since) >= gauge.hold).then_some((gauge, (*value)?, since))
-            })
-    }
 }
 
 /// Everything known about one service.
@@ -712,37 +458,4 @@ pub fn instant(now: Micros) -> Duration {
 #[must_use]
 pub fn span(span: Millis) -> Duration {
     Duration::from_millis(span.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_burst_is_no_hog_and_one_that_is_kept_waiting_is() {
-        let above = |cores: &dyn Fn(u64) -> f32| {
-            let mut window = CpuWindow::default();
-            (0..40u64)
-                .map(|quarter| {
-                    window.push(Micros(quarter * 250_000), cores(quarter));
-                    window.above(0.5)
-                })
-                .position(|above| above.is_some())
-        };
-        assert_eq!(above(&|_| 0.4), None);
-        // A model that is loaded: a whole core for two seconds.
-        assert_eq!(
-            above(&|quarter| if (10..18).contains(&quarter) {
-                1.0
-            } else {
-                0.1
-            }),
-            None
-        );
-        // It spins, and gets what others leave it.
-        let kept_waiting = |quarter| if quarter % 5 == 0 { 0.3 } else { 0.65 };
-        assert_eq!(above(&kept_waiting), Some(12));
-        let from_ten = above(&|quarter| if quarter >= 10 { 0.9 } else { 0.0 });
-        assert_eq!(from_ten, Some(20), "two and a half seconds later");
-    }
 }
