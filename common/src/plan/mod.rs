@@ -1,0 +1,239 @@
+//! A plan: a series-parallel tree of primitives (PASE eq. 2).
+//!
+//! Cycles cannot be written, an empty branch cannot be built, and branches that
+//! run side by side touch different services. Plans have a printed form that
+//! reads back: `;` runs in turn, `|` side by side, parentheses group.
+//!
+//! ```
+//! # use homeostat_common::plan::Plan;
+//! let plan: Plan = "rollback-model(infer, to=00112233445566ff) ; restart(infer, grace=2s)"
+//!     .parse()
+//!     .unwrap();
+//! assert_eq!(plan.steps().count(), 2);
+//! assert_eq!(plan.to_string().parse::<Plan>().unwrap(), plan);
+//! ```
+
+#[cfg(test)]
+mod tests;
+mod text;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ids::{RouteId, ServiceId};
+use crate::primitive::{self, Primitive};
+
+/// Longest plan that a node accepts; bounds the journal of one plan.
+pub const PLAN_STEPS_MAX: usize = 8;
+/// Longest text that is parsed as a plan.
+pub const PLAN_TEXT_MAX: usize = 1024;
+/// Deepest nesting of groups; bounds the parser's stack.
+const DEPTH_MAX: usize = 8;
+
+/// A node of the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Branch {
+    /// One primitive.
+    Step(Primitive),
+    /// One after the other; the first failure ends it.
+    Series(Vec<Self>),
+    /// All at once; done when all are done.
+    Parallel(Vec<Self>),
+}
+
+/// A well-formed plan; immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Plan {
+    root: Branch,
+}
+
+/// Why something is not a plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A group without members.
+    #[error("a plan, and each group in it, needs at least one step")]
+    Empty,
+    /// More than [`PLAN_STEPS_MAX`].
+    #[error("a plan has at most {PLAN_STEPS_MAX} steps, this one has {0}")]
+    TooLong(usize),
+    /// Groups nested too deep.
+    #[error("groups nest at most {DEPTH_MAX} deep")]
+    TooDeep,
+    /// Two branches that would run side by side touch one service.
+    #[error("two parallel branches touch service {0}")]
+    Conflict(ServiceId),
+    /// Two branches that would run side by side change one route.
+    #[error("two parallel branches change route {0}")]
+    RouteConflict(RouteId),
+    /// The text does not follow the grammar.
+    #[error("at character {at}: expected {expected}")]
+    Syntax {
+        /// Offset in bytes.
+        at: usize,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// An argument has a wrong value.
+    #[error("at character {at}: {what}: {cause}")]
+    Argument {
+        /// Offset in bytes.
+        at: usize,
+        /// Which argument.
+        what: &'static str,
+        /// What is wrong with it.
+        cause: Box<str>,
+    },
+    /// No primitive of that name.
+    #[error("at character {at}: unknown primitive {name:?}; there are {}", primitive::NAMES.join(", "))]
+    UnknownPrimitive {
+        /// Offset in bytes.
+        at: usize,
+        /// As written.
+        name: String,
+    },
+}
+
+impl Plan {
+    /// Checks the form of a tree; groups of one and nested groups of the same
+    /// kind are flattened, so equal plans print alike.
+    ///
+    /// # Errors
+    /// [`PlanError`] says which rule of form the tree breaks.
+    pub fn new(root: Branch) -> Result<Self, PlanError> {
+        let root = normal(root, 0)?;
+        let plan = Self { root };
+        let steps = plan.steps().count();
+        if steps > PLAN_STEPS_MAX {
+            return Err(PlanError::TooLong(steps));
+        }
+        conflict_free(&plan.root)?;
+        Ok(plan)
+    }
+
+    /// A plan of one primitive.
+    #[must_use]
+    pub fn single(primitive: Primitive) -> Self {
+        Self {
+            root: Branch::Step(primitive),
+        }
+    }
+
+    /// A plan of primitives in turn.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn series(steps: Vec<Primitive>) -> Result<Self, PlanError> {
+        Self::new(Branch::Series(
+            steps.into_iter().map(Branch::Step).collect(),
+        ))
+    }
+
+    /// The tree.
+    #[must_use]
+    pub fn root(&self) -> &Branch {
+        &self.root
+    }
+
+    /// All primitives, in the order in which they are printed.
+    pub fn steps(&self) -> impl Iterator<Item = &Primitive> {
+        let mut stack = vec![&self.root];
+        core::iter::from_fn(move || {
+            loop {
+                match stack.pop()? {
+                    Branch::Step(primitive) => return Some(primitive),
+                    Branch::Series(inner) | Branch::Parallel(inner) => {
+                        stack.extend(inner.iter().rev());
+                    }
+                }
+            }
+        })
+    }
+}
+
+fn normal(branch: Branch, depth: usize) -> Result<Branch, PlanError> {
+    if depth > DEPTH_MAX {
+        return Err(PlanError::TooDeep);
+    }
+    let (inner, series) = match branch {
+        Branch::Step(_) => return Ok(branch),
+        Branch::Series(inner) => (inner, true),
+        Branch::Parallel(inner) => (inner, false),
+    };
+    let mut flat = Vec::new();
+    for member in inner {
+        match normal(member, depth + 1)? {
+            Branch::Series(deeper) if series => flat.extend(deeper),
+            Branch::Parallel(deeper) if !series => flat.extend(deeper),
+            other => flat.push(other),
+        }
+    }
+    match flat.len() {
+        0 => Err(PlanError::Empty),
+        1 => Ok(flat.remove(0)),
+        _ if series => Ok(Branch::Series(flat)),
+        _ => Ok(Branch::Parallel(flat)),
+    }
+}
+
+/// What a branch touches.
+#[derive(Default)]
+struct Touched<'b> {
+    services: Vec<&'b ServiceId>,
+    routes: Vec<&'b RouteId>,
+}
+
+/// Checks that parallel branches touch different services and routes; returns
+/// those of the whole branch.
+fn conflict_free(branch: &Branch) -> Result<Touched<'_>, PlanError> {
+    let mut all = Touched::default();
+    match branch {
+        Branch::Step(primitive) => {
+            all.services.extend(primitive.service());
+            all.services.extend(primitive.backends());
+            all.routes.extend(primitive.route());
+        }
+        Branch::Series(inner) => {
+            for member in inner {
+                let touched = conflict_free(member)?;
+                all.services.extend(touched.services);
+                all.routes.extend(touched.routes);
+            }
+        }
+        Branch::Parallel(inner) => {
+            for member in inner {
+                let touched = conflict_free(member)?;
+                if let Some(twice) = touched
+                    .services
+                    .iter()
+                    .find(|id| all.services.contains(*id))
+                {
+                    return Err(PlanError::Conflict((*twice).clone()));
+                }
+                if let Some(twice) = touched.routes.iter().find(|id| all.routes.contains(*id)) {
+                    return Err(PlanError::RouteConflict((*twice).clone()));
+                }
+                all.services.extend(touched.services);
+                all.routes.extend(touched.routes);
+            }
+        }
+    }
+    Ok(all)
+}
+
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Plan {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
