@@ -9,6 +9,7 @@
 
 mod audit;
 mod disk;
+mod faults;
 mod forwarder;
 mod shell;
 mod trace;

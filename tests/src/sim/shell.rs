@@ -7,13 +7,13 @@ use homeostat_agent::control::{
 };
 use homeostat_agent::service::{ProcessSample, SlotName, Version};
 use homeostat_common::anomaly::{Exit, Symptom};
-use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::ids::{Instance, ServiceId};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 
 use super::disk::Entry;
 use super::world::Reaction;
-use super::{Fault, Happening, Sim};
+use super::{Happening, Sim};
 
 /// From the kernel's signal to the end of a process, in microseconds.
 const DEATH_US: std::ops::Range<u64> = 500..3000;
@@ -21,16 +21,16 @@ const DEATH_US: std::ops::Range<u64> = 500..3000;
 /// The state of the machine.
 #[derive(Debug)]
 pub(super) struct Host {
-    pressure: f32,
+    pub(super) pressure: f32,
     /// When pressure last was above what the gate takes for calm.
-    pressed: Option<Micros>,
-    frozen: bool,
-    slow_sync: Millis,
-    no_check: bool,
-    no_rollback: bool,
-    link: bool,
+    pub(super) pressed: Option<Micros>,
+    pub(super) frozen: bool,
+    pub(super) slow_sync: Millis,
+    pub(super) no_check: bool,
+    pub(super) no_rollback: bool,
+    pub(super) link: bool,
     /// Cores that a process of nobody uses.
-    stranger: f32,
+    pub(super) stranger: f32,
 }
 
 impl Default for Host {
@@ -368,7 +368,7 @@ impl Sim {
         }
     }
 
-    fn bury(&mut self, service: &ServiceId, instance: Instance, exit: Exit) {
+    pub(super) fn bury(&mut self, service: &ServiceId, instance: Instance, exit: Exit) {
         if self.world.end(service, instance, exit) {
             let service = service.clone();
             self.spawner_says(Event::Died {
@@ -540,167 +540,6 @@ impl Sim {
             })
             .collect();
         self.spawner_says(Event::Slots(slots));
-    }
-
-    fn kill_agent(&mut self, back: Millis) {
-        self.agent = None;
-        self.run += 1;
-        self.connection += 1;
-        if self.rng.bool() {
-            self.disk.crash(&mut self.rng);
-        } else {
-            self.disk.crash_gently();
-        }
-        self.audit.crashed(self.now, &self.disk);
-        self.trace.say(self.now, "agent", "killed".into());
-        self.push(back, Happening::AgentStarts);
-    }
-
-    fn suffer(&mut self, fault: &Fault) {
-        let id = |name: &str| ServiceId::new(name).expect("a scenario names a service");
-        let now = self.now;
-        match fault.clone() {
-            Fault::Crash(name) => {
-                let Some(instance) = self.world.life(&id(name)).map(|life| life.instance) else {
-                    return;
-                };
-                self.bury(&id(name), instance, Exit::Signal(9));
-            }
-            Fault::Block(name) => self.break_life(&id(name), |life| {
-                life.blocked = Some(Micros(u64::MAX));
-            }),
-            Fault::Stall(name, span) => {
-                self.break_life(&id(name), |life| life.blocked = Some(now + span));
-            }
-            Fault::Leak(name, rate) => {
-                self.break_life(&id(name), |life| life.leak = Some((rate, now)));
-            }
-            Fault::Corrupt(name) => self.world.corrupt(&id(name)),
-            Fault::BadModel(name) => self.world.replace(&id(name), SlotName::Model),
-            Fault::BadConfig(name) => self.world.replace(&id(name), SlotName::Config),
-            Fault::Stage(name) => self.world.stage(&id(name)),
-            Fault::Slow(name, takes) => self.break_life(&id(name), |life| {
-                life.slow = u32::try_from(takes.0 * 1000).ok();
-            }),
-            Fault::Hog(name, cores) => self.break_life(&id(name), |life| life.hog = Some(cores)),
-            Fault::Gauge(name, value, moves) => {
-                let place = self.world.places.get_mut(&id(name));
-                if let Some(life) = place.and_then(|place| place.life.as_mut()) {
-                    life.gauge = (value, moves);
-                }
-            }
-            Fault::Stranger(cores) => self.host.stranger = cores,
-            Fault::Fill(name, bytes) => {
-                if let Some(place) = self.world.places.get_mut(&id(name)) {
-                    place.data.1 += bytes;
-                }
-            }
-            Fault::RoutesFrozen(frozen) => self.forwarder.frozen = frozen,
-            Fault::Ask(plan) => {
-                let plan = plan.parse().expect("a scenario's plan is a plan");
-                self.asked += 1;
-                let ticket = self.asked;
-                self.tell(Event::Asked { ticket, plan });
-            }
-            Fault::ShowWeights => {
-                let weights = self.weights();
-                self.trace.say(self.now, "weights", weights);
-            }
-            Fault::SpawnerLost(back) => {
-                if !self.spawner {
-                    return;
-                }
-                self.spawner = false;
-                self.connection += 1;
-                self.audit.confused = Some(now);
-                self.tell(Event::SpawnerLost);
-                self.push(back, Happening::SpawnerBack);
-            }
-            Fault::Pressure(share) => {
-                self.host.pressure = share;
-                self.host.pressed = Some(if share > 0.3 { Micros(u64::MAX) } else { now });
-            }
-            Fault::Frozen(frozen) => self.host.frozen = frozen,
-            Fault::DiskFull(true) => {
-                self.disk.full = true;
-                self.tell(Event::StoreTrouble(Some("no space left".into())));
-            }
-            Fault::DiskFull(false) => {
-                self.disk.recover();
-                self.tell(Event::StoreTrouble(None));
-            }
-            Fault::SlowSync(span) => self.host.slow_sync = span,
-            Fault::NoModelCheck(no) => self.host.no_check = no,
-            Fault::NoRollback(no) => self.host.no_rollback = no,
-            Fault::Link(up) => {
-                self.host.link = up;
-                self.tell(Event::Link(up));
-            }
-            Fault::AgentKilled(back) => {
-                if self.agent.is_some() {
-                    self.kill_agent(back);
-                }
-                return;
-            }
-            Fault::AgentKilledAtWrite(nth, back) => {
-                self.kill_at_write = Some((nth, back));
-                self.writes = 0;
-                return;
-            }
-            Fault::Reboot(back) => self.reboot(back),
-            _ => self.suffer_at_start(fault),
-        }
-        self.trace.say(now, "fault", format!("{fault:?}"));
-    }
-
-    fn suffer_at_start(&mut self, fault: &Fault) {
-        let (Fault::Stubborn(name, _)
-        | Fault::BadCommand(name, _)
-        | Fault::ShortLives(name, _)
-        | Fault::SlowStart(name, _)) = fault
-        else {
-            return;
-        };
-        let id = ServiceId::new(name).expect("a scenario names a service");
-        let Some(place) = self.world.places.get_mut(&id) else {
-            return;
-        };
-        match fault {
-            Fault::Stubborn(_, yes) => place.stubborn = *yes,
-            Fault::BadCommand(_, yes) => place.bad_command = *yes,
-            Fault::ShortLives(_, lives) => place.short_lives = *lives,
-            Fault::SlowStart(_, takes) => place.slow_start = takes.map(|span| span.0),
-            _ => {}
-        }
-    }
-
-    fn break_life(&mut self, id: &ServiceId, how: impl FnOnce(&mut super::world::Life)) {
-        if let Some(life) = self
-            .world
-            .places
-            .get_mut(id)
-            .and_then(|place| place.life.as_mut())
-        {
-            how(life);
-            life.faulty = true;
-        }
-    }
-
-    fn reboot(&mut self, back: Millis) {
-        self.agent = None;
-        self.run += 1;
-        self.connection += 1;
-        self.disk.crash(&mut self.rng);
-        self.audit.crashed(self.now, &self.disk);
-        self.world.blackout();
-        self.spawner = true;
-        // Nothing that was on its way survives; faults to come and the world's
-        // own plans do.
-        self.queue
-            .retain(|entry| matches!(entry.0.what, Happening::Fault(_)));
-        self.booted = self.now + back;
-        self.boot = BootId([self.boot.0[0].wrapping_add(1); 16]);
-        self.push(back, Happening::AgentStarts);
     }
 }
 
