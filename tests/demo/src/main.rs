@@ -54,7 +54,7 @@ struct Cli {
     /// Go on running after the table, to look at the page, until Ctrl-C.
     #[arg(long)]
     keep: bool,
-    /// Keep logs and data of all processes in this folder.
+    /// Keep logs and data of all processes in this folder, which must not be there yet.
     #[arg(long, value_name = "FOLDER", conflicts_with = "repeat")]
     dir: Option<PathBuf>,
     /// Seed of the pauses before each fault, and of the requests.
@@ -157,8 +157,8 @@ fn load(fleet: &Fleet, seed: u64) -> Result<Load> {
 /// Where all processes write: the folder asked for, or a temporary one.
 fn folder(asked: Option<&Path>) -> Result<(Option<tempfile::TempDir>, PathBuf)> {
     if let Some(asked) = asked {
-        std::fs::create_dir_all(asked)
-            .with_context(|| format!("cannot make {}", asked.display()))?;
+        // What an earlier run has learnt there would change this one.
+        std::fs::create_dir(asked).with_context(|| format!("cannot make {}", asked.display()))?;
         return Ok((None, std::path::absolute(asked)?));
     }
     let dir = tempfile::Builder::new().prefix("hs-demo").tempdir()?;
@@ -208,7 +208,7 @@ fn run(cli: &Cli, seed: u64) -> Result<Vec<String>> {
         "the broker is back after {:.0} s",
         broker_dead.as_secs_f64()
     ));
-    let rss = memory::resident_mib(&cloud, &fleet);
+    let memory = memory::of_all(&cloud, &fleet);
     let lost = if cli.keep { load.so_far() } else { load.stop() };
     show.text(&format!("\nRequests: {lost}"));
     report.rows.push(Row::new(
@@ -229,13 +229,13 @@ fn run(cli: &Cli, seed: u64) -> Result<Vec<String>> {
         Vec::new()
     } else {
         show.wait("everything to arrive at the coordinator");
-        let held = verdict::gather(cloud.api(), &seen)?;
         let outside = Outside {
             load: &lost,
-            rss,
+            memory,
             broker_dead,
             clock: (CLOCK.0, CLOCK_MS),
         };
+        let held = verdict::gather(cloud.api(), &seen, &outside)?;
         let lines = verdict::lines(&held, &seen, &outside)?;
         show.text(&format!("\n{}", table::table(&lines)));
         let checks = verdict::checks(&held, &lines, &outside)?;

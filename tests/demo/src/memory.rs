@@ -4,28 +4,45 @@ use std::fs;
 
 use homeostat_eval::stage::{Cloud, Fleet};
 
-/// Resident memory of agents, spawners, forwarders, broker, coordinator and this program with its
-/// load, in MiB; `None` when one of them is not there. Shared pages count each time.
-pub(crate) fn resident_mib(cloud: &Cloud, fleet: &Fleet) -> Option<f64> {
+/// Memory of some processes, in MiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Memory {
+    /// Each shared page in parts: what they take from the machine.
+    pub(crate) proportional: f64,
+    /// Each shared page whole in each process. Here one program plays all parts, so its code
+    /// counts a dozen times.
+    pub(crate) resident: f64,
+}
+
+/// Memory of agents, spawners, forwarders, broker, coordinator and this program with its load;
+/// `None` when one of them is not there.
+pub(crate) fn of_all(cloud: &Cloud, fleet: &Fleet) -> Option<Memory> {
     let mut pids = vec![Some(std::process::id())];
     pids.extend(cloud.pids());
     for node in fleet.nodes() {
         pids.extend(node.pids());
         pids.push(node.forwarder());
     }
-    let mut kib = 0;
+    let mut sum = Memory::default();
     for pid in pids {
-        kib += resident_kib(pid?)?;
+        let one = of(pid?)?;
+        sum.proportional += one.proportional;
+        sum.resident += one.resident;
     }
-    Some(kib as f64 / 1024.0)
+    Some(sum)
 }
 
-fn resident_kib(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse().ok()
+fn of(pid: u32) -> Option<Memory> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let mib = |key: &str| -> Option<f64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kib / 1024.0)
+    };
+    Some(Memory {
+        proportional: mib("Pss:")?,
+        resident: mib("Rss:")?,
+    })
 }
 
 #[cfg(test)]
@@ -34,7 +51,8 @@ mod tests {
 
     #[test]
     fn this_process_has_some_and_a_missing_one_has_none() {
-        assert!(resident_kib(std::process::id()).is_some_and(|kib| kib > 100));
-        assert_eq!(resident_kib(u32::MAX), None);
+        let own = of(std::process::id()).unwrap();
+        assert!(own.proportional > 0.1 && own.proportional <= own.resident);
+        assert_eq!(of(u32::MAX), None);
     }
 }

@@ -11,7 +11,8 @@ use homeostat_eval::stage::{Api, interrupt};
 use homeostat_testbed::Moment;
 use homeostat_testbed::load;
 
-use crate::faults::Expected;
+use crate::faults::{Expected, Fault};
+use crate::memory::Memory;
 use crate::story::Seen;
 
 /// How long the coordinator may take to have everything once the broker is back. A node pauses
@@ -56,25 +57,21 @@ pub(crate) struct Check {
 /// What is judged besides the coordinator's records.
 pub(crate) struct Outside<'a> {
     pub(crate) load: &'a load::Report,
-    /// Resident memory of all that is not a service, in MiB.
-    pub(crate) rss: Option<f64>,
+    /// Of all that is not a service.
+    pub(crate) memory: Option<Memory>,
     pub(crate) broker_dead: Duration,
     /// The node whose clock is wrong, and by how many milliseconds.
     pub(crate) clock: (&'static str, i64),
 }
 
-/// Resident memory of agents, spawners, forwarders, broker, coordinator and this program.
-const RSS_MAX_MIB: f64 = 120.0;
+/// What agents, spawners, forwarders, broker, coordinator and this program may take together.
+const MEMORY_MAX_MIB: f64 = 120.0;
 
 /// Requests that are lost without a healer: `demo --without-healer`, seed 1.
 pub(crate) const LOST_WITHOUT_HEALER: u64 = 4000;
 
 /// Waits until everything about these faults has arrived, or it takes too long.
-pub(crate) fn gather(api: Api, seen: &[Seen]) -> Result<Held> {
-    let mut incidents = 0;
-    for seen in seen {
-        incidents += usize::from(seen.scene.expected()?.recorded());
-    }
+pub(crate) fn gather(api: Api, seen: &[Seen], outside: &Outside<'_>) -> Result<Held> {
     let arrived = || {
         let held = hold(api).ok()?;
         let over = held
@@ -82,7 +79,8 @@ pub(crate) fn gather(api: Api, seen: &[Seen]) -> Result<Held> {
             .iter()
             .all(|incident| incident.state == IncidentState::Closed);
         let whole = held.audits.values().all(|audit| audit.holes == 0);
-        (over && whole && held.incidents.len() >= incidents).then_some(held)
+        let all = lines(&held, seen, outside).ok()?.iter().all(Line::recorded);
+        (over && whole && all).then_some(held)
     };
     match interrupt::until("the last record", ARRIVE_MAX, arrived) {
         Err(error) if error.is::<interrupt::Interrupted>() => Err(error),
@@ -217,6 +215,18 @@ impl Line<'_> {
         Some((true_ms - i64::try_from(self.seen.injected_ms).ok()?) as f64)
     }
 
+    /// Whether all that must be recorded of it is.
+    fn recorded(&self) -> bool {
+        match self.expected {
+            Expected::Plan(..) | Expected::Refused(_) => self.incident.is_some(),
+            Expected::Told(_) => self.said.is_some(),
+            Expected::Untouched => {
+                self.said.is_some() || self.seen.scene.fault == Fault::Spawner
+            }
+            Expected::Stage => true,
+        }
+    }
+
     /// What is other than stated; `None` if all is as it must be.
     pub(crate) fn wrong(&self) -> Option<String> {
         let seen = self.seen;
@@ -326,13 +336,15 @@ pub(crate) fn checks(held: &Held, lines: &[Line<'_>], outside: &Outside<'_>) -> 
             load.lost() * 100 <= LOST_WITHOUT_HEALER,
         ),
     ];
-    if let Some(rss) = outside.rss {
+    if let Some(memory) = outside.memory {
         checks.push(check(
             format!(
-                "{rss:.0} MiB resident: agents, spawners, forwarders, broker, coordinator, load"
+                "{:.0} MiB for agents, spawners, forwarders, broker, coordinator and load ({:.0} MiB \
+                 with shared pages counted in each)",
+                memory.proportional, memory.resident
             ),
             // Code that nobody optimised is several times as large.
-            rss < RSS_MAX_MIB || cfg!(debug_assertions),
+            memory.proportional < MEMORY_MAX_MIB || cfg!(debug_assertions),
         ));
     }
     Ok(checks)
