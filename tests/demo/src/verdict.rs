@@ -220,9 +220,7 @@ impl Line<'_> {
         match self.expected {
             Expected::Plan(..) | Expected::Refused(_) => self.incident.is_some(),
             Expected::Told(_) => self.said.is_some(),
-            Expected::Untouched => {
-                self.said.is_some() || self.seen.scene.fault == Fault::Spawner
-            }
+            Expected::Untouched => self.said.is_some() || self.seen.scene.fault == Fault::Spawner,
             Expected::Stage => true,
         }
     }
