@@ -93,7 +93,7 @@ pub(crate) const STORY: [Scene; 29] = [
     scene("spawner", "kill -9 of the spawner", "edge-2", "", Fault::Spawner, 2000),
     scene("forwarder", "kill -9 of the forwarder", "edge-1", "forwarder", Fault::Forwarder, 3000),
     scene("hog", "burns a core", "edge-2", "infer-2", Fault::Hog, 2000),
-    scene("stranger", "a stranger burns a core", "edge-1", "", Fault::Stranger, 7000),
+    scene("stranger", "a stranger burns a core", "edge-2", "", Fault::Stranger, 7000),
     scene("frozen", "frozen metrics, queue at 900", "edge-2", "infer-1", Fault::FreezeMetrics, 7000),
     scene("twice-a", "two on one node: kill -9", "edge-3", "postprocess-1", Fault::Kill, 4500),
     scene("twice-b", "... and kill -9", "edge-3", "publisher-1", Fault::Kill, 0),

@@ -17,7 +17,7 @@ use crate::story::Seen;
 
 /// How long the coordinator may take to have everything once the broker is back. A node pauses
 /// before it connects again, longer the longer the broker was away.
-const ARRIVE_MAX: Duration = Duration::from_secs(30);
+const ARRIVE_MAX: Duration = Duration::from_secs(45);
 
 /// A request planned this long before a fault was under way when it came.
 const UNDER_WAY_US: u64 = 50_000;
