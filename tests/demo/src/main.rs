@@ -244,6 +244,7 @@ fn run(cli: &Cli, seed: u64) -> Result<Vec<String>> {
             show.text(&format!("{mark}  {}", check.what));
         }
         report.rows.extend(lines.iter().flat_map(table::numbers));
+        report.rows.extend(checks.iter().map(table::held));
         let mut wrong: Vec<String> = lines
             .iter()
             .filter_map(|line| Some(format!("{}: {}", line.seen.scene.id, line.wrong()?)))

@@ -5,7 +5,7 @@ use homeostat_eval::stats::Estimate;
 
 use crate::faults::Expected;
 use crate::story::ms;
-use crate::verdict::Line;
+use crate::verdict::{Check, Line};
 
 const HEAD: [&str; 9] = [
     "fault", "where", "cloud", "detected", "healed", "lost", "source", "outcome", "plan",
@@ -109,4 +109,11 @@ pub(crate) fn numbers(line: &Line<'_>) -> Vec<Row> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Whether a check held, as a number.
+pub(crate) fn held(check: &Check) -> Row {
+    let id = format!("demo.check.{}", check.id);
+    let failed = f64::from(u8::from(!check.holds));
+    Row::new(&id, &check.what, "failed", Estimate::exact(failed, 1)).goal(0.0)
 }
