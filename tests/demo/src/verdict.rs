@@ -395,3 +395,98 @@ fn invented(held: &Held, lines: &[Line<'_>]) -> Check {
         holds: held.incidents.len() == expected && more.is_empty(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::faults::{STORY, Scene};
+    use serde_json::json;
+
+    fn scene(id: &str) -> Scene {
+        *STORY.iter().find(|scene| scene.id == id).unwrap()
+    }
+
+    fn seen(id: &str, injected_ms: u64) -> Seen {
+        Seen {
+            scene: scene(id),
+            connected: true,
+            at: Moment::from_micros(injected_ms * 1000),
+            injected_ms,
+            healed: Some(Duration::from_millis(20)),
+            untouched: None,
+            stranger: None,
+        }
+    }
+
+    fn incident(number: u64, opened_ms: u64, plan: &str) -> Incident {
+        serde_json::from_value(json!({
+            "id": number, "number": number, "node": "edge-2", "site": "local", "state": "closed",
+            "opened_ms": opened_ms, "service": "infer-2", "connected": true, "plan": plan,
+            "source": "reflex", "refusals": 0, "outcome": "healed",
+        }))
+        .unwrap()
+    }
+
+    /// The lines and what is wrong with them, for `infer-2` blocked at 10 s, an hour ahead of
+    /// its node's clock.
+    fn judged(incidents: Vec<Incident>) -> (Vec<Option<String>>, Check) {
+        let load = load();
+        let outside = Outside {
+            load: &load,
+            memory: None,
+            broker_dead: Duration::ZERO,
+            clock: ("edge-2", -3_600_000),
+        };
+        let held = Held {
+            incidents,
+            events: Vec::new(),
+            audits: BTreeMap::new(),
+            disorder: Vec::new(),
+        };
+        let seen = [seen("block", 4_000_000)];
+        let lines = lines(&held, &seen, &outside).unwrap();
+        let wrong = lines.iter().map(Line::wrong).collect();
+        (wrong, invented(&held, &lines))
+    }
+
+    fn load() -> load::Report {
+        let port = homeostat_testbed::ports(1).unwrap().remove(0);
+        let spec = homeostat_testbed::LoadSpec {
+            target: port.address().into(),
+            rate: 1.0,
+            seed: 1,
+            late: Duration::from_secs(1),
+            deadline: Duration::from_secs(1),
+            rows: vec![vec![0.0]],
+        };
+        let load = homeostat_testbed::Load::start(spec, homeostat_testbed::Answers::default());
+        load.unwrap().stop()
+    }
+
+    #[test]
+    fn the_incident_after_a_fault_is_its_own_and_one_before_is_invented() {
+        let plan = "restart(infer-2, grace=0ms)";
+        let (before, after) = (incident(1, 390_000, plan), incident(2, 400_300, plan));
+        let (wrong, check) = judged(vec![after.clone()]);
+        assert_eq!(wrong, [None]);
+        assert!(check.holds);
+        let (wrong, check) = judged(vec![before.clone(), after]);
+        assert_eq!(wrong, [None]);
+        assert!(!check.holds && check.what.contains("nobody caused edge-2 infer-2"));
+        let (wrong, check) = judged(vec![before]);
+        assert_eq!(wrong, [Some("no record of it".to_owned())]);
+        assert!(!check.holds);
+    }
+
+    #[test]
+    fn another_plan_than_stated_is_named() {
+        let (wrong, _) = judged(vec![incident(1, 400_300, "restart(infer-2, grace=500ms)")]);
+        assert_eq!(
+            wrong,
+            [Some(
+                "plan restart(infer-2, grace=500ms), not restart(infer-2, grace=0ms)".to_owned()
+            )]
+        );
+    }
+}
