@@ -6,6 +6,7 @@ pub mod data;
 pub mod forward;
 pub mod keeper;
 pub mod link;
+pub mod local;
 pub mod logs;
 pub mod probe;
 pub mod procfs;

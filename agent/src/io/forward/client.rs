@@ -20,8 +20,8 @@ use super::protocol::{
 };
 use super::socket_path;
 use crate::config::FORWARDS_MAX;
-use crate::io::spawner::protocol::MESSAGE_MAX;
-use crate::io::spawner::sockets::{self, Received};
+use crate::io::local::datagram::MESSAGE_MAX;
+use crate::io::local::sockets::{self, Received};
 
 /// Why there is no connection, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -116,16 +116,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; after all but `Unsupported` another try can succeed.
-    #[allow(unsafe_code)]
     pub async fn connect(run_dir: &Path) -> Result<(Self, Vec<RouteView>), ClientError> {
         let socket = sockets::connect(&socket_path(run_dir))?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, for as long as the
-        // `AsyncFd` that owns it.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, interest) }
-            .map_err(io::Error::from)?;
         let mut client = Self {
-            socket,
+            socket: sockets::watched(socket, Interest::READABLE | Interest::WRITABLE)?,
             partial: Vec::new(),
         };
         // A forwarder that refused may have gone already; what it said is there.
@@ -277,17 +271,8 @@ impl Client {
 
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Message, ClientError>> {
         let mut buffer = [0; MESSAGE_MAX];
-        loop {
-            let mut guard = ready!(self.socket.poll_read_ready(context))?;
-            let received = guard.try_io(|socket| sockets::receive(socket.as_fd(), &mut buffer));
-            let received = match received {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // Told once, before what is still to be read; then comes the end.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => continue,
-                Ok(received) => received?,
-                Err(_) => continue,
-            };
-            return Poll::Ready(match received {
+        Poll::Ready(
+            match ready!(sockets::poll_receive(&self.socket, context, &mut buffer))? {
                 Received::End => Err(ClientError::Lost),
                 Received::TooLong => Err(ClientError::Unexpected("too long a message")),
                 Received::Datagram(length, _) => {
@@ -296,7 +281,7 @@ impl Client {
                         message => Ok(message),
                     }
                 }
-            });
-        }
+            },
+        )
     }
 }

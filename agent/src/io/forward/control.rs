@@ -9,15 +9,15 @@ use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::{Micros, Millis};
 use rustix::event::epoll::EventFlags;
 
-use super::protocol::{DecodeError, Message, Request, Stamp, VERSION, decode, encode, reason};
+use super::protocol::{DecodeError, Message, Request, Stamp, VERSION, decode, encode};
 use super::server::{Server, kind};
 use super::table::Key;
 use super::timers::Due;
 use crate::config::WEIGHT_MAX;
 use crate::io::clock;
-use crate::io::spawner::protocol::MESSAGE_MAX;
+use crate::io::local::datagram::{MESSAGE_MAX, reason};
+use crate::io::local::sockets::{self, Received};
 use crate::io::spawner::setup::Peers;
-use crate::io::spawner::sockets::{self, Received};
 
 /// Most clients at once: the loop twice, while it reconnects, and a few people.
 const PEERS_MAX: usize = 8;
@@ -148,7 +148,9 @@ impl Server {
                     self.control.tell(id, &Message::Welcome { routes });
                 }
                 Ok(request) if peer.greeted => self.carry_out(id, request),
-                Err(DecodeError::Version(Some(_))) => {
+                Err(DecodeError::Version {
+                    theirs: Some(_), ..
+                }) => {
                     let speaks = VERSION;
                     self.control.tell(id, &Message::Unsupported { speaks });
                     self.control.connected.retain(|it| it.id != id);

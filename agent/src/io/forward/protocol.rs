@@ -7,10 +7,11 @@ use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::{Micros, Millis};
 use serde::{Deserialize, Serialize};
 
+use crate::io::local::datagram;
+pub use crate::io::local::datagram::DecodeError;
+
 /// Version of everything in this file.
 pub const VERSION: u8 = 1;
-/// Longest reason in a message, in bytes.
-pub(super) const REASON_MAX: usize = 4096;
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,26 +196,12 @@ impl Health {
     }
 }
 
-/// Why a datagram is no message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// Another version, or nothing at all.
-    #[error("the peer speaks version {0:?} of the forwarder protocol, this is version {VERSION}")]
-    Version(Option<u8>),
-    /// The version is right, the rest is not.
-    #[error("the forwarder message cannot be read")]
-    Body(#[source] postcard::Error),
-    /// A right message, and then something else.
-    #[error("the forwarder message has {0} bytes too many")]
-    Rest(usize),
-}
-
 /// A datagram for `body`, a [`Request`] or a [`Message`].
 ///
 /// # Errors
 /// Postcard's, which for these types and lengths does not happen.
 pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, postcard::Error> {
-    postcard::to_extend(body, vec![VERSION])
+    datagram::encode(VERSION, body)
 }
 
 /// The [`Request`] or [`Message`] in a datagram.
@@ -222,33 +209,14 @@ pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, postcard::Error> {
 /// # Errors
 /// [`DecodeError`] when the version or anything else is not as expected.
 pub fn decode<'d, T: Deserialize<'d>>(datagram: &'d [u8]) -> Result<T, DecodeError> {
-    let (body, rest) = match datagram.split_first() {
-        Some((&VERSION, body)) => postcard::take_from_bytes(body).map_err(DecodeError::Body)?,
-        other => return Err(DecodeError::Version(other.map(|(version, _)| *version))),
-    };
-    if rest.is_empty() {
-        Ok(body)
-    } else {
-        Err(DecodeError::Rest(rest.len()))
-    }
-}
-
-/// `text`, cut to [`REASON_MAX`] bytes.
-pub(super) fn reason(mut text: String) -> String {
-    if text.len() > REASON_MAX {
-        let end = (0..=REASON_MAX)
-            .rev()
-            .find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or(0));
-    }
-    text
+    datagram::decode(VERSION, datagram)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{BACKENDS_MAX, FORWARDS_MAX};
-    use crate::io::spawner::protocol::MESSAGE_MAX;
+    use crate::io::local::datagram::{MESSAGE_MAX, REASON_MAX, reason};
 
     #[test]
     fn the_largest_messages_fit_into_a_datagram() {
@@ -302,8 +270,12 @@ mod tests {
 
     #[test]
     fn what_is_not_exactly_one_message_is_refused() {
-        assert_eq!(decode::<Request>(&[]), Err(DecodeError::Version(None)));
-        assert_eq!(decode::<Request>(&[9]), Err(DecodeError::Version(Some(9))));
+        let other = |theirs| DecodeError::Version {
+            theirs,
+            ours: VERSION,
+        };
+        assert_eq!(decode::<Request>(&[]), Err(other(None)));
+        assert_eq!(decode::<Request>(&[9]), Err(other(Some(9))));
         let mut datagram = encode(&Request::Report).unwrap();
         datagram.push(0);
         assert_eq!(decode::<Request>(&datagram), Err(DecodeError::Rest(1)));

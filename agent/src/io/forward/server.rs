@@ -29,8 +29,8 @@ use super::weights::Weights;
 use super::{backend::Failure, folder, socket_path};
 use crate::config::{Config, Forward};
 use crate::io::clock;
+use crate::io::local::sockets;
 use crate::io::spawner::setup::Peers;
-use crate::io::spawner::sockets;
 
 /// Events taken at once.
 const EVENTS_MAX: usize = 256;
@@ -246,7 +246,7 @@ impl Server {
             Ok(()) => tracing::info!(routes = self.table.routes.len(), "configuration read again"),
             Err(error) => tracing::warn!("the new configuration is not used: {error}"),
         }
-        outcome.map_err(|error| crate::io::spawner::setup::chain(&error))
+        outcome.map_err(|error| crate::io::keeper::chain(&error))
     }
 
     fn serve(&mut self) {

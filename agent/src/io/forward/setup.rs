@@ -4,17 +4,16 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use homeostat_common::ids::RouteId;
-use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::config::ConfigErrors;
+use crate::io::local;
 
 /// How long the lock may take: a killed forwarder holds it until the kernel has closed its
 /// thousands of sockets.
@@ -81,20 +80,11 @@ pub(super) fn own_folder(folder: &Path, run_dir: &Path) -> Result<File, ForwardE
         .map_err(failed("open up", folder))?;
     let path = folder.join("lock");
     let file = File::create(&path).map_err(failed("create", &path))?;
-    let begun = Instant::now();
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT_MAX => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let run_dir = run_dir.to_owned();
-                return Err(ForwardError::Second { run_dir });
-            }
-            Err(error) => return Err(failed("lock", &path)(error.into())),
-        }
+    if local::lock(&file, LOCK_WAIT_MAX).map_err(failed("lock", &path))? {
+        return Ok(file);
     }
+    let run_dir = run_dir.to_owned();
+    Err(ForwardError::Second { run_dir })
 }
 
 /// Raises the soft limit of descriptors to the hard one, and says for how many connections
@@ -126,17 +116,9 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn catch() -> io::Result<Self> {
-        let (stop, stop_end) = UnixStream::pair()?;
-        let (reload, reload_end) = UnixStream::pair()?;
-        for socket in [&stop, &reload] {
-            socket.set_nonblocking(true)?;
-        }
-        let register = |signal: Signal, end: OwnedFd| {
-            signal_hook::low_level::pipe::register(signal.as_raw(), end)
-        };
-        register(Signal::HUP, reload_end.into())?;
-        register(Signal::INT, stop_end.try_clone()?.into())?;
-        register(Signal::TERM, stop_end.into())?;
-        Ok(Self { stop, reload })
+        Ok(Self {
+            stop: local::caught(&[Signal::INT, Signal::TERM])?,
+            reload: local::caught(&[Signal::HUP])?,
+        })
     }
 }

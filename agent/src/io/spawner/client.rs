@@ -26,7 +26,7 @@ use super::protocol::{
     DecodeError, Exit, MESSAGE_MAX, Message, Refusal, Request, SlotView, StopSignal, decode, encode,
 };
 use super::socket_path;
-use super::sockets::{self, Received};
+use crate::io::local::sockets::{self, Received, watched};
 
 /// First and longest pause between attempts to connect.
 const RETRY_MIN: Duration = Duration::from_millis(5);
@@ -385,17 +385,8 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Poll<Result<(Message, Vec<OwnedFd>), ClientError>> {
         let mut buffer = [0; MESSAGE_MAX];
-        loop {
-            let mut guard = ready!(self.socket.poll_read_ready(context))?;
-            let received = guard.try_io(|socket| sockets::receive(socket.as_fd(), &mut buffer));
-            let received = match received {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // Told once, before what is still to be read; then comes the end.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => continue,
-                Ok(received) => received?,
-                Err(_) => continue,
-            };
-            return Poll::Ready(match received {
+        Poll::Ready(
+            match ready!(sockets::poll_receive(&self.socket, context, &mut buffer))? {
                 Received::End => Err(ClientError::Lost),
                 Received::TooLong => Err(ClientError::Unexpected("too long a message")),
                 Received::Datagram(length, beside) => {
@@ -406,15 +397,7 @@ impl Client {
                         message => Ok((message, beside)),
                     }
                 }
-            });
-        }
+            },
+        )
     }
-}
-
-/// Lets the runtime watch `fd`.
-#[allow(unsafe_code)]
-fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, for as long
-    // as the `AsyncFd` that owns it.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }

@@ -17,7 +17,7 @@
 //! no service, nor does death of the spawner.
 //!
 //! - `protocol`: the messages.
-//! - `server`: the process; `setup`, `slots`, `sockets`, `process`, `state`, `marks`,
+//! - `server`: the process; `setup`, `slots`, `process`, `state`, `marks`,
 //!   `cgroup`, `logs` and `users` are its hands.
 //! - `client`: the loop's end.
 
@@ -30,7 +30,6 @@ pub mod protocol;
 pub mod server;
 pub(in crate::io) mod setup;
 mod slots;
-pub(in crate::io) mod sockets;
 mod state;
 mod users;
 

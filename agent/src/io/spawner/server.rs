@@ -25,15 +25,17 @@ use super::logs::Logs;
 use super::process::{self, Live};
 use super::protocol::{
     DecodeError, MESSAGE_MAX, Message, Refusal, Request, SLOTS_MAX, StopSignal, VERSION, decode,
-    encode, reason,
+    encode,
 };
 pub use super::setup::SpawnerError;
 use super::setup::{self, Peers, Signals, failed};
 use super::slots::{self, Slot, adopt, end_unrecorded, entries, logged, slot_of};
-use super::sockets::{self, Received};
 use super::state::{self, State};
 use super::{folder, marks, socket_path};
 use crate::config::Config;
+use crate::io::keeper::chain;
+use crate::io::local::datagram::reason;
+use crate::io::local::sockets::{self, Received};
 
 /// Requests answered before deaths are looked at again.
 const REQUESTS_A_ROUND: usize = 32;
@@ -284,7 +286,9 @@ impl Server {
                     self.welcome();
                 }
                 Ok(request) if connection.greeted => self.carry_out(request),
-                Err(DecodeError::Version(Some(_))) => {
+                Err(DecodeError::Version {
+                    theirs: Some(_), ..
+                }) => {
                     self.tell(&Message::Unsupported { speaks: VERSION }, None);
                     self.connection = None;
                 }
@@ -433,7 +437,7 @@ impl Server {
 
     /// Reads the configuration again; on any problem nothing changes.
     fn reload(&mut self) -> Result<(), String> {
-        let config = setup::read_config(&self.file).map_err(|error| setup::chain(&error))?;
+        let config = setup::read_config(&self.file).map_err(|error| chain(&error))?;
         if config.node.run_dir != self.config.node.run_dir {
             return Err("run_dir cannot change while the spawner runs".into());
         }

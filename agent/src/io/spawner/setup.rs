@@ -3,17 +3,16 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 
 use super::users;
 use crate::config::{Config, ConfigErrors};
+use crate::io::local;
 
 /// How long the lock may take: a spawner that was killed in the middle of a
 /// start leaves it to the child until that has reached its `exec`.
@@ -107,20 +106,11 @@ fn trusted(path: &Path, meta: &fs::Metadata) -> Result<(), SpawnerError> {
 pub(super) fn lock(folder: &Path, run_dir: &Path) -> Result<File, SpawnerError> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(failed("create", &path))?;
-    let begun = Instant::now();
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT_MAX => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let run_dir = run_dir.to_owned();
-                return Err(SpawnerError::SecondSpawner { run_dir });
-            }
-            Err(error) => return Err(failed("lock", &path)(error.into())),
-        }
+    if local::lock(&file, LOCK_WAIT_MAX).map_err(failed("lock", &path))? {
+        return Ok(file);
     }
+    let run_dir = run_dir.to_owned();
+    Err(SpawnerError::SecondSpawner { run_dir })
 }
 
 /// Who may connect: the spawner's own user and `agent_user`.
@@ -162,18 +152,10 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn catch() -> io::Result<Self> {
-        let (child, child_end) = UnixStream::pair()?;
-        let (stop, stop_end) = UnixStream::pair()?;
-        for socket in [&child, &stop] {
-            socket.set_nonblocking(true)?;
-        }
-        let register = |signal: Signal, end: OwnedFd| {
-            signal_hook::low_level::pipe::register(signal.as_raw(), end)
-        };
-        register(Signal::CHILD, child_end.into())?;
-        register(Signal::INT, stop_end.try_clone()?.into())?;
-        register(Signal::TERM, stop_end.into())?;
-        Ok(Self { child, stop })
+        Ok(Self {
+            child: local::caught(&[Signal::CHILD])?,
+            stop: local::caught(&[Signal::INT, Signal::TERM])?,
+        })
     }
 }
 
@@ -190,15 +172,4 @@ pub(super) fn settle_process() {
     if let Err(error) = rustix::process::chdir("/") {
         tracing::warn!(%error, "cannot leave the present folder");
     }
-}
-
-/// An error with its causes, in one line each.
-pub(in crate::io) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

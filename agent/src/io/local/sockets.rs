@@ -3,17 +3,25 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::task::{Context, Poll, ready};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
-use super::protocol::{MESSAGE_MAX, SLOTS_MAX};
+use super::datagram::MESSAGE_MAX;
+use crate::config::SERVICES_MAX;
 
-/// Connections that wait to be accepted; there is one loop.
+/// Most descriptors beside a message: one for each service, and as many that a reload
+/// dropped while they were running. Below the 253 that the kernel allows.
+pub(in crate::io) const BESIDE_MAX: usize = 2 * SERVICES_MAX;
+
+/// Connections that wait to be accepted: one loop, and a few people who look.
 const BACKLOG: i32 = 4;
 
 fn socket() -> io::Result<OwnedFd> {
@@ -52,7 +60,7 @@ pub(in crate::io) fn send(
     datagram: &[u8],
     beside: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SLOTS_MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BESIDE_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !beside.is_empty() && !control.push(SendAncillaryMessage::ScmRights(beside)) {
         return Err(io::Error::other("too many descriptors for one message"));
@@ -77,7 +85,7 @@ pub(in crate::io) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8; MESSAGE_MAX],
 ) -> io::Result<Received> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SLOTS_MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BESIDE_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -96,4 +104,30 @@ pub(in crate::io) fn receive(
         return Ok(Received::TooLong);
     }
     Ok(Received::Datagram(received.bytes, beside))
+}
+
+/// Receives one datagram on a client's end, as soon as there is one.
+pub(in crate::io) fn poll_receive(
+    socket: &AsyncFd<OwnedFd>,
+    context: &mut Context<'_>,
+    buffer: &mut [u8; MESSAGE_MAX],
+) -> Poll<io::Result<Received>> {
+    loop {
+        let mut guard = ready!(socket.poll_read_ready(context))?;
+        match guard.try_io(|socket| receive(socket.as_fd(), buffer)) {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Told once, before what is still to be read; then comes the end.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Ok(received) => return Poll::Ready(received),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Lets the runtime watch `fd`.
+#[allow(unsafe_code)]
+pub(in crate::io) fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, for as long
+    // as the `AsyncFd` that owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
