@@ -40,8 +40,10 @@ pub struct FleetSettings {
     pub sections: String,
     /// Keys of each service.
     pub service: String,
-    /// Keys of each probe.
+    /// Keys of each probe but those below.
     pub probe: String,
+    /// Keys of the probes that compare the answers of models.
+    pub golden: String,
     /// Keys of each route that leads to one service, which is waited for while it restarts.
     pub single: String,
     /// Keys of each route to replicas.
@@ -60,13 +62,14 @@ impl FleetSettings {
             sections,
             service,
             probe,
+            golden,
             single,
             replicated,
             check,
             clock: (node, offset),
         } = self;
         format!(
-            "{sections}\n# services\n{service}\n# probes\n{probe}\n# routes to one\n{single}\n\
+            "{sections}\n# services\n{service}\n# probes\n{probe}\n# of models\n{golden}\n# routes to one\n{single}\n\
              # routes to replicas\n{replicated}\n# checks\n{check}\n# {node}: clock {offset}"
         )
     }
@@ -263,7 +266,10 @@ fn layout(
             spec.port,
             settings.service,
             service.keys,
-            service.tables.replace("PROBE", &settings.probe),
+            service
+                .tables
+                .replace("GOLDEN", &settings.golden)
+                .replace("PROBE", &settings.probe),
         );
         served.push(Served {
             name: service.name,
@@ -414,7 +420,7 @@ fn infer_tables(slot: &Path) -> Result<String> {
     Ok(format!(
         "[service.model]\nslot = {}\nreload = \"watch\"\n\
          [[service.probe]]\nkind = \"inference\"\nprotocol = \"v2\"\nmodel = \"{MODEL_NAME}\"\n\
-         input = \"features\"\noutput = \"probabilities\"\ngoldens = [\n{}\n]\nPROBE\n\
+         input = \"features\"\noutput = \"probabilities\"\ngoldens = [\n{}\n]\nGOLDEN\n\
          [[service.probe]]\nkind = \"metrics\"\nfrozen = 5\n\
          gauge = [{{ name = \"queue_depth\", max = 64, for = \"1s\" }}]\nPROBE",
         quoted(slot)?,
@@ -485,6 +491,7 @@ mod tests {
             sections: String::new(),
             service: String::new(),
             probe: String::new(),
+            golden: String::new(),
             single: String::new(),
             replicated: String::new(),
             check: String::new(),
