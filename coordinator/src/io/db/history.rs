@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::read::{event, event_sql};
 use super::{Db, DbError, int, uint};
@@ -48,8 +49,23 @@ const LEFT_READ: i64 = 500;
 const LEFT_MAX: usize = 50;
 
 impl Db {
+    /// The events in these rows, in their order, each with its `at_ms`.
+    pub(super) async fn placed(
+        &self,
+        rows: &[SqliteRow],
+        doing: &'static str,
+    ) -> Result<Vec<Event>, DbError> {
+        let mut events = rows
+            .iter()
+            .map(event)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(DbError::on(doing))?;
+        self.place(&mut events).await?;
+        Ok(events)
+    }
+
     /// Sets `at_ms`: the stamp on the coordinator's clock.
-    pub(super) async fn place(&self, events: &mut [Event]) -> Result<(), DbError> {
+    async fn place(&self, events: &mut [Event]) -> Result<(), DbError> {
         let doing = "read when records arrived";
         let mut spans: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for event in events.iter() {
@@ -124,12 +140,7 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
-        let mut events = rows
-            .iter()
-            .map(event)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(DbError::on(doing))?;
-        self.place(&mut events).await?;
+        let mut events = self.placed(&rows, doing).await?;
         let known: std::collections::BTreeSet<u64> = own.iter().map(|event| event.cursor).collect();
         events.retain(|event| {
             (from..=through).contains(&event.at_ms) && !known.contains(&event.cursor)
@@ -158,13 +169,7 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
-        let mut events = rows
-            .iter()
-            .map(event)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(DbError::on(doing))?;
-        self.place(&mut events).await?;
-        Ok(events)
+        self.placed(&rows, doing).await
     }
 
     /// What was seen and not acted upon, newest first, among the newest events

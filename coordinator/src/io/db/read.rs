@@ -304,12 +304,7 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
-        let mut events = rows
-            .iter()
-            .map(event)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(DbError::on(doing))?;
-        self.place(&mut events).await?;
+        let mut events = self.placed(&rows, doing).await?;
         let elsewhere = self.meanwhile(stream, &found, &events).await?;
         events.extend(elsewhere);
         Ok(Some((found, events, cut)))
@@ -329,13 +324,7 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
-        let mut events = rows
-            .iter()
-            .map(event)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(DbError::on(doing))?;
-        self.place(&mut events).await?;
-        Ok(events)
+        self.placed(&rows, doing).await
     }
 
     /// Number of the last event stored.
