@@ -98,12 +98,6 @@ impl StepRun {
     /// Begins a primitive.
     pub fn begin(step: u8, primitive: &Primitive, view: View<'_>, orders: &mut Vec<Order>) -> Self {
         let service = primitive.service().and_then(|id| view.services.get(id));
-        let weigh = |route: &RouteId, weights: Vec<(ServiceId, u16)>, orders: &mut Vec<Order>| {
-            for (backend, weight) in &weights {
-                orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
-            }
-            Phase::Weighing(weights)
-        };
         let phase = match primitive {
             Primitive::Restart { grace, .. } => match service {
                 Some(watched) => stop(watched, *grace, view.now, orders).unwrap_or_else(|| {
@@ -192,21 +186,11 @@ impl StepRun {
                 Phase::File
             }
             Primitive::Isolate { route, backend, .. } => {
-                let weights = configured(view, route, [backend]);
-                for (backend, weight) in &weights {
-                    orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
-                }
-                Phase::Weighing(weights)
+                weigh(route, configured(view, route, [backend]), orders)
             }
             Primitive::Reroute {
                 route, from, to, ..
-            } => {
-                let weights = configured(view, route, [from, to]);
-                for (backend, weight) in &weights {
-                    orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
-                }
-                Phase::Weighing(weights)
-            }
+            } => weigh(route, configured(view, route, [from, to]), orders),
             // The opposite primitive takes it back; a standby that is not
             // needed is cut off at once.
             Primitive::ScaleOut { route, service } => {
@@ -445,6 +429,14 @@ fn stop(watched: &Watched, grace: Millis, now: Micros, orders: &mut Vec<Order>) 
         orders.push(Order::Kill(id, instance));
         Phase::Killing
     })
+}
+
+/// Orders weights for backends of a route.
+fn weigh(route: &RouteId, weights: Vec<(ServiceId, u16)>, orders: &mut Vec<Order>) -> Phase {
+    for (backend, weight) in &weights {
+        orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
+    }
+    Phase::Weighing(weights)
 }
 
 fn configured<const N: usize>(
