@@ -172,6 +172,14 @@ impl Routed {
         }
     }
 
+    /// Whether it sends a service of this node anything.
+    #[must_use]
+    pub fn feeds(&self, service: &ServiceId) -> bool {
+        self.backends
+            .values()
+            .any(|one| one.service.as_ref() == Some(service) && one.sample.weight > 0)
+    }
+
     /// Whether anybody behind it is fit and gets connections.
     #[must_use]
     pub fn open(&self) -> bool {

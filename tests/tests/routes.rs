@@ -212,6 +212,82 @@ fn a_leaking_replica_is_drained_first() {
 }
 
 #[test]
+fn replicas_that_fail_alike_are_never_away_together() {
+    let trace = Sim::with(
+        7,
+        &SITE.replacen(
+            "ports = [9002]",
+            "ports = [9002]\nmemory_limit = \"512MiB\"",
+            1,
+        ),
+    )
+    .at(secs(10), Fault::Leak("infer-1", 20e6))
+    .at(secs(10), Fault::Leak("infer-2", 20e6))
+    .run_until(secs(60));
+    expect![[r#"
+        10.000s fault    Leak("infer-1", 20000000.0)
+        10.000s fault    Leak("infer-2", 20000000.0)
+        15.000s detect   infer-1 leaking (memory-leak), 0ms after the first sign
+        15.000s decide   isolate(infer, infer-1, drain=500ms) ; restart(infer-1, grace=500ms) ; release(infer, infer-1) (playbook)
+        15.000s detect   infer-2 leaking (memory-leak), 0ms after the first sign
+        15.000s refuse   isolate(infer, infer-2, drain=500ms) ; restart(infer-2, grace=500ms) ; release(infer, infer-2): last-backend
+        15.000s refuse   restart(infer-2, grace=500ms): last-backend
+        15.000s refuse   restart(infer-2, grace=0ms): last-backend
+        15.001s execute  isolate(infer, infer-1, drain=500ms)
+        15.395s done     isolate(infer, infer-1, drain=500ms)
+        15.395s execute  restart(infer-1, grace=500ms)
+        15.557s done     restart(infer-1, grace=500ms)
+        15.559s execute  release(infer, infer-1)
+        15.559s done     release(infer, infer-1)
+        15.559s close    healed: infer-1 answers again after 559ms
+        15.750s decide   isolate(infer, infer-2, drain=500ms) ; restart(infer-2, grace=500ms) ; release(infer, infer-2) (playbook)
+        15.751s execute  isolate(infer, infer-2, drain=500ms)
+        16.074s done     isolate(infer, infer-2, drain=500ms)
+        16.075s execute  restart(infer-2, grace=500ms)
+        16.223s done     restart(infer-2, grace=500ms)
+        16.224s execute  release(infer, infer-2)
+        16.224s done     release(infer, infer-2)
+        16.224s close    healed: infer-2 answers again after 1224ms
+    "#]].assert_eq(&trace.to_string());
+}
+
+#[test]
+fn a_plan_by_hand_gives_way_when_the_process_dies() {
+    let trace = site()
+        .at(
+            secs(10),
+            Fault::Ask("isolate(infer, infer-1, drain=0ms) ; wait(10m) ; release(infer, infer-1)"),
+        )
+        .crash("infer-1", secs(20))
+        .at(secs(30), Fault::ShowWeights)
+        .at(
+            secs(31),
+            Fault::Ask("restart(infer-1, grace=1s) ; restart(infer-2, grace=1s)"),
+        )
+        .run_until(secs(60));
+    expect![[r#"
+        10.000s detect   infer-1 requested (request), 0ms after the first sign
+        10.000s decide   isolate(infer, infer-1, drain=0ms) ; wait(10m) ; release(infer, infer-1) (operator)
+        10.000s answer   1 p1
+        10.000s fault    Ask("isolate(infer, infer-1, drain=0ms) ; wait(10m) ; release(infer, infer-1)")
+        10.001s execute  isolate(infer, infer-1, drain=0ms)
+        10.001s done     isolate(infer, infer-1, drain=0ms)
+        10.002s execute  wait(10m)
+        20.000s fault    Crash("infer-1")
+        20.002s undone   isolate(infer, infer-1, drain=0ms)
+        20.002s detect   infer-1 dead (crash), 10002ms after the first sign
+        20.002s decide   restart(infer-1, grace=0ms) (reflex)
+        20.002s execute  restart(infer-1, grace=0ms)
+        20.078s done     restart(infer-1, grace=0ms)
+        20.078s close    healed: infer-1 answers again after 10078ms
+        30.000s weights  infer-1=100 infer-2=100 infer-3=0
+        30.000s fault    ShowWeights
+        31.000s answer   refused: a plan by hand changes one service, this one infer-1 and infer-2: ask twice
+        31.000s fault    Ask("restart(infer-1, grace=1s) ; restart(infer-2, grace=1s)")
+    "#]].assert_eq(&trace.to_string());
+}
+
+#[test]
 fn a_hog_of_ours_is_restarted_and_a_stranger_is_only_told_of() {
     let trace = site()
         .at(secs(10), Fault::Hog("gateway", 1.0))
@@ -376,7 +452,7 @@ fn a_person_scales_out_and_in_and_is_told_why_not() {
         22.882s close    healed: what was asked for was done in 882ms
         30.000s weights  infer-1=60 infer-2=140 infer-3=0
         30.000s fault    ShowWeights
-        31.000s answer   refused: rule last-backend: without infer-2, route infer has no healthy backend
+        31.000s answer   refused: a plan by hand changes one service, this one infer-1 and infer-2: ask twice
         31.000s fault    Ask("isolate(infer, infer-1, drain=1s) ; isolate(infer, infer-2, drain=1s)")
         32.000s answer   refused: the plan touches nothing of this node
         32.000s fault    Ask("restart(nobody, grace=1s)")

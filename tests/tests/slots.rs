@@ -133,13 +133,13 @@ fn a_new_model_is_switched_to_and_counts_as_good_once_it_has_worked() {
         10.105s done     probe(infer, within=2s)
         10.105s close    healed: what was asked for was done in 105ms
         80.000s fault    Corrupt("infer")
-        80.121s detect   infer wrong-answers (model-corrupt), 13ms after the first sign
-        80.121s decide   rollback-model(infer, to=bbbbbbbbbbbbbbbb) ; probe(infer, within=2s) (playbook)
-        80.122s execute  rollback-model(infer, to=bbbbbbbbbbbbbbbb)
-        80.136s done     rollback-model(infer, to=bbbbbbbbbbbbbbbb)
-        80.137s execute  probe(infer, within=2s)
-        80.238s done     probe(infer, within=2s)
-        80.238s close    healed: infer answers again after 130ms
+        80.109s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        80.109s decide   rollback-model(infer, to=bbbbbbbbbbbbbbbb) ; probe(infer, within=2s) (playbook)
+        80.110s execute  rollback-model(infer, to=bbbbbbbbbbbbbbbb)
+        80.123s done     rollback-model(infer, to=bbbbbbbbbbbbbbbb)
+        80.125s execute  probe(infer, within=2s)
+        80.226s done     probe(infer, within=2s)
+        80.226s close    healed: infer answers again after 118ms
     "#]].assert_eq(&trace.to_string());
 }
 

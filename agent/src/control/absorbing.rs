@@ -28,6 +28,12 @@ const SAMPLE_GAP: Millis = Millis(20);
 /// How often the data of services are measured: a walk over some thousand files.
 const MEASURE_PERIOD: Millis = Millis(1000);
 
+/// From TERM to KILL for a service that the configuration does not know any more.
+const RETIRE_GRACE: Millis = Millis::secs(5);
+
+/// From this share of time in which some task waits for a core, silence says less.
+const PRESSED: f32 = 0.25;
+
 /// A stranger is told of from this many cores on, over some seconds ...
 const STRANGER_CORES: f32 = 0.5;
 
@@ -49,9 +55,13 @@ impl Loop {
                 }
             }
             Event::Started { service, instance } => {
+                self.renewing.remove(&service);
+                if !self.services.contains_key(&service) {
+                    effects.push(Effect::Retire(service.clone(), instance, RETIRE_GRACE));
+                }
                 if let Some(watched) = self.services.get_mut(&service) {
                     watched.reborn(instance, now);
-                    watched.prove_slots(now + self.limits.restart.stable);
+                    watched.prove_slots(now + self.limits.restart.stable, true);
                     for name in watched.slots.keys() {
                         effects.push(Effect::CheckSlot(service.clone(), *name));
                     }
@@ -180,13 +190,17 @@ impl Loop {
         self.spawner = true;
         for report in slots {
             let Some(watched) = self.services.get_mut(&report.service) else {
+                // The configuration dropped it while it ran.
+                if let Some(instance) = report.live {
+                    effects.push(Effect::Retire(report.service, instance, RETIRE_GRACE));
+                }
                 continue;
             };
             match report.live {
                 Some(instance) if watched.instance() == Some(instance) => {}
                 Some(instance) => {
                     watched.reborn(instance, now);
-                    watched.prove_slots(now + self.limits.restart.stable);
+                    watched.prove_slots(now + self.limits.restart.stable, false);
                     if self.proven_before.get(&report.service) == Some(&instance) {
                         for probe in &mut watched.probes {
                             probe.proven = true;
@@ -412,6 +426,10 @@ impl Loop {
                 continue;
             };
             watched.sample = sample;
+            watched.pressed = host
+                .cpu_pressure
+                .fresh()
+                .is_some_and(|waiting| waiting.get() >= PRESSED);
             watched.sampled = Some(now);
             if let (Reading::Fresh(resident), Slot::Up { .. }) = (sample.resident, watched.slot) {
                 watched.growth = watched.memory.push(instant(now), resident.0 as f32);
@@ -455,6 +473,11 @@ impl Loop {
         let kept = |one: &Stranger| stands && one.cores >= STRANGER_CORES / 2.0;
         match self.host.stranger.filter(|one| told(one) || kept(one)) {
             Some(found) => {
+                // Another one is news of its own.
+                let former = self.stranger.replace(found.pid);
+                if former.is_some_and(|pid| pid != found.pid) {
+                    self.clear(ALARM, effects);
+                }
                 let text = format!(
                     "process {} ({}) takes {:.1} cores while others wait, and is none of the \
                      services here; it is not touched",

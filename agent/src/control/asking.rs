@@ -6,6 +6,7 @@ use homeostat_common::gate::{self, Purpose};
 use homeostat_common::ids::ServiceId;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::plan::Plan;
+use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::body::Source;
 
@@ -35,6 +36,17 @@ impl Loop {
         let Some(service) = self.subject(&plan) else {
             return Err("the plan touches nothing of this node".into());
         };
+        // One lease, one incident: what else it changed would be nobody's.
+        let other = plan
+            .steps()
+            .filter(|step| step.writes())
+            .filter_map(Primitive::service)
+            .find(|id| **id != service && self.services.contains_key(*id));
+        if let Some(other) = other {
+            return Err(format!(
+                "a plan by hand changes one service, this one {service} and {other}: ask twice"
+            ));
+        }
         if let Some(open) = self.incidents.get(&service) {
             let id = open.id;
             return Err(format!(

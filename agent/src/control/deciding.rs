@@ -50,6 +50,9 @@ impl Loop {
             if self.spawner && slot != Slot::Unknown {
                 self.take_up(&mut incident, now, effects);
             }
+            if let Some(finding) = &finding {
+                give_way(&mut incident, finding);
+            }
             let over = incident.execution.is_none()
                 && incident.cut_short.is_none()
                 && match finding {
@@ -109,6 +112,12 @@ impl Loop {
         let Some(watched) = self.services.get_mut(id) else {
             return;
         };
+        let watches: Vec<SlotName> = watched
+            .slots
+            .keys()
+            .copied()
+            .filter(|name| watched.watches(*name))
+            .collect();
         for (name, slot) in &mut watched.slots {
             if slot.keep_at.is_some_and(|at| at <= now) {
                 slot.keep_at = None;
@@ -117,7 +126,7 @@ impl Loop {
                 if let Some(version) = slot.candidate.take() {
                     effects.push(Effect::KeepSlot(id.clone(), *name, version));
                 }
-            } else if slot.untried() {
+            } else if slot.untried() && watches.contains(name) {
                 slot.prove(now + stable);
                 slot.candidate = slot.found.present;
             }
@@ -164,7 +173,16 @@ impl Loop {
                 continue;
             };
             for need in &watched.policy.depends_on {
-                if self.incidents.contains_key(need) || self.settling.contains_key(need) {
+                // A plan by hand that only looks or waits excuses nobody.
+                let mended = self.incidents.get(need).is_some_and(|incident| {
+                    let by_hand = incident.symptom == Symptom::Requested;
+                    !by_hand
+                        || !self
+                            .services
+                            .get(need)
+                            .is_some_and(|one| one.answering(now))
+                });
+                if mended || self.settling.contains_key(need) {
                     if self.telling.held_back.insert(id.clone()) {
                         let text = format!(
                             "{id} is {} while {need}, which it needs, is being mended: waiting",
@@ -262,7 +280,10 @@ impl Loop {
         }
         let route = self.route_of(&incident.service);
         let target = Target {
-            route: route.map(|route| route.id.clone()),
+            // One that a person took out stays out: its restart takes nothing away.
+            route: route
+                .filter(|route| route.feeds(&incident.service))
+                .map(|route| route.id.clone()),
             standby: route.and_then(|route| self.standby_of(route)),
             ..target
         };
@@ -545,4 +566,25 @@ pub(super) fn prospects(plan: &Plan, facts: &Facts) -> Vec<Ratio> {
     (0..plan.steps().count())
         .map(|step| gate::prospect(plan, step, facts))
         .collect()
+}
+
+/// A plan by hand that is not about starting a process gives way when that dies:
+/// waiting out its time would keep the service down.
+fn give_way(incident: &mut Incident, finding: &Finding) {
+    let concerned = incident.symptom == Symptom::Requested && finding.symptom == Symptom::Dead;
+    let Some(execution) = incident.execution.as_mut().filter(|_| concerned) else {
+        return;
+    };
+    let waiting: Vec<u8> = execution
+        .runs
+        .iter()
+        .filter(|run| run.only_waits())
+        .map(|run| run.step)
+        .collect();
+    for step in waiting {
+        let why = "the process died meanwhile".to_owned();
+        if execution.transaction.report(step, Err(why)).is_some() {
+            execution.runs.retain(|run| run.step != step);
+        }
+    }
 }

@@ -257,7 +257,7 @@ impl Loop {
             effects.push(Effect::CheckSlot(service.clone(), name));
             let stable = self.limits.restart.stable;
             if let Some(watched) = self.services.get_mut(&service) {
-                watched.prove_slots(now + stable);
+                watched.prove_slots(now + stable, false);
             }
         }
         effects.push(Effect::ShowAct(execution.id, None));
@@ -293,6 +293,7 @@ impl Loop {
         effects.push(Effect::Journal(ended));
         match ending {
             Ending::Done => {
+                self.clear(&format!("{}-stuck", incident.service), effects);
                 // A standby that was stopped is as it should be.
                 let works = self
                     .services
@@ -329,6 +330,21 @@ impl Loop {
                 incident.tried.push(execution.recipe);
                 let why = "a plan could be neither finished nor undone";
                 self.escalate(&mut incident, why, effects);
+                // Stands until a later plan for it ends well: whether the service
+                // answers says nothing about what was left halfway.
+                let text = format!(
+                    "{} was left halfway by {}; look at it, and at its routes",
+                    incident.service,
+                    execution.transaction.plan()
+                );
+                let name = format!("{}-stuck", incident.service);
+                self.raise(
+                    &name,
+                    Some(&incident.service),
+                    Severity::Critical,
+                    text,
+                    effects,
+                );
             }
         }
         Some(incident)

@@ -69,6 +69,8 @@ pub struct Saved {
     proven: Vec<(ServiceId, Instance)>,
     /// Standby replicas that are meant to run.
     scaled_out: Vec<ServiceId>,
+    /// Services that wait for a restart with their new configuration.
+    renewing: Vec<ServiceId>,
 }
 
 /// What a former run left behind.
@@ -116,8 +118,12 @@ pub struct Loop {
     repeat_routes: bool,
     /// Services that wait for a restart with their new configuration.
     renewing: BTreeSet<ServiceId>,
+    /// Not before this time.
+    renew_at: Micros,
     /// Orders of steps that moved outside of the usual round.
     waiting_orders: Vec<Order>,
+    /// The stranger that was told of last.
+    stranger: Option<u32>,
     /// When data were measured last.
     measured: Micros,
     connected: bool,
@@ -164,7 +170,9 @@ impl Loop {
             routed: None,
             repeat_routes: false,
             renewing: BTreeSet::new(),
+            renew_at: Micros(0),
             waiting_orders: Vec::new(),
+            stranger: None,
             measured: Micros(0),
             connected: false,
             store_trouble: false,
@@ -189,6 +197,8 @@ impl Loop {
                     watched.scaled_out = true;
                 }
             }
+            let known = |id: &ServiceId| this.services.contains_key(id);
+            this.renewing = saved.renewing.into_iter().filter(known).collect();
             this.next_incident = saved.next_incident;
             this.next_plan = saved.next_plan;
             this.ledger = Ledger::resume(budget, saved.ledger, now);
@@ -236,6 +246,7 @@ impl Loop {
                 .filter(|(_, watched)| watched.scaled_out)
                 .map(|(id, _)| id.clone())
                 .collect(),
+            renewing: self.renewing.iter().cloned().collect(),
         }
     }
 

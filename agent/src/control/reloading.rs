@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use homeostat_common::anomaly::{Fault, Symptom};
-use homeostat_common::budget::Ledger;
-use homeostat_common::gate::Purpose;
+use homeostat_common::budget::{Cost, Ledger};
+use homeostat_common::gate::{self, Purpose, Rule};
 use homeostat_common::ids::ServiceId;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::plan::{Branch, Plan};
 use homeostat_common::primitive::Primitive;
-use homeostat_common::units::{Micros, Ratio};
+use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::body::Source;
 
 use super::message::Effect;
@@ -19,6 +19,9 @@ use crate::config::{Config, Service};
 use crate::plan::{Candidate, Recipe};
 use crate::route::Routed;
 use crate::service::{Slot, Watched};
+
+/// A restart that the gate refuses for now is asked for again after this.
+const RENEW_AGAIN: Millis = Millis::secs(1);
 
 impl Loop {
     /// Takes a checked configuration over. Services that are new are started,
@@ -46,7 +49,17 @@ impl Loop {
                     watched.policy.stop_grace,
                 ));
             }
-            self.incidents.remove(&id);
+            if let Some(mut incident) = self.incidents.remove(&id) {
+                let execution = incident.execution.take();
+                if let Some(reservation) = execution.and_then(|mut one| one.reservation.take()) {
+                    self.ledger.settle(reservation, Cost::default());
+                }
+                self.close(&incident, Outcome::Undone, now, effects);
+            }
+            for what in ["quarantine", "frozen", "confidence", "stuck"] {
+                self.clear(&format!("{id}-{what}"), effects);
+            }
+            self.settling.remove(&id);
             self.paces.remove(&id);
             self.renewing.remove(&id);
         }
@@ -93,8 +106,12 @@ impl Loop {
                 .incidents
                 .values()
                 .any(|incident| incident.symptom == Symptom::Requested);
-            if busy || self.incidents.contains_key(&id) {
+            if busy {
                 return;
+            }
+            // One that is ill is not waited for by the others.
+            if self.incidents.contains_key(&id) || self.renew_at > now {
+                continue;
             }
             let Some(watched) = self.services.get(&id) else {
                 continue;
@@ -103,7 +120,8 @@ impl Loop {
                 service: id.clone(),
                 grace: watched.policy.stop_grace,
             };
-            let route = self.route_of(&id).map(|route| route.id.clone());
+            let route = self.route_of(&id).filter(|route| route.feeds(&id));
+            let route = route.map(|route| route.id.clone());
             let drained = route.and_then(|route| {
                 let isolate = Primitive::Isolate {
                     route: route.clone(),
@@ -117,7 +135,7 @@ impl Loop {
                 let steps = [isolate, restart.clone(), release];
                 Plan::new(Branch::Series(steps.map(Branch::Step).into())).ok()
             });
-            let options = drained
+            let options: Vec<Candidate> = drained
                 .into_iter()
                 .chain([Plan::single(restart)])
                 .map(|plan| Candidate {
@@ -127,6 +145,26 @@ impl Loop {
                     purpose: Purpose::Operate,
                 })
                 .collect();
+            // Tried in thought first: what passes by itself is waited for.
+            let facts = self.facts(now, &id, Fault::Request, Recipe::Requested);
+            let refusals: Vec<gate::Rejection> = options
+                .iter()
+                .map_while(|option: &Candidate| {
+                    let mut thought = self.ledger.clone();
+                    let plan = option.plan.clone();
+                    gate::verify(plan, option.purpose, &facts, &mut thought).err()
+                })
+                .collect();
+            let passes = |one: &gate::Rejection| {
+                matches!(
+                    one.rule,
+                    Rule::UnderRepair | Rule::BlastRadius | Rule::SpawnerLost | Rule::Budget
+                )
+            };
+            if refusals.len() == options.len() && refusals.iter().any(passes) {
+                self.renew_at = now + RENEW_AGAIN;
+                continue;
+            }
             let number = self.mint_incident();
             let (symptom, fault) = (Symptom::Requested, Fault::Request);
             let mut incident = Incident::new(number, id.clone(), symptom, fault, now);

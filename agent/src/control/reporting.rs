@@ -107,7 +107,7 @@ impl Loop {
         };
         let passing = matches!(
             rule,
-            Rule::UnderRepair | Rule::BlastRadius | Rule::StaleTelemetry
+            Rule::UnderRepair | Rule::BlastRadius | Rule::LastBackend | Rule::StaleTelemetry
         );
         if !passing || now.since(incident.since) >= PATIENCE {
             let reason = considered

@@ -127,6 +127,8 @@ impl Loop {
         incident.retry_at = None;
         let purpose = if cut.revive {
             Purpose::Revive
+        } else if cut.source == Source::Operator {
+            Purpose::Operate
         } else {
             Purpose::Heal(homeostat_common::units::Ratio::ONE)
         };

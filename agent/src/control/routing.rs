@@ -4,8 +4,8 @@ use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, Severity};
 
-use super::Loop;
 use super::message::{Class, Effect, RouteSample};
+use super::{Incident, Loop};
 use crate::config::Config;
 use crate::execute::{Progress, View};
 use crate::route::Routed;
@@ -19,6 +19,7 @@ impl Loop {
         View {
             services: &self.services,
             routes: &self.routes,
+            routed: self.routed.map(|(_, at)| at),
             now,
         }
     }
@@ -57,6 +58,7 @@ impl Loop {
         let view = View {
             services: &self.services,
             routes: &self.routes,
+            routed: self.routed.map(|(_, at)| at),
             now,
         };
         let mut orders = Vec::new();
@@ -118,8 +120,18 @@ impl Loop {
             .backends
             .values()
             .filter_map(|backend| backend.service.as_ref())
-            .find(|id| self.services.get(*id).is_some_and(|one| !one.wanted()))
+            .find(|id| {
+                let rests = self.services.get(*id).is_some_and(|one| !one.wanted());
+                rests && !self.named_in_a_plan(id)
+            })
             .cloned()
+    }
+
+    /// Whether a plan that runs touches that service.
+    pub(super) fn named_in_a_plan(&self, service: &ServiceId) -> bool {
+        let plans = self.incidents.values().filter_map(Incident::plan);
+        let mut steps = plans.flat_map(|(_, plan)| plan.steps());
+        steps.any(|step| step.service() == Some(service))
     }
 
     /// When the forwarder counts as silent, for the next wake-up.

@@ -31,6 +31,10 @@ const MEASURE_MAX: Millis = Millis::secs(2);
 /// The forwarder reports with every sample; without a word for so long it hangs.
 const SILENCE_MAX: Millis = Millis::secs(3);
 
+/// ... and for so long while tasks of this node wait for a core: then silence says
+/// little about the process.
+const SILENCE_PRESSED_MAX: Millis = Millis::secs(10);
+
 /// The gravest thing wrong with a service now. `slow` is what the forwarder says
 /// about it beside its peers: since when it is slow, and how much.
 #[must_use]
@@ -147,7 +151,12 @@ fn wrong(service: &Watched, now: Micros) -> Option<Finding> {
 /// The forwarder reports by itself, and did not.
 fn silent(service: &Watched, now: Micros) -> Option<Finding> {
     let heard = service.heard?;
-    (now.since(heard) >= SILENCE_MAX).then(|| Finding {
+    let most = if service.pressed {
+        SILENCE_PRESSED_MAX
+    } else {
+        SILENCE_MAX
+    };
+    (now.since(heard) >= most).then(|| Finding {
         symptom: Symptom::Hung,
         since: heard,
         score: Ratio::saturating(0.95),

@@ -69,7 +69,12 @@ enum Phase {
     /// Waits until the forwarder has ended a backend's last connection.
     Draining,
     /// Waits until the forwarder says that these weights are in force.
-    Weighing(Vec<(ServiceId, u16)>),
+    Weighing {
+        /// Which.
+        weights: Vec<(ServiceId, u16)>,
+        /// When they were asked for: what was reported before says nothing.
+        since: Micros,
+    },
 }
 
 /// What a step can see of the node.
@@ -79,6 +84,8 @@ pub struct View<'v> {
     pub services: &'v BTreeMap<ServiceId, Watched>,
     /// The routes.
     pub routes: &'v BTreeMap<RouteId, Routed>,
+    /// When the forwarder reported last; `None` while it is not reached.
+    pub routed: Option<Micros>,
     /// The moment.
     pub now: Micros,
 }
@@ -134,7 +141,7 @@ impl StepRun {
                 Phase::Draining
             }
             Primitive::Release { route, backend } => {
-                weigh(route, configured(view, route, [backend]), orders)
+                weigh(view, route, configured(view, route, [backend]), orders)
             }
             Primitive::Reroute {
                 route,
@@ -144,7 +151,7 @@ impl StepRun {
             } => {
                 let known = view.routes.get(route);
                 let weights = known.map(|route| route.rerouted(from, to, *share));
-                weigh(route, weights.unwrap_or_default(), orders)
+                weigh(view, route, weights.unwrap_or_default(), orders)
             }
             Primitive::ScaleOut { service: id, .. } => {
                 orders.push(Order::Want(id.clone(), true));
@@ -186,11 +193,11 @@ impl StepRun {
                 Phase::File
             }
             Primitive::Isolate { route, backend, .. } => {
-                weigh(route, configured(view, route, [backend]), orders)
+                weigh(view, route, configured(view, route, [backend]), orders)
             }
             Primitive::Reroute {
                 route, from, to, ..
-            } => weigh(route, configured(view, route, [from, to]), orders),
+            } => weigh(view, route, configured(view, route, [from, to]), orders),
             // The opposite primitive takes it back; a standby that is not
             // needed is cut off at once.
             Primitive::ScaleOut { route, service } => {
@@ -228,6 +235,15 @@ impl StepRun {
     #[must_use]
     pub fn service(&self) -> Option<&ServiceId> {
         self.primitive.service()
+    }
+
+    /// Whether it does nothing but let time pass or look.
+    #[must_use]
+    pub fn only_waits(&self) -> bool {
+        matches!(
+            self.primitive,
+            Primitive::Wait { .. } | Primitive::Probe { .. }
+        )
     }
 
     /// Whether it waits for the result of a file operation.
@@ -305,7 +321,7 @@ impl StepRun {
             return;
         };
         match (&self.phase, &self.primitive) {
-            (Phase::Weighing(weights), _) => {
+            (Phase::Weighing { weights, .. }, _) => {
                 for (backend, weight) in weights {
                     orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
                 }
@@ -327,7 +343,7 @@ impl StepRun {
             Phase::Waiting(until) if now >= *until => return Progress::Done,
             Phase::Waiting(until) => return Progress::Busy(Some(*until)),
             Phase::File | Phase::Draining => return Progress::Busy(None),
-            Phase::Weighing(weights) => {
+            Phase::Weighing { weights, since } => {
                 let route = self.primitive.route().and_then(|id| view.routes.get(id));
                 let Some(route) = route else {
                     return Progress::Failed("the route is gone from the configuration".into());
@@ -336,7 +352,8 @@ impl StepRun {
                     let known = route.backends.get(backend);
                     known.is_some_and(|known| known.sample.weight == *weight)
                 });
-                return if in_force {
+                let told = view.routed.is_some_and(|at| at > *since);
+                return if in_force && told {
                     Progress::Done
                 } else {
                     Progress::Busy(None)
@@ -406,7 +423,10 @@ impl StepRun {
                 };
                 let weight = view.routes.get(route).map_or(0, Routed::scaled_out);
                 orders.push(Order::SetWeight(route.clone(), service.clone(), weight));
-                self.phase = Phase::Weighing(vec![(service.clone(), weight)]);
+                self.phase = Phase::Weighing {
+                    weights: vec![(service.clone(), weight)],
+                    since: view.now,
+                };
                 Progress::Busy(None)
             }
             _ => Progress::Failed("the fresh process ended before it answered".into()),
@@ -432,11 +452,20 @@ fn stop(watched: &Watched, grace: Millis, now: Micros, orders: &mut Vec<Order>) 
 }
 
 /// Orders weights for backends of a route.
-fn weigh(route: &RouteId, weights: Vec<(ServiceId, u16)>, orders: &mut Vec<Order>) -> Phase {
+/// Asks for weights, and waits until a report that came after says them.
+fn weigh(
+    view: View<'_>,
+    route: &RouteId,
+    weights: Vec<(ServiceId, u16)>,
+    orders: &mut Vec<Order>,
+) -> Phase {
     for (backend, weight) in &weights {
         orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
     }
-    Phase::Weighing(weights)
+    Phase::Weighing {
+        weights,
+        since: view.now,
+    }
 }
 
 fn configured<const N: usize>(
@@ -445,10 +474,17 @@ fn configured<const N: usize>(
     backends: [&ServiceId; N],
 ) -> Vec<(ServiceId, u16)> {
     let weight = |id: &ServiceId| {
-        let route = view.routes.get(route);
-        route
-            .and_then(|route| route.backends.get(id))
-            .map_or(0, |backend| backend.configured)
+        let Some(route) = view.routes.get(route) else {
+            return 0;
+        };
+        // A standby that was called for has the weight it was given then.
+        match view.services.get(id) {
+            Some(one) if one.policy.standby && one.scaled_out => route.scaled_out(),
+            _ => route
+                .backends
+                .get(id)
+                .map_or(0, |backend| backend.configured),
+        }
     };
     backends.map(|id| (id.clone(), weight(id))).into()
 }

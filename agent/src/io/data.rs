@@ -5,15 +5,19 @@
 //! the shell makes them on a thread of its own. Follows no symbolic link and
 //! leaves no data folder; what it may not read is reported, not guessed.
 
+use std::ffi::CString;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::rc::Rc;
 
 use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Percent};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, open, openat, statat, unlinkat};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -27,6 +31,9 @@ const ENTRIES_MAX: usize = 20_000;
 
 /// Folders within folders that are looked into.
 const DEPTH_MAX: usize = 16;
+
+/// The unit of `st_blocks`, whatever the file system.
+const BLOCK: u64 = 512;
 
 /// Orders on the way: one measurement and one deletion for each service.
 const ORDERS_MAX: usize = 2 * crate::config::SERVICES_MAX;
@@ -96,8 +103,6 @@ pub fn measure(data: &Data) -> Result<Bytes, DataError> {
 
 /// What a file takes, not how long it says to be: a sparse one takes little.
 fn on_disk(meta: &Metadata) -> u64 {
-    /// The unit of `st_blocks`, whatever the file system.
-    const BLOCK: u64 = 512;
     meta.blocks().saturating_mul(BLOCK)
 }
 
@@ -110,20 +115,22 @@ pub fn prune(data: &Data, keep: Percent) -> Result<(usize, Bytes), DataError> {
     let most = keep.of(data.quota.0);
     let mut used = measure(data)?.0;
     let mut found = candidates(data)?;
-    found.sort();
+    found.sort_by(|a, b| (a.changed, &a.path).cmp(&(b.changed, &b.path)));
     let (mut count, mut freed) = (0, 0u64);
-    for (_, path, size) in found {
+    for file in found {
         if used <= most {
             break;
         }
-        match fs::remove_file(&path) {
+        // By name within the folder that was opened: whatever stands at its path
+        // by now, nothing outside can be reached.
+        match unlinkat(&*file.folder, &file.name, AtFlags::empty()) {
             Ok(()) => {
-                used = used.saturating_sub(size);
-                freed = freed.saturating_add(size);
+                used = used.saturating_sub(file.size);
+                freed = freed.saturating_add(file.size);
                 count += 1;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("delete", &path)(error)),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(failed("delete", &file.path)(error.into())),
         }
     }
     // Measured again: others write and delete at the same time.
@@ -138,34 +145,72 @@ pub fn prune(data: &Data, keep: Percent) -> Result<(usize, Bytes), DataError> {
     Ok((count, Bytes(freed)))
 }
 
-/// Files that may be deleted: when they changed last, where, and how much.
-fn candidates(data: &Data) -> Result<Vec<(SystemTime, PathBuf, u64)>, DataError> {
-    let mut found = Vec::new();
+/// A file that may be deleted.
+struct Candidate {
+    /// Seconds and nanoseconds since 1970.
+    changed: (i64, i64),
+    path: PathBuf,
+    folder: Rc<OwnedFd>,
+    name: CString,
+    size: u64,
+}
+
+fn candidates(data: &Data) -> Result<Vec<Candidate>, DataError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let io_failed = |what, path: &Path| {
+        let path = path.to_owned();
+        move |error: Errno| failed(what, &path)(error.into())
+    };
+    let root = open(&data.path, flags, Mode::empty()).map_err(io_failed("open", &data.path))?;
+    let root = Rc::new(root);
+    let mut found: Vec<Candidate> = Vec::new();
     for pattern in &data.prune {
-        let folder = match &pattern.folder {
-            Some(inner) => data.path.join(inner),
-            None => data.path.clone(),
+        let (folder, path) = match &pattern.folder {
+            None => (Rc::clone(&root), data.path.clone()),
+            Some(inner) => {
+                let path = data.path.join(inner);
+                // A link would lead out of the data folder.
+                let flags = flags | OFlags::NOFOLLOW;
+                match openat(&*root, inner.as_str(), flags, Mode::empty()) {
+                    Ok(folder) => (Rc::new(folder), path),
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                    Err(error) => return Err(failed("open", &path)(error.into())),
+                }
+            }
         };
-        // A link would lead out of the data folder.
-        match fs::symlink_metadata(&folder) {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed("look at", &folder)(error)),
-        }
-        let entries = fs::read_dir(&folder).map_err(failed("read", &folder))?;
+        let entries = Dir::read_from(&*folder).map_err(io_failed("read", &path))?;
         for entry in entries.flatten().take(ENTRIES_MAX) {
-            let name = entry.file_name();
-            let meant = name.to_str().is_some_and(|name| pattern.matches(name));
-            let Some(meta) = entry.metadata().ok().filter(|meta| meant && meta.is_file()) else {
+            let name = entry.file_name().to_owned();
+            let Some(text) = name.to_str().ok().filter(|text| pattern.matches(text)) else {
                 continue;
             };
-            let changed = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            found.push((changed, entry.path(), on_disk(&meta)));
+            let Ok(stat) = statat(&*folder, &name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            let path = path.join(text);
+            let known = found.iter().any(|one| one.path == path);
+            if known || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                continue;
+            }
+            // The widths of these fields differ between architectures.
+            #[allow(clippy::unnecessary_fallible_conversions, clippy::useless_conversion)]
+            let number = |value| i64::try_from(value).unwrap_or(i64::MAX);
+            found.push(Candidate {
+                changed: (number(stat.st_mtime), stat_nanos(&stat)),
+                path,
+                folder: Rc::clone(&folder),
+                size: u64::try_from(stat.st_blocks)
+                    .unwrap_or(0)
+                    .saturating_mul(BLOCK),
+                name,
+            });
         }
     }
-    found.dedup_by(|a, b| a.1 == b.1);
     Ok(found)
+}
+
+fn stat_nanos(stat: &Stat) -> i64 {
+    i64::try_from(stat.st_mtime_nsec).unwrap_or(0)
 }
 
 /// What the data thread is asked.
@@ -225,7 +270,7 @@ fn carry_out(order: Order) -> Event {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     fn data(folder: &Path, patterns: &str) -> Data {
         let text = format!(

@@ -131,6 +131,8 @@ pub struct Watched {
     pub scaled_out: bool,
     /// When it last gave a sign of life by itself; only the forwarder does.
     pub heard: Option<Micros>,
+    /// Tasks of the node had to wait for a core at the last sample.
+    pub pressed: bool,
     /// How much processor it has used lately.
     pub cpu: CpuWindow,
     /// How much its data are, and when that was measured.
@@ -196,6 +198,7 @@ impl Watched {
             start_error: None,
             scaled_out: false,
             heard: None,
+            pressed: false,
             cpu: CpuWindow::default(),
             data_used: Reading::Missing,
             data_at: None,
@@ -203,11 +206,21 @@ impl Watched {
         }
     }
 
-    /// What is in its slots counts as good once it has worked for a while.
-    pub fn prove_slots(&mut self, at: Micros) {
-        for slot in self.slots.values_mut() {
-            slot.prove(at);
+    /// What is in its slots counts as good once it has worked for a while. In a
+    /// life that had begun before, only what the service notices by itself is what
+    /// it works with.
+    pub fn prove_slots(&mut self, at: Micros, fresh: bool) {
+        for (name, slot) in &mut self.slots {
+            if fresh || watches(&self.policy, *name) {
+                slot.prove(at);
+            }
         }
+    }
+
+    /// Whether it notices by itself what is put into that slot.
+    #[must_use]
+    pub fn watches(&self, name: SlotName) -> bool {
+        watches(&self.policy, name)
     }
 
     /// Whether what it tells of itself has stopped to move, in words.
@@ -435,6 +448,14 @@ impl Watched {
             latency_ms: [at(50), at(95), at(99)],
         })
     }
+}
+
+fn watches(policy: &config::Service, name: SlotName) -> bool {
+    let reload = match name {
+        SlotName::Model => policy.model.as_ref().map(|slot| slot.reload),
+        SlotName::Config => policy.config.as_ref().map(|slot| slot.reload),
+    };
+    reload == Some(config::Reload::Watch)
 }
 
 /// How well a service answered lately.

@@ -39,7 +39,7 @@ fn connections_follow_the_weights_also_those_that_outlive_the_forwarder() {
         block(async {
             let (mut client, routes) = Client::connect(&run_dir).await.unwrap();
             assert_eq!(routes[0].backends.len(), 3);
-            client.set_weight(&id("r"), &name, weight).await.unwrap();
+            client.set_weight(&id("r"), &name, weight).unwrap();
             next(&mut client).await
         })
     };
@@ -129,13 +129,10 @@ fn a_drain_lets_go_what_ends_and_resets_what_does_not() {
     block(async {
         let (mut client, _) = Client::connect(&rig.run_dir()).await.unwrap();
         let drain = async |client: &Client, within| {
-            client
-                .drain(&id("r"), &id("a"), Millis(within))
-                .await
-                .unwrap();
+            client.drain(&id("r"), &id("a"), Millis(within)).unwrap();
         };
         drain(&client, 60_000).await;
-        client.set_weight(&id("r"), &id("a"), 1000).await.unwrap();
+        client.set_weight(&id("r"), &id("a"), 1000).unwrap();
         let cancelled = next(&mut client).await;
         assert!(
             matches!(
@@ -149,7 +146,7 @@ fn a_drain_lets_go_what_ends_and_resets_what_does_not() {
         );
         assert!(matches!(next(&mut client).await, Event::WeightSet { .. }));
         drain(&client, 300).await;
-        client.report().await.unwrap();
+        client.report().unwrap();
         assert!(matches!(next(&mut client).await, Event::Reports { .. }));
         for stream in &mut streams {
             assert_eq!(talk(stream).unwrap(), b'a', "a drain disturbs nobody");
@@ -355,9 +352,9 @@ fn a_thousand_connections_at_once() {
     // The backend keeps its halves; those are reset with the process.
     block(async {
         let (mut client, _) = Client::connect(&rig.run_dir()).await.unwrap();
-        client.set_weight(&id("r"), &id("b"), 1).await.unwrap();
+        client.set_weight(&id("r"), &id("b"), 1).unwrap();
         next(&mut client).await;
-        client.drain(&id("r"), &id("a"), Millis(1)).await.unwrap();
+        client.drain(&id("r"), &id("a"), Millis(1)).unwrap();
         assert!(matches!(next(&mut client).await, Event::Drained { .. }));
     });
     let mut stream = rig.connect();
@@ -421,7 +418,7 @@ fn reports_move_and_a_second_forwarder_is_refused() {
         let (mut client, _) = Client::connect(&rig.run_dir()).await.unwrap();
         let mut stamps = Vec::new();
         for _ in 0..2 {
-            client.report().await.unwrap();
+            client.report().unwrap();
             let Event::Reports { stamp, routes } = next(&mut client).await else {
                 panic!("a report")
             };
@@ -455,7 +452,7 @@ fn a_reload_changes_what_changed_and_a_bad_one_nothing() {
     let reload = || {
         block(async {
             let (mut client, _) = Client::connect(&rig.run_dir()).await.unwrap();
-            client.reload().await.unwrap();
+            client.reload().unwrap();
             next(&mut client).await
         })
     };

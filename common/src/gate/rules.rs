@@ -9,7 +9,7 @@ use alloc::string::String;
 use core::fmt;
 
 use super::outlook::traffic;
-use super::{Facts, Mode, Purpose, Rejection, ServiceFacts};
+use super::{BackendFacts, Facts, Mode, Purpose, Rejection, ServiceFacts};
 use crate::ids::{RouteId, ServiceId};
 use crate::plan::Plan;
 use crate::primitive::Primitive;
@@ -212,13 +212,17 @@ pub(super) fn check(
             };
             (!known).then_some((text, None))
         }),
-        Rule::NotAllowed => each_written(plan, facts, |id, service, primitive| {
+        Rule::NotAllowed => plan.steps().find_map(|primitive| {
+            let id = primitive.service()?;
+            let service = facts.services.get(id);
             let text = match primitive {
-                Primitive::PruneData { .. } if !service.prunable => {
+                Primitive::PruneData { .. } if !service.is_some_and(|one| one.prunable) => {
                     alloc::format!("{id} names no files that may be deleted")
                 }
-                Primitive::ScaleOut { .. } | Primitive::ScaleIn { .. } if !service.standby => {
-                    alloc::format!("{id} is no standby replica")
+                Primitive::ScaleOut { .. } | Primitive::ScaleIn { .. }
+                    if !service.is_some_and(|one| one.standby) =>
+                {
+                    alloc::format!("{id} is no standby replica of this node")
                 }
                 _ => return None,
             };
@@ -268,8 +272,15 @@ fn unknown_route(plan: &Plan, facts: &Facts) -> Option<Objection> {
 }
 
 /// After each step, each route that it took a backend from must still have one
-/// that is healthy and gets connections.
+/// that is healthy and gets connections, and that nobody else is about to take
+/// away.
 fn last_backend(plan: &Plan, facts: &Facts) -> Option<Objection> {
+    let emptied = traffic(plan, facts)
+        .filter(|(primitive, used)| primitive.interrupts() && *used)
+        .find_map(|(primitive, _)| peer_under_repair(primitive.service()?, facts));
+    if emptied.is_some() {
+        return emptied;
+    }
     let mut spared: BTreeSet<(&RouteId, &ServiceId)> = BTreeSet::new();
     for primitive in plan.steps() {
         let Some(id) = primitive.route() else {
@@ -289,7 +300,12 @@ fn last_backend(plan: &Plan, facts: &Facts) -> Option<Objection> {
         // One that this plan gives traffic to counts as well.
         let given = primitive.backends().find(|other| *other != backend);
         let left = route.backends.iter().any(|(other, known)| {
+            // What the forwarder says of it may be older than what is known here.
+            let stays = facts.services.get(other).is_none_or(|service| {
+                service.answering && service.leased.is_none() && !service.at_rest
+            });
             known.healthy
+                && stays
                 && !spared.contains(&(id, other))
                 && (known.weight > 0 || given == Some(other))
         });
@@ -299,6 +315,29 @@ fn last_backend(plan: &Plan, facts: &Facts) -> Option<Objection> {
         }
     }
     None
+}
+
+/// A replica is not taken away while the only other one that could serve is under
+/// repair: that will be back in a moment.
+fn peer_under_repair(service: &ServiceId, facts: &Facts) -> Option<Objection> {
+    facts.routes.iter().find_map(|(id, route)| {
+        route.backends.get(service).filter(|own| own.weight > 0)?;
+        let mut peers = route.backends.iter().filter(|(peer, _)| *peer != service);
+        let serves = |peer: &ServiceId, known: &BackendFacts| {
+            let here = facts.services.get(peer);
+            let stays = here.is_none_or(|one| one.answering && one.leased.is_none());
+            known.healthy && known.weight > 0 && stays
+        };
+        if peers.clone().any(|(peer, known)| serves(peer, known)) {
+            return None;
+        }
+        let (peer, _) = peers.find(|(peer, _)| {
+            let here = facts.services.get(*peer);
+            here.is_some_and(|one| one.leased.is_some())
+        })?;
+        let text = alloc::format!("{peer}, the other backend of route {id}, is under repair");
+        Some((text, None))
+    })
 }
 
 /// At most `max(1, 10 %)` of the services that answer may be taken away at

@@ -53,6 +53,14 @@ fn facts(change: impl FnOnce(&mut ServiceFacts)) -> Facts {
     }
 }
 
+fn facts_of_others(change: impl FnOnce(&mut ServiceFacts)) -> Facts {
+    let mut facts = facts(|_| {});
+    if let Some(infer) = facts.services.get_mut(&ServiceId::new("infer").unwrap()) {
+        change(infer);
+    }
+    facts
+}
+
 fn ledger() -> Ledger {
     Ledger::new(Ratio::new(0.15).unwrap(), Micros(0))
 }
@@ -267,7 +275,7 @@ fn a_route_keeps_a_backend_and_a_restart_behind_it_is_free() {
             "scale-out(model, infer)",
             SURE,
             &facts(|_| {}),
-            "rule not-allowed: infer is no standby replica",
+            "rule not-allowed: infer is no standby replica of this node",
         ),
         (
             "prune-data(web, to=50%)",

@@ -63,7 +63,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// Longest pause: the fleet waits for us, but a broker that is down needs no
 /// storm.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A connection that lasts so long proves that the broker is well.
 const STABLE_AFTER: Duration = Duration::from_secs(300);

@@ -219,7 +219,15 @@ impl Backend {
     }
 
     /// A result of the active check; `needed` in a row change the verdict.
-    pub(super) fn checked(&mut self, good: bool, misses: u8, rises: u8) {
+    pub(super) fn checked(&mut self, now: Micros, good: bool, misses: u8, rises: u8) {
+        // Whom nobody asks gets no trial; an answered check is as good as one.
+        if good
+            && !self.checked.failed
+            && matches!(self.passive, Passive::Out { until, .. } if now >= until)
+        {
+            self.back_since = now;
+            self.fine();
+        }
         if good != self.checked.failed {
             self.checked.against = 0;
             return;
@@ -321,7 +329,9 @@ pub(super) mod tests {
     fn checks_need_as_many_results_in_a_row_as_configured() {
         let mut backend = Backend::new(1, policy("a", 1));
         let mut after = |results: &[bool]| {
-            results.iter().for_each(|good| backend.checked(*good, 2, 3));
+            results
+                .iter()
+                .for_each(|good| backend.checked(at(0), *good, 2, 3));
             backend.health()
         };
         assert_eq!(after(&[false, true, false]), Health::Healthy);
@@ -330,7 +340,9 @@ pub(super) mod tests {
         assert_eq!(after(&[true]), Health::Healthy);
         (0..3).for_each(|_| backend.failed(at(0), Failure::Silent));
         let mut after = |results: &[bool]| {
-            results.iter().for_each(|good| backend.checked(*good, 2, 3));
+            results
+                .iter()
+                .for_each(|good| backend.checked(at(0), *good, 2, 3));
             backend.health()
         };
         assert_eq!(after(&[false, false, true, true]), Health::CheckFailed);
@@ -349,6 +361,16 @@ pub(super) mod tests {
         backend.picked(at(1000), Millis(50));
         backend.failed(at(1100), Failure::Silent);
         assert!(!backend.open(at(3099)) && backend.open(at(3100)));
+    }
+
+    #[test]
+    fn a_backend_that_nobody_asks_comes_back_by_its_check() {
+        let mut backend = Backend::new(1, policy("a", 1));
+        backend.failed(at(0), Failure::Refused);
+        backend.checked(at(4), true, 2, 3);
+        assert_eq!(backend.health(), Health::Ejected);
+        backend.checked(at(5), true, 2, 3);
+        assert_eq!(backend.health(), Health::Healthy);
     }
 
     #[test]

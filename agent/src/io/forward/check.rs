@@ -167,7 +167,7 @@ impl Server {
         self.checks.0.insert(key, State::Idle);
         self.timers.set(now + check.period, Due::Check(key));
         if let Some(backend) = self.table.backend_of(key) {
-            backend.checked(good, check.misses, check.rises);
+            backend.checked(now, good, check.misses, check.rises);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A client's end of the control socket, for the loop and for `homeostat-agent routes`.
 //!
-//! Requests go out at once; everything that comes back, asked for or not, comes through
-//! [`Client::next`]. Does not reconnect by itself: after [`ClientError::Lost`] the caller
+//! Requests go out at once or not at all; everything that comes back, asked for or not, comes
+//! through [`Client::next`]. Does not reconnect by itself: after [`ClientError::Lost`] the caller
 //! connects again; a forwarder that died remembers weights, and has forgotten drains.
 
 use std::future::poll_fn;
@@ -123,7 +123,7 @@ impl Client {
             partial: Vec::new(),
         };
         // A forwarder that refused may have gone already; what it said is there.
-        match client.request(&Request::Hello).await {
+        match client.request(&Request::Hello) {
             Ok(()) | Err(ClientError::Lost) => {}
             Err(error) => return Err(error),
         }
@@ -137,7 +137,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`] when the connection is gone.
-    pub async fn set_weight(
+    pub fn set_weight(
         &self,
         route: &RouteId,
         backend: &ServiceId,
@@ -149,7 +149,6 @@ impl Client {
             backend,
             weight,
         })
-        .await
     }
 
     /// Asks to take a backend out; answered by `Drained` once it has no connections, or by
@@ -157,7 +156,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`] when the connection is gone.
-    pub async fn drain(
+    pub fn drain(
         &self,
         route: &RouteId,
         backend: &ServiceId,
@@ -169,23 +168,22 @@ impl Client {
             backend,
             within,
         })
-        .await
     }
 
     /// Asks for the state of all routes; answered by `Reports`.
     ///
     /// # Errors
     /// [`ClientError`] when the connection is gone.
-    pub async fn report(&self) -> Result<(), ClientError> {
-        self.request(&Request::Report).await
+    pub fn report(&self) -> Result<(), ClientError> {
+        self.request(&Request::Report)
     }
 
     /// Asks to read the configuration again; answered by `Reloaded` or `NotReloaded`.
     ///
     /// # Errors
     /// [`ClientError`] when the connection is gone.
-    pub async fn reload(&self) -> Result<(), ClientError> {
-        self.request(&Request::Reload).await
+    pub fn reload(&self) -> Result<(), ClientError> {
+        self.request(&Request::Reload)
     }
 
     /// What happens next. Dropping the future loses nothing.
@@ -196,13 +194,15 @@ impl Client {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    async fn request(&self, request: &Request) -> Result<(), ClientError> {
+    /// Never waits: a forwarder that has not read what came before hangs, and who
+    /// asks must not hang with it.
+    fn request(&self, request: &Request) -> Result<(), ClientError> {
         let datagram = encode(request).map_err(io::Error::other)?;
-        let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
-            sockets::send(socket.as_fd(), &datagram, &[])
-        });
-        sent.await.map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ClientError::Lost,
+        let sent = sockets::send(self.socket.get_ref().as_fd(), &datagram, &[]);
+        sent.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::WouldBlock => ClientError::Lost,
             _ => ClientError::Io(error),
         })
     }

@@ -37,7 +37,7 @@ pub fn routes(run_dir: &Path) -> Result<Vec<RouteReport>, ShowError> {
     runtime.block_on(async {
         let asked = async {
             let (mut client, _) = Client::connect(run_dir).await?;
-            client.report().await?;
+            client.report()?;
             loop {
                 if let Event::Reports { routes, .. } = client.next().await? {
                     return Ok(routes);

@@ -1,10 +1,13 @@
 //! The way out: carries the loop's effects out.
 
+use std::time::Duration;
+
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Note};
 use homeostat_common::wire::projection::ServiceHealth;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::Shell;
@@ -18,6 +21,9 @@ use crate::io::slots::thread::{self as slots, What};
 use crate::io::slots::{Name, Slot};
 use crate::io::spawner::client::{Client, ClientError};
 use crate::io::spawner::protocol::StopSignal;
+
+/// How long a forwarder may take to welcome the loop.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 impl Shell {
     pub(super) async fn carry_out(
@@ -84,16 +90,14 @@ impl Shell {
             }
             Effect::SetWeight(route, backend, weight) => {
                 let client = self.forwarder.as_ref()?;
-                let sent = client.set_weight(&route, &backend, weight).await;
-                asked(&route, sent);
+                asked(&route, client.set_weight(&route, &backend, weight));
                 // What is in force shows in a report.
-                self.ask_forwarder().await;
+                return self.ask_forwarder();
             }
             Effect::Drain(route, backend, within) => {
                 let client = self.forwarder.as_ref()?;
-                let sent = client.drain(&route, &backend, within).await;
-                asked(&route, sent);
-                self.ask_forwarder().await;
+                asked(&route, client.drain(&route, &backend, within));
+                return self.ask_forwarder();
             }
             Effect::Answer(ticket, answer) => self.tell_answer(ticket, answer),
             Effect::Journal(record) => self.order(Order::Journal(record)),
@@ -221,21 +225,33 @@ impl Shell {
         }
     }
 
-    /// Asks for a report; connects first, if the forwarder can be reached.
-    pub(super) async fn ask_forwarder(&mut self) {
+    /// Asks for a report; without a connection one is begun beside the loop, which
+    /// must not wait for a forwarder that hangs.
+    pub(super) fn ask_forwarder(&mut self) -> Option<Event> {
         if self.config.forwards.is_empty() {
-            return;
+            return None;
         }
-        if self.forwarder.is_none() {
-            let connected = forward::client::Client::connect(&self.config.node.run_dir).await;
-            self.forwarder = connected.ok().map(|(client, _)| client);
-        }
-        if let Some(client) = &self.forwarder
-            && client.report().await.is_err()
-        {
-            // Found out by whoever waits for its answer.
-            debug!("forwarder: cannot ask for a report");
-        }
+        let Some(client) = &self.forwarder else {
+            if self
+                .connecting
+                .as_ref()
+                .is_none_or(|task| task.is_finished())
+            {
+                let run_dir = self.config.node.run_dir.clone();
+                let connections = self.connections.0.clone();
+                self.connecting = Some(tokio::spawn(async move {
+                    let connect = forward::client::Client::connect(&run_dir);
+                    if let Ok(Ok((client, _))) = timeout(CONNECT_TIME, connect).await {
+                        let _ = connections.send(client).await;
+                    }
+                }));
+            }
+            return None;
+        };
+        let error = client.report().err()?;
+        warn!("forwarder: {}", chain(&error));
+        self.forwarder = None;
+        Some(Event::ForwarderLost)
     }
 
     /// Answers a person's question, if that person still waits.
@@ -263,7 +279,7 @@ fn alarm_names<'a>(services: impl Iterator<Item = &'a ServiceId>) -> Vec<String>
         .map(String::from)
         .into();
     for service in services {
-        for what in ["quarantine", "frozen", "confidence"] {
+        for what in ["quarantine", "frozen", "confidence", "stuck"] {
             names.push(format!("{service}-{what}"));
         }
         names.extend(Symptom::ALL.map(|symptom| format!("{service}-{symptom}")));

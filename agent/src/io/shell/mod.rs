@@ -106,6 +106,12 @@ type Question = (Plan, oneshot::Sender<Result<String, String>>);
 struct Shell {
     config: Arc<Config>,
     forwarder: Option<forward::client::Client>,
+    /// A connection to the forwarder that is being made, and where it comes from.
+    connecting: Option<tokio::task::JoinHandle<()>>,
+    connections: (
+        mpsc::Sender<forward::client::Client>,
+        mpsc::Receiver<forward::client::Client>,
+    ),
     topics: NodeTopics,
     core: Loop,
     keeper: Keeper,
@@ -200,6 +206,10 @@ impl Shell {
                         Some(Event::ForwarderLost)
                     }
                 },
+                Some(client) = self.connections.1.recv() => {
+                    self.forwarder = Some(client);
+                    self.ask_forwarder()
+                }
                 report = self.prober.next() => match report {
                     Ok(report) => {
                         if let Some(told) = self.told(&report) {
@@ -217,7 +227,9 @@ impl Shell {
                 () = sleep_until(wake) => Some(Event::Wake),
                 _ = sampling.tick() => {
                     self.read_logs(&mut spawner).await;
-                    self.ask_forwarder().await;
+                    if let Some(lost) = self.ask_forwarder() {
+                        self.step(lost, &mut spawner).await;
+                    }
                     self.end_retired(&spawner).await;
                     Some(self.sample())
                 }

@@ -59,7 +59,7 @@ impl Shell {
         };
         if config.forwards != self.config.forwards
             && let Some(client) = &self.forwarder
-            && let Err(error) = client.reload().await
+            && let Err(error) = client.reload()
         {
             // It reads the file when it starts again.
             warn!("forwarder: {}", chain(&error));

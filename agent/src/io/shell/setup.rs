@@ -110,6 +110,8 @@ impl Shell {
             files,
             reports,
             forwarder: None,
+            connecting: None,
+            connections: mpsc::channel(1),
             data,
             file: std::path::absolute(file)?,
             reloading: None,
