@@ -272,6 +272,24 @@ fn a_route_keeps_a_backend_and_a_restart_behind_it_is_free() {
             "rule last-backend: without infer, route model has no healthy backend",
         ),
         (
+            "isolate(model, edge-2, drain=1s)",
+            SURE,
+            &facts_of_others(|infer| infer.leased = Some(PlanId(7))),
+            "rule last-backend: without edge-2, route model has no healthy backend",
+        ),
+        (
+            "isolate(model, edge-2, drain=1s)",
+            SURE,
+            &facts_of_others(|infer| infer.answering = false),
+            "rule last-backend: without edge-2, route model has no healthy backend",
+        ),
+        (
+            "scale-out(model, edge-2)",
+            Purpose::Operate,
+            &facts(|_| {}),
+            "rule not-allowed: edge-2 is no standby replica of this node",
+        ),
+        (
             "scale-out(model, infer)",
             SURE,
             &facts(|_| {}),
