@@ -402,6 +402,26 @@ fn v2_and_metrics_probes_have_their_own_keys() {
 }
 
 #[test]
+fn two_services_do_not_share_a_slot() {
+    let service = |id: &str, slot: &str| {
+        format!(
+            "[[service]]\nid = \"{id}\"\ncommand = [\"/x\"]\n[service.model]\nslot = \"{slot}\"\n"
+        )
+    };
+    let two = |slot: &str| {
+        parse(&format!(
+            "{SMALL}{}{}",
+            service("a", "s"),
+            service("b", slot)
+        ))
+    };
+    assert!(two("t").is_ok());
+    let shown = two("s").unwrap_err().to_string();
+    assert!(shown.contains("service[1].model.slot"), "{shown}");
+    assert!(shown.ends_with("is already a slot of a"), "{shown}");
+}
+
+#[test]
 fn a_golden_file_is_read_and_its_mistakes_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let goldens = folder.path().join("g.toml");

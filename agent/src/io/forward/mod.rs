@@ -19,6 +19,23 @@
 //! Does not look into the bytes: no TLS, no HTTP, no replay of requests. What was sent to a
 //! backend that then died is lost, as only the client knows whether it may be sent again.
 //!
+//! # Why an epoll loop of its own
+//!
+//! Measured beside tokio (`current_thread`, `copy_bidirectional`), in alternating rounds with no
+//! forwarder at all, 16 kB answers, 8 clients; median of 5 rounds. The machine had 2 cores that
+//! client, server and forwarder shared with other work (load 3 to 8), so only the order counts:
+//!
+//! | share of the direct rate | this | tokio |
+//! |---|---|---|
+//! | server with some work, kept connections (24,000/s direct) | 0.78 | 0.73 |
+//! | the same, a connection each (13,000/s) | 0.72 | 0.61 |
+//! | server without any work, kept connections (173,000/s) | 0.32 | 0.33 |
+//!
+//! The rounds overlap, so the gain is small. What decides is memory and control: no task and no
+//! buffer for a connection at rest, and every failure seen where it happens. Killed and started
+//! again, it answered after 3.0 ms (median of 30, worst 4.0). Bytes are copied; `splice` was not
+//! measured. It needs a pipe, two more descriptors, for each direction and takes as many calls.
+//!
 //! - `protocol`, `client`: the control socket; `show`: `homeostat-agent routes`.
 //! - `backend`, `table`, `latency`: health, turns, measurements; pure.
 //! - `server`: the process; `dialing`, `relay`, `pairs`, `timers`, `check`, `control`,

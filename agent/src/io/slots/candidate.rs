@@ -9,11 +9,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use homeostat_models::manifest::MANIFEST_FILE;
-use homeostat_models::{Manifest, ManifestError};
+use homeostat_models::{Manifest, ManifestError, onnx};
 
 use super::error::failed;
 use super::{Kind, MODEL_FILE, SlotError, Version, checker, files, hex, parsed, version_of};
 use crate::config::Format;
+
+/// Largest model whose tensors are looked at: that takes it into memory twice,
+/// and the agent's unit allows 64 MiB for everything.
+const LOOK_INTO_MAX: u64 = 8 << 20;
 
 /// Where the files of a candidate are.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -40,15 +44,16 @@ pub(super) fn copy(
     };
     let payload = fresh.join(kind.payload());
     let hash = copy_whole(&candidate.file, &payload, kind.max(kind.payload()))?;
-    if let Some(manifest) = manifest
-        && manifest.sha256 != hex(&hash)
-    {
-        return Err(ManifestError::Hash {
-            path: candidate.file.clone(),
-            expected: manifest.sha256,
-            found: hex(&hash),
+    if let Some(manifest) = manifest {
+        if manifest.sha256 != hex(&hash) {
+            return Err(ManifestError::Hash {
+                path: candidate.file.clone(),
+                expected: manifest.sha256,
+                found: hex(&hash),
+            }
+            .into());
         }
-        .into());
+        shaped(&payload, &manifest)?;
     }
     if let Kind::Config { format, check, .. } = kind {
         let bytes = files::read(&payload, super::CONFIG_MAX).map_err(failed("read", &payload))?;
@@ -98,6 +103,30 @@ fn manifest(
         });
     }
     Ok(manifest)
+}
+
+/// Compares the widths that the file itself states with its manifest. What is too
+/// large, or not stated, the golden vectors tell.
+fn shaped(payload: &Path, manifest: &Manifest) -> Result<(), SlotError> {
+    let Some((input, output)) = files::read(payload, LOOK_INTO_MAX)
+        .ok()
+        .and_then(|bytes| onnx::ports(&bytes))
+    else {
+        return Ok(());
+    };
+    let stated = |tensor: &onnx::Tensor| tensor.shape.last().copied().flatten();
+    let promised = widths(manifest);
+    let found = (
+        stated(&input).unwrap_or(promised.0),
+        stated(&output).unwrap_or(promised.1),
+    );
+    if found == promised {
+        return Ok(());
+    }
+    Err(SlotError::Shape {
+        file: found,
+        manifest: promised,
+    })
 }
 
 /// Numbers in a row of the inputs and of the outputs.

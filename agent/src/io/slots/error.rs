@@ -42,6 +42,14 @@ pub enum SlotError {
         /// Those of the present model.
         present: (usize, usize),
     },
+    /// The model's tensors are not those of its manifest.
+    #[error("the candidate's file takes {} numbers and gives {}, its manifest says {} and {}", .file.0, .file.1, .manifest.0, .manifest.1)]
+    Shape {
+        /// Inputs and outputs of a row, as the file states them.
+        file: (usize, usize),
+        /// As its manifest does.
+        manifest: (usize, usize),
+    },
     /// It changed while it was copied, so the copy may be torn.
     #[error("{} changed while it was copied", .0.display())]
     Changed(PathBuf),

@@ -121,7 +121,9 @@ impl Slot {
             present: self.present(),
             named: self.named(),
             good: self.pristine().intact(),
-            staged: self.mark("staged"),
+            staged: self
+                .mark("staged")
+                .filter(|staged| self.real_folder(&self.versions().join(staged.to_string()))),
         };
         if found.good.is_empty() && fs::symlink_metadata(self.current()).is_err() {
             return Err(self.empty());
@@ -290,6 +292,22 @@ impl Slot {
     pub fn manifest(&self) -> Result<Manifest, SlotError> {
         let named = self.named().and_then(|named| self.pristine().find(named));
         Ok(manifest_at(&named.unwrap_or_else(|| self.current()))?)
+    }
+
+    /// The manifest of a version that is in the slot, in place or not: what its
+    /// golden vectors are can be asked before it is switched to.
+    ///
+    /// # Errors
+    /// [`SlotError::NoCopy`] unless exactly that version is there.
+    pub fn manifest_of(&self, version: Version) -> Result<Manifest, SlotError> {
+        let folder = self.versions().join(version.to_string());
+        if self.kind.intact(&folder, version) {
+            return Ok(manifest_at(&folder)?);
+        }
+        Err(SlotError::NoCopy {
+            version,
+            path: folder,
+        })
     }
 
     fn agrees(&self, present: Version) -> Result<(), SlotError> {

@@ -59,16 +59,21 @@ impl Pristine<'_> {
     pub(super) fn add(&self, version: Version, from: &Path) -> io::Result<()> {
         files::folder(self.folder)?;
         let entries = self.entries();
+        // The usual case, at each look: nothing has changed.
+        if let Some(first) = entries.first()
+            && first.version == version
+            && self.kind.intact(&first.path, version)
+        {
+            return Ok(());
+        }
         let next = entries.first().map_or(1, |newest| newest.number + 1);
         let newest = self.folder.join(format!("{next:08}-{version}"));
         let known = entries
             .iter()
             .find(|entry| entry.version == version && self.kind.intact(&entry.path, version));
-        let mut kept = entries.len();
-        match (known, entries.first()) {
-            (Some(known), Some(first)) if known.number == first.number => {}
-            (Some(known), _) => files::rename(&known.path, &newest)?,
-            (None, _) => {
+        match known {
+            Some(known) => files::rename(&known.path, &newest)?,
+            None => {
                 let fresh = files::beside(&newest);
                 files::fresh_folder(&fresh)?;
                 for name in self.kind.files() {
@@ -80,16 +85,12 @@ impl Pristine<'_> {
                     return Err(io::Error::other("it changed while it was copied"));
                 }
                 files::rename(&fresh, &newest)?;
-                kept += 1;
             }
         }
-        // Damaged copies and former ones of this version go first, then the oldest.
-        if kept > 1 {
-            self.prune()?;
-        }
-        Ok(())
+        self.prune()
     }
 
+    /// Damaged copies go first, and former ones of a version; then the oldest.
     fn prune(&self) -> io::Result<()> {
         let mut seen: Vec<Version> = Vec::new();
         for entry in self.entries() {

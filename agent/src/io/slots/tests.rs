@@ -15,11 +15,16 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        Self::with_data(None)
+        Self::at(tempfile::tempdir().unwrap(), None)
     }
 
-    fn with_data(data: Option<&Path>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    /// For tests with thousands of syncs, which cost nothing in memory.
+    fn in_memory() -> Self {
+        let shm = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::at(shm.unwrap(), None)
+    }
+
+    fn at(dir: tempfile::TempDir, data: Option<&Path>) -> Self {
         let text = "[node]\nid = \"n\"\n[[service]]\nid = \"infer\"\ncommand = [\"/bin/true\"]\n\
              [service.model]\nslot = \"slot\"\n\
              [service.config]\nslot = \"etc\"\nfile = \"c.toml\"\nformat = \"toml\"\n";
@@ -237,6 +242,18 @@ fn a_bad_candidate_is_refused_with_its_reason_and_leaves_nothing() {
     huge.set_len(MODEL_MAX + 1).unwrap();
     refused(&good, "4294967296 are allowed");
 
+    // All files agree with each other, and the tensors are others.
+    let layer = homeostat_models::onnx::Dense {
+        inputs: 3,
+        weights: vec![1.0; 3],
+        bias: vec![0.0],
+    };
+    let wide = homeostat_models::onnx::classifier("m", "x", "y", &[layer]);
+    refused(
+        &rig.candidate(&wide),
+        "file takes 3 numbers and gives 1, its manifest says 2 and 1",
+    );
+
     fs::write(&good.file, b"model b").unwrap();
     slot.stage(&good).unwrap();
 }
@@ -345,7 +362,7 @@ fn failing_before_any_change_of_the_disk_a_whole_version_is_in_place() {
     for (name, damaged, work) in works {
         let mut changes = 0;
         for fail in (0..).flat_map(|after| [Fail::Full(after), Fail::Kill(after)]) {
-            let rig = Rig::new();
+            let rig = Rig::in_memory();
             let slot = rig.model();
             let a = slot.install(&rig.candidate(b"model a")).unwrap();
             slot.keep(None).unwrap();
@@ -394,7 +411,7 @@ fn a_slot_on_another_file_system_than_the_copies_works() {
         }
         _ => tempfile::tempdir().unwrap(),
     };
-    let rig = Rig::with_data(Some(elsewhere.path()));
+    let rig = Rig::at(tempfile::tempdir().unwrap(), Some(elsewhere.path()));
     let slot = rig.model();
     let a = slot.install(&rig.candidate(b"model a")).unwrap();
     slot.keep(None).unwrap();

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::mpsc::SyncSender;
 
 use homeostat_common::ids::ServiceId;
+use homeostat_models::Manifest;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -166,16 +167,127 @@ fn quiet(service: &ServiceId, result: Result<(), SlotError>) -> Option<Event> {
 /// those of before go on.
 #[must_use]
 pub fn goldens_of(slot: &Slot) -> Option<Vec<Golden>> {
-    let manifest = slot.manifest().ok()?;
+    slot.manifest().ok().map(goldens_in)
+}
+
+/// The golden vectors of a manifest, as a probe asks them.
+#[must_use]
+pub fn goldens_in(manifest: Manifest) -> Vec<Golden> {
     let tolerance = manifest.golden.tolerance;
     let vectors = manifest.golden.vectors.into_iter().take(GOLDENS_MAX);
-    Some(
-        vectors
-            .map(|vector| Golden {
-                inputs: vector.input,
-                outputs: vector.output,
-                tolerance,
-            })
-            .collect(),
-    )
+    vectors
+        .map(|vector| Golden {
+            inputs: vector.input,
+            outputs: vector.output,
+            tolerance,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::io::slots::MODEL_FILE;
+
+    /// The shipped model, and the same with one golden output of its own and one
+    /// more byte, which no reader of ONNX minds.
+    fn candidates(dir: &Path) -> [Candidate; 2] {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/vibration");
+        let bytes = fs::read(from.join(MODEL_FILE)).unwrap();
+        let text = fs::read_to_string(from.join("manifest.toml")).unwrap();
+        let manifest = Manifest::parse(&text, Path::new("m.toml")).unwrap();
+        [0_u8, 1].map(|number| {
+            let folder = dir.join(number.to_string());
+            fs::create_dir(&folder).unwrap();
+            let mut bytes = bytes.clone();
+            bytes.extend(std::iter::repeat_n(0, usize::from(number)));
+            let mut manifest = manifest.clone();
+            manifest.sha256 = homeostat_models::sha256_hex(&bytes);
+            manifest.golden.vectors[0].output[0] += f32::from(number);
+            fs::write(folder.join(MODEL_FILE), bytes).unwrap();
+            let text = manifest.to_toml().unwrap();
+            fs::write(folder.join("manifest.toml"), text).unwrap();
+            Candidate {
+                file: folder.join(MODEL_FILE),
+                manifest: None,
+            }
+        })
+    }
+
+    #[test]
+    fn orders_are_answered_and_goldens_come_before_the_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[node]\nid = \"n\"\n[[service]]\nid = \"infer\"\ncommand = [\"/x\"]\n\
+                    [service.model]\nslot = \"slot\"\n";
+        let config = Config::parse(text, &dir.path().join("a.toml")).unwrap();
+        let slot = Slot::of(&config.services[0], Name::Model, dir.path()).unwrap();
+        let (sender, mut reports) = mpsc::channel(8);
+        let orders = start(sender).unwrap();
+        let order = |what| {
+            orders
+                .send(Order {
+                    service: "infer".parse().unwrap(),
+                    slot: slot.clone(),
+                    what,
+                })
+                .unwrap();
+        };
+        let candidate = |candidate: &Candidate, wish: fn(Candidate, Answer) -> What| {
+            let (answer, result) = oneshot::channel();
+            order(wish(candidate.clone(), answer));
+            result.blocking_recv().unwrap()
+        };
+        let mut golden = || match reports.blocking_recv().unwrap() {
+            Report::Goldens(_, goldens) => Ok(goldens[0].outputs[0]),
+            Report::Event(event) => Err(event),
+        };
+
+        let [first, second] = candidates(dir.path());
+        let found = |event: Box<Event>| match *event {
+            Event::SlotChecked { found, .. } => found,
+            other => panic!("{other:?}"),
+        };
+        let a = candidate(&first, What::Install).unwrap();
+        let of_a = golden().unwrap();
+        assert_eq!(found(golden().unwrap_err()).good, [a]);
+        let b = candidate(&second, What::Stage).unwrap();
+        // The gate learns at once what can be switched to.
+        assert_eq!(found(golden().unwrap_err()).staged, Some(b));
+        let error = candidate(&second, What::Install).unwrap_err();
+        assert!(error.contains("slot stage infer model"), "{error}");
+        assert_eq!(golden().unwrap(), of_a);
+        found(golden().unwrap_err());
+        let manifest = slot.manifest_of(b).unwrap();
+        assert!(goldens_in(manifest)[0].outputs[0] > of_a + 0.5);
+
+        order(What::Check);
+        assert_eq!(golden().unwrap(), of_a);
+        let looked = found(golden().unwrap_err());
+        assert_eq!((looked.present, looked.good), (Some(a), vec![a]));
+        order(What::Switch(b));
+        assert!(golden().unwrap() > of_a + 0.5);
+        assert!(matches!(
+            *golden().unwrap_err(),
+            Event::FileDone { result: Ok(()), .. }
+        ));
+        order(What::Restore);
+        assert_eq!(golden().unwrap(), of_a);
+        assert!(matches!(
+            *golden().unwrap_err(),
+            Event::FileDone { result: Ok(()), .. }
+        ));
+
+        fs::write(slot.path().join("current/model.onnx"), "garbage").unwrap();
+        order(What::Check);
+        assert_eq!(golden().unwrap(), of_a);
+        let looked = found(golden().unwrap_err());
+        assert!(
+            looked.present != Some(a) && looked.good == [a],
+            "{looked:?}"
+        );
+    }
 }
