@@ -38,6 +38,17 @@ impl Histogram {
         }
     }
 
+    /// What came after `earlier`, which is a former state of this one.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let pairs = self.counts.iter().zip(&earlier.counts);
+        let counts: Vec<u64> = pairs.map(|(now, then)| now.saturating_sub(*then)).collect();
+        Self {
+            total: counts.iter().sum(),
+            counts,
+        }
+    }
+
     /// How many durations it holds.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -114,5 +125,10 @@ mod tests {
             assert!((ms..ms * 1.02).contains(&found), "{percent}: {found}");
         }
         assert_eq!(histogram.len(), 101);
+        let earlier = histogram.clone();
+        (0..10).for_each(|_| histogram.add(Duration::from_millis(7)));
+        let since = histogram.since(&earlier);
+        assert_eq!(since.len(), 10);
+        assert!(since.percentile(100.0).unwrap() < Duration::from_micros(7200));
     }
 }

@@ -203,6 +203,15 @@ impl Prober {
         })
     }
 
+    /// The first incident that ended after `since`, if there was one. Other than
+    /// [`Prober::wait_healed`] it leaves the rate as it is.
+    #[must_use]
+    pub fn healed_since(&self, since: Moment) -> Option<Healed> {
+        let record = self.shared.record();
+        let ended = record.healed.iter().find(|healed| healed.healed_at > since);
+        ended.cloned()
+    }
+
     /// Waits until the target is seen failing, and returns since when.
     #[must_use]
     pub fn wait_down(&self, timeout: Duration) -> Option<Moment> {

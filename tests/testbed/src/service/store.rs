@@ -88,9 +88,15 @@ pub(super) fn fill(dir: &Path, quota: u64) -> io::Result<()> {
     let block = vec![0x5a; 64 * 1024];
     let mut left = quota.saturating_sub(used(dir)?).min(JUNK_BYTES_MAX);
     let each = left.div_ceil(JUNK_FILES);
-    let mut number = 0;
+    let mut number: u32 = 0;
     while left > 0 {
-        let mut file = File::create(dir.join(format!("junk-{number}.old")))?;
+        // What somebody left of former junk is not to shrink.
+        let opened = File::create_new(dir.join(format!("junk-{number}.old")));
+        number += 1;
+        let mut file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            opened => opened?,
+        };
         let mut rest = left.min(each);
         left -= rest;
         while rest > 0 {
@@ -100,7 +106,6 @@ pub(super) fn fill(dir: &Path, quota: u64) -> io::Result<()> {
             file.write_all(block.get(..step).unwrap_or(&block))?;
             rest -= step as u64;
         }
-        number += 1;
     }
     Ok(())
 }
@@ -148,6 +153,10 @@ mod tests {
         fill(dir.path(), 300_000).unwrap();
         assert_eq!(used(dir.path()).unwrap(), 300_000);
         assert_eq!(store.health().0, 503);
+        fs::remove_file(dir.path().join("junk-1.old")).unwrap();
+        assert_eq!(store.health().0, 200);
+        fill(dir.path(), 300_000).unwrap();
+        assert_eq!(used(dir.path()).unwrap(), 300_000);
         for entry in fs::read_dir(dir.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|end| end == "old") {
