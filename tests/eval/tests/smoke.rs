@@ -49,11 +49,13 @@ fn run(args: &[&str]) -> Vec<Value> {
     rows
 }
 
-fn value(rows: &[Value], id: &str) -> f64 {
+fn row<'a>(rows: &'a [Value], id: &str) -> &'a Value {
     let row = rows.iter().find(|row| row["id"] == id);
-    row.unwrap_or_else(|| panic!("no row {id}"))["ours"]
-        .as_f64()
-        .unwrap()
+    row.unwrap_or_else(|| panic!("no row {id}"))
+}
+
+fn value(rows: &[Value], id: &str) -> f64 {
+    row(rows, id)["ours"].as_f64().unwrap()
 }
 
 /// No process has the folder in its command line, and the folder is empty but for the result.
@@ -115,13 +117,52 @@ fn switch_fails_no_request_and_serves_no_bad_model() {
 
 #[test]
 fn mttr_measures_both_sides() {
-    let rows = run(&["mttr", "--n", "2"]);
-    for fault in ["kill", "block", "leak"] {
-        assert_eq!(value(&rows, &format!("mttr.{fault}.recovered")), 1.0);
-        let median = rows
-            .iter()
-            .find(|row| row["id"] == format!("mttr.{fault}.median_ms"))
-            .unwrap();
+    let rows = run(&["mttr", "--n", "2", "--fault", "kill", "--fault", "leak"]);
+    heals_on_its_own(&rows, &["kill", "leak"]);
+}
+
+#[test]
+fn mttr_heals_what_a_supervisor_leaves_broken() {
+    let faults = [
+        "corrupt-model",
+        "bad-model",
+        "bad-config",
+        "data-full",
+        "two-at-once",
+        "slow-replica",
+        "hog",
+    ];
+    let mut args = vec!["mttr", "--n", "1"];
+    args.extend(faults.iter().flat_map(|fault| ["--fault", fault]));
+    let rows = run(&args);
+    for fault in faults {
+        let id = fault.replace('-', "_");
+        // One trial, on a machine that may be busy: what counts is that both were measured.
+        assert!(value(&rows, &format!("mttr.{id}.median_ms")) > 0.0);
+        let recovered = row(&rows, &format!("mttr.{id}.recovered"));
+        assert_eq!(recovered["reference"], 0.0, "{recovered}");
+    }
+}
+
+#[test]
+fn mttr_heals_the_forwarder_and_leaves_frozen_metrics_alone() {
+    let args = [
+        "--fault",
+        "block",
+        "--fault",
+        "forwarder-kill",
+        "--fault",
+        "frozen",
+    ];
+    let rows = run(&[&["mttr", "--n", "2"], &args[..]].concat());
+    heals_on_its_own(&rows, &["block", "forwarder_kill"]);
+    assert_eq!(value(&rows, "mttr.frozen.left_alone"), 1.0);
+}
+
+fn heals_on_its_own(rows: &[Value], faults: &[&str]) {
+    for fault in faults {
+        assert_eq!(value(rows, &format!("mttr.{fault}.recovered")), 1.0);
+        let median = row(rows, &format!("mttr.{fault}.median_ms"));
         assert!(median["reference"].as_f64().unwrap() > 0.0, "{median}");
     }
 }

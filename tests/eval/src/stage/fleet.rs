@@ -406,7 +406,10 @@ fn services(
 }
 
 /// Known answers that do not depend on the version in place, and the gauge of the queue.
-fn infer_tables(slot: &Path) -> Result<String> {
+///
+/// # Errors
+/// When the slot has no name in UTF-8.
+pub fn infer_tables(slot: &Path) -> Result<String> {
     let golden = Node::goldens()?;
     let mut goldens = Vec::with_capacity(golden.vectors.len());
     for vector in &golden.vectors {
@@ -471,7 +474,7 @@ fn forward(
 }
 
 /// JSON's strings are TOML's basic strings.
-fn quoted(text: impl AsRef<std::ffi::OsStr>) -> Result<String> {
+pub(super) fn quoted(text: impl AsRef<std::ffi::OsStr>) -> Result<String> {
     let text = text.as_ref();
     let text = text
         .to_str()

@@ -10,11 +10,13 @@ mod cloud;
 mod fleet;
 pub mod interrupt;
 mod node;
+mod parts;
 mod process;
 pub mod role;
 
 pub use api::Api;
 pub use cloud::{BrokerKind, Cloud};
-pub use fleet::{Fleet, FleetSettings};
+pub use fleet::{Fleet, FleetSettings, infer_tables};
 pub use node::{Life, MODEL_VERSION, NODE, Node, Settings};
+pub use parts::{Part, Parts, Route};
 pub use process::{Process, log_tail};

@@ -1,56 +1,34 @@
-//! Time to recover, from the fault to the first right answer of a new instance, as an outside
-//! prober sees it; Homeostat beside a plain supervisor in the same run.
-//!
-//! Trials of all subjects alternate, so that a busy minute of the machine hits them alike.
-//! What did not heal within the cap counts with the cap.
+//! Kills, blocked loops and leaks of one service that needs nothing but a new life.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
 use homeostat_testbed::supervisor::Liveness;
 use homeostat_testbed::{
     Expect, Kind, Moment, Port, Prober, ServiceSpec, Supervisor, SupervisorPolicy, inject, ports,
 };
 
-use super::{eager, healed, ms, progress};
-use crate::result::{Report, Row};
+use super::super::{eager, healed, ms, progress};
+use super::rows::{self, Measured, Named};
+use crate::result::Row;
 use crate::stage::{Node, Settings, interrupt};
-use crate::stats::{Estimate, P99_SAMPLES_MIN, share};
+use crate::stats::Estimate;
 
 const PERIOD: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_millis(50);
 const MISSES: u32 = 2;
 /// Bytes a second: the limit of 256 MiB is 9 s away.
-const LEAK_RATE: u64 = 30_000_000;
-
-/// Which faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Which {
-    Kill,
-    Block,
-    Leak,
-    All,
-}
-
-#[derive(clap::Args, Clone, Debug)]
-pub struct Args {
-    #[arg(long, value_enum, default_value = "all")]
-    pub fault: Which,
-    /// Trials of each fault; if not given 200 kills, 50 blocks, 10 leaks.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub n: Option<u32>,
-}
+pub(super) const LEAK_RATE: u64 = 30_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Plain {
     Kill,
     Block,
     Leak,
 }
 
-impl Fault {
+impl Plain {
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
@@ -65,14 +43,6 @@ impl Fault {
             Self::Block => "blocked loop",
             Self::Leak => "leak of 30 MB/s",
         }
-    }
-
-    fn trials(self, asked: Option<u32>) -> u32 {
-        asked.unwrap_or(match self {
-            Self::Kill => 200,
-            Self::Block => 50,
-            Self::Leak => 10,
-        })
     }
 
     /// A trial that takes longer counts with this.
@@ -117,19 +87,17 @@ impl Fault {
 /// A service and whoever heals it.
 #[derive(Debug)]
 struct Subject {
-    name: String,
+    measured: Measured,
     spec: ServiceSpec,
     prober: Prober,
     /// Trials beyond this are left out: a cap is as long as ever.
     trials_max: u32,
-    times: Vec<f64>,
-    unhealed: usize,
     _supervisor: Option<(Supervisor, Port)>,
 }
 
 impl Subject {
     fn supervised(
-        fault: Fault,
+        fault: Plain,
         delay: Duration,
         name: &str,
         dir: &std::path::Path,
@@ -138,7 +106,7 @@ impl Subject {
             .into_iter()
             .next()
             .context("a port was asked for")?;
-        let liveness = (fault == Fault::Block).then(|| Liveness {
+        let liveness = (fault == Plain::Block).then(|| Liveness {
             address: port.address().into(),
             period: PERIOD,
             timeout: TIMEOUT,
@@ -156,13 +124,11 @@ impl Subject {
         let prober = Prober::start(port.address(), Expect::NewInstance)?;
         progress(&format!("  baseline {name:?}: {policy}"));
         Ok(Self {
-            name: name.to_owned(),
+            measured: Measured::new(name),
             spec,
             prober,
             // Nothing but a limit of the kernel would end a leak there.
-            trials_max: if fault == Fault::Leak { 1 } else { u32::MAX },
-            times: Vec::new(),
-            unhealed: 0,
+            trials_max: if fault == Plain::Leak { 1 } else { u32::MAX },
             _supervisor: Some((supervisor, port)),
         })
     }
@@ -170,72 +136,40 @@ impl Subject {
     fn pid(&self) -> Result<u32> {
         let address = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, self.spec.port);
         let life = || Node::life_at(address);
-        Ok(interrupt::until(&self.name, Duration::from_secs(30), life)?.pid)
+        Ok(interrupt::until(&self.measured.name, Duration::from_secs(30), life)?.pid)
     }
 
-    fn trial(&mut self, fault: Fault, rng: &mut fastrand::Rng) -> Result<()> {
+    fn trial(&mut self, fault: Plain, rng: &mut fastrand::Rng) -> Result<()> {
         let pid = self.pid()?;
         interrupt::pause(fault.rest(rng))?;
         self.prober.arm();
         // The fast rate is to be in force before the fault is.
         interrupt::pause(Duration::from_millis(6))?;
         let at = fault.inject(self)?;
-        match healed(&self.prober, at, fault.cap())? {
-            Some(healed) => self.times.push(ms(healed.healed_at - at)),
-            None => {
-                self.times.push(ms(fault.cap()));
-                self.unhealed += 1;
-                let _ = inject::kill9(pid);
-            }
+        let healed = healed(&self.prober, at, fault.cap())?;
+        if healed.is_none() {
+            let _ = inject::kill9(pid);
         }
+        let took = healed.map(|healed| ms(healed.healed_at - at));
+        self.measured.add(took, fault.cap());
         Ok(())
-    }
-
-    fn quantile(&self, q: f64, seed: u64) -> Option<Estimate> {
-        Estimate::quantile(&self.times, q, seed)
     }
 }
 
 /// The settings of the node, which are printed and hashed.
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     eager(&["web"])
 }
 
-/// Runs it.
-///
-/// # Errors
-/// When it could not be measured.
-pub fn run(args: &Args, seed: u64) -> Result<Report> {
-    let begun = Instant::now();
-    let settings = settings();
-    let faults: Vec<Fault> = match args.fault {
-        Which::Kill => vec![Fault::Kill],
-        Which::Block => vec![Fault::Block],
-        Which::Leak => vec![Fault::Leak],
-        Which::All => vec![Fault::Kill, Fault::Block, Fault::Leak],
-    };
-    let text = format!("{}\n# {args:?}, leak {LEAK_RATE} bytes/s", settings.text());
-    let mut report = Report::new("mttr", &text);
-    progress(&format!("settings {}:\n{text}\n", report.settings_sha256));
-    for fault in faults {
-        let rows = measure(fault, fault.trials(args.n), &settings, seed)?;
-        report.rows.extend(rows);
-    }
-    report.finish(begun.elapsed());
-    Ok(report)
-}
-
-fn measure(fault: Fault, n: u32, settings: &Settings, seed: u64) -> Result<Vec<Row>> {
+pub(super) fn measure(fault: Plain, n: u32, seed: u64) -> Result<Vec<Row>> {
     let dir = tempfile::Builder::new().prefix("hs-mttr").tempdir()?;
     progress(&format!("{}: {n} trials", fault.what()));
-    let mut node = Node::start(dir.path(), settings, None, None)?;
+    let mut node = Node::start(dir.path(), &settings(), None, None)?;
     let mut subjects = vec![Subject {
-        name: "Homeostat".to_owned(),
+        measured: Measured::new("Homeostat"),
         spec: node.spec("web")?,
         prober: node.prober("web", Expect::NewInstance)?,
         trials_max: u32::MAX,
-        times: Vec::new(),
-        unhealed: 0,
         _supervisor: None,
     }];
     let delayed = "supervisor, 100 ms";
@@ -246,7 +180,7 @@ fn measure(fault: Fault, n: u32, settings: &Settings, seed: u64) -> Result<Vec<R
         dir.path(),
     )?);
     let at_once = "supervisor, 0 ms";
-    if fault != Fault::Leak {
+    if fault != Plain::Leak {
         subjects.push(Subject::supervised(
             fault,
             Duration::ZERO,
@@ -266,10 +200,10 @@ fn measure(fault: Fault, n: u32, settings: &Settings, seed: u64) -> Result<Vec<R
         }
         node.check()?;
         if (trial + 1) % 50 == 0 && trial + 1 < n {
-            progress(&format!("  {} of {n}", trial + 1));
+            progress(&format!("  {}: {} of {n}", fault.what(), trial + 1));
         }
     }
-    Ok(rows(fault, &subjects, &respawn(dir.path())?, seed))
+    Ok(all_rows(fault, &subjects, &respawn(dir.path())?, seed))
 }
 
 /// How long a service takes from exec to its first answer, in milliseconds.
@@ -302,53 +236,21 @@ fn respawn(dir: &std::path::Path) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-fn rows(fault: Fault, subjects: &[Subject], respawn: &[f64], seed: u64) -> Vec<Row> {
-    let Some((ours, others)) = subjects.split_first() else {
+fn all_rows(fault: Plain, subjects: &[Subject], respawn: &[f64], seed: u64) -> Vec<Row> {
+    let mut sides = subjects.iter().map(|subject| &subject.measured);
+    let (Some(ours), Some(baseline), at_once) = (sides.next(), sides.next(), sides.next()) else {
         return Vec::new();
     };
     let name = fault.name();
-    let n = ours.times.len();
-    let baseline = others.first();
-    let mut rows = Vec::new();
-    let mut quantiles = vec![
-        ("median", 0.5, fault.goals()[0]),
-        ("p95", 0.95, fault.goals()[1]),
-    ];
-    if n >= P99_SAMPLES_MIN {
-        quantiles.push(("p99", 0.99, None));
-    }
-    quantiles.push(("worst", 1.0, None));
-    for (label, q, goal) in quantiles {
-        let Some(estimate) = ours.quantile(q, seed) else {
-            continue;
-        };
-        let id = format!("mttr.{name}.{label}_ms");
-        let what = format!("{}: {label}", fault.what());
-        let mut row = Row::new(&id, &what, "ms", estimate);
-        if let Some(baseline) = baseline {
-            let value = baseline.quantile(q, seed).map(|estimate| estimate.value);
-            row = row.against(
-                value,
-                &format!("{}, n {}", baseline.name, baseline.times.len()),
-            );
-        }
-        rows.push(goal.map_or(row.clone(), |goal| row.goal(goal)));
-    }
-    let id = format!("mttr.{name}.recovered");
-    let what = format!(
-        "{}: healed within {} s",
-        fault.what(),
-        fault.cap().as_secs()
-    );
-    let mut row = Row::new(&id, &what, "share", share(n - ours.unhealed, n)).higher();
-    if let Some(baseline) = baseline {
-        let tried = baseline.times.len();
-        let value = share(tried - baseline.unhealed, tried).value;
-        row = row.against(Some(value), &format!("{}, n {tried}", baseline.name));
-    }
-    rows.push(row.goal(1.0));
+    let named = Named {
+        id: name,
+        what: fault.what(),
+        cap: fault.cap(),
+        goals: fault.goals(),
+    };
+    let mut rows = rows::rows(named, ours, baseline, seed);
     let median = ours.quantile(0.5, seed);
-    let at_once = others.get(1).and_then(|other| other.quantile(0.5, seed));
+    let at_once = at_once.and_then(|other| other.quantile(0.5, seed));
     if let (Some(median), Some(at_once)) = (median, at_once) {
         let id = format!("mttr.{name}.over_at_once");
         let what = format!("{}: median over that of a restart at once", fault.what());
@@ -356,7 +258,7 @@ fn rows(fault: Fault, subjects: &[Subject], respawn: &[f64], seed: u64) -> Vec<R
         rows.push(row.against(Some(1.0), &format!("{:.1} ms", at_once.value)));
     }
     let respawn = Estimate::quantile(respawn, 0.5, seed).map_or(0.0, |respawn| respawn.value);
-    if let (Fault::Block, Some(median)) = (fault, median) {
+    if let (Plain::Block, Some(median)) = (fault, median) {
         let floor = ms(PERIOD) * f64::from(MISSES - 1) + ms(TIMEOUT) + ms(PERIOD) / 2.0 + respawn;
         let id = "mttr.block.over_floor";
         let what = "blocked loop: median over (K-1)P + T + P/2 + respawn";
