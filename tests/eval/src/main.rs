@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use homeostat_eval::experiments::{self, footprint, journal_kill, mttr, outbox, quiet, switch};
+use homeostat_eval::experiments::{
+    self, footprint, forward, journal_kill, mttr, outbox, quiet, switch,
+};
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
 
@@ -41,6 +43,8 @@ enum Command {
     JournalKill(journal_kill::Args),
     /// Model switches under load, and bad candidates.
     Switch(switch::Args),
+    /// What the forwarder costs, beside no forwarder.
+    Forward(forward::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +81,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Outbox(args) => outbox::run(args, cli.seed)?,
         Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
         Command::Switch(args) => switch::run(args, cli.seed)?,
+        Command::Forward(args) => forward::run(args, cli.seed)?,
     };
     print!("{}", report.table());
     if let Some(file) = &cli.json {

@@ -96,7 +96,7 @@ fn list_names_every_command_of_the_program() {
         .skip(2)
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert_eq!(listed.len(), 6);
+    assert_eq!(listed.len(), 7);
     for command in listed {
         assert!(
             help.contains(&format!("  {command} ")),
@@ -173,6 +173,27 @@ fn quiet_counts_restarts_and_heals_a_hang() {
     assert_eq!(value(&rows, "quiet.restarts"), 0.0);
     assert_eq!(value(&rows, "quiet.hang.recovered"), 1.0);
     assert!(value(&rows, "quiet.syncs") >= 1.0);
+}
+
+#[test]
+fn forward_measures_both_ways_and_comes_back_from_kills() {
+    let rows = run(&[
+        "forward",
+        "--seconds",
+        "0.2",
+        "--rounds",
+        "2",
+        "--kills",
+        "2",
+    ]);
+    for case in ["pool.keep", "pool.fresh", "bare.keep", "bare.fresh"] {
+        assert!(
+            value(&rows, &format!("forward.{case}.ratio")) > 0.0,
+            "{case}"
+        );
+    }
+    assert_eq!(value(&rows, "forward.failures"), 0.0);
+    assert!(value(&rows, "forward.return.median_ms") > 0.0);
 }
 
 #[test]

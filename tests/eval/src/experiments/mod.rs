@@ -2,6 +2,7 @@
 //! an error means that it could not be measured, not that a goal was missed.
 
 pub mod footprint;
+pub mod forward;
 pub mod journal_kill;
 pub mod mttr;
 pub mod outbox;
@@ -16,7 +17,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 6] = [
+pub const LIST: [[&str; 3]; 7] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -46,6 +47,11 @@ pub const LIST: [[&str; 3]; 6] = [
         "switch",
         "requests failed, answers mixed and bad models served while the model is switched",
         "1,000 switches, 100 bad candidates: 2 min",
+    ],
+    [
+        "forward",
+        "what the forwarder costs in throughput, latency and memory, and its return from a kill",
+        "--seconds for each side of each of 4 cases, 10 if not given: 2 min",
     ],
 ];
 

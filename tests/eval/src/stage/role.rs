@@ -1,8 +1,9 @@
 //! One program, every part: its hidden first argument says which part it is to be.
 //!
-//! `__broker`, `__coordinator`, `__spawn` and `__agent` are followed by their parent's pid
-//! and then by the arguments of the real command; `__run` by pid and any other program;
-//! `__service` and `__forward` by their own arguments, since the spawner starts them. A part asks the kernel to end it with its
+//! `__broker`, `__coordinator`, `__spawn`, `__agent` and `__forwarder` are followed by their
+//! parent's pid and then by the arguments of the real command; `__web` by pid and the kind of
+//! server; `__run` by pid and any other program; `__service` and `__forward` by their own
+//! arguments, since the spawner starts them. A part asks the kernel to end it with its
 //! parent, so that nothing outlives a demo that was killed with SIGKILL.
 
 use std::ffi::{OsStr, OsString};
@@ -26,6 +27,9 @@ pub enum Role {
     Coordinator,
     Spawner,
     Agent,
+    Forwarder,
+    /// What an experiment sends its requests to; see [`crate::experiments::forward`].
+    Web,
     /// Another program, named by the first of its arguments.
     Other,
 }
@@ -38,6 +42,8 @@ impl Role {
             Self::Coordinator => "__coordinator",
             Self::Spawner => "__spawn",
             Self::Agent => "__agent",
+            Self::Forwarder => "__forwarder",
+            Self::Web => "__web",
             Self::Other => "__run",
         }
     }
@@ -48,6 +54,8 @@ impl Role {
             Self::Coordinator,
             Self::Spawner,
             Self::Agent,
+            Self::Forwarder,
+            Self::Web,
             Self::Other,
         ]
         .into_iter()
@@ -58,7 +66,12 @@ impl Role {
     fn death_signal(self) -> Signal {
         match self {
             Self::Spawner => Signal::TERM,
-            Self::Broker | Self::Coordinator | Self::Agent | Self::Other => Signal::KILL,
+            Self::Broker
+            | Self::Coordinator
+            | Self::Agent
+            | Self::Forwarder
+            | Self::Web
+            | Self::Other => Signal::KILL,
         }
     }
 }
@@ -124,7 +137,8 @@ pub fn dispatch() -> Option<ExitCode> {
         Role::Broker | Role::Coordinator => {
             homeostat_coordinator::main_from(named("homeostat", args))
         }
-        Role::Spawner | Role::Agent => {
+        Role::Web => crate::experiments::forward::web_main(args),
+        Role::Spawner | Role::Agent | Role::Forwarder => {
             homeostat_agent::cli::main_from(named("homeostat-agent", args))
         }
         Role::Other => {
