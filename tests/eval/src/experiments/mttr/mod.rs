@@ -22,7 +22,7 @@ use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 
 use super::progress;
-use crate::result::{Report, Row};
+use crate::result::{Report, Row, short};
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,7 +134,12 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
 fn run_lane(faults: &[Fault], n: Option<u32>, seed: u64) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for fault in faults {
-        rows.extend(fault.measure(fault.trials(n), seed)?);
+        let found = fault.measure(fault.trials(n), seed)?;
+        // A long run tells what it has, before something later goes wrong.
+        for row in &found {
+            progress(&format!("  {}: {} {}", row.what, short(row.ours), row.unit));
+        }
+        rows.extend(found);
     }
     Ok(rows)
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use homeostat_testbed::load::Histogram;
 use homeostat_testbed::{Answers, Expect, Kind, Load, LoadSpec, Moment, Port, Prober, inject};
 
@@ -17,7 +17,7 @@ use super::rows::{self, Measured, Named};
 use super::stand::{Run, policy};
 use super::state;
 use crate::result::Row;
-use crate::stage::{MODEL_VERSION, Node, Parts, Route, interrupt};
+use crate::stage::{MODEL_VERSION, Node, Parts, Route, interrupt, log_tail};
 use crate::stats::Estimate;
 
 const WINDOW: Duration = Duration::from_secs(5);
@@ -26,8 +26,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Requests a second: 200 in a window, of which ten are beyond its p95.
 const RATE: f64 = 40.0;
 const SLOW_BY: Duration = Duration::from_millis(80);
-/// Before each fault. More than a window, so that what is before is of healthy times.
-const REST: Duration = Duration::from_millis(6000);
+/// Before each fault, after the window in which the one before was found healed.
+const REST: Duration = Duration::from_millis(2000);
 const CAP: Duration = Duration::from_secs(20);
 const UP_MAX: Duration = Duration::from_secs(30);
 const LATE: Duration = Duration::from_secs(1);
@@ -129,10 +129,18 @@ impl Side {
     /// Whether it healed.
     fn trial(&mut self, rng: &mut fastrand::Rng) -> Result<bool> {
         let rested = Instant::now() + REST + Duration::from_millis(rng.u64(..100));
-        while Instant::now() < rested {
+        let latest = Instant::now() + UP_MAX;
+        let before = loop {
             self.look()?;
-        }
-        let before = self.p95().context("the load got no answer")?;
+            match self.p95() {
+                Some(before) if Instant::now() >= rested => break before,
+                None if Instant::now() >= latest => {
+                    let tail = log_tail(self.run.node.dir(), "agent");
+                    bail!("no request is answered before the fault:\n{tail}");
+                }
+                _ => {}
+            }
+        };
         let lost = self.load.so_far().lost();
         let at = inject::slow(&self.run.node.control("infer-1")?, SLOW_BY)?;
         let end = Instant::now() + CAP + WINDOW;
