@@ -31,8 +31,8 @@ pub struct Part {
     pub port: Port,
     /// Keys of its block beyond those that all services share.
     pub keys: String,
-    /// Tables of its block but for a probe of its health. `PROBE` stands for the keys of all
-    /// probes.
+    /// Tables of its block but for a probe of its health. `PROBE` stands for the keys of
+    /// all probes, and so does `GOLDEN`.
     pub tables: String,
 }
 
@@ -94,7 +94,9 @@ impl Node {
                 spec.port,
                 settings.service,
                 part.keys,
-                part.tables.replace("PROBE", &settings.probe),
+                part.tables
+                    .replace("GOLDEN", &settings.probe)
+                    .replace("PROBE", &settings.probe),
                 settings.probe,
             );
             served.push(Served {
