@@ -20,7 +20,7 @@ use crate::stats::Estimate;
 
 /// What is right for this long has healed; a request that came to grief by chance just before
 /// the fault showed is no healing.
-const STEADY: Duration = Duration::from_millis(100);
+const STEADY: Duration = Duration::from_millis(500);
 /// How long a side may take to come up.
 const UP_MAX: Duration = Duration::from_secs(30);
 /// Between requests of a client that does not try again.
