@@ -7,23 +7,6 @@
 //! Bytes pass through one buffer of the whole process. A connection owns memory only while one
 //! side does not take what the other has sent, at most [`CHUNK`] in each direction; until that
 //! is gone nothing more is read, so a slow reader slows its own sender and nobody else.
-//!
-//! Bytes are copied, not spliced. splice(2) through a pipe for each direction gave no more: release
-//! build, 8 clients, medians of 10 rounds of 1.5 s with 95 % intervals, the three ways taking turns
-//! within each round; 2026-11-22, 2-core x86-64 VM with other work on it, hence the spread.
-//!
-//! | server, connections | body | direct, 1/s | copied, 1/s | spliced, 1/s | spliced / copied |
-//! |---|---|---|---|---|---|
-//! | computes, kept | 16 kB | 22,356 | 14,793 | 15,160 | 0.90 (0.71..1.04) |
-//! | computes, fresh | 16 kB | 15,046 | 7,949 | 8,312 | 1.04 (0.92..1.20) |
-//! | bare, kept | 16 kB | 152,795 | 52,059 | 53,771 | 1.06 (0.87..1.09) |
-//! | bare, fresh | 16 kB | 32,075 | 15,453 | 17,170 | 1.07 (0.89..1.32) |
-//! | computes, kept | 256 kB | 4,942 | 3,841 | 3,917 | 1.03 (0.81..1.12) |
-//! | computes, fresh | 256 kB | 2,704 | 2,696 | 2,721 | 1.04 (0.88..1.35) |
-//! | bare, kept | 256 kB | 20,618 | 8,729 | 7,669 | 0.88 (0.69..1.18) |
-//! | bare, fresh | 256 kB | 9,765 | 5,724 | 5,159 | 0.92 (0.71..1.05) |
-//!
-//! Every interval holds 1. Pipes would cost four descriptors for each connection.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
