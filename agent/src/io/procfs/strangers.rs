@@ -134,6 +134,10 @@ fn parse(stat: &[u8]) -> Option<Seen> {
     }
     let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // One that has ended and waits for its parent takes nothing any more.
+    if fields.first() == Some(&"Z") {
+        return None;
+    }
     // Counted from the state, which is field 3 of proc(5).
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Seen {
