@@ -20,6 +20,8 @@ pub enum Exit {
     Signal(i32),
     /// Nobody who saw it end could say; it was another process's child.
     Unknown,
+    /// Killed by the kernel, because memory had run out.
+    OutOfMemory,
 }
 
 impl fmt::Display for Exit {
@@ -28,6 +30,7 @@ impl fmt::Display for Exit {
             Self::Code(code) => write!(f, "exit status {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::Unknown => f.write_str("unknown status"),
+            Self::OutOfMemory => f.write_str("killed by the kernel for memory"),
         }
     }
 }

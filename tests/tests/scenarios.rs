@@ -19,6 +19,23 @@ fn a_killed_process_is_started_again_at_once() {
 }
 
 #[test]
+fn who_was_killed_for_memory_is_told_beside_the_reflex() {
+    let trace = Sim::seeded(7)
+        .at(secs(10), Fault::OutOfMemory("camera"))
+        .run_until(secs(60));
+    expect![[r#"
+        10.000s fault    OutOfMemory("camera")
+        10.000s detect   camera dead (crash), 0ms after the first sign
+        10.000s decide   restart(camera, grace=0ms) (reflex)
+        10.000s execute  restart(camera, grace=0ms)
+        10.000s detect   camera dead (crash), 0ms after the first sign
+        10.000s because  process i3 was killed by the kernel for memory, its limit is 512.0 MiB
+        10.033s done     restart(camera, grace=0ms)
+        10.033s close    healed: camera answers again after 32ms
+    "#]].assert_eq(&trace.to_string());
+}
+
+#[test]
 fn a_blocked_loop_is_killed_and_started_again() {
     let trace = Sim::seeded(7)
         .at(secs(10), Fault::Block("camera"))

@@ -91,6 +91,9 @@ impl Loop {
                 {
                     *known = exit;
                 }
+                if exit == Exit::OutOfMemory {
+                    self.tell_out_of_memory(now, &service, instance, effects);
+                }
                 let body = Body::ServiceChange(ServiceChange {
                     service,
                     state: ServiceState::Down,

@@ -2,6 +2,7 @@
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::gate::Rule;
+use homeostat_common::ids::{Instance, ServiceId};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::state::Past;
 use homeostat_common::units::{Micros, Millis, narrow};
@@ -55,6 +56,31 @@ impl Loop {
             since: incident.since,
         }));
         self.emit_diagnosis(incident, evidence, now, effects);
+    }
+
+    /// Why the process died is known a moment after the reflex has begun: told
+    /// under the same number. What is done stays the same; a limit that is too
+    /// low, or a leak, is for a person to find out.
+    pub(super) fn tell_out_of_memory(
+        &mut self,
+        now: Micros,
+        service: &ServiceId,
+        instance: Instance,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(mut incident) = self.incidents.remove(service) else {
+            return;
+        };
+        if incident.told && incident.symptom == Symptom::Dead {
+            let limit = self.services.get(service);
+            let limit = limit.and_then(|watched| watched.policy.memory_limit);
+            let limit = limit.map_or(String::new(), |limit| format!(", its limit is {limit}"));
+            let evidence = vec![format!(
+                "process {instance} was killed by the kernel for memory{limit}"
+            )];
+            self.emit_diagnosis(&mut incident, evidence, now, effects);
+        }
+        self.incidents.insert(service.clone(), incident);
     }
 
     fn emit_diagnosis(

@@ -512,26 +512,35 @@ fn a_memory_limit_is_enforced_or_reported_as_not() {
     let cwd = node.folder.path().display().to_string();
     node.append(&format!("memory_limit = \"16MiB\"\ncwd = \"{cwd}\"\n"));
     node.spawner(&[]);
+    let go = node.folder.path().join("go");
     run(async {
         let (mut client, _) = node.connect().await;
         let a = id("a");
-        let (one, _) = start(&mut client, &a).await;
-        let Event::MemoryLimit {
-            instance,
-            not_enforced,
-            ..
-        } = next(&mut client).await
-        else {
-            panic!("what became of the limit")
-        };
-        assert_eq!(instance, one);
-        if let Some(why) = not_enforced {
-            println!("not enforced here: {why}");
-            assert!(!why.is_empty());
-            return;
+        for adopted in [false, true] {
+            let (one, _) = start(&mut client, &a).await;
+            let Event::MemoryLimit {
+                instance,
+                not_enforced,
+                ..
+            } = next(&mut client).await
+            else {
+                panic!("what became of the limit")
+            };
+            assert_eq!(instance, one);
+            if let Some(why) = not_enforced {
+                println!("skip: killing for memory: {why}");
+                assert!(!why.is_empty());
+                return;
+            }
+            if adopted {
+                node.kill_spawner();
+                node.spawner(&[]);
+                client = node.connect().await.0;
+            }
+            std::fs::write(&go, "").unwrap();
+            assert_eq!(next(&mut client).await, died(&a, one));
+            assert_eq!(next(&mut client).await, exited(&a, one, Exit::OutOfMemory));
+            std::fs::remove_file(&go).unwrap();
         }
-        std::fs::write(node.folder.path().join("go"), "").unwrap();
-        assert_eq!(next(&mut client).await, died(&a, one));
-        assert_eq!(next(&mut client).await, exited(&a, one, Exit::Signal(9)));
     });
 }

@@ -18,11 +18,15 @@ impl Sim {
         let id = |name: &str| ServiceId::new(name).expect("a scenario names a service");
         let now = self.now;
         match fault.clone() {
-            Fault::Crash(name) => {
+            Fault::Crash(name) | Fault::OutOfMemory(name) => {
                 let Some(instance) = self.world.life(&id(name)).map(|life| life.instance) else {
                     return;
                 };
-                self.bury(&id(name), instance, Exit::Signal(9));
+                let exit = match fault {
+                    Fault::OutOfMemory(_) => Exit::OutOfMemory,
+                    _ => Exit::Signal(9),
+                };
+                self.bury(&id(name), instance, exit);
             }
             Fault::Block(name) => self.break_life(&id(name), |life| {
                 life.blocked = Some(Micros(u64::MAX));

@@ -82,6 +82,8 @@ timeout = "100ms"
 pub enum Fault {
     /// The process gets a SIGKILL from somebody.
     Crash(&'static str),
+    /// The kernel kills its process for memory.
+    OutOfMemory(&'static str),
     /// The process answers nothing any more.
     Block(&'static str),
     /// The process answers nothing for a while, and then all at once.

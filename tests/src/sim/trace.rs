@@ -33,14 +33,23 @@ impl Trace {
 
     pub(super) fn event(&mut self, at: Micros, body: &Body) {
         match body {
-            Body::IncidentOpened(body) => self.say(
-                at,
-                "detect",
-                format!(
-                    "{} {} ({}), {} after the first sign",
-                    body.service, body.symptom, body.fault, body.detected_after
-                ),
-            ),
+            Body::IncidentOpened(body) => {
+                self.say(
+                    at,
+                    "detect",
+                    format!(
+                        "{} {} ({}), {} after the first sign",
+                        body.service, body.symptom, body.fault, body.detected_after
+                    ),
+                );
+                let killed = body
+                    .evidence
+                    .iter()
+                    .filter(|text| text.contains("for memory"));
+                for text in killed {
+                    self.say(at, "because", text.clone());
+                }
+            }
             Body::Decided(body) => {
                 for one in &body.considered {
                     match &one.refusal {

@@ -314,6 +314,7 @@ pub(super) fn exit_of(exit: protocol::Exit) -> Exit {
         protocol::Exit::Code(code) => Exit::Code(code),
         protocol::Exit::Signal(signal) => Exit::Signal(signal),
         protocol::Exit::Unknown => Exit::Unknown,
+        protocol::Exit::OutOfMemory => Exit::OutOfMemory,
     }
 }
 

@@ -10,6 +10,11 @@
 //!
 //! A process is moved after it was started, as a move can take milliseconds;
 //! what it allocated until then is not counted.
+//!
+//! The group also counts whom the kernel killed for memory, for whatever reason:
+//! a limit of this group, of one above it, or the machine's own memory. The count
+//! has grown before the signal is sent, so it tells such a death from any other
+//! SIGKILL. Version 1 counts since Linux 4.17.
 
 use std::fs;
 use std::io;
@@ -81,6 +86,17 @@ impl Groups {
         limit(&group, file, pid, max).map_err(|error| format!("{}: {error}", group.display()))
     }
 
+    /// How many processes of the service's group the kernel has killed for
+    /// memory; `None` without a group.
+    pub(super) fn oom_kills(&self, node: &NodeId, service: &ServiceId) -> Option<u64> {
+        let (base, file) = match self {
+            Self::V1 { base } => (base, "memory.oom_control"),
+            Self::V2 { base } => (base, "memory.events"),
+            Self::None { .. } => return None,
+        };
+        oom_kills(&fs::read_to_string(group(base, node, service).join(file)).ok()?)
+    }
+
     /// Removes the group of a service that has ended; one with members stays.
     pub(super) fn release(&self, node: &NodeId, service: &ServiceId) {
         match self {
@@ -120,6 +136,12 @@ fn limit(group: &Path, file: &str, pid: Pid, max: Bytes) -> io::Result<()> {
         let _ = fs::write(&members, child);
     }
     Ok(())
+}
+
+/// The count in `memory.oom_control` or `memory.events`.
+fn oom_kills(text: &str) -> Option<u64> {
+    let count = |line: &str| line.strip_prefix("oom_kill ")?.parse().ok();
+    text.lines().find_map(count)
 }
 
 /// Makes `base`, a group of the root, and has memory handed down to its own.
@@ -179,6 +201,16 @@ fn locate(own: &str, mounts: &str) -> Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_count_of_kills_is_found_in_either_version() {
+        let v1 = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n";
+        assert_eq!(oom_kills(v1), Some(2));
+        let v2 = "low 0\nhigh 0\nmax 41\noom 9\noom_kill 3\noom_group_kill 0\n";
+        assert_eq!(oom_kills(v2), Some(3));
+        // Before Linux 4.17.
+        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
 
     #[test]
     fn the_place_is_found_in_either_version() {

@@ -18,13 +18,14 @@
 //!
 //! - `protocol`: the messages.
 //! - `server`: the process; `setup`, `slots`, `process`, `state`, `marks`,
-//!   `cgroup`, `logs` and `users` are its hands.
+//!   `cgroup`, `oom`, `logs` and `users` are its hands.
 //! - `client`: the loop's end.
 
 mod cgroup;
 pub mod client;
 mod logs;
 mod marks;
+mod oom;
 mod process;
 pub mod protocol;
 pub mod server;

@@ -15,6 +15,7 @@ use homeostat_common::ids::Instance;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
+use super::oom::KernelLog;
 use super::protocol::{Exit, StopSignal};
 use super::{marks, users};
 use crate::config::Service;
@@ -35,6 +36,9 @@ pub(super) struct Live {
     /// Whether this spawner is its parent. As long as it does not reap it, the
     /// pid, also as the name of the process group, cannot change hands.
     pub(super) child: bool,
+    /// How often the kernel had killed for memory in the service's group when
+    /// this life came into it; `None` when there is no such group.
+    pub(super) oom_kills: Option<u64>,
 }
 
 /// Starts `service` as `instance`, in a process group of its own.
@@ -78,6 +82,7 @@ pub(super) fn start(
             pid,
             pidfd,
             child: true,
+            oom_kills: None,
         }),
         Err(error) => {
             // Without a pidfd nobody could watch it.
@@ -118,6 +123,7 @@ impl Live {
             pidfd,
             start,
             child: false,
+            oom_kills: None,
         };
         (!live.ended()).then_some(live)
     }
@@ -160,6 +166,31 @@ impl Live {
             // Only a leader of several threads that has ended before them.
             Ok(None) => None,
             Err(_) => Some(Exit::Unknown),
+        }
+    }
+
+    /// `status`, or that it was the kernel for want of memory: by its log, or as
+    /// `oom_kills`, what the group counts now, has grown.
+    pub(super) fn attributed(
+        &self,
+        status: Exit,
+        log: &mut KernelLog,
+        oom_kills: Option<u64>,
+    ) -> Exit {
+        let killed = match status {
+            Exit::Signal(signal) => signal == Signal::KILL.as_raw(),
+            // Its parent was told; that it was killed is as likely as not.
+            Exit::Unknown => true,
+            Exit::Code(_) | Exit::OutOfMemory => false,
+        };
+        let counted = || {
+            let counts = self.oom_kills.zip(oom_kills);
+            counts.is_some_and(|(then, now)| now > then)
+        };
+        if killed && (log.killed(self.pid.as_raw_nonzero().get()) || counted()) {
+            Exit::OutOfMemory
+        } else {
+            status
         }
     }
 
@@ -220,4 +251,29 @@ fn start_ticks(pid: Pid) -> Option<u64> {
     // twentieth after it.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_that_the_group_counted_was_for_memory() {
+        let own = std::process::id();
+        let start = start_ticks(rustix::process::getpid()).unwrap();
+        let mut live = Live::adopt(Instance(1), own, start).unwrap();
+        live.oom_kills = Some(1);
+        let mut log = KernelLog::open();
+        for (status, kills, ended) in [
+            (Exit::Signal(9), Some(2), Exit::OutOfMemory),
+            (Exit::Unknown, Some(2), Exit::OutOfMemory),
+            (Exit::Signal(9), Some(1), Exit::Signal(9)),
+            (Exit::Signal(9), None, Exit::Signal(9)),
+            // Another of the group was killed, and it ended by itself.
+            (Exit::Code(1), Some(2), Exit::Code(1)),
+            (Exit::Signal(11), Some(2), Exit::Signal(11)),
+        ] {
+            assert_eq!(live.attributed(status, &mut log, kills), ended);
+        }
+    }
 }

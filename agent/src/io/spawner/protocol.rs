@@ -159,6 +159,8 @@ pub enum Exit {
     Signal(i32),
     /// It was started by a former spawner: only a parent is told how.
     Unknown,
+    /// The kernel killed it for memory: its own limit, or the machine's.
+    OutOfMemory,
 }
 
 /// One service as the spawner sees it.

@@ -22,6 +22,7 @@ use rustix::process::Pid;
 
 use super::cgroup::Groups;
 use super::logs::Logs;
+use super::oom::KernelLog;
 use super::process::{self, Live};
 use super::protocol::{
     DecodeError, MESSAGE_MAX, Message, Refusal, Request, SLOTS_MAX, StopSignal, VERSION, decode,
@@ -99,6 +100,7 @@ struct Server {
     state: State,
     logs: Logs,
     groups: Groups,
+    kernel: KernelLog,
     /// Started in this round.
     fresh: Vec<ServiceId>,
     /// Ended in this round.
@@ -134,7 +136,13 @@ impl Server {
         setup::settle_process();
         let (mut state, entries) = State::open(&folder, boot);
         let name = run_dir.to_string_lossy().into_owned();
-        let slots = adopt(&config, entries);
+        let groups = Groups::wanted_by(&config);
+        let mut slots = adopt(&config, entries);
+        for (service, slot) in &mut slots {
+            if let Some(live) = &mut slot.live {
+                live.oom_kills = groups.oom_kills(&config.node.id, service);
+            }
+        }
         end_unrecorded(&name, &slots, &mut state);
         let socket = socket_path(run_dir);
         let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;
@@ -142,7 +150,8 @@ impl Server {
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))
             .map_err(failed("open up", &socket))?;
         Ok(Self {
-            groups: Groups::wanted_by(&config),
+            groups,
+            kernel: KernelLog::open(),
             file,
             name,
             boot,
@@ -385,6 +394,8 @@ impl Server {
         };
         let Some(live) = slot.live.take() else { return };
         let instance = live.instance;
+        let kills = self.groups.oom_kills(&self.config.node.id, service);
+        let status = live.attributed(status, &mut self.kernel, kills);
         slot.last_exit = Some((instance, status));
         if slot.spec.is_none() {
             self.slots.remove(service);
@@ -517,6 +528,10 @@ impl Server {
         }
         if self.logs_measured.elapsed() >= LOG_PERIOD {
             self.logs_measured = Instant::now();
+            // Whoever of a group was killed before and left its main process
+            // alive says nothing about a later end of that one.
+            self.count_oom_kills();
+            self.kernel.catch_up();
             for spec in self.slots.values().filter_map(logged) {
                 if let Err(error) = self.logs.bound(&spec.id, spec.log_max) {
                     tracing::warn!(service = %spec.id, %error, "cannot keep the full log");
@@ -538,6 +553,9 @@ impl Server {
         let limited = self
             .groups
             .limit(&self.config.node.id, service, live.pid, max);
+        if limited.is_ok() {
+            live.oom_kills = self.groups.oom_kills(&self.config.node.id, service);
+        }
         let not_enforced = limited.err().map(reason);
         if let Some(why) = &not_enforced {
             tracing::warn!(%service, why, "memory_limit is not enforced");
@@ -550,9 +568,28 @@ impl Server {
         self.tell(&message, None);
     }
 
-    /// How long to sleep at most: for ever, unless a service writes a log.
+    fn count_oom_kills(&mut self) {
+        for (service, slot) in &mut self.slots {
+            if let Some(live) = &mut slot.live
+                && live.oom_kills.is_some()
+            {
+                live.oom_kills = self.groups.oom_kills(&self.config.node.id, service);
+            }
+        }
+    }
+
+    /// How long to sleep at most: for ever, unless a service writes a log or is
+    /// in a group that counts.
     fn until_logs(&self) -> Option<Duration> {
-        let any = self.slots.values().any(|slot| logged(slot).is_some());
+        let counts = |slot: &Slot| {
+            slot.live
+                .as_ref()
+                .is_some_and(|live| live.oom_kills.is_some())
+        };
+        let any = self
+            .slots
+            .values()
+            .any(|slot| logged(slot).is_some() || counts(slot));
         any.then(|| LOG_PERIOD.saturating_sub(self.logs_measured.elapsed()))
     }
 
