@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use homeostat_common::gate::{BackendFacts, RouteFacts};
 use homeostat_common::ids::{RouteId, ServiceId};
-use homeostat_common::units::{Micros, Millis, Percent};
+use homeostat_common::net::SourceNet;
+use homeostat_common::units::{Micros, Millis, PerSecond, Percent};
 use homeostat_common::wire::body::{BackendState, RouteChange};
 
 use crate::config;
@@ -73,6 +74,10 @@ pub struct Routed {
     pub listen: SocketAddr,
     /// Services of this node that call through it.
     pub callers: Vec<ServiceId>,
+    /// The least rate of new connections that it may be limited to.
+    rate_min: Option<PerSecond>,
+    /// Addresses that may be refused.
+    blockable: Vec<SourceNet>,
     /// Who is behind it.
     pub backends: BTreeMap<ServiceId, Backend>,
     /// What was last told to the outside.
@@ -102,9 +107,17 @@ impl Routed {
             id: policy.id.clone(),
             listen: policy.listen,
             callers,
+            rate_min: policy.rate_min,
+            blockable: policy.blockable.clone(),
             backends: backends.collect(),
             told: None,
         }
+    }
+
+    /// The same route under a new configuration: what is known of it stays.
+    pub fn take_over(&mut self, former: Self) {
+        self.backends = former.backends;
+        self.told = former.told;
     }
 
     /// Takes in what the forwarder said, and compares the backends.
@@ -203,6 +216,8 @@ impl Routed {
                     (id.clone(), known)
                 })
                 .collect(),
+            rate_min: self.rate_min,
+            blockable: self.blockable.clone(),
         }
     }
 

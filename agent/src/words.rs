@@ -148,5 +148,6 @@ fn snake(state: &homeostat_common::wire::body::ServiceState) -> &'static str {
         ServiceState::Unhealthy => "unhealthy",
         ServiceState::Down => "down",
         ServiceState::Standby => "standby",
+        ServiceState::Paused => "paused",
     }
 }

@@ -156,6 +156,25 @@ impl fmt::Display for PlanId {
     }
 }
 
+/// Names one deed of one plan, so that it is done once however often it is asked
+/// for: an idempotency token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Token {
+    /// The plan.
+    pub plan: PlanId,
+    /// Place of the step in it.
+    pub step: u8,
+    /// It is the step's compensation.
+    pub undo: bool,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let undo = if self.undo { "-undo" } else { "" };
+        write!(f, "{}-{}{undo}", self.plan, self.step)
+    }
+}
+
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
         $(#[$doc])*

@@ -22,6 +22,7 @@ pub mod budget;
 pub mod gate;
 pub mod hlc;
 pub mod ids;
+pub mod net;
 pub mod observation;
 pub mod outcome;
 pub mod plan;

@@ -15,6 +15,10 @@
 //! Ended(Done)    Ended(Stuck)
 //! ```
 //!
+//! When a step fails that leaves nothing behind, the rest of the plan may be
+//! revised instead ([`Transaction::revise`]): what has taken effect stays, other
+//! steps follow.
+//!
 //! After a crash, [`Transaction::resume`] goes on from the records: a step whose
 //! intent is known but not its result is done again when that does no harm
 //! ([`Reversal::Repeatable`], [`Reversal::Irreversible`]); otherwise everything is
@@ -56,6 +60,9 @@ pub enum Record {
     Undone(u8),
     /// Nothing more will be done.
     Ended(Ending),
+    /// From here on this plan is carried out; its first steps are those that
+    /// have taken effect.
+    Revised(Plan),
 }
 
 /// What the caller must do next, in this order.
@@ -142,7 +149,7 @@ impl Transaction {
     /// sense for this plan are ignored.
     #[must_use]
     pub fn resume(plan: Plan, records: &[Record], limit: impl Fn(&Primitive) -> Millis) -> Self {
-        let mut this = Self::new(plan, true, limit);
+        let mut this = Self::new(plan, true, &limit);
         for record in records {
             let (step, next) = match record {
                 Record::Intent(step) => (step, Progress::Intended),
@@ -152,6 +159,12 @@ impl Transaction {
                 Record::Undone(step) => (step, Progress::Undone),
                 Record::Ended(ending) => {
                     this.mode = Mode::Ended(*ending);
+                    continue;
+                }
+                Record::Revised(plan) => {
+                    if let Some(done) = this.revisable(plan) {
+                        this.replace(plan.clone(), done, &limit);
+                    }
                     continue;
                 }
             };
@@ -202,6 +215,64 @@ impl Transaction {
     #[must_use]
     pub fn is_undoing(&self) -> bool {
         self.mode == Mode::Undoing
+    }
+
+    /// Whether a step has failed, nothing runs, and nothing is being taken back:
+    /// the moment at which the rest can be revised.
+    #[must_use]
+    pub fn has_stumbled(&self) -> bool {
+        self.mode == Mode::Running
+            && self.deadline().is_none()
+            && self
+                .progress
+                .iter()
+                .any(|progress| matches!(progress, Progress::Failed(_)))
+    }
+
+    /// How many of a plan's first steps have taken effect already, if it may take
+    /// the place of the present one: both in turn, with the same steps up to the
+    /// one that failed, and that one leaves nothing behind.
+    #[must_use]
+    pub fn revisable(&self, plan: &Plan) -> Option<usize> {
+        let failed = self
+            .progress
+            .iter()
+            .position(|progress| matches!(progress, Progress::Failed(_)))?;
+        let in_turn = |plan: &Plan| match plan.root() {
+            Branch::Step(_) => true,
+            Branch::Series(inner) => inner.iter().all(|it| matches!(it, Branch::Step(_))),
+            Branch::Parallel(_) => false,
+        };
+        let clean = self.steps.get(failed)?.reversal() == Reversal::Repeatable;
+        let rest: Vec<&Primitive> = plan.steps().collect();
+        let same = self.steps.iter().zip(&rest).take(failed);
+        let fits = self.mode == Mode::Running
+            && clean
+            && in_turn(&self.plan)
+            && in_turn(plan)
+            && rest.len() > failed
+            && rest.get(failed) != self.steps.get(failed).as_ref()
+            && same.clone().count() == failed
+            && same.into_iter().all(|(own, other)| own == *other);
+        fits.then_some(failed)
+    }
+
+    /// Goes on with another plan after a step has failed; what has taken effect
+    /// stays. Returns the record for the journal, or `None` when the plan may not
+    /// take the place of this one.
+    pub fn revise(&mut self, plan: Plan, limit: impl Fn(&Primitive) -> Millis) -> Option<Record> {
+        let done = self.revisable(&plan).filter(|_| self.has_stumbled())?;
+        self.replace(plan.clone(), done, limit);
+        Some(Record::Revised(plan))
+    }
+
+    fn replace(&mut self, plan: Plan, done: usize, limit: impl Fn(&Primitive) -> Millis) {
+        self.steps = plan.steps().cloned().collect();
+        self.limits = self.steps.iter().map(limit).collect();
+        self.progress = vec![Progress::Done; done];
+        self.progress.resize(self.steps.len(), Progress::Waiting);
+        self.plan = plan;
+        self.careful = true;
     }
 
     /// Takes back what was done instead of going on.
@@ -285,6 +356,10 @@ impl Transaction {
             return actions;
         }
         self.expire(now, &mut actions);
+        if self.has_stumbled() && !actions.is_empty() {
+            // The caller may want to revise the rest.
+            return actions;
+        }
         match self.mode {
             Mode::Running => self.advance_running(now, &mut actions),
             Mode::Undoing => self.advance_undoing(now, &mut actions),
@@ -448,165 +523,4 @@ fn place(step: usize) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::string::ToString;
-
-    /// Runs a plan against a world where each step works or fails, and where
-    /// the program may die after any number of journal writes.
-    struct World {
-        journal: Vec<Record>,
-        /// Per step: how often it took effect minus how often it was undone.
-        effect: Vec<i32>,
-        trace: Vec<String>,
-    }
-
-    impl World {
-        fn new(steps: usize) -> Self {
-            Self {
-                journal: Vec::new(),
-                effect: vec![0; steps],
-                trace: Vec::new(),
-            }
-        }
-
-        /// Returns the ending, or `None` when it died on the way.
-        fn run(
-            &mut self,
-            transaction: &mut Transaction,
-            fails: &[bool],
-            undo_fails: bool,
-            mut writes_left: usize,
-        ) -> Option<Ending> {
-            for _ in 0..200 {
-                for action in transaction.advance(Micros(0)) {
-                    self.trace.push(std::format!("{action:?}"));
-                    match action {
-                        Action::Journal { record, wait } => {
-                            if writes_left == 0 {
-                                return None;
-                            }
-                            writes_left -= 1;
-                            self.journal.push(record);
-                            if wait {
-                                transaction.durable();
-                            }
-                        }
-                        Action::Run(step) | Action::Undo(step) => {
-                            let undo = matches!(action, Action::Undo(_));
-                            let fail = if undo {
-                                undo_fails
-                            } else {
-                                fails[usize::from(step)]
-                            };
-                            let repeatable =
-                                transaction.step(step).unwrap().reversal() != Reversal::Compensated;
-                            if undo {
-                                self.effect[usize::from(step)] = 0;
-                            } else if !fail {
-                                let effect = &mut self.effect[usize::from(step)];
-                                assert!(repeatable || *effect == 0, "step {step} done twice");
-                                *effect = 1;
-                            }
-                            let result = if fail { Err("no".to_string()) } else { Ok(()) };
-                            if let Some(record) = transaction.report(step, result) {
-                                if writes_left == 0 {
-                                    return None;
-                                }
-                                writes_left -= 1;
-                                self.journal.push(record);
-                            }
-                        }
-                        Action::End(ending) => return Some(ending),
-                    }
-                }
-            }
-            panic!("never ends: {:#?}", self.trace);
-        }
-    }
-
-    fn plans() -> impl Strategy<Value = Plan> {
-        prop::sample::select(vec![
-            "restart(a, grace=1s)",
-            "rollback-model(a, to=0011223344556677) ; restart(a, grace=1s)",
-            "rollback-model(a, to=0011223344556677) | rollback-model(b, to=0011223344556677)",
-            "(rollback-model(a, to=0011223344556677) ; restart(a, grace=1s)) | (restart(b, grace=1s) ; probe(b, within=1s))",
-            "wait(1s) ; (rollback-model(a, to=0011223344556677) | restart(b, grace=1s)) ; restart(c, grace=1s) ; rollback-model(d, to=0011223344556677)",
-        ])
-        .prop_map(|text| text.parse().unwrap())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-        /// Whatever fails, and wherever the program dies (twice): in the end all
-        /// steps took effect, or no compensated step did, or it is flagged.
-        #[test]
-        fn no_plan_stays_halfway(
-            plan in plans(),
-            fails in prop::collection::vec(prop::bool::weighted(0.2), 8),
-            undo_fails in prop::bool::weighted(0.1),
-            deaths in prop::collection::vec(0usize..12, 0..3),
-        ) {
-            let limit = |_: &Primitive| Millis(1000);
-            let steps: Vec<Primitive> = plan.steps().cloned().collect();
-            let mut world = World::new(steps.len());
-            let careful = Transaction::wants_care(&plan);
-            let mut transaction = Transaction::new(plan.clone(), careful, limit);
-            let mut ending = None;
-            for writes in deaths.into_iter().chain([usize::MAX]) {
-                ending = world.run(&mut transaction, &fails, undo_fails, writes);
-                if ending.is_some() {
-                    break;
-                }
-                transaction = Transaction::resume(plan.clone(), &world.journal, limit);
-            }
-            match ending.unwrap() {
-                Ending::Done => prop_assert!(world.effect.iter().all(|effect| *effect == 1)),
-                Ending::Undone => {
-                    for (effect, step) in world.effect.iter().zip(&steps) {
-                        prop_assert!(*effect == 0 || step.reversal() != Reversal::Compensated);
-                    }
-                }
-                Ending::Stuck => prop_assert!(undo_fails),
-            }
-            // Resuming what has ended does nothing more.
-            let mut again = Transaction::resume(plan, &world.journal, limit);
-            if matches!(world.journal.last(), Some(Record::Ended(_))) {
-                let ended = matches!(again.advance(Micros(0))[..], [Action::End(_)]);
-                prop_assert!(ended);
-            }
-        }
-    }
-
-    #[test]
-    fn a_step_past_its_deadline_fails_and_everything_is_undone_in_reverse() {
-        let plan: Plan = "rollback-model(a, to=0011223344556677) ; rollback-model(b, to=0011223344556677) ; restart(b, grace=1s)"
-            .parse()
-            .unwrap();
-        let mut transaction = Transaction::new(plan, false, |_| Millis(500));
-        let mut undone = Vec::new();
-        let mut now = Micros(0);
-        let ending = loop {
-            let mut ended = None;
-            for action in transaction.advance(now) {
-                match action {
-                    Action::Journal { wait, .. } if wait => transaction.durable(),
-                    Action::Journal { .. } => {}
-                    Action::Run(2) => now = now + Millis(500),
-                    Action::Run(step) => drop(transaction.report(step, Ok(()))),
-                    Action::Undo(step) => {
-                        undone.push(step);
-                        transaction.report(step, Ok(()));
-                    }
-                    Action::End(ending) => ended = Some(ending),
-                }
-            }
-            if let Some(ending) = ended {
-                break ending;
-            }
-        };
-        assert_eq!((ending, undone), (Ending::Undone, vec![1, 0]));
-        assert_eq!(transaction.failure(), Some((2, "not done within 500ms")));
-    }
-}
+mod tests;

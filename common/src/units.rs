@@ -265,6 +265,59 @@ impl fmt::Display for Percent {
     }
 }
 
+/// New connections in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct PerSecond(u32);
+
+/// Why text is not a rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a rate from 1/s to {}/s", PerSecond::MAX)]
+pub struct NotARate;
+
+impl PerSecond {
+    /// More than a node accepts.
+    pub const MAX: u32 = 1_000_000;
+
+    /// A rate.
+    ///
+    /// # Errors
+    /// [`NotARate`] for none, and for more than [`Self::MAX`].
+    pub fn new(rate: u32) -> Result<Self, NotARate> {
+        if (1..=Self::MAX).contains(&rate) {
+            Ok(Self(rate))
+        } else {
+            Err(NotARate)
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl core::str::FromStr for PerSecond {
+    type Err = NotARate;
+
+    fn from_str(text: &str) -> Result<Self, NotARate> {
+        let number = text.strip_suffix("/s").ok_or(NotARate)?;
+        Self::new(number.parse().map_err(|_| NotARate)?)
+    }
+}
+
+impl<'de> Deserialize<'de> for PerSecond {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::new(u32::deserialize(from)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for PerSecond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +375,15 @@ mod tests {
         }
         assert_eq!(Ratio::saturating(f32::NAN), Ratio::ZERO);
         assert_eq!(Ratio::saturating(7.0), Ratio::ONE);
+    }
+
+    #[test]
+    fn a_rate_reads_back_and_is_never_none() {
+        assert_eq!("50/s".parse(), PerSecond::new(50));
+        assert_eq!(PerSecond::new(50).unwrap().to_string(), "50/s");
+        for wrong in ["0/s", "50", "/s", "-1/s", "1000001/s"] {
+            assert_eq!(wrong.parse::<PerSecond>(), Err(NotARate), "{wrong}");
+        }
     }
 
     #[test]

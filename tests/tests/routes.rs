@@ -211,6 +211,18 @@ fn a_leaking_replica_is_drained_first() {
     "#]].assert_eq(&trace.to_string());
 }
 
+/// The gentle restart fails, as the process comes up too slowly; it is not given
+/// its traffic back before it is killed instead.
+#[test]
+fn what_follows_a_failed_step_is_revised() {
+    let trace = site()
+        .at(secs(10), Fault::Leak("infer-1", 20e6))
+        .at(secs(10), Fault::SlowStart("infer-1", Some(Millis::secs(9))))
+        .at(secs(17), Fault::SlowStart("infer-1", None))
+        .run_until(secs(60));
+    expect![[r#""#]].assert_eq(&trace.to_string());
+}
+
 #[test]
 fn replicas_that_fail_alike_are_never_away_together() {
     let trace = Sim::with(

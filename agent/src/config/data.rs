@@ -26,6 +26,12 @@ pub struct Data {
     /// `prune`, default none: names of files directly in `path`, or in one folder
     /// of it, that may be deleted; `*` stands for any characters.
     pub prune: Vec<Pattern>,
+    /// `locks`, default none: lock files that may be deleted when nobody holds
+    /// them; written like `prune`.
+    pub locks: Vec<Pattern>,
+    /// `snapshot`, default none: files that make up its state; written like
+    /// `prune`.
+    pub snapshot: Vec<Pattern>,
 }
 
 /// A file name, or a folder and a file name, in which `*` stands for any
@@ -45,8 +51,10 @@ impl Pattern {
             None => (None, text),
         };
         let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\0');
-        if folder.is_some_and(|folder| !plain(folder) || folder.contains('*')) {
-            return Err("expected NAME or FOLDER/NAME; a folder has no '*' and no dot in front");
+        if folder.is_some_and(|folder| !plain(folder) || folder.contains(['*', '+'])) {
+            return Err(
+                "expected NAME or FOLDER/NAME; a folder has no '*' or '+', and no dot in front",
+            );
         }
         if !plain(name) || name.contains('/') {
             return Err("expected NAME or FOLDER/NAME, without a dot in front");
@@ -93,11 +101,10 @@ pub(super) fn data(mut at: Fields<'_, '_>) -> Option<Data> {
     let quota = at.required("quota", size(Bytes(64 * 1024)..=Bytes(1 << 44)));
     let full = at.or("full", percent(95), share);
     let keep = at.or("keep", percent(70), share);
-    let prune = at.or(
-        "prune",
-        Vec::new(),
-        list(PATTERNS_MAX, |value| parsed(Pattern::new)(value)),
-    );
+    let patterns = || list(PATTERNS_MAX, |value| parsed(Pattern::new)(value));
+    let prune = at.or("prune", Vec::new(), patterns());
+    let locks = at.or("locks", Vec::new(), patterns());
+    let snapshot = at.or("snapshot", Vec::new(), patterns());
     if keep >= full {
         let key = if at.has("keep") { "keep" } else { "full" };
         at.wrong(key, format!("keep ({keep}) must be below full ({full})"));
@@ -109,6 +116,8 @@ pub(super) fn data(mut at: Fields<'_, '_>) -> Option<Data> {
         full,
         keep,
         prune,
+        locks,
+        snapshot,
     })
 }
 

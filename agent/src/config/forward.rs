@@ -9,10 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use homeostat_common::ids::{RouteId, ServiceId};
-use homeostat_common::units::{Bytes, Millis};
+use homeostat_common::net::SourceNet;
+use homeostat_common::units::{Bytes, Millis, PerSecond};
 use toml::de::DeValue;
 
-use super::fields::{Fields, Wanted, choice, parsed, span, text, whole};
+use super::fields::{Fields, Wanted, choice, list, parsed, span, text, whole};
 use super::problems::Problems;
 use super::sections::{TIMEOUT_PERIODS, either, narrow, port, small, url_path};
 use super::{Config, Criticality, Service};
@@ -23,6 +24,9 @@ pub const FORWARDS_MAX: usize = 16;
 pub const BACKENDS_MAX: usize = 16;
 /// Largest weight; enough for shares of a tenth of a percent.
 pub const WEIGHT_MAX: u16 = 1000;
+
+/// Most ranges of addresses that one forward may refuse.
+pub const BLOCKABLE_MAX: usize = 16;
 
 /// TCP in front of replicas of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,11 @@ pub struct Forward {
     pub patience: Millis,
     /// `first_byte`, default off: a backend that answers nothing for so long has failed.
     pub first_byte: Option<Millis>,
+    /// `rate_min`, default none: new connections may be limited, to no less than
+    /// this; without it they may not be limited.
+    pub rate_min: Option<PerSecond>,
+    /// `blockable`, default none: addresses that may be refused.
+    pub blockable: Vec<SourceNet>,
     /// `[forward.check]`, default none.
     pub check: Option<Check>,
     /// `[[forward.backend]]`, at least one.
@@ -105,6 +114,14 @@ pub(super) fn forward(mut at: Fields<'_, '_>, known: &Known<'_>) -> Option<Forwa
         span(Millis(0)..=Millis::secs(60)),
     );
     let first_byte = at.or("first_byte", Millis(0), span(Millis(0)..=Millis::secs(600)));
+    let rate_min = at.optional("rate_min", parsed(str::parse::<PerSecond>));
+    let blockable = at.or(
+        "blockable",
+        Vec::new(),
+        list(BLOCKABLE_MAX, |value| {
+            parsed(str::parse::<SourceNet>)(value)
+        }),
+    );
     let check = check(at.table("check"));
     let found = at.tables("backend", BACKENDS_MAX);
     let count = found.len();
@@ -126,6 +143,8 @@ pub(super) fn forward(mut at: Fields<'_, '_>, known: &Known<'_>) -> Option<Forwa
         connect_timeout,
         patience,
         first_byte: (first_byte.0 > 0).then_some(first_byte),
+        rate_min,
+        blockable,
         check,
         backends,
     })
@@ -299,6 +318,7 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
         probes: Vec::new(),
         model: None,
         config: None,
+        hooks: None,
     }
 }
 

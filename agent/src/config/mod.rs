@@ -14,6 +14,7 @@ mod check;
 mod data;
 mod fields;
 mod forward;
+mod hooks;
 mod probe;
 mod problems;
 mod sections;
@@ -21,18 +22,22 @@ mod sections;
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use homeostat_common::gate::{Criticality, Mode};
 use homeostat_common::ids::{NodeId, RouteId, ServiceId, SiteId};
+use homeostat_common::primitive::Grant;
 use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::de::DeTable;
 
 pub use data::{Data, PATTERNS_MAX, Pattern};
-pub use forward::{BACKENDS_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX};
+pub use forward::{
+    BACKENDS_MAX, BLOCKABLE_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX,
+};
+pub use hooks::{Hook, Hooks};
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
 pub use sections::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
@@ -249,6 +254,33 @@ pub struct Service {
     pub model: Option<ModelSlot>,
     /// `[service.config]`.
     pub config: Option<ConfigSlot>,
+    /// `[service.hooks]`.
+    pub hooks: Option<Hooks>,
+}
+
+impl Service {
+    /// What this configuration allows besides the usual.
+    #[must_use]
+    pub fn grants(&self) -> BTreeSet<Grant> {
+        let data = self.data.as_ref();
+        let files = |of: fn(&Data) -> &[Pattern]| data.is_some_and(|data| !of(data).is_empty());
+        let offers = |hook| {
+            let hooks = self.hooks.as_ref();
+            hooks.is_some_and(|hooks| hooks.paths.contains_key(&hook))
+        };
+        [
+            (Grant::Prune, files(|data| &data.prune)),
+            (Grant::Locks, files(|data| &data.locks)),
+            (Grant::Snapshot, files(|data| &data.snapshot)),
+            (Grant::Standby, self.standby),
+            (Grant::FlushCache, offers(Hook::FlushCache)),
+            (Grant::ResetPool, offers(Hook::ResetPool)),
+            (Grant::Degrade, offers(Hook::Degrade)),
+        ]
+        .into_iter()
+        .filter_map(|(grant, given)| given.then_some(grant))
+        .collect()
+    }
 }
 
 /// A regular question to a service, over loopback.

@@ -14,6 +14,7 @@ use super::fields::{
     Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
 };
 use super::forward::{FORWARDS_MAX, Forward, Known, forward};
+use super::hooks::hooks;
 use super::probe::probe;
 use super::problems::Problems;
 use super::{
@@ -299,6 +300,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
     let data = data(at.table("data"));
     let model = model(at.table("model"), folder);
     let config = config(at.table("config"), folder);
+    let hooks = hooks(at.table("hooks"));
     let probes = at.tables("probe", PROBES_MAX);
     let count = probes.len();
     let ports_known = !at.has("ports") || !ports.is_empty();
@@ -331,6 +333,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         probes,
         model,
         config,
+        hooks,
     })
 }
 

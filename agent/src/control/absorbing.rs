@@ -149,7 +149,7 @@ impl Loop {
                     incident.retry_at = None;
                 }
             }
-            Event::FileDone { service, result } => self.absorb_file_done(&service, &result),
+            Event::Acted { token, result } => self.absorb_acted(token, result),
             Event::Link(connected) => self.connected = connected,
             Event::Routes { seq, routes } => self.absorb_routes(now, seq, &routes),
             Event::ForwarderLost => self.routed = None,

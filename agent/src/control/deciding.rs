@@ -60,7 +60,10 @@ impl Loop {
                         self.treat(&mut incident, &finding, now, effects);
                         false
                     }
-                    None => matches!(state, ServiceState::Healthy | ServiceState::Standby),
+                    None => matches!(
+                        state,
+                        ServiceState::Healthy | ServiceState::Standby | ServiceState::Paused
+                    ),
                 };
             if over {
                 let outcome = match incident.former {
@@ -249,6 +252,24 @@ impl Loop {
             }
         };
         incident.checking = false;
+        incident.fault = diagnosis.fault;
+        incident.confidence = diagnosis.confidence;
+        if !incident.told {
+            self.tell_opened(incident, diagnosis.evidence, now, effects);
+        } else if incident.told_fault != Some(diagnosis.fault) {
+            self.tell_rediagnosed(incident, diagnosis.evidence, now, effects);
+        }
+        let options = self.options(incident, finding.symptom == Symptom::Dead, false);
+        self.choose(incident, options, now, effects);
+    }
+
+    /// What could be done about an incident, in the order in which it is tried.
+    /// `begun`: a plan for it is on its way.
+    pub(super) fn options(&self, incident: &Incident, dead: bool, begun: bool) -> Vec<Candidate> {
+        let Some(watched) = self.services.get(&incident.service) else {
+            return Vec::new();
+        };
+        let route = self.route_of(&incident.service);
         let target = Target {
             grace: watched.policy.stop_grace,
             start_timeout: watched.policy.start_timeout,
@@ -266,36 +287,22 @@ impl Loop {
                 .get(&SlotName::Config)
                 .and_then(SlotWatch::back)
                 .map(|version| ConfigVersion(version.0)),
-            dead: finding.symptom == Symptom::Dead,
+            dead,
             keep: watched.policy.data.as_ref().map(|data| data.keep),
-            route: None,
-            standby: None,
-        };
-        incident.fault = diagnosis.fault;
-        incident.confidence = diagnosis.confidence;
-        if !incident.told {
-            self.tell_opened(incident, diagnosis.evidence, now, effects);
-        } else if incident.told_fault != Some(diagnosis.fault) {
-            self.tell_rediagnosed(incident, diagnosis.evidence, now, effects);
-        }
-        let route = self.route_of(&incident.service);
-        let target = Target {
             // One that a person took out stays out: its restart takes nothing away.
+            // One that this incident took out is still its own.
             route: route
-                .filter(|route| route.feeds(&incident.service))
+                .filter(|route| begun || route.feeds(&incident.service))
                 .map(|route| route.id.clone()),
             standby: route.and_then(|route| self.standby_of(route)),
-            ..target
         };
-        let experience = &self.experience;
-        let options = candidates(
+        candidates(
             &incident.service,
             incident.fault,
             incident.confidence,
             &target,
-            |recipe| experience.record(incident.fault, recipe),
-        );
-        self.choose(incident, options, now, effects);
+            |recipe| self.experience.record(incident.fault, recipe),
+        )
     }
 
     /// Begins the first option that passes the gate, or says why none does.
@@ -351,7 +358,7 @@ impl Loop {
                         health: gate::health(&facts),
                         prospects,
                         runs: Vec::new(),
-                        files: Vec::new(),
+                        acted: Vec::new(),
                         drained: Vec::new(),
                         ticket: None,
                         synced_by: None,
@@ -514,12 +521,7 @@ impl Loop {
                         .at_hand(SlotName::Config)
                         .map(|version| ConfigVersion(version.0))
                         .collect(),
-                    prunable: watched
-                        .policy
-                        .data
-                        .as_ref()
-                        .is_some_and(|data| !data.prune.is_empty()),
-                    standby: watched.policy.standby,
+                    grants: watched.policy.grants(),
                     failure_share: failure_share(id),
                 };
                 (id.clone(), facts)
@@ -579,12 +581,12 @@ fn give_way(incident: &mut Incident, finding: &Finding) {
         .runs
         .iter()
         .filter(|run| run.only_waits())
-        .map(|run| run.step)
+        .map(|run| run.token.step)
         .collect();
     for step in waiting {
         let why = "the process died meanwhile".to_owned();
         if execution.transaction.report(step, Err(why)).is_some() {
-            execution.runs.retain(|run| run.step != step);
+            execution.runs.retain(|run| run.token.step != step);
         }
     }
 }

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::budget::Cost;
 use homeostat_common::gate::{self, Purpose};
-use homeostat_common::ids::{Instance, ServiceId};
+use homeostat_common::ids::{Instance, ServiceId, Token};
 use homeostat_common::observation::Reading;
 use homeostat_common::outcome::Outcome;
-use homeostat_common::primitive::Primitive;
+use homeostat_common::primitive::{Primitive, Resource};
 use homeostat_common::transaction::{Action, Ending, Record};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Phase, Severity};
@@ -18,7 +18,7 @@ use super::incident::Execution;
 use super::message::{Effect, HealRecord};
 use super::{Incident, Loop};
 use crate::detect;
-use crate::execute::{Order, Progress, StepRun};
+use crate::execute::{Act, Order, Progress, StepRun};
 use crate::service::{Slot, SlotName};
 
 /// Longest wait for the disk before a step. None of our steps is past repair,
@@ -68,12 +68,15 @@ impl Loop {
         loop {
             let mut moved = false;
             let mut orders = Vec::new();
+            if execution.transaction.has_stumbled() {
+                self.revise(incident, execution, now, effects);
+            }
             for action in execution.transaction.advance(now) {
                 moved = true;
                 match action {
                     Action::Journal { record, wait } => {
                         if let Record::Failed(step) = &record {
-                            execution.runs.retain(|run| run.step != *step);
+                            execution.runs.retain(|run| run.token.step != *step);
                             let why = execution.transaction.failure().map_or("", |(_, why)| why);
                             let phase = Phase::Failed(why.to_owned());
                             self.tell_step(incident, execution, *step, phase, now, effects);
@@ -98,7 +101,12 @@ impl Loop {
                         if primitive.interrupts() && !self.spared(primitive.service()) {
                             execution.interrupted.get_or_insert(now);
                         }
-                        let run = StepRun::begin(step, primitive, self.view(now), &mut orders);
+                        let token = Token {
+                            plan: execution.id,
+                            step,
+                            undo: false,
+                        };
+                        let run = StepRun::begin(token, primitive, self.view(now), &mut orders);
                         execution.runs.push(run);
                         self.carry_out(&mut orders, now, effects);
                         self.tell_step(incident, execution, step, Phase::Started, now, effects);
@@ -107,7 +115,12 @@ impl Loop {
                         let Some(primitive) = execution.transaction.step(step) else {
                             continue;
                         };
-                        let run = StepRun::undo(step, primitive, self.view(now), &mut orders);
+                        let token = Token {
+                            plan: execution.id,
+                            step,
+                            undo: true,
+                        };
+                        let run = StepRun::undo(token, primitive, self.view(now), &mut orders);
                         execution.runs.push(run);
                     }
                     Action::End(ending) => return Some(ending),
@@ -116,20 +129,16 @@ impl Loop {
             execution.wake = None;
             let mut place = 0;
             while let Some(run) = execution.runs.get_mut(place) {
-                let drained = execution.drained.iter().position(|step| *step == run.step);
-                let progress = match (run.awaits_file(), execution.files.pop()) {
-                    (true, Some(Ok(()))) => Progress::Done,
-                    (true, Some(Err(why))) => Progress::Failed(why),
-                    (_, unwanted) => {
-                        execution.files.extend(unwanted);
-                        match drained {
-                            Some(at) => {
-                                execution.drained.remove(at);
-                                Progress::Done
-                            }
-                            None => run.advance(self.view(now), &mut orders),
-                        }
+                let token = run.token;
+                let acted = execution.acted.iter().position(|(of, _)| *of == token);
+                let drained = execution.drained.iter().position(|it| *it == token.step);
+                let progress = match (acted, drained) {
+                    (Some(at), _) => run.acted(execution.acted.remove(at).1, &mut orders),
+                    (None, Some(at)) => {
+                        execution.drained.remove(at);
+                        Progress::Done
                     }
+                    (None, None) => run.advance(self.view(now), &mut orders),
                 };
                 let (result, phase) = match progress {
                     Progress::Busy(until) => {
@@ -144,7 +153,7 @@ impl Loop {
                     Progress::Failed(why) => (Err(why.clone()), Phase::Failed(why)),
                 };
                 moved = true;
-                let step = execution.runs.remove(place).step;
+                let step = execution.runs.remove(place).token.step;
                 if let Some(record) = execution.transaction.report(step, result) {
                     let phase = match record {
                         Record::Undone(_) => Phase::Undone,
@@ -178,14 +187,14 @@ impl Loop {
                 }
                 Order::Stop(id, instance) => Effect::Stop(id, instance),
                 Order::Kill(id, instance) => Effect::Kill(id, instance),
-                Order::SwitchSlot(id, name, to) => Effect::SwitchSlot(id, name, to),
-                Order::RestoreSlot(id, name) => Effect::RestoreSlot(id, name),
-                Order::Prune(id, to) => {
+                Order::Act(token, act) => {
                     // What was measured before says nothing about what is left.
-                    if let Some(watched) = self.services.get_mut(&id) {
+                    if let Act::Prune(id, _) = &act
+                        && let Some(watched) = self.services.get_mut(id)
+                    {
                         watched.data_used = Reading::Missing;
                     }
-                    Effect::Prune(id, to)
+                    Effect::Act(token, act)
                 }
                 Order::SetWeight(route, backend, weight) => {
                     Effect::SetWeight(route, backend, weight)
@@ -201,7 +210,26 @@ impl Loop {
                     if let Some(watched) = self.services.get_mut(&id) {
                         watched.scaled_out = wanted;
                     }
+                    self.reweigh.remove(&id);
                     Effect::Remember
+                }
+                Order::Warm(id, wanted) => {
+                    if let Some(watched) = self.services.get_mut(&id) {
+                        watched.warm = wanted;
+                    }
+                    Effect::Remember
+                }
+                Order::Pause(id, life) => {
+                    if let Some(watched) = self.services.get_mut(&id) {
+                        watched.paused = life;
+                    }
+                    Effect::Remember
+                }
+                Order::Call(id) => {
+                    let text = format!("a plan for {id} calls a person");
+                    let name = format!("{id}-called");
+                    self.raise(&name, Some(&id), Severity::Critical, text, effects);
+                    continue;
                 }
             });
         }
@@ -231,21 +259,7 @@ impl Loop {
         now: Micros,
         effects: &mut Vec<Effect>,
     ) -> Option<Incident> {
-        let facts = self.facts(now, &incident.service, incident.fault, execution.recipe);
-        let spent = Cost {
-            resource: execution.predicted.resource,
-            disruption: match execution.interrupted {
-                Some(from) if execution.was_answering => {
-                    gate::share(&facts, &incident.service) * now.since(from).as_secs_f64()
-                }
-                _ => 0.0,
-            },
-            risk: 0.0,
-        };
-        if let Some(reservation) = execution.reservation.take() {
-            self.ledger.settle(reservation, spent);
-            incident.cost += spent.total();
-        }
+        self.pay(&mut incident, &mut execution, now);
         let written: BTreeSet<(ServiceId, SlotName)> = execution
             .transaction
             .plan()
@@ -294,11 +308,11 @@ impl Loop {
         match ending {
             Ending::Done => {
                 self.clear(&format!("{}-stuck", incident.service), effects);
-                // A standby that was stopped is as it should be.
-                let works = self
-                    .services
-                    .get(&incident.service)
-                    .is_some_and(|watched| watched.proven(now) || !watched.wanted());
+                // A standby that was stopped is as it should be, and so is what was
+                // frozen.
+                let works = self.services.get(&incident.service).is_some_and(|watched| {
+                    watched.proven(now) || !watched.wanted() || watched.is_paused()
+                });
                 // Help that was called takes a while to show; nothing else is
                 // tried before the hold is over.
                 let waits = incident.symptom == Symptom::Saturated
@@ -350,6 +364,26 @@ impl Loop {
         Some(incident)
     }
 
+    /// Settles what was set aside for a plan at what it cost until now.
+    pub(super) fn pay(&mut self, incident: &mut Incident, execution: &mut Execution, now: Micros) {
+        let Some(reservation) = execution.reservation.take() else {
+            return;
+        };
+        let facts = self.facts(now, &incident.service, incident.fault, execution.recipe);
+        let spent = Cost {
+            resource: execution.predicted.resource,
+            disruption: match execution.interrupted {
+                Some(from) if execution.was_answering => {
+                    gate::share(&facts, &incident.service) * now.since(from).as_secs_f64()
+                }
+                _ => 0.0,
+            },
+            risk: 0.0,
+        };
+        self.ledger.settle(reservation, spent);
+        incident.cost += spent.total();
+    }
+
     pub(super) fn absorb_refusal(
         &mut self,
         now: Micros,
@@ -387,11 +421,11 @@ impl Loop {
                 if run.service() == Some(service)
                     && let Progress::Failed(why) = run.refused(live, why, &mut orders)
                 {
-                    failed.push((run.step, why));
+                    failed.push((run.token.step, why));
                 }
             }
             for (step, why) in failed {
-                execution.runs.retain(|run| run.step != step);
+                execution.runs.retain(|run| run.token.step != step);
                 let record = execution.transaction.report(step, Err(why.clone()));
                 if let Some(record) = record {
                     journal(execution, record, effects);
@@ -458,13 +492,18 @@ impl Loop {
         }
     }
 
-    pub(super) fn absorb_file_done(&mut self, service: &ServiceId, result: &Result<(), String>) {
-        if let Some(execution) = self
+    /// A deed is done, or cannot be. The answer to one that nobody waits for any
+    /// more, because its step ran out of time, says nothing about another.
+    pub(super) fn absorb_acted(&mut self, token: Token, result: Result<(), String>) {
+        let execution = self
             .incidents
-            .get_mut(service)
-            .and_then(|incident| incident.execution.as_mut())
+            .values_mut()
+            .filter_map(|incident| incident.execution.as_mut())
+            .find(|execution| execution.id == token.plan);
+        if let Some(execution) = execution
+            && execution.runs.iter().any(|run| run.token == token)
         {
-            execution.files.push(result.clone());
+            execution.acted.push((token, result));
         }
     }
 }
@@ -478,17 +517,12 @@ pub(super) fn journal(execution: &Execution, record: Record, effects: &mut Vec<E
 
 /// The slot that a primitive writes.
 fn slot_of(primitive: &Primitive) -> Option<SlotName> {
-    match primitive {
-        Primitive::RollbackModel { .. } | Primitive::SwitchModel { .. } => Some(SlotName::Model),
-        Primitive::RollbackConfig { .. } | Primitive::SwitchConfig { .. } => Some(SlotName::Config),
-        Primitive::Restart { .. }
-        | Primitive::Probe { .. }
-        | Primitive::Wait { .. }
-        | Primitive::PruneData { .. }
-        | Primitive::Isolate { .. }
-        | Primitive::Release { .. }
-        | Primitive::Reroute { .. }
-        | Primitive::ScaleOut { .. }
-        | Primitive::ScaleIn { .. } => None,
+    let writes = primitive.signature().writes;
+    if writes.contains(&Resource::Model) {
+        Some(SlotName::Model)
+    } else if writes.contains(&Resource::Config) {
+        Some(SlotName::Config)
+    } else {
+        None
     }
 }

@@ -3,7 +3,7 @@
 use homeostat_common::anomaly::{Fault, Symptom};
 use homeostat_common::budget::{Cost, Reservation};
 use homeostat_common::gate::Purpose;
-use homeostat_common::ids::{IncidentId, PlanId, ServiceId};
+use homeostat_common::ids::{IncidentId, PlanId, ServiceId, Token};
 use homeostat_common::plan::Plan;
 use homeostat_common::transaction::{self, Ending, Transaction};
 use homeostat_common::units::{Micros, Ratio};
@@ -123,8 +123,8 @@ pub(super) struct Execution {
     /// The node's health that each step leads to, as foreseen then.
     pub(super) prospects: Vec<Ratio>,
     pub(super) runs: Vec<StepRun>,
-    /// Results of file operations that came in.
-    pub(super) files: Vec<Result<(), String>>,
+    /// Answers to deeds that came in.
+    pub(super) acted: Vec<(Token, Result<(), String>)>,
     /// Steps whose backend has no connections left.
     pub(super) drained: Vec<u8>,
     /// The sync that the transaction waits for.

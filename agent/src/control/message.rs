@@ -1,15 +1,18 @@
 //! What goes into the loop and what comes out of it.
 
 use homeostat_common::anomaly::{Exit, Fault, Symptom};
-use homeostat_common::ids::{IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId};
+use homeostat_common::ids::{
+    IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId, Token,
+};
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
 use homeostat_common::transaction;
-use homeostat_common::units::{Bytes, Micros, Millis, Percent, Ratio};
+use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_common::wire::body::{Body, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::execute::Act;
 use crate::plan::Recipe;
 use crate::route::BackendSample;
 use crate::service::{ProcessSample, SlotFound, SlotName, Version};
@@ -175,11 +178,11 @@ pub enum Event {
         /// What is there.
         found: SlotFound,
     },
-    /// A file operation of a step ended.
-    FileDone {
-        /// Whose.
-        service: ServiceId,
-        /// How.
+    /// A deed of a step is done, or cannot be.
+    Acted {
+        /// Which.
+        token: Token,
+        /// Whether it worked.
         result: Result<(), String>,
     },
     /// Whether the broker can be reached.
@@ -314,19 +317,14 @@ pub enum Effect {
     Sample,
     /// Look at a slot; answered by `SlotChecked`.
     CheckSlot(ServiceId, SlotName),
-    /// Put a version in place, remembering what stands there; answered by
-    /// `FileDone`.
-    SwitchSlot(ServiceId, SlotName, Version),
-    /// Put back what was there before; answered by `FileDone`.
-    RestoreSlot(ServiceId, SlotName),
+    /// Carry out a deed, once; answered by `Acted`.
+    Act(Token, Act),
     /// What was remembered may go.
     SettleSlot(ServiceId, SlotName),
     /// This version has worked; answered by `SlotChecked`.
     KeepSlot(ServiceId, SlotName, Version),
     /// Measure the data of a service; answered by `Measured`.
     Measure(ServiceId),
-    /// Delete old data of a service; answered by `FileDone`.
-    Prune(ServiceId, Percent),
     /// Ask the forwarder for a weight; seen in the next `Routes`.
     SetWeight(RouteId, ServiceId, u16),
     /// Ask the forwarder to end a backend's connections; answered by `Drained`.

@@ -19,6 +19,7 @@ mod message;
 mod reloading;
 mod reporting;
 mod resuming;
+mod revising;
 mod routing;
 mod telling;
 
@@ -69,6 +70,12 @@ pub struct Saved {
     proven: Vec<(ServiceId, Instance)>,
     /// Standby replicas that are meant to run.
     scaled_out: Vec<ServiceId>,
+    /// Standby replicas that are meant to run without traffic.
+    warm: Vec<ServiceId>,
+    /// Standby replicas that have yet to get their weight after a reboot.
+    reweigh: Vec<ServiceId>,
+    /// Lives that were frozen on purpose.
+    paused: Vec<(ServiceId, Instance)>,
     /// Services that wait for a restart with their new configuration.
     renewing: Vec<ServiceId>,
 }
@@ -114,6 +121,8 @@ pub struct Loop {
     /// Number of the forwarder's last report, and when it came; `None` while it
     /// is not reached.
     routed: Option<(u64, Micros)>,
+    /// Standby replicas that have yet to get their weight after a reboot.
+    reweigh: BTreeSet<ServiceId>,
     /// The forwarder is back: what it was asked for may be lost.
     repeat_routes: bool,
     /// Services that wait for a restart with their new configuration.
@@ -168,6 +177,7 @@ impl Loop {
             spawner: false,
             routes: routing::routes(config),
             routed: None,
+            reweigh: BTreeSet::new(),
             repeat_routes: false,
             renewing: BTreeSet::new(),
             renew_at: Micros(0),
@@ -191,7 +201,24 @@ impl Loop {
             let same_boot = saved.boot == boot;
             if same_boot {
                 this.proven_before = saved.proven.into_iter().collect();
+                for (service, life) in saved.paused {
+                    if let Some(watched) = this.services.get_mut(&service) {
+                        watched.paused = Some(life);
+                    }
+                }
             }
+            for service in &saved.warm {
+                if let Some(watched) = this.services.get_mut(service) {
+                    watched.warm = true;
+                }
+            }
+            // The forwarder has forgotten what it was told before the reboot.
+            let lost = if same_boot {
+                saved.reweigh
+            } else {
+                saved.scaled_out.clone()
+            };
+            this.reweigh = lost.into_iter().collect();
             for service in saved.scaled_out {
                 if let Some(watched) = this.services.get_mut(&service) {
                     watched.scaled_out = true;
@@ -245,6 +272,18 @@ impl Loop {
                 .iter()
                 .filter(|(_, watched)| watched.scaled_out)
                 .map(|(id, _)| id.clone())
+                .collect(),
+            warm: self
+                .services
+                .iter()
+                .filter(|(_, watched)| watched.warm)
+                .map(|(id, _)| id.clone())
+                .collect(),
+            reweigh: self.reweigh.iter().cloned().collect(),
+            paused: self
+                .services
+                .iter()
+                .filter_map(|(id, watched)| Some((id.clone(), watched.paused?)))
                 .collect(),
             renewing: self.renewing.iter().cloned().collect(),
         }

@@ -90,8 +90,7 @@ impl Loop {
         let mut routes = routing::routes(config);
         for (id, route) in &mut routes {
             if let Some(former) = self.routes.remove(id).filter(|former| same(former, route)) {
-                let callers = std::mem::take(&mut route.callers);
-                *route = Routed { callers, ..former };
+                route.take_over(former);
             }
         }
         self.routes = routes;

@@ -134,9 +134,11 @@ impl Loop {
         };
         let mut transaction = Transaction::resume(cut.plan.clone(), &cut.records, self.limit());
         let facts = self.facts(now, &incident.service, incident.fault, cut.recipe);
-        let text = cut.plan.to_string();
+        // What was revised is what goes on.
+        let plan = transaction.plan().clone();
+        let text = plan.to_string();
         let health = gate::health(&facts);
-        let prospects = prospects(&cut.plan, &facts);
+        let prospects = prospects(&plan, &facts);
         let was_answering = facts
             .services
             .get(&incident.service)
@@ -154,7 +156,7 @@ impl Loop {
             }
             (None, Cost::default(), None)
         } else {
-            match gate::verify(cut.plan, purpose, &facts, &mut self.ledger) {
+            match gate::verify(plan, purpose, &facts, &mut self.ledger) {
                 Ok(verified) => {
                     let (_, cost, reservation) = verified.into_parts();
                     (Some(reservation), cost, None)
@@ -201,7 +203,7 @@ impl Loop {
             health,
             prospects,
             runs: Vec::new(),
-            files: Vec::new(),
+            acted: Vec::new(),
             drained: Vec::new(),
             ticket: None,
             synced_by: None,

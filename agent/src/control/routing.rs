@@ -7,7 +7,7 @@ use homeostat_common::wire::body::{Body, Severity};
 use super::message::{Class, Effect, RouteSample};
 use super::{Incident, Loop};
 use crate::config::Config;
-use crate::execute::{Progress, View};
+use crate::execute::{Order, Progress, View};
 use crate::route::Routed;
 
 /// The alarm that the forwarder's numbers do not move.
@@ -44,6 +44,21 @@ impl Loop {
         if lost {
             self.repeat_routes = true;
         }
+        self.reweigh(now);
+    }
+
+    /// A standby that was called for before a reboot gets its share again once it
+    /// works: the forwarder has forgotten what it was told.
+    fn reweigh(&mut self, now: Micros) {
+        for id in std::mem::take(&mut self.reweigh) {
+            let works = self.services.get(&id).is_some_and(|one| one.proven(now));
+            let Some(route) = self.route_of(&id).filter(|_| works) else {
+                self.reweigh.insert(id);
+                continue;
+            };
+            let order = Order::SetWeight(route.id.clone(), id, route.scaled_out());
+            self.waiting_orders.push(order);
+        }
     }
 
     /// Whether what is known of the routes is of now.
@@ -68,7 +83,7 @@ impl Loop {
             };
             for run in &mut execution.runs {
                 if run.drained(route, backend, view, &mut orders) == Some(Progress::Done) {
-                    execution.drained.push(run.step);
+                    execution.drained.push(run.token.step);
                 }
             }
         }

@@ -60,6 +60,8 @@ pub fn examine(service: &Watched, slow: Option<(Micros, &str)>, now: Micros) -> 
                 None => format!("the kernel says that process {instance} is gone ({exit})"),
             },
         }),
+        // It is silent because it was told to be.
+        Slot::Up { .. } if service.is_paused() => None,
         // Restarting helps nobody who has no room.
         Slot::Up { .. } if !service.proven(now) && full(service).is_some() => full(service),
         Slot::Up { since, .. } if !service.proven(now) => {

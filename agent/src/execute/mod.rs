@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use homeostat_common::ids::{Instance, ModelVersion, RouteId, ServiceId};
+use homeostat_common::ids::{Instance, ModelVersion, RouteId, ServiceId, Token};
+use homeostat_common::net::SourceNet;
 use homeostat_common::primitive::Primitive;
-use homeostat_common::units::{Micros, Millis, Percent};
+use homeostat_common::units::{Micros, Millis, PerSecond, Percent};
 
+use crate::config::Hook;
 use crate::route::Routed;
 use crate::service::{Slot, SlotName, Version, Watched};
 
@@ -23,20 +25,52 @@ pub enum Order {
     Stop(ServiceId, Instance),
     /// End a life.
     Kill(ServiceId, Instance),
+    /// A deed whose answer carries its token.
+    Act(Token, Act),
+    /// Give a backend this weight.
+    SetWeight(RouteId, ServiceId, u16),
+    /// Give it none, and end what it still has after this time.
+    Drain(RouteId, ServiceId, Millis),
+    /// Whether a standby is meant to run and to get traffic from now on.
+    Want(ServiceId, bool),
+    /// Whether it is meant to run from now on.
+    Warm(ServiceId, bool),
+    /// Answers from now on count, those before do not.
+    Reprove(ServiceId),
+    /// This life is frozen on purpose, or no life is.
+    Pause(ServiceId, Option<Instance>),
+    /// Call a person.
+    Call(ServiceId),
+}
+
+/// A deed that takes a moment and then has worked or not. It is named by a
+/// [`Token`]: whoever carries it out does it once, however often it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
     /// Put a version in place, remembering what stands there.
     SwitchSlot(ServiceId, SlotName, Version),
     /// Put back what stood there before.
     RestoreSlot(ServiceId, SlotName),
     /// Delete old data until so much of the quota is left in use.
     Prune(ServiceId, Percent),
-    /// Give a backend this weight.
-    SetWeight(RouteId, ServiceId, u16),
-    /// Give it none, and end what it still has after this time.
-    Drain(RouteId, ServiceId, Millis),
-    /// Whether a standby is meant to run from now on.
-    Want(ServiceId, bool),
-    /// Answers from now on count, those before do not.
-    Reprove(ServiceId),
+    /// Delete lock files that nobody holds.
+    ClearLocks(ServiceId),
+    /// Copy the state of a service.
+    Snapshot(ServiceId),
+    /// Put the newest copy back, remembering what stands there.
+    RestoreSnapshot(ServiceId),
+    /// Put back what stood there before.
+    TakeBackSnapshot(ServiceId),
+    /// Stop this life without ending it, or let it go on.
+    Freeze(ServiceId, Instance, bool),
+    /// Leave this life a share of the processors, or all it can get.
+    LimitCpu(ServiceId, Instance, Option<Percent>),
+    /// Limit the new connections of a route, or admit all.
+    LimitRate(RouteId, Option<PerSecond>),
+    /// Refuse connections from these addresses, or admit them.
+    Block(RouteId, SourceNet, bool),
+    /// Ask a service for something that it offers.
+    Hook(ServiceId, Hook),
 }
 
 /// Where a step stands.
@@ -60,12 +94,14 @@ enum Phase {
     Starting,
     /// It runs and has to show that it works.
     Proving(Instance),
-    /// A file operation runs; its result comes from outside.
-    File,
+    /// A deed was asked for; its answer comes from outside.
+    Acting(Act),
     /// Waits until this time.
     Waiting(Micros),
     /// Waits for right answers.
     Watching,
+    /// There is no process to do it to.
+    Absent,
     /// Waits until the forwarder has ended a backend's last connection.
     Draining,
     /// Waits until the forwarder says that these weights are in force.
@@ -93,18 +129,22 @@ pub struct View<'v> {
 /// One primitive, or its compensation, on its way.
 #[derive(Debug, Clone)]
 pub struct StepRun {
-    /// Place in the plan.
-    pub step: u8,
+    /// Names it, and its deeds.
+    pub token: Token,
     primitive: Primitive,
     phase: Phase,
-    /// It is the compensation that runs.
-    undoing: bool,
 }
 
 impl StepRun {
     /// Begins a primitive.
-    pub fn begin(step: u8, primitive: &Primitive, view: View<'_>, orders: &mut Vec<Order>) -> Self {
+    pub fn begin(
+        token: Token,
+        primitive: &Primitive,
+        view: View<'_>,
+        orders: &mut Vec<Order>,
+    ) -> Self {
         let service = primitive.service().and_then(|id| view.services.get(id));
+        let live = service.and_then(Watched::instance);
         let phase = match primitive {
             Primitive::Restart { grace, .. } => match service {
                 Some(watched) => stop(watched, *grace, view.now, orders).unwrap_or_else(|| {
@@ -114,18 +154,42 @@ impl StepRun {
                 None => Phase::Starting,
             },
             Primitive::RollbackModel { service, to } | Primitive::SwitchModel { service, to } => {
-                orders.push(Order::SwitchSlot(service.clone(), SlotName::Model, *to));
-                Phase::File
+                act(Act::SwitchSlot(service.clone(), SlotName::Model, *to))
             }
             Primitive::RollbackConfig { service, to } | Primitive::SwitchConfig { service, to } => {
                 // Both kinds are named by the start of a hash.
                 let to = ModelVersion(to.0);
-                orders.push(Order::SwitchSlot(service.clone(), SlotName::Config, to));
-                Phase::File
+                act(Act::SwitchSlot(service.clone(), SlotName::Config, to))
             }
-            Primitive::PruneData { service, to } => {
-                orders.push(Order::Prune(service.clone(), *to));
-                Phase::File
+            Primitive::PruneData { service, to } => act(Act::Prune(service.clone(), *to)),
+            Primitive::ClearLocks { service } => act(Act::ClearLocks(service.clone())),
+            Primitive::Snapshot { service } => act(Act::Snapshot(service.clone())),
+            Primitive::RestoreSnapshot { service } => act(Act::RestoreSnapshot(service.clone())),
+            Primitive::Freeze { service } => {
+                on_life(live, |life| act(Act::Freeze(service.clone(), life, true)))
+            }
+            Primitive::Thaw { service } => {
+                on_life(live, |life| act(Act::Freeze(service.clone(), life, false)))
+            }
+            Primitive::LimitCpu { service, to } => on_life(live, |life| {
+                act(Act::LimitCpu(service.clone(), life, Some(*to)))
+            }),
+            Primitive::UnlimitCpu { service } => {
+                on_life(live, |life| act(Act::LimitCpu(service.clone(), life, None)))
+            }
+            Primitive::LimitRate { route, to } => act(Act::LimitRate(route.clone(), Some(*to))),
+            Primitive::UnlimitRate { route } => act(Act::LimitRate(route.clone(), None)),
+            Primitive::BlockSource { route, from } => act(Act::Block(route.clone(), *from, true)),
+            Primitive::UnblockSource { route, from } => {
+                act(Act::Block(route.clone(), *from, false))
+            }
+            Primitive::FlushCache { service } => hook(service, Hook::FlushCache),
+            Primitive::ResetPool { service } => hook(service, Hook::ResetPool),
+            Primitive::Degrade { service } => hook(service, Hook::Degrade),
+            Primitive::Undegrade { service } => hook(service, Hook::Undegrade),
+            Primitive::Escalate { service } => {
+                orders.push(Order::Call(service.clone()));
+                Phase::Waiting(view.now)
             }
             Primitive::Wait { span } => Phase::Waiting(view.now + *span),
             Primitive::Probe { service, .. } => {
@@ -153,8 +217,11 @@ impl StepRun {
                 let weights = known.map(|route| route.rerouted(from, to, *share));
                 weigh(view, route, weights.unwrap_or_default(), orders)
             }
-            Primitive::ScaleOut { service: id, .. } => {
-                orders.push(Order::Want(id.clone(), true));
+            Primitive::ScaleOut { service: id, .. } | Primitive::Prewarm { service: id } => {
+                orders.push(match primitive {
+                    Primitive::Prewarm { .. } => Order::Warm(id.clone(), true),
+                    _ => Order::Want(id.clone(), true),
+                });
                 match service.map(|watched| watched.slot) {
                     Some(Slot::Up { instance, .. }) => Phase::Proving(instance),
                     _ => {
@@ -169,28 +236,62 @@ impl StepRun {
                 drain,
             } => {
                 orders.push(Order::Want(service.clone(), false));
+                orders.push(Order::Warm(service.clone(), false));
                 orders.push(Order::Drain(route.clone(), service.clone(), *drain));
                 Phase::Draining
             }
         };
+        Self::starting(token, primitive, phase, orders)
+    }
+
+    fn starting(
+        token: Token,
+        primitive: &Primitive,
+        phase: Phase,
+        orders: &mut Vec<Order>,
+    ) -> Self {
+        if let Phase::Acting(act) = &phase {
+            orders.push(Order::Act(token, act.clone()));
+        }
         Self {
-            step,
+            token,
             primitive: primitive.clone(),
             phase,
-            undoing: false,
         }
     }
 
     /// Begins the compensation of a primitive.
-    pub fn undo(step: u8, primitive: &Primitive, view: View<'_>, orders: &mut Vec<Order>) -> Self {
+    pub fn undo(
+        token: Token,
+        primitive: &Primitive,
+        view: View<'_>,
+        orders: &mut Vec<Order>,
+    ) -> Self {
+        let service = primitive.service().and_then(|id| view.services.get(id));
+        let live = service.and_then(Watched::instance);
         let phase = match primitive {
             Primitive::RollbackModel { service, .. } | Primitive::SwitchModel { service, .. } => {
-                orders.push(Order::RestoreSlot(service.clone(), SlotName::Model));
-                Phase::File
+                act(Act::RestoreSlot(service.clone(), SlotName::Model))
             }
             Primitive::RollbackConfig { service, .. } | Primitive::SwitchConfig { service, .. } => {
-                orders.push(Order::RestoreSlot(service.clone(), SlotName::Config));
-                Phase::File
+                act(Act::RestoreSlot(service.clone(), SlotName::Config))
+            }
+            Primitive::RestoreSnapshot { service } => act(Act::TakeBackSnapshot(service.clone())),
+            // What held for a life that is gone is gone with it.
+            Primitive::Freeze { service } => live.map_or(Phase::Waiting(view.now), |life| {
+                act(Act::Freeze(service.clone(), life, false))
+            }),
+            Primitive::LimitCpu { service, .. } => live.map_or(Phase::Waiting(view.now), |life| {
+                act(Act::LimitCpu(service.clone(), life, None))
+            }),
+            Primitive::LimitRate { route, .. } => act(Act::LimitRate(route.clone(), None)),
+            Primitive::BlockSource { route, from } => act(Act::Block(route.clone(), *from, false)),
+            Primitive::Degrade { service } => hook(service, Hook::Undegrade),
+            Primitive::Prewarm { service: id } => {
+                orders.push(Order::Warm(id.clone(), false));
+                service
+                    .and_then(|watched| stop(watched, watched.policy.stop_grace, view.now, orders))
+                    .unwrap_or(Phase::Waiting(view.now))
             }
             Primitive::Isolate { route, backend, .. } => {
                 weigh(view, route, configured(view, route, [backend]), orders)
@@ -221,14 +322,19 @@ impl StepRun {
             | Primitive::Probe { .. }
             | Primitive::Wait { .. }
             | Primitive::Release { .. }
-            | Primitive::PruneData { .. } => Phase::Waiting(view.now),
+            | Primitive::PruneData { .. }
+            | Primitive::Thaw { .. }
+            | Primitive::UnlimitCpu { .. }
+            | Primitive::UnlimitRate { .. }
+            | Primitive::UnblockSource { .. }
+            | Primitive::ClearLocks { .. }
+            | Primitive::Snapshot { .. }
+            | Primitive::FlushCache { .. }
+            | Primitive::ResetPool { .. }
+            | Primitive::Undegrade { .. }
+            | Primitive::Escalate { .. } => Phase::Waiting(view.now),
         };
-        Self {
-            step,
-            primitive: primitive.clone(),
-            phase,
-            undoing: true,
-        }
+        Self::starting(token, primitive, phase, orders)
     }
 
     /// The service it works on.
@@ -246,10 +352,23 @@ impl StepRun {
         )
     }
 
-    /// Whether it waits for the result of a file operation.
-    #[must_use]
-    pub fn awaits_file(&self) -> bool {
-        self.phase == Phase::File
+    /// Its deed is done, or cannot be.
+    pub fn acted(&mut self, result: Result<(), String>, orders: &mut Vec<Order>) -> Progress {
+        let Phase::Acting(act) = &self.phase else {
+            return Progress::Busy(None);
+        };
+        if let Err(why) = result {
+            return Progress::Failed(why);
+        }
+        if let Act::Freeze(service, life, on) = act {
+            orders.push(Order::Pause(service.clone(), on.then_some(*life)));
+            if matches!(self.primitive, Primitive::Thaw { .. }) {
+                orders.push(Order::Reprove(service.clone()));
+                self.phase = Phase::Watching;
+                return Progress::Busy(None);
+            }
+        }
+        Progress::Done
     }
 
     /// A start that this step asked for was refused. A life that already is
@@ -286,8 +405,8 @@ impl StepRun {
             return None;
         }
         // A replica that nobody needs any more goes once nobody is on it.
-        let stops = matches!(self.primitive, Primitive::ScaleIn { .. }) && !self.undoing
-            || matches!(self.primitive, Primitive::ScaleOut { .. }) && self.undoing;
+        let stops = matches!(self.primitive, Primitive::ScaleIn { .. }) && !self.token.undo
+            || matches!(self.primitive, Primitive::ScaleOut { .. }) && self.token.undo;
         let watched = view.services.get(backend).filter(|_| stops);
         let phase =
             watched.and_then(|watched| stop(watched, watched.policy.stop_grace, view.now, orders));
@@ -311,6 +430,9 @@ impl StepRun {
                 orders.push(Order::Kill(id.clone(), instance));
             }
             (Phase::Starting, Slot::Down { .. }) => orders.push(Order::Start(id.clone())),
+            (Phase::Acting(act @ (Act::Freeze(..) | Act::LimitCpu(..))), _) => {
+                orders.push(Order::Act(self.token, act.clone()));
+            }
             _ => {}
         }
     }
@@ -326,6 +448,7 @@ impl StepRun {
                     orders.push(Order::SetWeight(route.clone(), backend.clone(), *weight));
                 }
             }
+            (Phase::Acting(act), _) => orders.push(Order::Act(self.token, act.clone())),
             // With the forwarder its connections went: nothing is left to wait for.
             (Phase::Draining, primitive) => {
                 for backend in primitive.backends() {
@@ -342,7 +465,7 @@ impl StepRun {
         match &self.phase {
             Phase::Waiting(until) if now >= *until => return Progress::Done,
             Phase::Waiting(until) => return Progress::Busy(Some(*until)),
-            Phase::File | Phase::Draining => return Progress::Busy(None),
+            Phase::Acting(_) | Phase::Draining => return Progress::Busy(None),
             Phase::Weighing { weights, since } => {
                 let route = self.primitive.route().and_then(|id| view.routes.get(id));
                 let Some(route) = route else {
@@ -359,6 +482,7 @@ impl StepRun {
                     Progress::Busy(None)
                 };
             }
+            Phase::Absent => return Progress::Failed("it has no process".into()),
             Phase::Stopping { .. }
             | Phase::Killing
             | Phase::Starting
@@ -413,7 +537,7 @@ impl StepRun {
                     let settled = since + crate::service::SETTLE;
                     return Progress::Busy(Some(settled).filter(|at| *at > view.now));
                 }
-                let scaled = match (&self.primitive, self.undoing) {
+                let scaled = match (&self.primitive, self.token.undo) {
                     (Primitive::ScaleOut { route, service }, false)
                     | (Primitive::ScaleIn { route, service, .. }, true) => Some((route, service)),
                     _ => None,
@@ -451,7 +575,19 @@ fn stop(watched: &Watched, grace: Millis, now: Micros, orders: &mut Vec<Order>) 
     })
 }
 
-/// Orders weights for backends of a route.
+fn act(act: Act) -> Phase {
+    Phase::Acting(act)
+}
+
+fn hook(service: &ServiceId, hook: Hook) -> Phase {
+    Phase::Acting(Act::Hook(service.clone(), hook))
+}
+
+/// A deed on the present life.
+fn on_life(live: Option<Instance>, deed: impl FnOnce(Instance) -> Phase) -> Phase {
+    live.map_or(Phase::Absent, deed)
+}
+
 /// Asks for weights, and waits until a report that came after says them.
 fn weigh(
     view: View<'_>,

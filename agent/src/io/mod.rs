@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod data;
 pub mod forward;
+mod hook;
 pub mod keeper;
 pub mod link;
 pub mod local;

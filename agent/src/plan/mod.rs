@@ -34,6 +34,8 @@ pub enum Recipe {
     RollbackModelWatched,
     /// Put the configuration that worked back, then restart.
     RollbackConfig,
+    /// Take a replica's traffic away, kill it and start it, give it back.
+    RestartDrainedAtOnce,
 }
 
 impl Recipe {
@@ -50,6 +52,7 @@ impl Recipe {
             Self::Requested => "requested",
             Self::RollbackModelWatched => "rollback-model-watched",
             Self::RollbackConfig => "rollback-config",
+            Self::RestartDrainedAtOnce => "restart-drained-at-once",
         }
     }
 }
@@ -61,6 +64,7 @@ impl Recipe {
 fn recipes(fault: Fault) -> (Option<Recipe>, &'static [Recipe]) {
     const DRAINED_FIRST: &[Recipe] = &[
         Recipe::RestartDrained,
+        Recipe::RestartDrainedAtOnce,
         Recipe::RestartGently,
         Recipe::RestartAtOnce,
     ];
@@ -72,6 +76,7 @@ fn recipes(fault: Fault) -> (Option<Recipe>, &'static [Recipe]) {
             None,
             &[
                 Recipe::RestartDrained,
+                Recipe::RestartDrainedAtOnce,
                 Recipe::RestartGently,
                 Recipe::RestartAtOnce,
                 Recipe::RollbackModel,
@@ -88,7 +93,10 @@ fn recipes(fault: Fault) -> (Option<Recipe>, &'static [Recipe]) {
         Fault::StartFailure => (None, &[Recipe::RestartAtOnce]),
         Fault::BadConfig => (None, &[Recipe::RollbackConfig, Recipe::RestartAtOnce]),
         // The only replica that is left is better slow than away.
-        Fault::SlowReplica => (None, &[Recipe::RestartDrained]),
+        Fault::SlowReplica => (
+            None,
+            &[Recipe::RestartDrained, Recipe::RestartDrainedAtOnce],
+        ),
         Fault::DataFull => (None, &[Recipe::PruneData]),
         Fault::Saturation => (None, &[Recipe::ScaleOut, Recipe::RestartDrained]),
         Fault::Request => (None, &[]),
@@ -231,15 +239,16 @@ fn make_out(recipe: Recipe, service: &ServiceId, target: &Target) -> Option<Plan
             restart(target.grace),
         ])
         .ok(),
-        Recipe::RestartDrained => {
+        Recipe::RestartDrained | Recipe::RestartDrainedAtOnce => {
             let route = target.route.clone()?;
+            let at_once = recipe == Recipe::RestartDrainedAtOnce;
             Plan::series(vec![
                 Primitive::Isolate {
                     route: route.clone(),
                     backend: service(),
                     drain: target.grace,
                 },
-                restart(target.grace),
+                restart(if at_once { Millis(0) } else { target.grace }),
                 Primitive::Release {
                     route,
                     backend: service(),
@@ -323,13 +332,15 @@ mod tests {
             behind(route.clone(), Fault::SlowReplica, |_| Record::default()),
             [
                 "Playbook isolate(model, infer, drain=2s) ; restart(infer, grace=2s) ; \
+                 release(model, infer)",
+                "Playbook isolate(model, infer, drain=2s) ; restart(infer, grace=0ms) ; \
                  release(model, infer)"
             ]
         );
         assert_eq!(printed(Fault::SlowReplica, |_| Record::default()).len(), 0);
         assert_eq!(
             behind(route, Fault::MemoryLeak, |_| Record::default()).len(),
-            3
+            4
         );
     }
 }

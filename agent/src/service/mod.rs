@@ -127,8 +127,12 @@ pub struct Watched {
     pub lived: bool,
     /// Why the last start was refused, if it was.
     pub start_error: Option<String>,
-    /// A standby that is meant to run.
+    /// A standby that is meant to run and to get traffic.
     pub scaled_out: bool,
+    /// A standby that is meant to run.
+    pub warm: bool,
+    /// The life that was frozen on purpose: nobody expects answers of it.
+    pub paused: Option<Instance>,
     /// When it last gave a sign of life by itself; only the forwarder does.
     pub heard: Option<Micros>,
     /// Tasks of the node had to wait for a core at the last sample.
@@ -197,6 +201,8 @@ impl Watched {
             lived: true,
             start_error: None,
             scaled_out: false,
+            warm: false,
+            paused: None,
             heard: None,
             pressed: false,
             cpu: CpuWindow::default(),
@@ -260,7 +266,13 @@ impl Watched {
     /// Whether a process is meant to run.
     #[must_use]
     pub fn wanted(&self) -> bool {
-        !self.policy.standby || self.scaled_out
+        !self.policy.standby || self.scaled_out || self.warm
+    }
+
+    /// Whether its present life was frozen on purpose.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused.is_some() && self.paused == self.instance()
     }
 
     /// Notes how much processor the last sample shows.
@@ -303,6 +315,8 @@ impl Watched {
             lived: self.lived,
             start_error: self.start_error,
             scaled_out: self.scaled_out,
+            warm: self.warm,
+            paused: self.paused,
             heard: self.heard,
             ..renewed
         }
@@ -378,7 +392,7 @@ impl Watched {
             .probes
             .iter()
             .any(|probe| matches!(probe.hang.verdict(instant(now)), hang::Verdict::Hung { .. }));
-        matches!(self.slot, Slot::Up { .. }) && self.proven(now) && !silent
+        matches!(self.slot, Slot::Up { .. }) && self.proven(now) && !silent && !self.is_paused()
     }
 
     /// Share of its users that it serves now.
@@ -407,6 +421,7 @@ impl Watched {
             Slot::Down { .. } if !self.wanted() => ServiceState::Standby,
             Slot::Unknown | Slot::Down { .. } => ServiceState::Down,
             Slot::Starting { .. } => ServiceState::Starting,
+            Slot::Up { .. } if self.is_paused() => ServiceState::Paused,
             Slot::Up { since, .. } if !self.proven(now) => {
                 if now >= since + self.policy.start_timeout {
                     ServiceState::Unhealthy

@@ -15,7 +15,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -26,8 +26,10 @@ pub use self::rules::{CONFIDENCE_MIN, Rule};
 
 use crate::budget::{Cost, Ledger, Reservation};
 use crate::ids::{ConfigVersion, ModelVersion, PlanId, RouteId, ServiceId};
+use crate::net::SourceNet;
 use crate::plan::Plan;
-use crate::units::{Micros, Millis, Ratio};
+use crate::primitive::Grant;
+use crate::units::{Micros, Millis, PerSecond, Ratio};
 
 /// What the agent may do with a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -101,10 +103,8 @@ pub struct ServiceFacts {
     pub models: Vec<ModelVersion>,
     /// Versions of its configuration that are here and whole.
     pub configs: Vec<ConfigVersion>,
-    /// Its configuration says which of its files may be deleted.
-    pub prunable: bool,
-    /// It is a replica that is started and stopped as it is needed.
-    pub standby: bool,
+    /// What its configuration allows besides the usual.
+    pub grants: BTreeSet<Grant>,
     /// Share of its healings by this kind of plan that failed.
     pub failure_share: Ratio,
 }
@@ -123,6 +123,11 @@ pub struct BackendFacts {
 pub struct RouteFacts {
     /// Its backends.
     pub backends: BTreeMap<ServiceId, BackendFacts>,
+    /// The least rate of new connections that it may be limited to; `None` when
+    /// it may not be limited.
+    pub rate_min: Option<PerSecond>,
+    /// Addresses that may be blocked.
+    pub blockable: Vec<SourceNet>,
 }
 
 /// What the rules know about the node.

@@ -10,20 +10,16 @@ use super::{Facts, ServiceFacts};
 use crate::budget::Cost;
 use crate::ids::{RouteId, ServiceId};
 use crate::plan::Plan;
-use crate::primitive::Primitive;
+use crate::primitive::{Effect, Primitive};
 use crate::units::Ratio;
-
-/// Work of the node for one action: one fork, exec and start of a small
-/// service, about 50 ms of one of a few cores.
-const RESOURCE: f64 = 0.02;
 
 /// How long a service that a failed action leaves broken stays so until the
 /// next attempt; weighs the risk term.
 const RISK_SPAN_S: f64 = 10.0;
 
-/// What one action may cost besides the service it takes away: its own work and
-/// the risk of a recipe that always failed.
-pub const ACTION_COST_MAX: f64 = RESOURCE + RISK_SPAN_S;
+/// What the restart of a service may cost besides taking it away: its own work
+/// and the risk of a recipe that always failed.
+pub const ACTION_COST_MAX: f64 = 0.02 + RISK_SPAN_S;
 
 /// Upper bound of what a plan costs: what it takes away from services that
 /// still answer. Starting a dead process takes nothing away.
@@ -34,10 +30,15 @@ pub fn cost(plan: &Plan, facts: &Facts) -> Cost {
         if !primitive.writes() {
             continue;
         }
+        let resource = primitive.signature().work;
         let Some((id, service)) = primitive
             .service()
             .and_then(|id| facts.services.get_key_value(id))
         else {
+            sum = sum.plus(Cost {
+                resource,
+                ..Cost::default()
+            });
             continue;
         };
         let share = share(facts, id);
@@ -47,7 +48,7 @@ pub fn cost(plan: &Plan, facts: &Facts) -> Cost {
             0.0
         };
         sum = sum.plus(Cost {
-            resource: RESOURCE,
+            resource,
             disruption: share * away,
             risk: share * RISK_SPAN_S * f64::from(service.failure_share.get()),
         });
@@ -116,21 +117,8 @@ pub fn prospect(plan: &Plan, through: usize, facts: &Facts) -> Ratio {
     let mended: BTreeSet<&ServiceId> = plan
         .steps()
         .take(through.saturating_add(1))
-        .filter_map(|primitive| match primitive {
-            Primitive::Restart { service, .. }
-            | Primitive::Probe { service, .. }
-            | Primitive::ScaleOut { service, .. } => Some(service),
-            Primitive::RollbackModel { .. }
-            | Primitive::Wait { .. }
-            | Primitive::SwitchModel { .. }
-            | Primitive::SwitchConfig { .. }
-            | Primitive::RollbackConfig { .. }
-            | Primitive::PruneData { .. }
-            | Primitive::Isolate { .. }
-            | Primitive::Release { .. }
-            | Primitive::Reroute { .. }
-            | Primitive::ScaleIn { .. } => None,
-        })
+        .filter(|primitive| primitive.signature().effect == Effect::Serves)
+        .filter_map(Primitive::service)
         .collect();
     weighted(facts, |id, service| {
         if mended.contains(id) {

@@ -12,7 +12,7 @@ use super::outlook::traffic;
 use super::{BackendFacts, Facts, Mode, Purpose, Rejection, ServiceFacts};
 use crate::ids::{RouteId, ServiceId};
 use crate::plan::Plan;
-use crate::primitive::Primitive;
+use crate::primitive::{Primitive, Reversal};
 use crate::units::Micros;
 
 /// Below this confidence only plans that change nothing are admitted.
@@ -136,10 +136,12 @@ pub(super) fn check(
             })
         })
         .or_else(|| {
+            // What belongs to no service of this node is the node's.
             let elsewhere = |primitive: &Primitive| {
                 primitive
                     .backends()
                     .any(|backend| !facts.services.contains_key(backend))
+                    || primitive.route().is_some() && primitive.service().is_none()
             };
             (facts.mode == Mode::Observe && plan.steps().any(elsewhere)).then(|| {
                 let text = "routes are only observed; set mode = \"act\" to change them";
@@ -190,9 +192,12 @@ pub(super) fn check(
             (!operate).then_some((text, None))
         }),
         Rule::LowConfidence => match purpose {
-            Purpose::Heal(confidence) if writes && confidence.get() < CONFIDENCE_MIN => {
+            Purpose::Heal(confidence)
+                if confidence.get() < CONFIDENCE_MIN && !reversible_on_one(plan) =>
+            {
                 let text = alloc::format!(
-                    "confidence {confidence} is below {CONFIDENCE_MIN}: only looking is allowed"
+                    "confidence {confidence} is below {CONFIDENCE_MIN}: only looking, and what can \
+                     be taken back, on one target"
                 );
                 Some((text, None))
             }
@@ -212,22 +217,10 @@ pub(super) fn check(
             };
             (!known).then_some((text, None))
         }),
-        Rule::NotAllowed => plan.steps().find_map(|primitive| {
-            let id = primitive.service()?;
-            let service = facts.services.get(id);
-            let text = match primitive {
-                Primitive::PruneData { .. } if !service.is_some_and(|one| one.prunable) => {
-                    alloc::format!("{id} names no files that may be deleted")
-                }
-                Primitive::ScaleOut { .. } | Primitive::ScaleIn { .. }
-                    if !service.is_some_and(|one| one.standby) =>
-                {
-                    alloc::format!("{id} is no standby replica of this node")
-                }
-                _ => return None,
-            };
-            Some((text, None))
-        }),
+        Rule::NotAllowed => plan
+            .steps()
+            .find_map(|primitive| not_allowed(primitive, facts))
+            .or_else(|| left_frozen(plan).filter(|_| !operate)),
         Rule::LastBackend => last_backend(plan, facts),
         Rule::BlastRadius => blast_radius(plan, facts),
         // The ledger itself answers, once nothing else objects.
@@ -241,6 +234,64 @@ pub(super) fn check(
         }),
         None => Ok(()),
     }
+}
+
+/// Whether all that a plan changes is one target, and can be taken back.
+fn reversible_on_one(plan: &Plan) -> bool {
+    let mut targets = BTreeSet::new();
+    plan.steps().filter(|step| step.writes()).all(|step| {
+        targets.insert((
+            step.service(),
+            step.route().filter(|_| step.service().is_none()),
+        ));
+        step.reversal() == Reversal::Compensated && targets.len() == 1
+    })
+}
+
+/// What the configuration has against a step.
+fn not_allowed(primitive: &Primitive, facts: &Facts) -> Option<Objection> {
+    if let (Some(id), Some(grant)) = (primitive.service(), primitive.signature().needs) {
+        let service = facts.services.get(id);
+        if !service.is_some_and(|one| one.grants.contains(&grant)) {
+            return Some((alloc::format!("{id} {}", grant.missing()), None));
+        }
+    }
+    let id = primitive.route()?;
+    let route = facts.routes.get(id)?;
+    let text = match primitive {
+        Primitive::LimitRate { to, .. } => match route.rate_min {
+            Some(min) if *to >= min => return None,
+            Some(min) => alloc::format!("route {id} may not be limited below {min}"),
+            None => alloc::format!("route {id} may not be limited: it has no rate_min"),
+        },
+        Primitive::BlockSource { from, .. } => {
+            if route.blockable.iter().any(|net| net.covers(from)) {
+                return None;
+            }
+            alloc::format!("{from} is not among the addresses that route {id} may block")
+        }
+        _ => return None,
+    };
+    Some((text, None))
+}
+
+/// A process that nobody lets go on is an outage without an end; only a person may
+/// want that.
+fn left_frozen(plan: &Plan) -> Option<Objection> {
+    let mut frozen = BTreeSet::new();
+    for primitive in plan.steps() {
+        match primitive {
+            Primitive::Freeze { service } => {
+                frozen.insert(service);
+            }
+            Primitive::Thaw { service } | Primitive::Restart { service, .. } => {
+                frozen.remove(service);
+            }
+            _ => {}
+        }
+    }
+    let id = frozen.first()?;
+    Some((alloc::format!("{id} would be left frozen"), None))
 }
 
 /// The first objection to a primitive that changes a service.

@@ -1,5 +1,6 @@
 use super::*;
 use std::string::ToString;
+use std::vec;
 use std::vec::Vec;
 
 fn healthy() -> ServiceFacts {
@@ -20,8 +21,7 @@ fn healthy() -> ServiceFacts {
         start_timeout: Millis::secs(10),
         models: Vec::new(),
         configs: Vec::new(),
-        prunable: false,
-        standby: false,
+        grants: BTreeSet::new(),
         failure_share: Ratio::ZERO,
     }
 }
@@ -39,6 +39,8 @@ fn facts(change: impl FnOnce(&mut ServiceFacts)) -> Facts {
     };
     let route = RouteFacts {
         backends: [backend("infer", 100), backend("edge-2", 50)].into(),
+        rate_min: PerSecond::new(20).ok(),
+        blockable: vec!["10.0.0.0/8".parse().unwrap()],
     };
     Facts {
         now: Micros(1_000_000),
@@ -143,7 +145,19 @@ fn each_rule_refuses_what_it_is_for_and_says_so() {
             restart,
             Purpose::Heal(Ratio::ZERO),
             facts(|_| {}),
-            "rule low-confidence: confidence 0.000 is below 0.5: only looking is allowed"
+            "rule low-confidence: confidence 0.000 is below 0.5: only looking, and what can be taken back, on one target"
+        ),
+        (
+            "limit-cpu(web, to=50%) ; limit-cpu(infer, to=50%)",
+            Purpose::Heal(Ratio::ZERO),
+            facts(|_| {}),
+            "rule low-confidence: confidence 0.000 is below 0.5: only looking, and what can be taken back, on one target",
+        ),
+        (
+            "limit-cpu(web, to=50%)",
+            Purpose::Heal(Ratio::ZERO),
+            facts(|_| {}),
+            "0.02 capacity-seconds (resource 0.02, disruption 0.00, risk 0.00)",
         ),
         (
             "probe(web, within=1s)",
@@ -233,7 +247,7 @@ fn a_route_keeps_a_backend_and_a_restart_behind_it_is_free() {
             "isolate(model, edge-2, drain=1s)",
             Purpose::Operate,
             &observed,
-            "0.00 capacity-seconds (resource 0.00, disruption 0.00, risk 0.00)",
+            "0.02 capacity-seconds (resource 0.02, disruption 0.00, risk 0.00)",
         ),
         (
             "isolate(model, web, drain=1s)",
@@ -263,7 +277,7 @@ fn a_route_keeps_a_backend_and_a_restart_behind_it_is_free() {
             "isolate(model, infer, drain=1s) ; release(model, infer) ; isolate(model, edge-2, drain=1s)",
             SURE,
             &facts(|_| {}),
-            "0.04 capacity-seconds (resource 0.04, disruption 0.00, risk 0.00)",
+            "0.06 capacity-seconds (resource 0.06, disruption 0.00, risk 0.00)",
         ),
         (
             "reroute(model, from=infer, to=edge-2, share=100%)",
@@ -294,6 +308,42 @@ fn a_route_keeps_a_backend_and_a_restart_behind_it_is_free() {
             SURE,
             &facts(|_| {}),
             "rule not-allowed: infer is no standby replica of this node",
+        ),
+        (
+            "limit-rate(model, to=19/s)",
+            Purpose::Operate,
+            &facts(|_| {}),
+            "rule not-allowed: route model may not be limited below 20/s",
+        ),
+        (
+            "limit-rate(model, to=20/s)",
+            SURE,
+            &facts(|_| {}),
+            "0.02 capacity-seconds (resource 0.02, disruption 0.00, risk 0.00)",
+        ),
+        (
+            "block-source(model, from=0.0.0.0/0)",
+            SURE,
+            &facts(|_| {}),
+            "rule not-allowed: 0.0.0.0/0 is not among the addresses that route model may block",
+        ),
+        (
+            "block-source(model, from=10.7.0.0/16)",
+            SURE,
+            &facts(|_| {}),
+            "0.02 capacity-seconds (resource 0.02, disruption 0.00, risk 0.00)",
+        ),
+        (
+            "flush-cache(web)",
+            SURE,
+            &facts(|_| {}),
+            "rule not-allowed: web offers no hook flush-cache",
+        ),
+        (
+            "freeze(web) ; wait(1s)",
+            SURE,
+            &facts(|_| {}),
+            "rule not-allowed: web would be left frozen",
         ),
         (
             "prune-data(web, to=50%)",

@@ -1,7 +1,8 @@
 use super::*;
 use crate::ids::{ConfigVersion, ModelVersion};
+use crate::net::SourceNet;
 use crate::primitive::NAMES;
-use crate::units::{Millis, Percent};
+use crate::units::{Millis, PerSecond, Percent};
 use alloc::string::ToString;
 use proptest::prelude::*;
 
@@ -57,13 +58,50 @@ fn any_step() -> impl Strategy<Value = Primitive> {
                 share,
             },
             11 => Primitive::ScaleOut { route, service },
-            _ => Primitive::ScaleIn {
+            12 => Primitive::ScaleIn {
                 route,
                 service,
                 drain: span,
             },
+            13 => Primitive::Freeze { service },
+            14 => Primitive::Thaw { service },
+            15 => Primitive::LimitCpu { service, to: share },
+            16 => Primitive::UnlimitCpu { service },
+            17 => Primitive::LimitRate {
+                route,
+                to: PerSecond::new(u32::from(version[0]) + 1).unwrap(),
+            },
+            18 => Primitive::UnlimitRate { route },
+            19 => Primitive::BlockSource {
+                route,
+                from: net(version),
+            },
+            20 => Primitive::UnblockSource {
+                route,
+                from: net(version),
+            },
+            21 => Primitive::Prewarm { service },
+            22 => Primitive::ClearLocks { service },
+            23 => Primitive::Snapshot { service },
+            24 => Primitive::RestoreSnapshot { service },
+            25 => Primitive::FlushCache { service },
+            26 => Primitive::ResetPool { service },
+            27 => Primitive::Degrade { service },
+            28 => Primitive::Undegrade { service },
+            _ => Primitive::Escalate { service },
         }
     })
+}
+
+/// A range that some bytes name, of either version.
+fn net(bytes: [u8; 8]) -> SourceNet {
+    let [a, b, c, d, ..] = bytes;
+    if a % 2 == 0 {
+        SourceNet::new([a, b, c, d].into(), 32).unwrap()
+    } else {
+        let words = bytes.map(u16::from);
+        SourceNet::new(words.into(), 128).unwrap()
+    }
 }
 
 fn any_branch() -> impl Strategy<Value = Branch> {
@@ -104,7 +142,7 @@ fn a_wrong_plan_says_where_and_what() {
         ("", "at character 0: expected a primitive or '('"),
         (
             "reboot(web)",
-            "at character 0: unknown primitive \"reboot\"; there are restart, rollback-model, probe, wait, switch-model, switch-config, rollback-config, prune-data, isolate, release, reroute, scale-out, scale-in",
+            "at character 0: unknown primitive \"reboot\"; there are restart, rollback-model, probe, wait, switch-model, switch-config, rollback-config, prune-data, isolate, release, reroute, scale-out, scale-in, freeze, thaw, limit-cpu, unlimit-cpu, limit-rate, unlimit-rate, block-source, unblock-source, prewarm, clear-locks, snapshot, restore-snapshot, flush-cache, reset-pool, degrade, undegrade, escalate",
         ),
         ("restart(web)", "at character 11: expected ','"),
         (

@@ -10,6 +10,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{Branch, DEPTH_MAX, PLAN_TEXT_MAX, Plan, PlanError};
+use crate::ids::ServiceId;
 use crate::primitive::{self, Primitive};
 use crate::units::Millis;
 
@@ -141,7 +142,9 @@ impl<'t> Parser<'t> {
         let length = self
             .rest()
             .bytes()
-            .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'%'))
+            .take_while(|b| {
+                b.is_ascii_alphanumeric() || matches!(b, b'-' | b'%' | b'/' | b'.' | b':')
+            })
             .count();
         self.at += length;
         (start, self.text.get(start..self.at).unwrap_or(""))
@@ -262,14 +265,52 @@ impl<'t> Parser<'t> {
             "wait" => Primitive::Wait {
                 span: self.value::<Span>("span")?.0,
             },
-            // The names were checked; the last one left is this.
-            _ => Primitive::Probe {
+            "limit-cpu" => Primitive::LimitCpu {
+                service: self.value("service")?,
+                to: self.named("to", "to=PERCENT")?,
+            },
+            "limit-rate" => Primitive::LimitRate {
+                route: self.value("route")?,
+                to: self.named("to", "to=RATE")?,
+            },
+            "unlimit-rate" => Primitive::UnlimitRate {
+                route: self.value("route")?,
+            },
+            "block-source" => Primitive::BlockSource {
+                route: self.value("route")?,
+                from: self.named("from", "from=ADDRESSES")?,
+            },
+            "unblock-source" => Primitive::UnblockSource {
+                route: self.value("route")?,
+                from: self.named("from", "from=ADDRESSES")?,
+            },
+            "probe" => Primitive::Probe {
                 service: self.value("service")?,
                 within: self.span("within", "within=SPAN")?,
             },
+            _ => alone(name, self.value("service")?),
         };
         self.need(')', "')'")?;
         Ok(primitive)
+    }
+}
+
+/// The primitives whose only argument is a service. The names were checked; the
+/// last one left is `escalate`.
+fn alone(name: &str, service: ServiceId) -> Primitive {
+    match name {
+        "freeze" => Primitive::Freeze { service },
+        "thaw" => Primitive::Thaw { service },
+        "unlimit-cpu" => Primitive::UnlimitCpu { service },
+        "prewarm" => Primitive::Prewarm { service },
+        "clear-locks" => Primitive::ClearLocks { service },
+        "snapshot" => Primitive::Snapshot { service },
+        "restore-snapshot" => Primitive::RestoreSnapshot { service },
+        "flush-cache" => Primitive::FlushCache { service },
+        "reset-pool" => Primitive::ResetPool { service },
+        "degrade" => Primitive::Degrade { service },
+        "undegrade" => Primitive::Undegrade { service },
+        _ => Primitive::Escalate { service },
     }
 }
 

@@ -56,6 +56,8 @@ pub enum ServiceState {
     Down,
     /// No process, on purpose: a replica that is started when it is needed.
     Standby,
+    /// Frozen on purpose: it answers nobody until it is let go on.
+    Paused,
 }
 
 /// A service changed its state.

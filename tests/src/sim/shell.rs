@@ -5,9 +5,10 @@ use homeostat_agent::config::ProbeKind;
 use homeostat_agent::control::{
     Effect, Event, HealRecord, HostSample, Loop, ProbeOutcome, SlotReport, Stranger, Told,
 };
+use homeostat_agent::execute::Act;
 use homeostat_agent::service::{ProcessSample, SlotName, Version};
 use homeostat_common::anomaly::{Exit, Symptom};
-use homeostat_common::ids::{Instance, ServiceId};
+use homeostat_common::ids::{Instance, ServiceId, Token};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 
@@ -80,8 +81,8 @@ pub(super) struct Asked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileWork {
     Check,
-    Switch(Version),
-    Restore,
+    Switch(Token, Version),
+    Restore(Token),
     Settle,
     Keep(Version),
 }
@@ -131,10 +132,7 @@ impl Sim {
             Effect::KeepSlot(service, name, version) => {
                 self.file(service, name, FileWork::Keep(version));
             }
-            Effect::SwitchSlot(service, name, to) => {
-                self.file(service, name, FileWork::Switch(to));
-            }
-            Effect::RestoreSlot(service, name) => self.file(service, name, FileWork::Restore),
+            Effect::Act(token, act) => self.act(run, token, act),
             Effect::SettleSlot(service, name) => self.file(service, name, FileWork::Settle),
             Effect::Journal(record) => self.journal(record),
             Effect::Sync(ticket) => {
@@ -164,14 +162,6 @@ impl Sim {
                 let measured = Event::Measured { service, used };
                 self.push_us(2000, Happening::Tell(run, measured));
             }
-            Effect::Prune(service, _) => {
-                if let Some(place) = self.world.places.get_mut(&service) {
-                    place.data.1 = 0;
-                }
-                let result = Ok(());
-                let done = Event::FileDone { service, result };
-                self.push_us(5000, Happening::Tell(run, done));
-            }
             Effect::SetWeight(route, backend, weight) => self.set_weight(route, backend, weight),
             Effect::Drain(route, backend, within) => self.drain(route, backend, within),
             Effect::Answer(_, answer) => {
@@ -180,6 +170,35 @@ impl Sim {
             }
             Effect::ShowHealth(_) | Effect::ShowAct(..) | Effect::ShowAlarm(..) => {}
         }
+    }
+
+    fn act(&mut self, run: u32, token: Token, act: Act) {
+        match act {
+            Act::SwitchSlot(service, name, to) => {
+                return self.file(service, name, FileWork::Switch(token, to));
+            }
+            Act::RestoreSlot(service, name) => {
+                return self.file(service, name, FileWork::Restore(token));
+            }
+            Act::Prune(service, _) => {
+                if let Some(place) = self.world.places.get_mut(&service) {
+                    place.data.1 = 0;
+                }
+            }
+            // Of these the world shows nothing but that they were done.
+            Act::ClearLocks(_)
+            | Act::Snapshot(_)
+            | Act::RestoreSnapshot(_)
+            | Act::TakeBackSnapshot(_)
+            | Act::Freeze(..)
+            | Act::LimitCpu(..)
+            | Act::LimitRate(..)
+            | Act::Block(..)
+            | Act::Hook(..) => {}
+        }
+        let result = Ok(());
+        let done = Event::Acted { token, result };
+        self.push_us(5000, Happening::Tell(run, done));
     }
 
     fn journal(&mut self, record: HealRecord) {
@@ -468,7 +487,7 @@ impl Sim {
     }
 
     fn filed(&mut self, run: u32, service: ServiceId, name: SlotName, work: FileWork) {
-        let switches = matches!(work, FileWork::Switch(_));
+        let switches = matches!(work, FileWork::Switch(..));
         let result = if switches && self.host.no_rollback {
             Err("no space left".to_owned())
         } else {
@@ -483,14 +502,14 @@ impl Sim {
         };
         match work {
             FileWork::Check => {}
-            FileWork::Switch(to) if result.is_ok() => slot.switch(to),
-            FileWork::Switch(_) => {}
-            FileWork::Restore => slot.restore(),
+            FileWork::Switch(_, to) if result.is_ok() => slot.switch(to),
+            FileWork::Switch(..) => {}
+            FileWork::Restore(_) => slot.restore(),
             FileWork::Settle => slot.before = None,
             FileWork::Keep(version) => slot.keep(version),
         }
         let found = slot.found();
-        if switches && result.is_ok() || work == FileWork::Restore {
+        if switches && result.is_ok() || matches!(work, FileWork::Restore(_)) {
             self.world.noticed(&service);
         }
         if run != self.run {
@@ -503,8 +522,8 @@ impl Sim {
                 slot: name,
                 found,
             }),
-            FileWork::Switch(_) | FileWork::Restore => {
-                self.tell(Event::FileDone { service, result });
+            FileWork::Switch(token, _) | FileWork::Restore(token) => {
+                self.tell(Event::Acted { token, result });
             }
             FileWork::Settle => {}
         }

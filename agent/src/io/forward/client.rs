@@ -10,13 +10,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 
-use homeostat_common::ids::{RouteId, ServiceId};
+use homeostat_common::ids::{RouteId, ServiceId, Token};
 use homeostat_common::units::Millis;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::protocol::{
-    DecodeError, Health, Message, Request, RouteReport, RouteView, Stamp, decode, encode,
+    Admit, DecodeError, Health, Message, Request, RouteReport, RouteView, Stamp, decode, encode,
 };
 use super::socket_path;
 use crate::config::FORWARDS_MAX;
@@ -68,6 +68,13 @@ pub enum Event {
         closed_by_force: u32,
         /// Whether a weight was set before it was empty.
         cancelled: bool,
+    },
+    /// What became of a change of admission.
+    Acted {
+        /// As it was asked.
+        token: Token,
+        /// Why it was not done; `None` when it was.
+        failed: Option<String>,
     },
     /// A request could not be carried out.
     Refused {
@@ -170,6 +177,19 @@ impl Client {
         })
     }
 
+    /// Asks to change which connections a route admits; answered by `Acted`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the connection is gone.
+    pub fn admit(&self, token: Token, route: &RouteId, change: Admit) -> Result<(), ClientError> {
+        let route = route.clone();
+        self.request(&Request::Admit {
+            token,
+            route,
+            change,
+        })
+    }
+
     /// Asks for the state of all routes; answered by `Reports`.
     ///
     /// # Errors
@@ -238,6 +258,7 @@ impl Client {
                 closed_by_force,
                 cancelled,
             },
+            Message::Acted { token, failed } => Event::Acted { token, failed },
             Message::Refused { why } => Event::Refused { why },
             Message::Report { stamp, left, route } => {
                 if self.partial.len() >= FORWARDS_MAX {

@@ -9,7 +9,7 @@ use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::{Micros, Millis};
 use rustix::event::epoll::EventFlags;
 
-use super::protocol::{DecodeError, Message, Request, Stamp, VERSION, decode, encode};
+use super::protocol::{Admit, DecodeError, Message, Request, Stamp, VERSION, decode, encode};
 use super::server::{Server, kind};
 use super::table::Key;
 use super::timers::Due;
@@ -198,6 +198,14 @@ impl Server {
                 }
                 Err(why) => Message::Refused { why },
             },
+            Request::Admit {
+                token,
+                route,
+                change,
+            } => Message::Acted {
+                token,
+                failed: self.admit(&route, change).err(),
+            },
             Request::Report => return self.report(peer),
             Request::Reload => match self.reload() {
                 Ok(()) => Message::Reloaded,
@@ -205,6 +213,18 @@ impl Server {
             },
         };
         self.control.tell(peer, &answer);
+    }
+
+    fn admit(&mut self, route: &RouteId, change: Admit) -> Result<(), String> {
+        let admission = &mut self.table.named(route)?.admission;
+        match change {
+            Admit::Rate(rate) => admission.limit(rate),
+            Admit::Block(net) => admission.block(net, true)?,
+            Admit::Unblock(net) => admission.block(net, false)?,
+        }
+        tracing::info!(%route, ?change, "admission");
+        self.weights.save(self.table.overrides());
+        Ok(())
     }
 
     fn set_weight(

@@ -41,6 +41,7 @@
 //! - `server`: the process; `dialing`, `relay`, `pairs`, `timers`, `check`, `control`,
 //!   `listen`, `setup` and `weights` are its hands.
 
+mod admission;
 mod backend;
 mod check;
 pub mod client;

@@ -3,8 +3,9 @@
 
 use std::net::SocketAddr;
 
-use homeostat_common::ids::{RouteId, ServiceId};
-use homeostat_common::units::{Micros, Millis};
+use homeostat_common::ids::{RouteId, ServiceId, Token};
+use homeostat_common::net::SourceNet;
+use homeostat_common::units::{Micros, Millis, PerSecond};
 use serde::{Deserialize, Serialize};
 
 use crate::io::local::datagram;
@@ -37,10 +38,32 @@ pub enum Request {
         /// Connections that are left then are reset.
         within: Millis,
     },
+    /// Change which connections a route admits, until it is changed again;
+    /// answered by `Acted`.
+    Admit {
+        /// Comes back with the answer.
+        token: Token,
+        /// Which route.
+        route: RouteId,
+        /// What changes.
+        change: Admit,
+    },
     /// Answered by one `Report` for each route.
     Report,
     /// Read the configuration again; answered by `Reloaded` or `NotReloaded`.
     Reload,
+}
+
+/// A change of what a route admits. Each sets a state, so that asking twice does
+/// it once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admit {
+    /// So many new connections; `None` for all.
+    Rate(Option<PerSecond>),
+    /// None from these addresses.
+    Block(SourceNet),
+    /// Those from these addresses again.
+    Unblock(SourceNet),
 }
 
 /// What the forwarder answers and tells.
@@ -70,6 +93,13 @@ pub enum Message {
         closed_by_force: u32,
         /// Whether it got a weight again, or was drained anew, before it was empty.
         cancelled: bool,
+    },
+    /// What became of an `Admit`.
+    Acted {
+        /// As it was asked.
+        token: Token,
+        /// Why it was not done; `None` when it was.
+        failed: Option<String>,
     },
     /// A request could not be carried out.
     Refused {
@@ -141,6 +171,12 @@ pub struct RouteReport {
     pub waiting: u32,
     /// Connections closed because no backend accepted within `patience`.
     pub refused: u64,
+    /// New connections that are admitted; `None` for all.
+    pub rate: Option<PerSecond>,
+    /// Ranges of addresses that are refused.
+    pub blocked: u8,
+    /// Connections that were not admitted.
+    pub turned_away: u64,
     /// In the order of the configuration.
     pub backends: Vec<BackendReport>,
 }
@@ -254,6 +290,9 @@ mod tests {
                     listen: "[ffff::1]:65535".parse().unwrap(),
                     waiting: u32::MAX,
                     refused: u64::MAX,
+                    rate: PerSecond::new(PerSecond::MAX).ok(),
+                    blocked: u8::MAX,
+                    turned_away: u64::MAX,
                     backends: (0..BACKENDS_MAX).map(backend).collect(),
                 }),
             },

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -208,7 +209,7 @@ impl Server {
                 fresh.push((forward.clone(), fd));
             }
         }
-        let saved = self.weights.saved().to_vec();
+        let saved = self.weights.saved().clone();
         self.table.update(&config.forwards, &saved);
         for gone in &self.listeners {
             if !config.forwards.iter().any(|it| same(gone, it)) {
@@ -337,8 +338,8 @@ impl Server {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let listener = self.listeners.iter().find(|it| it.route == route);
             let Some(listener) = listener else { return };
-            let client = match rustix::net::accept_with(&listener.fd, flags) {
-                Ok(client) => client,
+            let (client, source) = match rustix::net::acceptfrom_with(&listener.fd, flags) {
+                Ok(accepted) => accepted,
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(error) => {
@@ -349,6 +350,15 @@ impl Server {
                 }
             };
             let now = clock::now();
+            let source = source.and_then(|it| SocketAddr::try_from(it).ok());
+            let admits = self
+                .table
+                .route(route)
+                .is_some_and(|it| it.admission.admits(source.map(|it| it.ip()), now));
+            if !admits {
+                relay::break_off(client.as_fd());
+                continue;
+            }
             let key = self.pairs.insert(Pair::new(route, client, now + policy));
             let watched = self.pairs.get(key).map(|pair| {
                 let word = pair_word(kind::CLIENT, key);

@@ -112,6 +112,13 @@ pub fn table(routes: &[RouteReport]) -> String {
                 route.route, route.waiting, route.refused
             );
         }
+        if route.rate.is_some() || route.blocked > 0 || route.turned_away > 0 {
+            let rate = route.rate.map_or("all".to_owned(), |rate| rate.to_string());
+            text += &format!(
+                "{}: admits {rate}, refuses {} ranges of addresses, turned {} connections away\n",
+                route.route, route.blocked, route.turned_away
+            );
+        }
     }
     text
 }
@@ -133,6 +140,8 @@ pub fn json(routes: &[RouteReport]) -> Value {
         json!({
             "route": it.route.as_str(), "listen": it.listen.to_string(),
             "waiting": it.waiting, "refused": it.refused,
+            "rate": it.rate.map(|rate| rate.get()), "blocked": it.blocked,
+            "turned_away": it.turned_away,
             "backends": it.backends.iter().map(backend).collect::<Vec<_>>(),
         })
     };

@@ -9,9 +9,10 @@
 use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::units::Micros;
 
+use super::admission::Admission;
 use super::backend::Backend;
 use super::protocol::{BackendReport, Health, RouteReport, RouteView};
-use super::weights::Override;
+use super::weights::{Override, Saved};
 use crate::config::{self, Forward};
 
 /// Names a backend for as long as this process lives.
@@ -41,6 +42,7 @@ pub(super) struct Route {
     pub(super) uid: u32,
     pub(super) policy: Forward,
     pub(super) backends: Vec<Backend>,
+    pub(super) admission: Admission,
     /// Connections closed because no backend accepted in time.
     pub(super) refused: u64,
 }
@@ -104,7 +106,7 @@ pub(super) struct Table {
 impl Table {
     /// Brings the table to `forwards`. What is unchanged stays as it is, with its verdicts
     /// and weights; a weight that was set at run time stays until the configured one changes.
-    pub(super) fn update(&mut self, forwards: &[Forward], overrides: &[Override]) {
+    pub(super) fn update(&mut self, forwards: &[Forward], saved: &Saved) {
         let mut former = std::mem::take(&mut self.routes);
         for policy in forwards {
             let found = former
@@ -116,12 +118,14 @@ impl Table {
                     uid: self.mint(),
                     policy: policy.clone(),
                     backends: Vec::new(),
+                    admission: saved.admission(&policy.id),
                     refused: 0,
                 },
             };
             let mut present = std::mem::take(&mut route.backends);
             for policy_of_backend in &policy.backends {
-                let backend = self.backend(&mut present, policy_of_backend, &policy.id, overrides);
+                let backend =
+                    self.backend(&mut present, policy_of_backend, &policy.id, &saved.weights);
                 route.backends.push(backend);
             }
             if policy.check.is_none() {
@@ -187,8 +191,28 @@ impl Table {
         })
     }
 
-    /// The weights that are not the configured ones.
-    pub(super) fn overrides(&self) -> Vec<Override> {
+    /// The route that goes by this name.
+    pub(super) fn named(&mut self, route: &RouteId) -> Result<&mut Route, String> {
+        let found = self.routes.iter_mut().find(|it| it.policy.id == *route);
+        found.ok_or_else(|| format!("there is no route {route}"))
+    }
+
+    /// What was set at run time and is not what the configuration says.
+    pub(super) fn overrides(&self) -> Saved {
+        let admissions = self.routes.iter().map(|it| (&it.policy.id, &it.admission));
+        Saved {
+            weights: self.weights(),
+            rates: admissions
+                .clone()
+                .filter_map(|(id, it)| Some((id.clone(), it.rate()?)))
+                .collect(),
+            blocked: admissions
+                .flat_map(|(id, it)| it.blocked().iter().map(|net| (id.clone(), *net)))
+                .collect(),
+        }
+    }
+
+    fn weights(&self) -> Vec<Override> {
         let of_route = |route: &Route| {
             let id = route.policy.id.clone();
             let set = route.backends.iter();
@@ -245,6 +269,14 @@ impl Table {
             listen: route.policy.listen,
             waiting: waiting(route.uid),
             refused: route.refused,
+            rate: route.admission.rate(),
+            blocked: route
+                .admission
+                .blocked()
+                .len()
+                .try_into()
+                .unwrap_or(u8::MAX),
+            turned_away: route.admission.turned_away,
             backends: route
                 .backends
                 .iter_mut()
@@ -288,6 +320,8 @@ mod tests {
             connect_timeout: Millis(50),
             patience: Millis(1000),
             first_byte: None,
+            rate_min: None,
+            blockable: Vec::new(),
             check: None,
             backends: backends
                 .iter()
@@ -298,7 +332,7 @@ mod tests {
 
     fn table(backends: &[(&str, u16)]) -> Table {
         let mut table = Table::default();
-        table.update(&[forward(backends)], &[]);
+        table.update(&[forward(backends)], &Saved::default());
         table
     }
 
@@ -351,7 +385,10 @@ mod tests {
         let before: Vec<u32> = table.routes[0].backends.iter().map(|it| it.uid).collect();
         table.routes[0].backends[0].weight = 3;
         table.routes[0].backends[1].weight = 4;
-        table.update(&[forward(&[("c", 1), ("b", 20), ("a", 10)])], &[]);
+        table.update(
+            &[forward(&[("c", 1), ("b", 20), ("a", 10)])],
+            &Saved::default(),
+        );
         let after: Vec<_> = table.routes[0]
             .backends
             .iter()
@@ -360,11 +397,11 @@ mod tests {
         assert_eq!(after, [("c", 1), ("b", 20), ("a", 3)]);
         assert_eq!(table.routes[0].backends[2].uid, before[0]);
         let overrides = table.overrides();
-        assert_eq!(overrides.len(), 1);
+        assert_eq!(overrides.weights.len(), 1);
         let mut fresh = Table::default();
         fresh.update(&[forward(&[("a", 10)])], &overrides);
         assert_eq!(fresh.routes[0].backends[0].weight, 3);
-        fresh.update(&[], &[]);
+        fresh.update(&[], &Saved::default());
         fresh.update(&[forward(&[("a", 11)])], &overrides);
         assert_eq!(
             fresh.routes[0].backends[0].weight, 11,

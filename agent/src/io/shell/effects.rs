@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use homeostat_common::anomaly::Symptom;
-use homeostat_common::ids::{RouteId, ServiceId};
+use homeostat_common::ids::{RouteId, ServiceId, Token};
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Note};
 use homeostat_common::wire::projection::ServiceHealth;
@@ -13,14 +13,17 @@ use tracing::{debug, warn};
 use super::Shell;
 use crate::config;
 use crate::control::{Class, Effect, Event};
+use crate::execute::Act;
 use crate::io::data;
 use crate::io::forward;
+use crate::io::forward::protocol::Admit;
+use crate::io::hook;
 use crate::io::keeper::{Order, chain};
 use crate::io::link;
 use crate::io::slots::thread::{self as slots, What};
 use crate::io::slots::{Name, Slot};
 use crate::io::spawner::client::{Client, ClientError};
-use crate::io::spawner::protocol::StopSignal;
+use crate::io::spawner::protocol::{ProcessAct, StopSignal};
 
 /// How long a forwarder may take to welcome the loop.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
@@ -78,16 +81,12 @@ impl Shell {
             }
             Effect::Sample => return Some(self.sample()),
             Effect::CheckSlot(service, name) => self.slot(&service, name, What::Check),
-            Effect::SwitchSlot(service, name, to) => self.slot(&service, name, What::Switch(to)),
-            Effect::RestoreSlot(service, name) => self.slot(&service, name, What::Restore),
+            Effect::Act(token, act) => return self.act(token, act, spawner).await,
             Effect::SettleSlot(service, name) => self.slot(&service, name, What::Settle),
             Effect::KeepSlot(service, name, version) => {
                 self.slot(&service, name, What::Keep(version));
             }
             Effect::Measure(service) => self.data(&service, data::Order::Measure),
-            Effect::Prune(service, keep) => {
-                self.data(&service, |id, data| data::Order::Prune(id, data, keep));
-            }
             Effect::SetWeight(route, backend, weight) => {
                 let client = self.forwarder.as_ref()?;
                 asked(&route, client.set_weight(&route, &backend, weight));
@@ -130,6 +129,66 @@ impl Shell {
             }
             Effect::ShowAct(plan, step) => self.show_or_clear(self.topics.act(plan), step),
             Effect::ShowAlarm(name, alarm) => self.show_or_clear(self.topics.alarm(&name), alarm),
+        }
+        None
+    }
+
+    /// Hands a deed to whoever carries it out; its answer comes as an event.
+    async fn act(&mut self, token: Token, act: Act, spawner: &mut Option<Client>) -> Option<Event> {
+        let deed = |deed| move |id, data| data::Order::Act(token, id, data, deed);
+        match act {
+            Act::SwitchSlot(service, name, to) => {
+                self.slot(&service, name, What::Switch(token, to));
+            }
+            Act::RestoreSlot(service, name) => self.slot(&service, name, What::Restore(token)),
+            Act::Prune(service, keep) => self.data(&service, deed(data::Deed::Prune(keep))),
+            Act::ClearLocks(service) => self.data(&service, deed(data::Deed::ClearLocks)),
+            Act::Snapshot(service) => self.data(&service, deed(data::Deed::Snapshot)),
+            Act::RestoreSnapshot(service) => {
+                self.data(&service, deed(data::Deed::RestoreSnapshot));
+            }
+            Act::TakeBackSnapshot(service) => {
+                self.data(&service, deed(data::Deed::TakeBackSnapshot));
+            }
+            Act::Freeze(service, life, on) => {
+                let act = if on {
+                    ProcessAct::Freeze
+                } else {
+                    ProcessAct::Thaw
+                };
+                let client = spawner.as_ref()?;
+                let sent = client.act(token, &service, life, act).await;
+                report(&service, "freeze or thaw", sent);
+            }
+            Act::LimitCpu(service, life, share) => {
+                let client = spawner.as_ref()?;
+                let act = ProcessAct::LimitCpu(share);
+                let sent = client.act(token, &service, life, act).await;
+                report(&service, "limit", sent);
+            }
+            Act::LimitRate(route, rate) => {
+                let client = self.forwarder.as_ref()?;
+                asked(&route, client.admit(token, &route, Admit::Rate(rate)));
+            }
+            Act::Block(route, net, on) => {
+                let client = self.forwarder.as_ref()?;
+                let change = if on {
+                    Admit::Block(net)
+                } else {
+                    Admit::Unblock(net)
+                };
+                asked(&route, client.admit(token, &route, change));
+            }
+            Act::Hook(service, hook) => {
+                let hooks = self.config.service(&service)?.hooks.as_ref()?;
+                let (port, path) = (hooks.port, hooks.paths.get(&hook)?.clone());
+                let events = self.acted.clone();
+                tokio::spawn(async move {
+                    let result = hook::call(port, &path, token).await;
+                    let result = result.map_err(|error| chain(&error));
+                    let _ = events.send(Event::Acted { token, result }).await;
+                });
+            }
         }
         None
     }
@@ -279,7 +338,7 @@ fn alarm_names<'a>(services: impl Iterator<Item = &'a ServiceId>) -> Vec<String>
         .map(String::from)
         .into();
     for service in services {
-        for what in ["quarantine", "frozen", "confidence", "stuck"] {
+        for what in ["quarantine", "frozen", "confidence", "stuck", "called"] {
             names.push(format!("{service}-{what}"));
         }
         names.extend(Symptom::ALL.map(|symptom| format!("{service}-{symptom}")));

@@ -1,7 +1,7 @@
 //! The way in: turns what others tell into events of the loop.
 
 use homeostat_common::anomaly::Exit;
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{ServiceId, Token};
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::projection::Reply;
 use tracing::{info, warn};
@@ -76,6 +76,7 @@ impl Shell {
             client::Event::MemoryLimit { .. }
             | client::Event::Signalled { .. }
             | client::Event::NotSignalled { .. } => return None,
+            client::Event::Acted { token, failed } => acted(token, failed),
             client::Event::Reloaded => return self.reloaded().await,
             client::Event::NotReloaded { why } => {
                 self.not_reloaded(why);
@@ -244,6 +245,13 @@ impl Shell {
     }
 }
 
+fn acted(token: Token, failed: Option<String>) -> Event {
+    Event::Acted {
+        token,
+        result: failed.map_or(Ok(()), Err),
+    }
+}
+
 /// What the forwarder said, for the loop.
 pub(super) fn forwarder_event(said: forward::client::Event) -> Option<Event> {
     use forward::client::Event as Said;
@@ -279,6 +287,7 @@ pub(super) fn forwarder_event(said: forward::client::Event) -> Option<Event> {
             );
             return None;
         }
+        Said::Acted { token, failed } => acted(token, failed),
         Said::Refused { why } | Said::NotReloaded { why } => {
             warn!("forwarder: {why}");
             return None;

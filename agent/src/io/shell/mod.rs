@@ -133,6 +133,8 @@ struct Shell {
     questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
     next_ticket: u64,
     events: mpsc::Receiver<Event>,
+    /// For answers to deeds that are carried out beside the loop.
+    acted: mpsc::Sender<Event>,
     link_events: mpsc::Receiver<LinkEvent>,
     prober: Prober,
     targets: BTreeMap<(ServiceId, usize), TargetNo>,

@@ -92,7 +92,8 @@ impl Shell {
         let (keeper, store_thread) = store.start(event_sender.clone(), fetches, link.clone())?;
         let (report_sender, reports) = mpsc::channel(EVENTS_MAX);
         let files = slots::start(report_sender)?;
-        let data = data::start(event_sender)?;
+        let snapshots = config.node.data_dir.join("snapshots");
+        let data = data::start(snapshots, event_sender.clone())?;
         let Senses {
             prober,
             targets,
@@ -120,6 +121,7 @@ impl Shell {
             asked: BTreeMap::new(),
             questions: mpsc::channel(QUESTIONS_MAX),
             next_ticket: 0,
+            acted: event_sender,
             events,
             link_events,
             prober,

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::mpsc::SyncSender;
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{ServiceId, Token};
 use homeostat_models::Manifest;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
@@ -36,9 +36,9 @@ pub enum What {
     /// Look what is in place.
     Check,
     /// Put a version in place.
-    Switch(Version),
+    Switch(Token, Version),
     /// Put back what was there before.
-    Restore,
+    Restore(Token),
     /// Forget what was there before.
     Settle,
     /// This version is good, if it is still the one in place.
@@ -79,7 +79,7 @@ pub fn start(reports: mpsc::Sender<Report>) -> io::Result<SyncSender<Order>> {
             {
                 let goldens = matches!(
                     what,
-                    What::Check | What::Switch(_) | What::Restore | What::Install(..)
+                    What::Check | What::Switch(..) | What::Restore(_) | What::Install(..)
                 ) && slot.name() == Name::Model;
                 let event = carry_out(&service, &slot, what);
                 let goldens = goldens
@@ -102,8 +102,8 @@ pub fn start(reports: mpsc::Sender<Report>) -> io::Result<SyncSender<Order>> {
 fn carry_out(service: &ServiceId, slot: &Slot, what: What) -> Option<Event> {
     match what {
         What::Check => Some(found(service, slot)),
-        What::Switch(to) => done(service, slot.switch(to)),
-        What::Restore => done(service, slot.restore()),
+        What::Switch(token, to) => done(token, slot.switch(to)),
+        What::Restore(token) => done(token, slot.restore()),
         What::Settle => quiet(service, slot.settle()),
         What::Keep(version) => {
             quiet(service, slot.keep(Some(version)).map(|_| ()));
@@ -149,9 +149,9 @@ fn found(service: &ServiceId, slot: &Slot) -> Event {
     }
 }
 
-fn done(service: &ServiceId, result: Result<(), SlotError>) -> Option<Event> {
-    Some(Event::FileDone {
-        service: service.clone(),
+fn done(token: Token, result: Result<(), SlotError>) -> Option<Event> {
+    Some(Event::Acted {
+        token,
         result: result.map_err(|error| chain(&error)),
     })
 }
@@ -268,17 +268,22 @@ mod tests {
         assert_eq!(golden().unwrap(), of_a);
         let looked = found(golden().unwrap_err());
         assert_eq!((looked.present, looked.good), (Some(a), vec![a]));
-        order(What::Switch(b));
+        let token = Token {
+            plan: homeostat_common::ids::PlanId(1),
+            step: 0,
+            undo: false,
+        };
+        order(What::Switch(token, b));
         assert!(golden().unwrap() > of_a + 0.5);
         assert!(matches!(
             *golden().unwrap_err(),
-            Event::FileDone { result: Ok(()), .. }
+            Event::Acted { result: Ok(()), .. }
         ));
-        order(What::Restore);
+        order(What::Restore(token));
         assert_eq!(golden().unwrap(), of_a);
         assert!(matches!(
             *golden().unwrap_err(),
-            Event::FileDone { result: Ok(()), .. }
+            Event::Acted { result: Ok(()), .. }
         ));
 
         fs::write(slot.path().join("current/model.onnx"), "garbage").unwrap();

@@ -58,9 +58,9 @@ impl Groups {
     /// Finds the place; in a version 2 hierarchy makes it.
     fn find() -> Self {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-        let groups = locate(&read("/proc/self/cgroup"), &read("/proc/mounts"));
+        let groups = locate(&read("/proc/self/cgroup"), &read("/proc/mounts"), "memory");
         if let Self::V2 { base } = &groups
-            && let Err(error) = delegate(base)
+            && let Err(error) = delegate(base, "memory")
         {
             return Self::None {
                 why: format!("{}: {error}", base.display()),
@@ -110,7 +110,7 @@ impl Groups {
 }
 
 /// Several nodes may share a machine, hence the name of the node.
-fn group(base: &Path, node: &NodeId, service: &ServiceId) -> PathBuf {
+pub(super) fn group(base: &Path, node: &NodeId, service: &ServiceId) -> PathBuf {
     base.join(format!("homeostat-{node}-{service}"))
 }
 
@@ -126,6 +126,11 @@ fn limit(group: &Path, file: &str, pid: Pid, max: Bytes) -> io::Result<()> {
     if taken > max.0 || max.0 - taken >= 1 << 16 {
         return Err(io::Error::other(format!("the kernel made it {taken}")));
     }
+    join(group, pid)
+}
+
+/// Moves `pid` and the children it has into a group.
+pub(super) fn join(group: &Path, pid: Pid) -> io::Result<()> {
     let members = group.join("cgroup.procs");
     fs::write(&members, pid.as_raw_nonzero().to_string())?;
     // Children it had before the move stayed behind.
@@ -144,34 +149,35 @@ fn oom_kills(text: &str) -> Option<u64> {
     text.lines().find_map(count)
 }
 
-/// Makes `base`, a group of the root, and has memory handed down to its own.
-fn delegate(base: &Path) -> io::Result<()> {
+/// Makes `base`, a group of the root, and has a controller handed down to its own.
+pub(super) fn delegate(base: &Path, controller: &str) -> io::Result<()> {
     let root = base.parent().unwrap_or(base);
     let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
     if !controllers
         .split_ascii_whitespace()
-        .any(|name| name == "memory")
+        .any(|name| name == controller)
     {
-        return Err(io::Error::other("no memory controller"));
+        return Err(io::Error::other(format!("no {controller} controller")));
     }
     // Inside a container this is not the real root, and may be refused.
-    fs::write(root.join("cgroup.subtree_control"), "+memory")?;
+    let handed = format!("+{controller}");
+    fs::write(root.join("cgroup.subtree_control"), &handed)?;
     match fs::create_dir(base) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    fs::write(base.join("cgroup.subtree_control"), "+memory")
+    fs::write(base.join("cgroup.subtree_control"), &handed)
 }
 
-/// Reads `/proc/self/cgroup` and `/proc/mounts`.
-fn locate(own: &str, mounts: &str) -> Groups {
-    let own_path = |want: fn(&str) -> bool| {
-        own.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':');
-            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-            want(controllers).then(|| path.trim_start_matches('/').to_owned())
-        })
-    };
+/// Where groups of a controller are made, by `/proc/self/cgroup` and
+/// `/proc/mounts`.
+pub(super) fn locate(own: &str, mounts: &str, controller: &str) -> Groups {
+    let own_path = own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let wanted = controllers.split(',').any(|name| name == controller);
+        wanted.then(|| path.trim_start_matches('/').to_owned())
+    });
     let mount = |kind: &str, option: &str| {
         mounts.lines().find_map(|line| {
             let mut fields = line.split(' ').skip(1);
@@ -181,8 +187,7 @@ fn locate(own: &str, mounts: &str) -> Groups {
             fits.then(|| PathBuf::from(at))
         })
     };
-    let memory = |controllers: &str| controllers.split(',').any(|name| name == "memory");
-    if let (Some(path), Some(mount)) = (own_path(memory), mount("cgroup", "memory")) {
+    if let (Some(path), Some(mount)) = (own_path, mount("cgroup", controller)) {
         // Inside a container the path may be that of the host; then the mount
         // itself is the container's group.
         let inner = mount.join(path);
@@ -194,7 +199,7 @@ fn locate(own: &str, mounts: &str) -> Groups {
         return Groups::V2 { base };
     }
     Groups::None {
-        why: "no cgroup hierarchy with a memory controller is mounted".into(),
+        why: format!("no cgroup hierarchy with a {controller} controller is mounted"),
     }
 }
 
@@ -217,17 +222,18 @@ mod tests {
         let v1 = locate(
             "4:cpu,memory:/\n0::/\n",
             "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+            "memory",
         );
         let base = PathBuf::from("/sys/fs/cgroup/memory/");
         assert_eq!(v1, Groups::V1 { base });
         let mounts = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
         let base = PathBuf::from("/sys/fs/cgroup/homeostat");
         assert_eq!(
-            locate("0::/system.slice/h.service\n", mounts),
+            locate("0::/system.slice/h.service\n", mounts, "memory"),
             Groups::V2 { base }
         );
         for (own, mounts) in [("", ""), ("0::/\n", ""), ("x", "y")] {
-            assert!(matches!(locate(own, mounts), Groups::None { .. }));
+            assert!(matches!(locate(own, mounts, "memory"), Groups::None { .. }));
         }
     }
 }

@@ -16,14 +16,15 @@ use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::ids::{BootId, Instance, ServiceId, Token};
 use homeostat_common::units::Millis;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::protocol::{
-    DecodeError, Exit, MESSAGE_MAX, Message, Refusal, Request, SlotView, StopSignal, decode, encode,
+    DecodeError, Exit, MESSAGE_MAX, Message, ProcessAct, Refusal, Request, SlotView, StopSignal,
+    decode, encode,
 };
 use super::socket_path;
 use crate::io::local::sockets::{self, Received, watched};
@@ -119,6 +120,13 @@ pub enum Event {
         instance: Instance,
         /// Why it is not enforced; `None` when it is.
         not_enforced: Option<String>,
+    },
+    /// What became of an act.
+    Acted {
+        /// As it was asked.
+        token: Token,
+        /// Why it was not done; `None` when it was.
+        failed: Option<String>,
     },
     /// The new configuration is in force.
     Reloaded,
@@ -247,6 +255,26 @@ impl Client {
         self.request(&request).await
     }
 
+    /// Asks to do something to a life that goes on; answered by `Acted`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the connection is gone.
+    pub async fn act(
+        &self,
+        token: Token,
+        service: &ServiceId,
+        instance: Instance,
+        act: ProcessAct,
+    ) -> Result<(), ClientError> {
+        let request = Request::Act {
+            token,
+            service: service.clone(),
+            instance,
+            act,
+        };
+        self.request(&request).await
+    }
+
     /// Asks to read the configuration again; answered by `Reloaded` or
     /// `NotReloaded`.
     ///
@@ -369,6 +397,7 @@ impl Client {
                 instance,
                 not_enforced,
             },
+            Message::Acted { token, failed } => Event::Acted { token, failed },
             Message::Reloaded => Event::Reloaded,
             Message::NotReloaded { why } => Event::NotReloaded { why },
             Message::Malformed => Event::Malformed,

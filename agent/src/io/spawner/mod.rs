@@ -23,6 +23,7 @@
 
 mod cgroup;
 pub mod client;
+mod cpu;
 mod logs;
 mod marks;
 mod oom;

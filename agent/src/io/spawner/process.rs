@@ -196,10 +196,27 @@ impl Live {
 
     /// Signals the process and its group; `false` when it has ended.
     pub(super) fn signal(&self, signal: StopSignal, spawner: &str) -> bool {
-        let signal = match signal {
-            StopSignal::Term => Signal::TERM,
-            StopSignal::Kill => Signal::KILL,
-        };
+        let sent = self.send(
+            match signal {
+                StopSignal::Term => Signal::TERM,
+                StopSignal::Kill => Signal::KILL,
+            },
+            spawner,
+        );
+        if signal == StopSignal::Term {
+            // A frozen process would not hear of it.
+            self.send(Signal::CONT, spawner);
+        }
+        sent
+    }
+
+    /// Stops the process and its group without ending them, or lets them go on;
+    /// `false` when it has ended.
+    pub(super) fn halt(&self, on: bool, spawner: &str) -> bool {
+        self.send(if on { Signal::STOP } else { Signal::CONT }, spawner)
+    }
+
+    fn send(&self, signal: Signal, spawner: &str) -> bool {
         if self.ended() {
             return false;
         }

@@ -6,7 +6,8 @@
 //! clear refusal. Pidfds travel beside a message, in the order in which the
 //! message names live instances.
 
-use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::ids::{BootId, Instance, ServiceId, Token};
+use homeostat_common::units::Percent;
 use serde::{Deserialize, Serialize};
 
 use crate::io::local::datagram;
@@ -42,6 +43,29 @@ pub enum Request {
     /// Read the configuration file again; answered by `Reloaded` or
     /// `NotReloaded`.
     Reload,
+    /// Do something to a life; answered by `Acted`. Each sets a state, so that
+    /// asking twice does it once.
+    Act {
+        /// Comes back with the answer.
+        token: Token,
+        /// Whose life.
+        service: ServiceId,
+        /// The life that is meant; a later one is not touched.
+        instance: Instance,
+        /// What.
+        act: ProcessAct,
+    },
+}
+
+/// What can be done to a life besides ending it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProcessAct {
+    /// Stop it without ending it.
+    Freeze,
+    /// Let it go on.
+    Thaw,
+    /// Leave it this share of all processors; `None` for all it can get.
+    LimitCpu(Option<Percent>),
 }
 
 /// The two signals there are.
@@ -92,6 +116,13 @@ pub enum Message {
         service: ServiceId,
         /// The life that was meant.
         instance: Instance,
+    },
+    /// What became of an `Act`.
+    Acted {
+        /// As it was asked.
+        token: Token,
+        /// Why it was not done; `None` when it was.
+        failed: Option<String>,
     },
     /// The new configuration is in force for the next starts.
     Reloaded,

@@ -16,17 +16,18 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use homeostat_common::ids::{BootId, ServiceId};
+use homeostat_common::ids::{BootId, Instance, ServiceId};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Pid;
 
 use super::cgroup::Groups;
+use super::cpu;
 use super::logs::Logs;
 use super::oom::KernelLog;
 use super::process::{self, Live};
 use super::protocol::{
-    DecodeError, MESSAGE_MAX, Message, Refusal, Request, SLOTS_MAX, StopSignal, VERSION, decode,
-    encode,
+    DecodeError, MESSAGE_MAX, Message, ProcessAct, Refusal, Request, SLOTS_MAX, StopSignal,
+    VERSION, decode, encode,
 };
 pub use super::setup::SpawnerError;
 use super::setup::{self, Peers, Signals, failed};
@@ -326,12 +327,37 @@ impl Server {
                     Message::NotSignalled { service, instance }
                 }
             }
+            Request::Act {
+                token,
+                service,
+                instance,
+                act,
+            } => Message::Acted {
+                token,
+                failed: self.act(&service, instance, act).err().map(reason),
+            },
             Request::Reload => match self.reload() {
                 Ok(()) => Message::Reloaded,
                 Err(why) => Message::NotReloaded { why: reason(why) },
             },
         };
         self.tell(&answer, None);
+    }
+
+    /// Does something to a life that goes on.
+    fn act(&self, service: &ServiceId, instance: Instance, act: ProcessAct) -> Result<(), String> {
+        let live = self.slots.get(service).and_then(|slot| slot.live.as_ref());
+        let live = live
+            .filter(|live| live.instance == instance)
+            .ok_or("that life is over")?;
+        let stopped = match act {
+            ProcessAct::Freeze => live.halt(true, &self.name),
+            ProcessAct::Thaw => live.halt(false, &self.name),
+            ProcessAct::LimitCpu(share) => {
+                return cpu::limit(&self.config.node.id, service, live.pid, share);
+            }
+        };
+        stopped.then_some(()).ok_or_else(|| "it has ended".into())
     }
 
     /// Starts `service`, and tells the loop if that worked.
@@ -520,6 +546,7 @@ impl Server {
             let slot = self.slots.get(&service);
             if slot.is_none_or(|slot| slot.live.is_none()) {
                 self.groups.release(&self.config.node.id, &service);
+                cpu::release(&self.config.node.id, &service);
             }
         }
         if self.unrecorded {

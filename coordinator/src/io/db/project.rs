@@ -61,6 +61,7 @@ pub(super) fn service_state(state: ServiceState) -> &'static str {
         ServiceState::Unhealthy => "unhealthy",
         ServiceState::Down => "down",
         ServiceState::Standby => "standby",
+        ServiceState::Paused => "paused",
     }
 }
 

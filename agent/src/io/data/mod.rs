@@ -1,9 +1,12 @@
-//! The data folders of services: measures them, and deletes what their
-//! configuration allows to be deleted.
+//! The data folders of services: measures them, deletes what their configuration
+//! allows to be deleted, clears locks that nobody holds, keeps copies of state.
 //!
-//! In goes a `[service.data]`, out come bytes. Every call blocks on the disk, so
+//! In goes a `[service.data]`, out come bytes, or how a deed went. Every call blocks on the disk, so
 //! the shell makes them on a thread of its own. Follows no symbolic link and
 //! leaves no data folder; what it may not read is reported, not guessed.
+
+mod locks;
+mod snapshot;
 
 use std::ffi::CString;
 use std::fs::{self, Metadata};
@@ -13,7 +16,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{ServiceId, Token};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Percent};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, open, openat, statat, unlinkat};
@@ -22,7 +25,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::keeper::chain;
-use crate::config::Data;
+use crate::config::{Data, Pattern};
 use crate::control::Event;
 
 /// Entries looked at in one walk, about 50 ms of a slow card; a folder with more
@@ -51,6 +54,28 @@ pub enum DataError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// Somebody holds a lock.
+    #[error("{} is held{}", path.display(), holder.map_or(String::new(), |pid| format!(" by process {pid}")))]
+    Held {
+        /// The lock.
+        path: PathBuf,
+        /// Who, when it says so.
+        holder: Option<u32>,
+    },
+    /// No copy was ever made, or none is whole.
+    #[error("there is no whole copy in {}", path.display())]
+    NoCopy {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// The state is larger than what is copied.
+    #[error("the state in {} is larger than {max}", path.display())]
+    TooLarge {
+        /// The folder.
+        path: PathBuf,
+        /// What is copied at most.
+        max: Bytes,
     },
     /// Everything that may be deleted is, and it is not enough.
     #[error("{left} of {quota} in {} are still used, and nothing more may be deleted", path.display())]
@@ -114,7 +139,7 @@ fn on_disk(meta: &Metadata) -> u64 {
 pub fn prune(data: &Data, keep: Percent) -> Result<(usize, Bytes), DataError> {
     let most = keep.of(data.quota.0);
     let mut used = measure(data)?.0;
-    let mut found = candidates(data)?;
+    let mut found = candidates(data, &data.prune)?;
     found.sort_by(|a, b| (a.changed, &a.path).cmp(&(b.changed, &b.path)));
     let (mut count, mut freed) = (0, 0u64);
     for file in found {
@@ -145,17 +170,19 @@ pub fn prune(data: &Data, keep: Percent) -> Result<(usize, Bytes), DataError> {
     Ok((count, Bytes(freed)))
 }
 
-/// A file that may be deleted.
+/// A file that a pattern names.
 struct Candidate {
     /// Seconds and nanoseconds since 1970.
     changed: (i64, i64),
     path: PathBuf,
+    /// The folder below the data folder, as the pattern names it.
+    within: Option<String>,
     folder: Rc<OwnedFd>,
     name: CString,
     size: u64,
 }
 
-fn candidates(data: &Data) -> Result<Vec<Candidate>, DataError> {
+fn candidates(data: &Data, patterns: &[Pattern]) -> Result<Vec<Candidate>, DataError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let io_failed = |what, path: &Path| {
         let path = path.to_owned();
@@ -164,7 +191,7 @@ fn candidates(data: &Data) -> Result<Vec<Candidate>, DataError> {
     let root = open(&data.path, flags, Mode::empty()).map_err(io_failed("open", &data.path))?;
     let root = Rc::new(root);
     let mut found: Vec<Candidate> = Vec::new();
-    for pattern in &data.prune {
+    for pattern in patterns {
         let (folder, path) = match &pattern.folder {
             None => (Rc::clone(&root), data.path.clone()),
             Some(inner) => {
@@ -198,6 +225,7 @@ fn candidates(data: &Data) -> Result<Vec<Candidate>, DataError> {
             found.push(Candidate {
                 changed: (number(stat.st_mtime), stat_nanos(&stat)),
                 path,
+                within: pattern.folder.clone(),
                 folder: Rc::clone(&folder),
                 size: u64::try_from(stat.st_blocks)
                     .unwrap_or(0)
@@ -218,21 +246,39 @@ fn stat_nanos(stat: &Stat) -> i64 {
 pub enum Order {
     /// Measure; answered by `Measured`.
     Measure(ServiceId, Data),
-    /// Prune to this share; answered by `FileDone`.
-    Prune(ServiceId, Data, Percent),
+    /// A deed; answered by `Acted`.
+    Act(Token, ServiceId, Data, Deed),
 }
 
-/// Starts the thread. It ends with the sender.
+/// What can be done with data.
+#[derive(Debug)]
+pub enum Deed {
+    /// Prune to this share.
+    Prune(Percent),
+    /// Delete locks that nobody holds.
+    ClearLocks,
+    /// Copy the state.
+    Snapshot,
+    /// Put the newest copy back.
+    RestoreSnapshot,
+    /// Put back what stood there before.
+    TakeBackSnapshot,
+}
+
+/// Starts the thread; copies of state go below `snapshots`. It ends with the sender.
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn start(events: mpsc::Sender<Event>) -> io::Result<std::sync::mpsc::SyncSender<Order>> {
+pub fn start(
+    snapshots: PathBuf,
+    events: mpsc::Sender<Event>,
+) -> io::Result<std::sync::mpsc::SyncSender<Order>> {
     let (sender, orders) = std::sync::mpsc::sync_channel(ORDERS_MAX);
     std::thread::Builder::new()
         .name("data".into())
         .spawn(move || {
             while let Ok(order) = orders.recv() {
-                if events.blocking_send(carry_out(order)).is_err() {
+                if events.blocking_send(carry_out(order, &snapshots)).is_err() {
                     break;
                 }
             }
@@ -240,7 +286,7 @@ pub fn start(events: mpsc::Sender<Event>) -> io::Result<std::sync::mpsc::SyncSen
     Ok(sender)
 }
 
-fn carry_out(order: Order) -> Event {
+fn carry_out(order: Order, snapshots: &Path) -> Event {
     match order {
         Order::Measure(service, data) => Event::Measured {
             used: match measure(&data) {
@@ -252,14 +298,27 @@ fn carry_out(order: Order) -> Event {
             },
             service,
         },
-        Order::Prune(service, data, keep) => {
-            let result = prune(&data, keep);
+        Order::Act(token, service, data, deed) => {
+            let kept = snapshots.join(service.as_str());
+            let result = match deed {
+                Deed::Prune(keep) => prune(&data, keep)
+                    .map(|(count, freed)| format!("{count} files, {freed} deleted")),
+                Deed::ClearLocks => {
+                    locks::clear(&data).map(|count| format!("{count} locks deleted"))
+                }
+                Deed::Snapshot => snapshot::take(&data, &kept)
+                    .map(|(count, size)| format!("{count} files, {size} copied")),
+                Deed::RestoreSnapshot => snapshot::restore(&data, &kept, token)
+                    .map(|count| format!("{count} files put back from a copy")),
+                Deed::TakeBackSnapshot => snapshot::take_back(&data, &kept, token)
+                    .map(|count| format!("{count} files put back as they were")),
+            };
             match &result {
-                Ok((count, freed)) => info!("data of {service}: {count} files, {freed} deleted"),
+                Ok(text) => info!("data of {service}: {text}"),
                 Err(error) => warn!("data of {service}: {}", chain(error)),
             }
-            Event::FileDone {
-                service,
+            Event::Acted {
+                token,
                 result: result.map(drop).map_err(|error| chain(&error)),
             }
         }

@@ -3,13 +3,19 @@
 //!
 //! A primitive is here only when a node can really execute it. Our own matches
 //! name every arm, so adding one makes the compiler list all that must know it.
+//! What is the same for every use of a primitive stands in its [`Signature`].
+
+mod signature;
 
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::signature::{Adapter, Effect, Grant, NAMES, Resource, Reversal, Signature};
+
 use crate::ids::{ConfigVersion, ModelVersion, RouteId, ServiceId};
-use crate::units::{Millis, Percent};
+use crate::net::SourceNet;
+use crate::units::{Millis, PerSecond, Percent};
 
 /// One typed action on one target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -118,55 +124,111 @@ pub enum Primitive {
         /// After this, connections that are left are closed.
         drain: Millis,
     },
+    /// Stops the process of a service without ending it, so that it does no more
+    /// harm and can be looked at. Holds for this life.
+    Freeze {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Lets a frozen process go on.
+    Thaw {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Leaves a service at most this share of the node's processors. Holds for
+    /// this life.
+    LimitCpu {
+        /// The service.
+        service: ServiceId,
+        /// Share of all processors of the node.
+        to: Percent,
+    },
+    /// Lets it use what it can get again.
+    UnlimitCpu {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Admits at most so many new connections to a route; the rest is refused at
+    /// once instead of late.
+    LimitRate {
+        /// The route.
+        route: RouteId,
+        /// New connections.
+        to: PerSecond,
+    },
+    /// Admits all connections again.
+    UnlimitRate {
+        /// The route.
+        route: RouteId,
+    },
+    /// Refuses connections to a route that come from certain addresses.
+    BlockSource {
+        /// The route.
+        route: RouteId,
+        /// The addresses.
+        from: SourceNet,
+    },
+    /// Admits them again.
+    UnblockSource {
+        /// The route.
+        route: RouteId,
+        /// The addresses.
+        from: SourceNet,
+    },
+    /// Starts a standby replica and sends it nothing yet.
+    Prewarm {
+        /// The standby.
+        service: ServiceId,
+    },
+    /// Deletes the lock files that the service's configuration names, if nobody
+    /// holds them: a process that was killed leaves them behind.
+    ClearLocks {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Copies the state that the service's configuration names.
+    Snapshot {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Puts the newest copy of that state back; what stood there is kept until
+    /// the plan has ended.
+    RestoreSnapshot {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Has a service forget what it keeps to be quick.
+    FlushCache {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Has a service open its connections to others anew.
+    ResetPool {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Has a service do less, or less well, so that it can do it at all.
+    Degrade {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Has it do all it can again.
+    Undegrade {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Calls a person.
+    Escalate {
+        /// The service that it is about.
+        service: ServiceId,
+    },
 }
-
-/// What can be done about a primitive that may or may not have happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reversal {
-    /// Doing it again does no harm and completes it.
-    Repeatable,
-    /// A compensation restores what was there before.
-    Compensated,
-    /// Doing it again does no harm, and nothing brings back what it took.
-    Irreversible,
-}
-
-/// The name of every primitive, as it is printed.
-pub const NAMES: [&str; 13] = [
-    "restart",
-    "rollback-model",
-    "probe",
-    "wait",
-    "switch-model",
-    "switch-config",
-    "rollback-config",
-    "prune-data",
-    "isolate",
-    "release",
-    "reroute",
-    "scale-out",
-    "scale-in",
-];
 
 impl Primitive {
     /// Its name, as it is printed.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Restart { .. } => "restart",
-            Self::RollbackModel { .. } => "rollback-model",
-            Self::Probe { .. } => "probe",
-            Self::Wait { .. } => "wait",
-            Self::SwitchModel { .. } => "switch-model",
-            Self::SwitchConfig { .. } => "switch-config",
-            Self::RollbackConfig { .. } => "rollback-config",
-            Self::PruneData { .. } => "prune-data",
-            Self::Isolate { .. } => "isolate",
-            Self::Release { .. } => "release",
-            Self::Reroute { .. } => "reroute",
-            Self::ScaleOut { .. } => "scale-out",
-            Self::ScaleIn { .. } => "scale-in",
-        }
+        self.signature().name
     }
 
     /// The service or backend it touches; `None` when it touches none. A
@@ -183,6 +245,19 @@ impl Primitive {
             | Self::PruneData { service, .. }
             | Self::ScaleOut { service, .. }
             | Self::ScaleIn { service, .. }
+            | Self::Freeze { service }
+            | Self::Thaw { service }
+            | Self::LimitCpu { service, .. }
+            | Self::UnlimitCpu { service }
+            | Self::Prewarm { service }
+            | Self::ClearLocks { service }
+            | Self::Snapshot { service }
+            | Self::RestoreSnapshot { service }
+            | Self::FlushCache { service }
+            | Self::ResetPool { service }
+            | Self::Degrade { service }
+            | Self::Undegrade { service }
+            | Self::Escalate { service }
             | Self::Isolate {
                 backend: service, ..
             }
@@ -190,7 +265,11 @@ impl Primitive {
                 backend: service, ..
             }
             | Self::Reroute { from: service, .. } => Some(service),
-            Self::Wait { .. } => None,
+            Self::Wait { .. }
+            | Self::LimitRate { .. }
+            | Self::UnlimitRate { .. }
+            | Self::BlockSource { .. }
+            | Self::UnblockSource { .. } => None,
         }
     }
 
@@ -202,7 +281,11 @@ impl Primitive {
             | Self::Release { route, .. }
             | Self::Reroute { route, .. }
             | Self::ScaleOut { route, .. }
-            | Self::ScaleIn { route, .. } => Some(route),
+            | Self::ScaleIn { route, .. }
+            | Self::LimitRate { route, .. }
+            | Self::UnlimitRate { route }
+            | Self::BlockSource { route, .. }
+            | Self::UnblockSource { route, .. } => Some(route),
             Self::Restart { .. }
             | Self::RollbackModel { .. }
             | Self::Probe { .. }
@@ -210,7 +293,20 @@ impl Primitive {
             | Self::SwitchModel { .. }
             | Self::SwitchConfig { .. }
             | Self::RollbackConfig { .. }
-            | Self::PruneData { .. } => None,
+            | Self::PruneData { .. }
+            | Self::Freeze { .. }
+            | Self::Thaw { .. }
+            | Self::LimitCpu { .. }
+            | Self::UnlimitCpu { .. }
+            | Self::Prewarm { .. }
+            | Self::ClearLocks { .. }
+            | Self::Snapshot { .. }
+            | Self::RestoreSnapshot { .. }
+            | Self::FlushCache { .. }
+            | Self::ResetPool { .. }
+            | Self::Degrade { .. }
+            | Self::Undegrade { .. }
+            | Self::Escalate { .. } => None,
         }
     }
 
@@ -227,7 +323,24 @@ impl Primitive {
             | Self::SwitchModel { .. }
             | Self::SwitchConfig { .. }
             | Self::RollbackConfig { .. }
-            | Self::PruneData { .. } => (None, None),
+            | Self::PruneData { .. }
+            | Self::Freeze { .. }
+            | Self::Thaw { .. }
+            | Self::LimitCpu { .. }
+            | Self::UnlimitCpu { .. }
+            | Self::Prewarm { .. }
+            | Self::ClearLocks { .. }
+            | Self::Snapshot { .. }
+            | Self::RestoreSnapshot { .. }
+            | Self::FlushCache { .. }
+            | Self::ResetPool { .. }
+            | Self::Degrade { .. }
+            | Self::Undegrade { .. }
+            | Self::Escalate { .. }
+            | Self::LimitRate { .. }
+            | Self::UnlimitRate { .. }
+            | Self::BlockSource { .. }
+            | Self::UnblockSource { .. } => (None, None),
         };
         one.into_iter().chain(other)
     }
@@ -235,13 +348,13 @@ impl Primitive {
     /// Whether it changes anything outside the agent.
     #[must_use]
     pub fn writes(&self) -> bool {
-        !matches!(self, Self::Probe { .. } | Self::Wait { .. })
+        !self.signature().writes.is_empty()
     }
 
-    /// Whether the service answers nobody while it runs.
+    /// Whether the service answers nobody while it runs, or from then on.
     #[must_use]
     pub fn interrupts(&self) -> bool {
-        matches!(self, Self::Restart { .. })
+        self.signature().interrupts
     }
 
     /// The backend that gets nothing from its route once this is done.
@@ -258,21 +371,7 @@ impl Primitive {
     /// How it is taken back, or completed, when it was cut short.
     #[must_use]
     pub fn reversal(&self) -> Reversal {
-        match self {
-            Self::Restart { .. }
-            | Self::Probe { .. }
-            | Self::Wait { .. }
-            | Self::Release { .. } => Reversal::Repeatable,
-            Self::RollbackModel { .. }
-            | Self::SwitchModel { .. }
-            | Self::SwitchConfig { .. }
-            | Self::RollbackConfig { .. }
-            | Self::Isolate { .. }
-            | Self::Reroute { .. }
-            | Self::ScaleOut { .. }
-            | Self::ScaleIn { .. } => Reversal::Compensated,
-            Self::PruneData { .. } => Reversal::Irreversible,
-        }
+        self.signature().reversal
     }
 
     /// Longest time it may take before it counts as failed, given the time that
@@ -286,6 +385,8 @@ impl Primitive {
         /// For a kill to be carried out by a loaded kernel, or for the forwarder
         /// to answer on one.
         const ANSWER: Millis = Millis::secs(2);
+        /// For a service to do what its hook asks for.
+        const HOOK: Millis = Millis::secs(10);
         let after = |first: Millis, then: Millis| Millis(first.0.saturating_add(then.0));
         match self {
             Self::Restart { grace, .. } => after(after(*grace, ANSWER), start_timeout),
@@ -297,8 +398,25 @@ impl Primitive {
             Self::Probe { within, .. } => *within,
             Self::Wait { span } => after(*span, Millis(1000)),
             Self::Isolate { drain, .. } => after(*drain, ANSWER),
-            Self::Release { .. } | Self::Reroute { .. } => ANSWER,
-            Self::ScaleOut { .. } => after(start_timeout, ANSWER),
+            Self::Release { .. }
+            | Self::Reroute { .. }
+            | Self::Freeze { .. }
+            | Self::LimitCpu { .. }
+            | Self::UnlimitCpu { .. }
+            | Self::LimitRate { .. }
+            | Self::UnlimitRate { .. }
+            | Self::BlockSource { .. }
+            | Self::UnblockSource { .. }
+            | Self::Escalate { .. } => ANSWER,
+            Self::FlushCache { .. }
+            | Self::ResetPool { .. }
+            | Self::Degrade { .. }
+            | Self::Undegrade { .. } => HOOK,
+            Self::ClearLocks { .. } => FILE,
+            Self::Snapshot { .. } | Self::RestoreSnapshot { .. } => FILES,
+            Self::ScaleOut { .. } | Self::Prewarm { .. } | Self::Thaw { .. } => {
+                after(start_timeout, ANSWER)
+            }
             Self::ScaleIn { drain, .. } => after(after(*drain, ANSWER), start_timeout),
         }
     }
@@ -306,21 +424,7 @@ impl Primitive {
     /// One line for the person on call.
     #[must_use]
     pub fn describe(&self) -> &'static str {
-        match self {
-            Self::Restart { .. } => "stop what is left of the service and start it afresh",
-            Self::RollbackModel { .. } => "put the last model that worked back",
-            Self::Probe { .. } => "wait until the service answers rightly",
-            Self::Wait { .. } => "wait",
-            Self::SwitchModel { .. } => "put the staged model in place",
-            Self::SwitchConfig { .. } => "put the staged configuration in place",
-            Self::RollbackConfig { .. } => "put the last configuration that worked back",
-            Self::PruneData { .. } => "delete old files that may be deleted",
-            Self::Isolate { .. } => "send the replica no new connections and let the old ones end",
-            Self::Release { .. } => "send the replica its usual share again",
-            Self::Reroute { .. } => "move traffic from one backend to another",
-            Self::ScaleOut { .. } => "start a standby replica and send it traffic",
-            Self::ScaleIn { .. } => "take the traffic from a standby replica and stop it",
-        }
+        self.signature().does
     }
 }
 
@@ -356,6 +460,24 @@ impl fmt::Display for Primitive {
                 service,
                 drain,
             } => write!(f, "{route}, {service}, drain={drain}")?,
+            Self::LimitCpu { service, to } => write!(f, "{service}, to={to}")?,
+            Self::LimitRate { route, to } => write!(f, "{route}, to={to}")?,
+            Self::UnlimitRate { route } => write!(f, "{route}")?,
+            Self::BlockSource { route, from } | Self::UnblockSource { route, from } => {
+                write!(f, "{route}, from={from}")?;
+            }
+            Self::Freeze { service }
+            | Self::Thaw { service }
+            | Self::UnlimitCpu { service }
+            | Self::Prewarm { service }
+            | Self::ClearLocks { service }
+            | Self::Snapshot { service }
+            | Self::RestoreSnapshot { service }
+            | Self::FlushCache { service }
+            | Self::ResetPool { service }
+            | Self::Degrade { service }
+            | Self::Undegrade { service }
+            | Self::Escalate { service } => write!(f, "{service}")?,
         }
         f.write_str(")")
     }
