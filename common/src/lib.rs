@@ -3,8 +3,8 @@
 //! One loop runs at every tier: `sense -> detect -> diagnose -> plan -> verify
 //! -> execute -> learn`. The types that pass between its stages live here,
 //! together with the symbolic rules and the gate ([`gate::verify`]) that alone
-//! builds a [`gate::VerifiedPlan`], the plan transaction ([`transaction`]) and
-//! the wire format ([`wire`]).
+//! builds a [`gate::VerifiedPlan`], the plan transaction ([`transaction`]), plans
+//! across nodes ([`saga`]) and the wire format ([`wire`]).
 //!
 //! `no_std` with `alloc`; no IO, no clock, no global randomness, no unsafe.
 //! Time arrives as [`units::Micros`].
@@ -27,6 +27,7 @@ pub mod observation;
 pub mod outcome;
 pub mod plan;
 pub mod primitive;
+pub mod saga;
 pub mod state;
 pub mod transaction;
 pub mod units;

@@ -407,10 +407,9 @@ impl Transaction {
             }
             return;
         }
-        let mut ready = Vec::new();
-        let mut next = 0;
-        let complete = collect_ready(self.plan.root(), &self.progress, &mut next, &mut ready);
-        if complete {
+        let done = |step: usize| self.progress[step] == Progress::Done;
+        let ready = self.plan.root().ready(done);
+        if ready.is_empty() {
             self.end(Ending::Done, actions);
             return;
         }
@@ -475,45 +474,6 @@ impl Transaction {
             wait: false,
         });
         actions.push(Action::End(ending));
-    }
-}
-
-/// Steps whose turn it is. Returns whether the branch is complete.
-fn collect_ready(
-    branch: &Branch,
-    progress: &[Progress],
-    next: &mut usize,
-    ready: &mut Vec<usize>,
-) -> bool {
-    match branch {
-        Branch::Step(_) => {
-            let step = *next;
-            *next += 1;
-            if progress[step] == Progress::Done {
-                return true;
-            }
-            ready.push(step);
-            false
-        }
-        Branch::Series(inner) => {
-            let mut complete = true;
-            for member in inner {
-                let mut here = Vec::new();
-                let done = collect_ready(member, progress, next, &mut here);
-                if complete {
-                    ready.append(&mut here);
-                }
-                complete &= done;
-            }
-            complete
-        }
-        Branch::Parallel(inner) => {
-            let mut complete = true;
-            for member in inner {
-                complete &= collect_ready(member, progress, next, ready);
-            }
-            complete
-        }
     }
 }
 

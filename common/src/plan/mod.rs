@@ -15,7 +15,7 @@
 
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -34,11 +34,12 @@ pub const PLAN_TEXT_MAX: usize = 1024;
 /// Deepest nesting of groups; bounds the parser's stack.
 const DEPTH_MAX: usize = 8;
 
-/// A node of the tree.
+/// A node of the tree. Its leaves are primitives, or, in a plan for several
+/// nodes ([`crate::saga::FleetPlan`]), primitives with the node they are for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Branch {
-    /// One primitive.
-    Step(Primitive),
+pub enum Branch<L = Primitive> {
+    /// One leaf.
+    Step(L),
     /// One after the other; the first failure ends it.
     Series(Vec<Self>),
     /// All at once; done when all are done.
@@ -104,7 +105,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] says which rule of form the tree breaks.
     pub fn new(root: Branch) -> Result<Self, PlanError> {
-        let root = normal(root, 0)?;
+        let root = root.normal()?;
         let plan = Self { root };
         let steps = plan.steps().count();
         if steps > PLAN_STEPS_MAX {
@@ -140,42 +141,96 @@ impl Plan {
 
     /// All primitives, in the order in which they are printed.
     pub fn steps(&self) -> impl Iterator<Item = &Primitive> {
-        let mut stack = vec![&self.root];
+        self.root.leaves()
+    }
+}
+
+impl<L> Branch<L> {
+    /// All leaves, in the order in which they are printed.
+    pub fn leaves(&self) -> impl Iterator<Item = &L> {
+        let mut stack = vec![self];
         core::iter::from_fn(move || {
             loop {
                 match stack.pop()? {
-                    Branch::Step(primitive) => return Some(primitive),
-                    Branch::Series(inner) | Branch::Parallel(inner) => {
+                    Self::Step(leaf) => return Some(leaf),
+                    Self::Series(inner) | Self::Parallel(inner) => {
                         stack.extend(inner.iter().rev());
                     }
                 }
             }
         })
     }
-}
 
-fn normal(branch: Branch, depth: usize) -> Result<Branch, PlanError> {
-    if depth > DEPTH_MAX {
-        return Err(PlanError::TooDeep);
+    /// Places of the leaves whose turn it is, given which are done; none when
+    /// all are.
+    pub(crate) fn ready(&self, done: impl Fn(usize) -> bool) -> Vec<usize> {
+        let mut ready = Vec::new();
+        self.collect_ready(&done, &mut 0, &mut ready);
+        ready
     }
-    let (inner, series) = match branch {
-        Branch::Step(_) => return Ok(branch),
-        Branch::Series(inner) => (inner, true),
-        Branch::Parallel(inner) => (inner, false),
-    };
-    let mut flat = Vec::new();
-    for member in inner {
-        match normal(member, depth + 1)? {
-            Branch::Series(deeper) if series => flat.extend(deeper),
-            Branch::Parallel(deeper) if !series => flat.extend(deeper),
-            other => flat.push(other),
+
+    /// Returns whether the branch is complete.
+    fn collect_ready(
+        &self,
+        done: &impl Fn(usize) -> bool,
+        next: &mut usize,
+        ready: &mut Vec<usize>,
+    ) -> bool {
+        let (inner, series) = match self {
+            Self::Step(_) => {
+                let place = *next;
+                *next += 1;
+                let done = done(place);
+                if !done {
+                    ready.push(place);
+                }
+                return done;
+            }
+            Self::Series(inner) => (inner, true),
+            Self::Parallel(inner) => (inner, false),
+        };
+        let mut complete = true;
+        for member in inner {
+            // Behind an incomplete member of a series nothing begins, but the
+            // leaves are counted on.
+            let mut here = Vec::new();
+            let whole = member.collect_ready(done, next, &mut here);
+            if complete || !series {
+                ready.append(&mut here);
+            }
+            complete &= whole;
         }
+        complete
     }
-    match flat.len() {
-        0 => Err(PlanError::Empty),
-        1 => Ok(flat.remove(0)),
-        _ if series => Ok(Branch::Series(flat)),
-        _ => Ok(Branch::Parallel(flat)),
+
+    /// Groups of one and nested groups of the same kind flattened.
+    pub(crate) fn normal(self) -> Result<Self, PlanError> {
+        self.normal_at(0)
+    }
+
+    fn normal_at(self, depth: usize) -> Result<Self, PlanError> {
+        if depth > DEPTH_MAX {
+            return Err(PlanError::TooDeep);
+        }
+        let (inner, series) = match self {
+            Self::Step(_) => return Ok(self),
+            Self::Series(inner) => (inner, true),
+            Self::Parallel(inner) => (inner, false),
+        };
+        let mut flat = Vec::new();
+        for member in inner {
+            match member.normal_at(depth + 1)? {
+                Self::Series(deeper) if series => flat.extend(deeper),
+                Self::Parallel(deeper) if !series => flat.extend(deeper),
+                other => flat.push(other),
+            }
+        }
+        match flat.len() {
+            0 => Err(PlanError::Empty),
+            1 => Ok(flat.remove(0)),
+            _ if series => Ok(Self::Series(flat)),
+            _ => Ok(Self::Parallel(flat)),
+        }
     }
 }
 

@@ -20,9 +20,13 @@ impl fmt::Display for Plan {
     }
 }
 
-fn print(branch: &Branch, outermost: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn print<L: fmt::Display>(
+    branch: &Branch<L>,
+    outermost: bool,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     let (inner, between) = match branch {
-        Branch::Step(primitive) => return write!(f, "{primitive}"),
+        Branch::Step(leaf) => return write!(f, "{leaf}"),
         Branch::Series(inner) => (inner, " ; "),
         Branch::Parallel(inner) => (inner, " | "),
     };
@@ -45,23 +49,31 @@ impl FromStr for Plan {
     type Err = PlanError;
 
     fn from_str(text: &str) -> Result<Self, PlanError> {
-        if text.len() > PLAN_TEXT_MAX {
-            return Err(PlanError::Syntax {
-                at: PLAN_TEXT_MAX,
-                expected: "the end of the plan (1024 characters at most)",
-            });
-        }
-        let mut parser = Parser { text, at: 0 };
-        let root = parser.group(0)?;
-        parser.blanks();
-        if parser.at < text.len() {
-            return Err(parser.syntax("';', '|' or the end of the plan"));
-        }
-        Self::new(root)
+        read(text, Parser::primitive).and_then(Self::new)
     }
 }
 
-struct Parser<'t> {
+/// Reads a tree whose leaves `leaf` reads; its form is not checked yet.
+pub(crate) fn read<'t, L>(text: &'t str, leaf: Leaf<'t, L>) -> Result<Branch<L>, PlanError> {
+    if text.len() > PLAN_TEXT_MAX {
+        return Err(PlanError::Syntax {
+            at: PLAN_TEXT_MAX,
+            expected: "the end of the plan (1024 characters at most)",
+        });
+    }
+    let mut parser = Parser { text, at: 0 };
+    let root = parser.group(leaf, 0)?;
+    parser.blanks();
+    if parser.at < text.len() {
+        return Err(parser.syntax("';', '|' or the end of the plan"));
+    }
+    Ok(root)
+}
+
+/// How the leaf of a tree is read.
+type Leaf<'t, L> = fn(&mut Parser<'t>) -> Result<L, PlanError>;
+
+pub(crate) struct Parser<'t> {
     text: &'t str,
     at: usize,
 }
@@ -100,18 +112,18 @@ impl<'t> Parser<'t> {
     }
 
     /// Members joined by one kind of separator; mixing needs parentheses.
-    fn group(&mut self, depth: usize) -> Result<Branch, PlanError> {
+    fn group<L>(&mut self, leaf: Leaf<'t, L>, depth: usize) -> Result<Branch<L>, PlanError> {
         if depth > DEPTH_MAX {
             return Err(PlanError::TooDeep);
         }
-        let mut members = vec![self.member(depth)?];
+        let mut members = vec![self.member(leaf, depth)?];
         let separator = match () {
             () if self.take(';') => ';',
             () if self.take('|') => '|',
             () => return Ok(members.remove(0)),
         };
         loop {
-            members.push(self.member(depth)?);
+            members.push(self.member(leaf, depth)?);
             if !self.take(separator) {
                 break;
             }
@@ -127,25 +139,23 @@ impl<'t> Parser<'t> {
         })
     }
 
-    fn member(&mut self, depth: usize) -> Result<Branch, PlanError> {
+    fn member<L>(&mut self, leaf: Leaf<'t, L>, depth: usize) -> Result<Branch<L>, PlanError> {
         if self.take('(') {
-            let inner = self.group(depth + 1)?;
+            let inner = self.group(leaf, depth + 1)?;
             self.need(')', "')'")?;
             return Ok(inner);
         }
-        self.primitive().map(Branch::Step)
+        leaf(self).map(Branch::Step)
     }
 
     fn word(&mut self) -> (usize, &'t str) {
+        self.word_of(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'%' | b'/' | b'.' | b':'))
+    }
+
+    fn word_of(&mut self, holds: impl Fn(u8) -> bool) -> (usize, &'t str) {
         self.blanks();
         let start = self.at;
-        let length = self
-            .rest()
-            .bytes()
-            .take_while(|b| {
-                b.is_ascii_alphanumeric() || matches!(b, b'-' | b'%' | b'/' | b'.' | b':')
-            })
-            .count();
+        let length = self.rest().bytes().take_while(|b| holds(*b)).count();
         self.at += length;
         (start, self.text.get(start..self.at).unwrap_or(""))
     }
@@ -154,12 +164,23 @@ impl<'t> Parser<'t> {
     where
         T::Err: fmt::Display,
     {
-        let (at, word) = self.word();
-        word.parse().map_err(|error: T::Err| PlanError::Argument {
-            at,
-            what,
-            cause: error.to_string().into_boxed_str(),
-        })
+        let word = self.word();
+        parsed(word, what)
+    }
+
+    /// A name, and the ':' that sets it apart from what follows.
+    pub(crate) fn label<T: FromStr>(
+        &mut self,
+        what: &'static str,
+        expected: &'static str,
+    ) -> Result<T, PlanError>
+    where
+        T::Err: fmt::Display,
+    {
+        let word = self.word_of(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let label = parsed(word, what)?;
+        self.need(':', expected)?;
+        Ok(label)
     }
 
     fn key(&mut self, key: &'static str, expected: &'static str) -> Result<(), PlanError> {
@@ -198,7 +219,7 @@ impl<'t> Parser<'t> {
         self.value(key)
     }
 
-    fn primitive(&mut self) -> Result<Primitive, PlanError> {
+    pub(crate) fn primitive(&mut self) -> Result<Primitive, PlanError> {
         const DRAIN: &str = "drain=SPAN";
         const MODEL: &str = "to=MODEL VERSION";
         const CONFIG: &str = "to=CONFIGURATION VERSION";
@@ -312,6 +333,17 @@ fn alone(name: &str, service: ServiceId) -> Primitive {
         "undegrade" => Primitive::Undegrade { service },
         _ => Primitive::Escalate { service },
     }
+}
+
+fn parsed<T: FromStr>((at, word): (usize, &str), what: &'static str) -> Result<T, PlanError>
+where
+    T::Err: fmt::Display,
+{
+    word.parse().map_err(|error: T::Err| PlanError::Argument {
+        at,
+        what,
+        cause: error.to_string().into_boxed_str(),
+    })
 }
 
 struct Span(Millis);

@@ -12,6 +12,7 @@
 
 pub mod body;
 pub mod projection;
+pub mod signed;
 pub mod topic;
 
 pub use body::Body;
