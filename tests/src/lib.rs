@@ -1,6 +1,7 @@
-//! What the scenarios stand on: a node that can be broken in every way, in one
-//! thread and in no time. See [`sim`].
+//! What the scenarios stand on: a node that can be broken in every way ([`sim`]), and a
+//! fleet under a plan of several nodes ([`fleet`]), in one thread and in no time.
 
 #![warn(missing_docs)]
 
+pub mod fleet;
 pub mod sim;
