@@ -104,6 +104,8 @@ fn rules() -> anyhow::Result<String> {
         forwarder: false,
         now: Micros(0),
         services: Default::default(),
+        uplinks: Default::default(),
+        webhooks: Default::default(),
         spawner: true,
     };
     let mut ledger = Ledger::new(Ratio::saturating(0.15), Micros(0));

@@ -121,6 +121,14 @@ name! {
     ServiceId
 }
 name! {
+    /// A network interface of a node.
+    InterfaceId
+}
+name! {
+    /// A webhook of the operator.
+    WebhookId
+}
+name! {
     /// A route of a node's forwarder: one port, and the backends behind it.
     RouteId
 }

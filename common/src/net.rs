@@ -34,6 +34,24 @@ impl SourceNet {
         Ok(Self { address, prefix })
     }
 
+    /// Its first address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many of its bits all addresses share.
+    #[must_use]
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether its addresses are of version 4.
+    #[must_use]
+    pub fn is_ipv4(&self) -> bool {
+        self.address.is_ipv4()
+    }
+
     /// Whether it holds an address; a version 4 address that is written as a
     /// version 6 one is the version 4 one.
     #[must_use]

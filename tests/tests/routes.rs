@@ -215,11 +215,18 @@ fn a_leaking_replica_is_drained_first() {
 /// its traffic back before it is killed instead.
 #[test]
 fn what_follows_a_failed_step_is_revised() {
-    let trace = site()
-        .at(secs(10), Fault::Leak("infer-1", 20e6))
-        .at(secs(10), Fault::SlowStart("infer-1", Some(Millis::secs(9))))
-        .at(secs(17), Fault::SlowStart("infer-1", None))
-        .run_until(secs(60));
+    let trace = Sim::with(
+        7,
+        &SITE.replacen(
+            "ports = [9002]",
+            "ports = [9002]\nmemory_limit = \"512MiB\"",
+            1,
+        ),
+    )
+    .at(secs(10), Fault::Leak("infer-2", 20e6))
+    .at(secs(10), Fault::SlowStart("infer-2", Some(Millis::secs(9))))
+    .at(secs(17), Fault::SlowStart("infer-2", None))
+    .run_until(secs(60));
     expect![[r#""#]].assert_eq(&trace.to_string());
 }
 
@@ -243,6 +250,7 @@ fn replicas_that_fail_alike_are_never_away_together() {
         15.000s decide   isolate(infer, infer-1, drain=500ms) ; restart(infer-1, grace=500ms) ; release(infer, infer-1) (playbook)
         15.000s detect   infer-2 leaking (memory-leak), 0ms after the first sign
         15.000s refuse   isolate(infer, infer-2, drain=500ms) ; restart(infer-2, grace=500ms) ; release(infer, infer-2): last-backend
+        15.000s refuse   isolate(infer, infer-2, drain=500ms) ; restart(infer-2, grace=0ms) ; release(infer, infer-2): last-backend
         15.000s refuse   restart(infer-2, grace=500ms): last-backend
         15.000s refuse   restart(infer-2, grace=0ms): last-backend
         15.001s execute  isolate(infer, infer-1, drain=500ms)

@@ -32,7 +32,8 @@ fn who_was_killed_for_memory_is_told_beside_the_reflex() {
         10.000s because  process i3 was killed by the kernel for memory, its limit is 512.0 MiB
         10.033s done     restart(camera, grace=0ms)
         10.033s close    healed: camera answers again after 32ms
-    "#]].assert_eq(&trace.to_string());
+    "#]]
+    .assert_eq(&trace.to_string());
 }
 
 #[test]

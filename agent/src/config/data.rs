@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use homeostat_common::units::{Bytes, Percent};
 use toml::de::DeValue;
 
-use super::fields::{Fields, Wanted, list, parsed, size, text};
+use super::fields::{Fields, Wanted, flag, list, parsed, size, text};
 use super::sections::absolute;
 
 /// Most patterns of one service.
@@ -32,6 +32,9 @@ pub struct Data {
     /// `snapshot`, default none: files that make up its state; written like
     /// `prune`.
     pub snapshot: Vec<Pattern>,
+    /// `remount`, default false: whether its file system may be mounted for
+    /// writing again after the kernel made it read-only.
+    pub remount: bool,
 }
 
 /// A file name, or a folder and a file name, in which `*` stands for any
@@ -105,6 +108,7 @@ pub(super) fn data(mut at: Fields<'_, '_>) -> Option<Data> {
     let prune = at.or("prune", Vec::new(), patterns());
     let locks = at.or("locks", Vec::new(), patterns());
     let snapshot = at.or("snapshot", Vec::new(), patterns());
+    let remount = at.or("remount", false, flag);
     if keep >= full {
         let key = if at.has("keep") { "keep" } else { "full" };
         at.wrong(key, format!("keep ({keep}) must be below full ({full})"));
@@ -118,6 +122,7 @@ pub(super) fn data(mut at: Fields<'_, '_>) -> Option<Data> {
         prune,
         locks,
         snapshot,
+        remount,
     })
 }
 

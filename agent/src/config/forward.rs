@@ -318,6 +318,7 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
         probes: Vec::new(),
         model: None,
         config: None,
+        blockable: Vec::new(),
         hooks: None,
     }
 }

@@ -25,10 +25,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use homeostat_common::gate::{Criticality, Mode};
-use homeostat_common::ids::{NodeId, RouteId, ServiceId, SiteId};
+use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
+use homeostat_common::net::SourceNet;
 use homeostat_common::primitive::Grant;
 use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::de::DeTable;
@@ -78,7 +80,7 @@ pub struct Config {
     /// `[sample]`: how often the host is looked at.
     pub sample: Sample,
     /// `[clock]`: only for tests.
-    pub clock: ClockOffset,
+    pub clock: Clock,
     /// `[[service]]`, in the order of the file.
     pub services: Vec<Service>,
     /// `[[forward]]`, in the order of the file.
@@ -109,6 +111,9 @@ pub struct Node {
     pub run_dir: PathBuf,
     /// `agent_user`: who, besides the spawner's own user, may talk to it.
     pub agent_user: Option<String>,
+    /// `uplinks`, default none: interfaces among which a plan may choose the one
+    /// that what leaves the node goes through.
+    pub uplinks: Vec<InterfaceId>,
 }
 
 /// The way to the coordinator.
@@ -197,11 +202,15 @@ pub struct Sample {
     pub period: Millis,
 }
 
-/// Added to the wall clock, so that tests can run nodes whose clocks disagree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClockOffset {
-    /// `offset`, such as `"-1h"`, in milliseconds; default 0.
-    pub millis: i64,
+/// The wall clock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Clock {
+    /// `offset`, such as `"-1h"`, in milliseconds; default 0. Added to what is
+    /// read, so that tests can run nodes whose clocks disagree.
+    pub offset_ms: i64,
+    /// `servers`, default none: addresses of time servers by which a plan may set
+    /// the clock; port 123 unless given.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// One supervised service.
@@ -254,6 +263,9 @@ pub struct Service {
     pub model: Option<ModelSlot>,
     /// `[service.config]`.
     pub config: Option<ConfigSlot>,
+    /// `blockable`, default none: addresses whose packets to its ports may be
+    /// dropped.
+    pub blockable: Vec<SourceNet>,
     /// `[service.hooks]`.
     pub hooks: Option<Hooks>,
 }
@@ -273,6 +285,7 @@ impl Service {
             (Grant::Locks, files(|data| &data.locks)),
             (Grant::Snapshot, files(|data| &data.snapshot)),
             (Grant::Standby, self.standby),
+            (Grant::Remount, data.is_some_and(|data| data.remount)),
             (Grant::FlushCache, offers(Hook::FlushCache)),
             (Grant::ResetPool, offers(Hook::ResetPool)),
             (Grant::Degrade, offers(Hook::Degrade)),

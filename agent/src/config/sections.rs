@@ -2,9 +2,11 @@
 //! agree within one section. What has to agree across services is in `check`.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use homeostat_common::ids::{NodeId, RouteId, ServiceId, SiteId};
+use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
+use homeostat_common::net::SourceNet;
 use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -13,14 +15,14 @@ use super::data::data;
 use super::fields::{
     Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
 };
-use super::forward::{FORWARDS_MAX, Forward, Known, forward};
+use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
 use super::hooks::hooks;
 use super::probe::probe;
 use super::problems::Problems;
 use super::{
-    Broker, ClockOffset, Config, ConfigSlot, Criticality, Format, Forwarder, LIST_MAX,
-    LOG_BYTES_MAX, Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Quarantine, Reload,
-    Restart, SERVICES_MAX, Sample, Service, Store,
+    Broker, Clock, Config, ConfigSlot, Criticality, Format, Forwarder, LIST_MAX, LOG_BYTES_MAX,
+    Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Quarantine, Reload, Restart,
+    SERVICES_MAX, Sample, Service, Store,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -99,6 +101,11 @@ fn node(mut at: Fields<'_, '_>) -> Option<Node> {
         Ok(path)
     });
     let agent_user = at.optional("agent_user", user_name);
+    let uplinks = at.or(
+        "uplinks",
+        Vec::new(),
+        list(LIST_MAX, |value| parsed(InterfaceId::new)(value)),
+    );
     at.finish();
     Some(Node {
         id: id?,
@@ -106,6 +113,7 @@ fn node(mut at: Fields<'_, '_>) -> Option<Node> {
         data_dir,
         run_dir,
         agent_user,
+        uplinks,
     })
 }
 
@@ -241,8 +249,19 @@ fn sample(mut at: Fields<'_, '_>) -> Sample {
     sample
 }
 
-fn clock(mut at: Fields<'_, '_>) -> ClockOffset {
-    let millis = at.or("offset", 0, |value| {
+/// An address, with a port or without.
+fn time_server(value: &DeValue<'_>) -> Result<SocketAddr, Wanted> {
+    let text = text(value)?;
+    let whole = text.parse().ok();
+    let alone = || Some(SocketAddr::new(text.parse().ok()?, 123));
+    // Names are not taken: with a wrong clock a resolver may not be believed.
+    whole
+        .or_else(alone)
+        .ok_or_else(|| "expected an address, such as \"10.0.0.1\" or \"10.0.0.1:123\"".into())
+}
+
+fn clock(mut at: Fields<'_, '_>) -> Clock {
+    let offset_ms = at.or("offset", 0, |value| {
         let text = text(value)?;
         let (sign, magnitude) = match text.strip_prefix('-') {
             Some(rest) => (-1, rest),
@@ -257,8 +276,9 @@ fn clock(mut at: Fields<'_, '_>) -> ClockOffset {
                 "expected a span with an optional sign, at most ten years, such as \"-1h\"".into()
             })
     });
+    let servers = at.or("servers", Vec::new(), list(LIST_MAX, time_server));
     at.finish();
-    ClockOffset { millis }
+    Clock { offset_ms, servers }
 }
 
 fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service> {
@@ -301,6 +321,13 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
     let model = model(at.table("model"), folder);
     let config = config(at.table("config"), folder);
     let hooks = hooks(at.table("hooks"));
+    let blockable = at.or(
+        "blockable",
+        Vec::new(),
+        list(BLOCKABLE_MAX, |value| {
+            parsed(str::parse::<SourceNet>)(value)
+        }),
+    );
     let probes = at.tables("probe", PROBES_MAX);
     let count = probes.len();
     let ports_known = !at.has("ports") || !ports.is_empty();
@@ -333,6 +360,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         probes,
         model,
         config,
+        blockable,
         hooks,
     })
 }

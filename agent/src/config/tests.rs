@@ -97,7 +97,7 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.limits.quarantine.hold, Millis::secs(60));
     assert_eq!(config.limits.restart.backoff_min, Millis(500));
     assert_eq!(config.store.ballast, Bytes(512 << 10));
-    assert_eq!(config.clock.millis, -3_600_000);
+    assert_eq!(config.clock.offset_ms, -3_600_000);
     let [db, camera] = &config.services[..] else {
         panic!("two services")
     };
@@ -162,7 +162,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
             "[node]\nid = \"Edge 1\"\nnmae = 3",
             expect![[r#"
                 a.toml:2: node.id = "Edge 1": a name may hold a-z, 0-9 and '-', not 'E'
-                a.toml:3: node.nmae: unknown key; known here: agent_user, data_dir, id, run_dir, site"#]],
+                a.toml:3: node.nmae: unknown key; known here: agent_user, data_dir, id, run_dir, site, uplinks"#]],
         ),
         (
             "[node]\nid = 7\ndata_dir = \"data\"\n[lmits]\nhold = \"1m\"",

@@ -1,13 +1,13 @@
 //! From a finding to a plan that passed the gate, or to the reason why none did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::anomaly::{Fault, Symptom};
 use homeostat_common::gate::{self, Facts, Purpose, ServiceFacts};
 use homeostat_common::ids::{ConfigVersion, ServiceId};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::plan::Plan;
-use homeostat_common::primitive::Primitive;
+use homeostat_common::primitive::{Grant, Primitive};
 use homeostat_common::transaction::{Ending, Transaction};
 use homeostat_common::units::{Micros, Millis, Ratio, narrow};
 use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, ServiceState};
@@ -521,7 +521,8 @@ impl Loop {
                         .at_hand(SlotName::Config)
                         .map(|version| ConfigVersion(version.0))
                         .collect(),
-                    grants: watched.policy.grants(),
+                    grants: self.grants(watched),
+                    blockable: watched.policy.blockable.clone(),
                     failure_share: failure_share(id),
                 };
                 (id.clone(), facts)
@@ -536,9 +537,20 @@ impl Loop {
                 .iter()
                 .map(|(id, route)| (id.clone(), route.facts()))
                 .collect(),
+            uplinks: self.uplinks.iter().cloned().collect(),
+            webhooks: Default::default(),
             spawner: self.spawner,
             forwarder: self.routes_fresh(now),
         }
+    }
+
+    /// What the configuration allows for a service besides the usual.
+    fn grants(&self, watched: &Watched) -> BTreeSet<Grant> {
+        let mut grants = watched.policy.grants();
+        if self.time_servers {
+            grants.insert(Grant::Clock);
+        }
+        grants
     }
 
     /// What the node's services serve of what they should.

@@ -26,7 +26,9 @@ mod telling;
 use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::budget::{self, Ledger};
-use homeostat_common::ids::{BootId, IncidentId, Instance, NodeId, PlanId, RouteId, ServiceId};
+use homeostat_common::ids::{
+    BootId, IncidentId, Instance, InterfaceId, NodeId, PlanId, RouteId, ServiceId,
+};
 use homeostat_common::observation::LogCount;
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, Note};
@@ -97,6 +99,10 @@ pub struct Loop {
     node: NodeId,
     boot: BootId,
     limits: Limits,
+    /// Interfaces among which a plan may choose.
+    uplinks: Vec<InterfaceId>,
+    /// Whether the configuration names time servers.
+    time_servers: bool,
     /// How long a sample stays news: three periods, and at least 3 s, so that
     /// one late sample forbids nothing.
     sample_stale: Millis,
@@ -162,6 +168,8 @@ impl Loop {
             node: config.node.id.clone(),
             boot,
             limits: config.limits.clone(),
+            uplinks: config.node.uplinks.clone(),
+            time_servers: !config.clock.servers.is_empty(),
             sample_stale: Millis(3 * config.sample.period.0.max(1000)),
             start_order: start_order(config),
             paces: BTreeMap::new(),

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use homeostat_common::ids::{Instance, ModelVersion, RouteId, ServiceId, Token};
+use homeostat_common::ids::{
+    Instance, InterfaceId, ModelVersion, RouteId, ServiceId, Token, WebhookId,
+};
 use homeostat_common::net::SourceNet;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Micros, Millis, PerSecond, Percent};
@@ -71,6 +73,16 @@ pub enum Act {
     Block(RouteId, SourceNet, bool),
     /// Ask a service for something that it offers.
     Hook(ServiceId, Hook),
+    /// Set the clock by the time servers.
+    SyncClock,
+    /// Send what leaves the node through an interface, or by its own routes.
+    Uplink(Option<InterfaceId>),
+    /// Drop packets from these addresses to a service, or let them through.
+    Ports(ServiceId, SourceNet, bool),
+    /// Mount the file system of a service's data for writing.
+    Remount(ServiceId),
+    /// Ask what the operator has named.
+    Webhook(ServiceId, WebhookId),
 }
 
 /// Where a step stands.
@@ -187,6 +199,17 @@ impl StepRun {
             Primitive::ResetPool { service } => hook(service, Hook::ResetPool),
             Primitive::Degrade { service } => hook(service, Hook::Degrade),
             Primitive::Undegrade { service } => hook(service, Hook::Undegrade),
+            Primitive::SyncClock { .. } => act(Act::SyncClock),
+            Primitive::SwitchUplink { to, .. } => act(Act::Uplink(Some(to.clone()))),
+            Primitive::ReleaseUplink { .. } => act(Act::Uplink(None)),
+            Primitive::BlockPort { service, from } => act(Act::Ports(service.clone(), *from, true)),
+            Primitive::UnblockPort { service, from } => {
+                act(Act::Ports(service.clone(), *from, false))
+            }
+            Primitive::RemountWritable { service } => act(Act::Remount(service.clone())),
+            Primitive::CallWebhook { service, to } => {
+                act(Act::Webhook(service.clone(), to.clone()))
+            }
             Primitive::Escalate { service } => {
                 orders.push(Order::Call(service.clone()));
                 Phase::Waiting(view.now)
@@ -287,6 +310,10 @@ impl StepRun {
             Primitive::LimitRate { route, .. } => act(Act::LimitRate(route.clone(), None)),
             Primitive::BlockSource { route, from } => act(Act::Block(route.clone(), *from, false)),
             Primitive::Degrade { service } => hook(service, Hook::Undegrade),
+            Primitive::SwitchUplink { .. } => act(Act::Uplink(None)),
+            Primitive::BlockPort { service, from } => {
+                act(Act::Ports(service.clone(), *from, false))
+            }
             Primitive::Prewarm { service: id } => {
                 orders.push(Order::Warm(id.clone(), false));
                 service
@@ -332,6 +359,11 @@ impl StepRun {
             | Primitive::FlushCache { .. }
             | Primitive::ResetPool { .. }
             | Primitive::Undegrade { .. }
+            | Primitive::SyncClock { .. }
+            | Primitive::ReleaseUplink { .. }
+            | Primitive::UnblockPort { .. }
+            | Primitive::RemountWritable { .. }
+            | Primitive::CallWebhook { .. }
             | Primitive::Escalate { .. } => Phase::Waiting(view.now),
         };
         Self::starting(token, primitive, phase, orders)
@@ -430,7 +462,17 @@ impl StepRun {
                 orders.push(Order::Kill(id.clone(), instance));
             }
             (Phase::Starting, Slot::Down { .. }) => orders.push(Order::Start(id.clone())),
-            (Phase::Acting(act @ (Act::Freeze(..) | Act::LimitCpu(..))), _) => {
+            (
+                Phase::Acting(
+                    act @ (Act::Freeze(..)
+                    | Act::LimitCpu(..)
+                    | Act::SyncClock
+                    | Act::Uplink(_)
+                    | Act::Ports(..)
+                    | Act::Remount(_)),
+                ),
+                _,
+            ) => {
                 orders.push(Order::Act(self.token, act.clone()));
             }
             _ => {}

@@ -14,8 +14,6 @@ use homeostat_common::ids::BootId;
 use homeostat_common::units::Micros;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::config::ClockOffset;
-
 /// No machine that runs this has a clock before 2025-01-01.
 const UNIX_MS_MIN: i64 = 1_735_689_600_000;
 
@@ -94,7 +92,7 @@ pub enum ClockError {
 #[derive(Debug)]
 pub struct Wall {
     path: PathBuf,
-    offset: ClockOffset,
+    offset_ms: i64,
     /// The latest time a former run saw, 0 if none.
     floor: i64,
     /// Latest time seen in this run.
@@ -108,7 +106,7 @@ impl Wall {
     ///
     /// # Errors
     /// [`ClockError::Read`] when the file is there and cannot be read.
-    pub fn open(path: &Path, offset: ClockOffset) -> Result<Self, ClockError> {
+    pub fn open(path: &Path, offset_ms: i64) -> Result<Self, ClockError> {
         let mut text = String::new();
         let read = File::open(path)
             .and_then(|file| file.take(FLOOR_TEXT_MAX).read_to_string(&mut text))
@@ -130,17 +128,17 @@ impl Wall {
                 });
             }
         };
-        let mut wall = Self::fresh(path, offset);
+        let mut wall = Self::fresh(path, offset_ms);
         wall.floor = floor;
         Ok(wall)
     }
 
     /// A clock that knows of no former run.
     #[must_use]
-    pub fn fresh(path: &Path, offset: ClockOffset) -> Self {
+    pub fn fresh(path: &Path, offset_ms: i64) -> Self {
         Self {
             path: path.to_owned(),
-            offset,
+            offset_ms,
             floor: 0,
             seen: 0,
             opened: now(),
@@ -153,7 +151,7 @@ impl Wall {
         let clock = tv_sec
             .saturating_mul(1000)
             .saturating_add(tv_nsec / 1_000_000);
-        self.judge(clock.saturating_add(self.offset.millis), now())
+        self.judge(clock.saturating_add(self.offset_ms), now())
     }
 
     fn judge(&mut self, clock: i64, now: Micros) -> (u64, ClockQuality) {
@@ -220,7 +218,7 @@ mod tests {
     const NOON: i64 = 1_800_000_000_000;
 
     fn wall(folder: &Path) -> Wall {
-        Wall::open(&folder.join("clock"), ClockOffset::default()).unwrap()
+        Wall::open(&folder.join("clock"), 0).unwrap()
     }
 
     #[test]
@@ -257,7 +255,7 @@ mod tests {
             wall.persist().unwrap();
         }
         assert!(matches!(
-            Wall::open(folder.path(), ClockOffset::default()),
+            Wall::open(folder.path(), 0),
             Err(ClockError::Read { .. })
         ));
     }
@@ -266,7 +264,7 @@ mod tests {
     fn the_offset_shifts_the_real_clock() {
         let folder = tempfile::tempdir().unwrap();
         let plain = wall(folder.path()).unix_ms().0;
-        let offset = ClockOffset { millis: -3_600_000 };
+        let offset = -3_600_000;
         let mut shifted = Wall::open(&folder.path().join("clock"), offset).unwrap();
         let behind = plain - shifted.unix_ms().0;
         assert!((3_595_000..=3_600_000).contains(&behind), "{behind}");

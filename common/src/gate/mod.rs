@@ -25,7 +25,7 @@ pub use self::outlook::{ACTION_COST_MAX, cost, health, prospect, share};
 pub use self::rules::{CONFIDENCE_MIN, Rule};
 
 use crate::budget::{Cost, Ledger, Reservation};
-use crate::ids::{ConfigVersion, ModelVersion, PlanId, RouteId, ServiceId};
+use crate::ids::{ConfigVersion, InterfaceId, ModelVersion, PlanId, RouteId, ServiceId, WebhookId};
 use crate::net::SourceNet;
 use crate::plan::Plan;
 use crate::primitive::Grant;
@@ -105,6 +105,8 @@ pub struct ServiceFacts {
     pub configs: Vec<ConfigVersion>,
     /// What its configuration allows besides the usual.
     pub grants: BTreeSet<Grant>,
+    /// Addresses that may be kept from its ports.
+    pub blockable: Vec<SourceNet>,
     /// Share of its healings by this kind of plan that failed.
     pub failure_share: Ratio,
 }
@@ -141,6 +143,10 @@ pub struct Facts {
     pub services: BTreeMap<ServiceId, ServiceFacts>,
     /// Its routes.
     pub routes: BTreeMap<RouteId, RouteFacts>,
+    /// Interfaces that what leaves the node may be sent through.
+    pub uplinks: BTreeSet<InterfaceId>,
+    /// The operator's webhooks that a plan may call.
+    pub webhooks: BTreeSet<WebhookId>,
     /// Whether the process that owns the services can be reached.
     pub spawner: bool,
     /// Whether what is known of the routes is of now.

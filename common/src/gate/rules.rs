@@ -11,6 +11,7 @@ use core::fmt;
 use super::outlook::traffic;
 use super::{BackendFacts, Facts, Mode, Purpose, Rejection, ServiceFacts};
 use crate::ids::{RouteId, ServiceId};
+use crate::net::SourceNet;
 use crate::plan::Plan;
 use crate::primitive::{Primitive, Reversal};
 use crate::units::Micros;
@@ -256,19 +257,30 @@ fn not_allowed(primitive: &Primitive, facts: &Facts) -> Option<Objection> {
             return Some((alloc::format!("{id} {}", grant.missing()), None));
         }
     }
-    let id = primitive.route()?;
-    let route = facts.routes.get(id)?;
+    let covered = |nets: &[SourceNet], from| nets.iter().any(|net| net.covers(from));
     let text = match primitive {
-        Primitive::LimitRate { to, .. } => match route.rate_min {
+        Primitive::LimitRate { route: id, to } => match facts.routes.get(id)?.rate_min {
             Some(min) if *to >= min => return None,
             Some(min) => alloc::format!("route {id} may not be limited below {min}"),
             None => alloc::format!("route {id} may not be limited: it has no rate_min"),
         },
-        Primitive::BlockSource { from, .. } => {
-            if route.blockable.iter().any(|net| net.covers(from)) {
+        Primitive::BlockSource { route: id, from } => {
+            if covered(&facts.routes.get(id)?.blockable, from) {
                 return None;
             }
             alloc::format!("{from} is not among the addresses that route {id} may block")
+        }
+        Primitive::BlockPort { service: id, from } => {
+            if covered(&facts.services.get(id)?.blockable, from) {
+                return None;
+            }
+            alloc::format!("{from} is not among the addresses that {id} may block")
+        }
+        Primitive::SwitchUplink { to, .. } if !facts.uplinks.contains(to) => {
+            alloc::format!("{to} is no uplink of this node")
+        }
+        Primitive::CallWebhook { to, .. } if !facts.webhooks.contains(to) => {
+            alloc::format!("there is no webhook {to}")
         }
         _ => return None,
     };

@@ -22,6 +22,7 @@ fn healthy() -> ServiceFacts {
         models: Vec::new(),
         configs: Vec::new(),
         grants: BTreeSet::new(),
+        blockable: vec!["192.168.0.0/16".parse().unwrap()],
         failure_share: Ratio::ZERO,
     }
 }
@@ -47,6 +48,8 @@ fn facts(change: impl FnOnce(&mut ServiceFacts)) -> Facts {
         mode: Mode::Act,
         routes: [(RouteId::new("model").unwrap(), route)].into(),
         forwarder: true,
+        uplinks: [InterfaceId::new("wwan0").unwrap()].into(),
+        webhooks: [WebhookId::new("pager").unwrap()].into(),
         services: services
             .into_iter()
             .map(|(id, facts)| (ServiceId::new(id).unwrap(), facts))
@@ -332,6 +335,36 @@ fn a_route_keeps_a_backend_and_a_restart_behind_it_is_free() {
             SURE,
             &facts(|_| {}),
             "0.02 capacity-seconds (resource 0.02, disruption 0.00, risk 0.00)",
+        ),
+        (
+            "block-port(web, from=10.0.0.0/8)",
+            SURE,
+            &facts(|_| {}),
+            "rule not-allowed: 10.0.0.0/8 is not among the addresses that web may block",
+        ),
+        (
+            "block-port(web, from=192.168.7.0/24)",
+            SURE,
+            &facts(|_| {}),
+            "0.02 capacity-seconds (resource 0.02, disruption 0.00, risk 0.00)",
+        ),
+        (
+            "switch-uplink(web, to=eth9)",
+            SURE,
+            &facts(|_| {}),
+            "rule not-allowed: eth9 is no uplink of this node",
+        ),
+        (
+            "call-webhook(web, to=nobody)",
+            SURE,
+            &facts(|_| {}),
+            "rule not-allowed: there is no webhook nobody",
+        ),
+        (
+            "sync-clock(web)",
+            SURE,
+            &facts(|_| {}),
+            "rule not-allowed: web is on a node without time servers",
         ),
         (
             "flush-cache(web)",

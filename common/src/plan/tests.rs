@@ -1,5 +1,5 @@
 use super::*;
-use crate::ids::{ConfigVersion, ModelVersion};
+use crate::ids::{ConfigVersion, InterfaceId, ModelVersion, WebhookId};
 use crate::net::SourceNet;
 use crate::primitive::NAMES;
 use crate::units::{Millis, PerSecond, Percent};
@@ -88,6 +88,25 @@ fn any_step() -> impl Strategy<Value = Primitive> {
             26 => Primitive::ResetPool { service },
             27 => Primitive::Degrade { service },
             28 => Primitive::Undegrade { service },
+            29 => Primitive::SyncClock { service },
+            30 => Primitive::SwitchUplink {
+                service,
+                to: InterfaceId::new("wwan0").unwrap(),
+            },
+            31 => Primitive::ReleaseUplink { service },
+            32 => Primitive::BlockPort {
+                service,
+                from: net(version),
+            },
+            33 => Primitive::UnblockPort {
+                service,
+                from: net(version),
+            },
+            34 => Primitive::RemountWritable { service },
+            35 => Primitive::CallWebhook {
+                service,
+                to: WebhookId::new("pager").unwrap(),
+            },
             _ => Primitive::Escalate { service },
         }
     })
@@ -142,7 +161,7 @@ fn a_wrong_plan_says_where_and_what() {
         ("", "at character 0: expected a primitive or '('"),
         (
             "reboot(web)",
-            "at character 0: unknown primitive \"reboot\"; there are restart, rollback-model, probe, wait, switch-model, switch-config, rollback-config, prune-data, isolate, release, reroute, scale-out, scale-in, freeze, thaw, limit-cpu, unlimit-cpu, limit-rate, unlimit-rate, block-source, unblock-source, prewarm, clear-locks, snapshot, restore-snapshot, flush-cache, reset-pool, degrade, undegrade, escalate",
+            "at character 0: unknown primitive \"reboot\"; there are restart, rollback-model, probe, wait, switch-model, switch-config, rollback-config, prune-data, isolate, release, reroute, scale-out, scale-in, freeze, thaw, limit-cpu, unlimit-cpu, limit-rate, unlimit-rate, block-source, unblock-source, prewarm, clear-locks, snapshot, restore-snapshot, flush-cache, reset-pool, degrade, undegrade, sync-clock, switch-uplink, release-uplink, block-port, unblock-port, remount-writable, call-webhook, escalate",
         ),
         ("restart(web)", "at character 11: expected ','"),
         (

@@ -305,6 +305,22 @@ impl<'t> Parser<'t> {
                 route: self.value("route")?,
                 from: self.named("from", "from=ADDRESSES")?,
             },
+            "switch-uplink" => Primitive::SwitchUplink {
+                service: self.value("service")?,
+                to: self.named("to", "to=INTERFACE")?,
+            },
+            "block-port" => Primitive::BlockPort {
+                service: self.value("service")?,
+                from: self.named("from", "from=ADDRESSES")?,
+            },
+            "unblock-port" => Primitive::UnblockPort {
+                service: self.value("service")?,
+                from: self.named("from", "from=ADDRESSES")?,
+            },
+            "call-webhook" => Primitive::CallWebhook {
+                service: self.value("service")?,
+                to: self.named("to", "to=WEBHOOK")?,
+            },
             "probe" => Primitive::Probe {
                 service: self.value("service")?,
                 within: self.span("within", "within=SPAN")?,
@@ -331,6 +347,9 @@ fn alone(name: &str, service: ServiceId) -> Primitive {
         "reset-pool" => Primitive::ResetPool { service },
         "degrade" => Primitive::Degrade { service },
         "undegrade" => Primitive::Undegrade { service },
+        "sync-clock" => Primitive::SyncClock { service },
+        "release-uplink" => Primitive::ReleaseUplink { service },
+        "remount-writable" => Primitive::RemountWritable { service },
         _ => Primitive::Escalate { service },
     }
 }

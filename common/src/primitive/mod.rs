@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::signature::{Adapter, Effect, Grant, NAMES, Resource, Reversal, Signature};
 
-use crate::ids::{ConfigVersion, ModelVersion, RouteId, ServiceId};
+use crate::ids::{ConfigVersion, InterfaceId, ModelVersion, RouteId, ServiceId, WebhookId};
 use crate::net::SourceNet;
 use crate::units::{Millis, PerSecond, Percent};
 
@@ -217,6 +217,50 @@ pub enum Primitive {
         /// The service.
         service: ServiceId,
     },
+    /// Sets the node's clock by the time servers of the configuration.
+    SyncClock {
+        /// The service that needs it.
+        service: ServiceId,
+    },
+    /// Sends what leaves the node by default through this interface.
+    SwitchUplink {
+        /// The service that needs it.
+        service: ServiceId,
+        /// One of the configuration's uplinks.
+        to: InterfaceId,
+    },
+    /// Leaves the choice of the uplink to the node's own routes again.
+    ReleaseUplink {
+        /// The service that needs it.
+        service: ServiceId,
+    },
+    /// Drops packets from certain addresses to the ports of a service.
+    BlockPort {
+        /// The service.
+        service: ServiceId,
+        /// The addresses.
+        from: SourceNet,
+    },
+    /// Lets them through again.
+    UnblockPort {
+        /// The service.
+        service: ServiceId,
+        /// The addresses.
+        from: SourceNet,
+    },
+    /// Mounts the file system of the service's data for writing again, after the
+    /// kernel made it read-only.
+    RemountWritable {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Calls one of the operator's webhooks and waits until it was taken.
+    CallWebhook {
+        /// The service that it is about.
+        service: ServiceId,
+        /// The webhook's name.
+        to: WebhookId,
+    },
     /// Calls a person.
     Escalate {
         /// The service that it is about.
@@ -257,6 +301,13 @@ impl Primitive {
             | Self::ResetPool { service }
             | Self::Degrade { service }
             | Self::Undegrade { service }
+            | Self::SyncClock { service }
+            | Self::SwitchUplink { service, .. }
+            | Self::ReleaseUplink { service }
+            | Self::BlockPort { service, .. }
+            | Self::UnblockPort { service, .. }
+            | Self::RemountWritable { service }
+            | Self::CallWebhook { service, .. }
             | Self::Escalate { service }
             | Self::Isolate {
                 backend: service, ..
@@ -306,6 +357,13 @@ impl Primitive {
             | Self::ResetPool { .. }
             | Self::Degrade { .. }
             | Self::Undegrade { .. }
+            | Self::SyncClock { .. }
+            | Self::SwitchUplink { .. }
+            | Self::ReleaseUplink { .. }
+            | Self::BlockPort { .. }
+            | Self::UnblockPort { .. }
+            | Self::RemountWritable { .. }
+            | Self::CallWebhook { .. }
             | Self::Escalate { .. } => None,
         }
     }
@@ -336,6 +394,13 @@ impl Primitive {
             | Self::ResetPool { .. }
             | Self::Degrade { .. }
             | Self::Undegrade { .. }
+            | Self::SyncClock { .. }
+            | Self::SwitchUplink { .. }
+            | Self::ReleaseUplink { .. }
+            | Self::BlockPort { .. }
+            | Self::UnblockPort { .. }
+            | Self::RemountWritable { .. }
+            | Self::CallWebhook { .. }
             | Self::Escalate { .. }
             | Self::LimitRate { .. }
             | Self::UnlimitRate { .. }
@@ -385,6 +450,8 @@ impl Primitive {
         /// For a kill to be carried out by a loaded kernel, or for the forwarder
         /// to answer on one.
         const ANSWER: Millis = Millis::secs(2);
+        /// For a time server, a webhook or the kernel to answer.
+        const NODE: Millis = Millis::secs(10);
         /// For a service to do what its hook asks for.
         const HOOK: Millis = Millis::secs(10);
         let after = |first: Millis, then: Millis| Millis(first.0.saturating_add(then.0));
@@ -408,6 +475,13 @@ impl Primitive {
             | Self::BlockSource { .. }
             | Self::UnblockSource { .. }
             | Self::Escalate { .. } => ANSWER,
+            Self::SyncClock { .. }
+            | Self::SwitchUplink { .. }
+            | Self::ReleaseUplink { .. }
+            | Self::BlockPort { .. }
+            | Self::UnblockPort { .. }
+            | Self::RemountWritable { .. }
+            | Self::CallWebhook { .. } => NODE,
             Self::FlushCache { .. }
             | Self::ResetPool { .. }
             | Self::Degrade { .. }
@@ -466,8 +540,16 @@ impl fmt::Display for Primitive {
             Self::BlockSource { route, from } | Self::UnblockSource { route, from } => {
                 write!(f, "{route}, from={from}")?;
             }
+            Self::SwitchUplink { service, to } => write!(f, "{service}, to={to}")?,
+            Self::BlockPort { service, from } | Self::UnblockPort { service, from } => {
+                write!(f, "{service}, from={from}")?;
+            }
+            Self::CallWebhook { service, to } => write!(f, "{service}, to={to}")?,
             Self::Freeze { service }
             | Self::Thaw { service }
+            | Self::SyncClock { service }
+            | Self::ReleaseUplink { service }
+            | Self::RemountWritable { service }
             | Self::UnlimitCpu { service }
             | Self::Prewarm { service }
             | Self::ClearLocks { service }

@@ -34,6 +34,10 @@ pub enum Adapter {
     Files,
     /// The service itself, through what its configuration offers.
     Hook,
+    /// The clock, the routes, the packet filter and the mounts of the node.
+    Node,
+    /// Whoever the operator has named.
+    Webhook,
     /// The loop.
     Loop,
 }
@@ -59,6 +63,14 @@ pub enum Resource {
     Admission,
     /// The answers of a service.
     Answers,
+    /// The wall clock of the node.
+    Clock,
+    /// The default route of the node.
+    Uplink,
+    /// The file system of a service's data.
+    Mount,
+    /// Something of the operator's.
+    Outside,
 }
 
 /// What is true once a primitive has taken effect.
@@ -109,6 +121,10 @@ pub enum Grant {
     ResetPool,
     /// It offers to do less.
     Degrade,
+    /// The node knows time servers.
+    Clock,
+    /// The file system of its data may be mounted for writing again.
+    Remount,
 }
 
 impl Grant {
@@ -123,6 +139,8 @@ impl Grant {
             Self::FlushCache => "offers no hook flush-cache",
             Self::ResetPool => "offers no hook reset-pool",
             Self::Degrade => "offers no hooks degrade and undegrade",
+            Self::Clock => "is on a node without time servers",
+            Self::Remount => "does not allow its data to be mounted anew",
         }
     }
 }
@@ -465,6 +483,72 @@ const UNDEGRADE: Signature = Signature {
         Effect::Unbounds,
     )
 };
+const SYNC_CLOCK: Signature = Signature {
+    reversal: Reversal::Repeatable,
+    needs: Some(Grant::Clock),
+    ..row(
+        "sync-clock",
+        "set the clock by the time servers",
+        Adapter::Node,
+        &[Resource::Clock],
+        Effect::Replaces,
+    )
+};
+const SWITCH_UPLINK: Signature = row(
+    "switch-uplink",
+    "send what leaves the node through another interface",
+    Adapter::Node,
+    &[Resource::Uplink],
+    Effect::Shifts,
+);
+const RELEASE_UPLINK: Signature = Signature {
+    reversal: Reversal::Repeatable,
+    ..row(
+        "release-uplink",
+        "leave the choice of the uplink to the node's own routes",
+        Adapter::Node,
+        &[Resource::Uplink],
+        Effect::Unbounds,
+    )
+};
+const BLOCK_PORT: Signature = row(
+    "block-port",
+    "drop packets from these addresses to the service",
+    Adapter::Node,
+    &[Resource::Admission],
+    Effect::Bounds,
+);
+const UNBLOCK_PORT: Signature = Signature {
+    reversal: Reversal::Repeatable,
+    ..row(
+        "unblock-port",
+        "let packets from these addresses through to the service again",
+        Adapter::Node,
+        &[Resource::Admission],
+        Effect::Unbounds,
+    )
+};
+const REMOUNT_WRITABLE: Signature = Signature {
+    reversal: Reversal::Repeatable,
+    needs: Some(Grant::Remount),
+    ..row(
+        "remount-writable",
+        "mount the file system of the data for writing again",
+        Adapter::Node,
+        &[Resource::Mount],
+        Effect::Unbounds,
+    )
+};
+const CALL_WEBHOOK: Signature = Signature {
+    reversal: Reversal::Repeatable,
+    ..row(
+        "call-webhook",
+        "ask what the operator has named",
+        Adapter::Webhook,
+        &[Resource::Outside],
+        Effect::Calls,
+    )
+};
 const ESCALATE: Signature = Signature {
     reversal: Reversal::Repeatable,
     ..row(
@@ -477,7 +561,7 @@ const ESCALATE: Signature = Signature {
 };
 
 /// Every row, in the order in which names are listed.
-const ROWS: [&Signature; 30] = [
+const ROWS: [&Signature; 37] = [
     &RESTART,
     &ROLLBACK_MODEL,
     &PROBE,
@@ -507,6 +591,13 @@ const ROWS: [&Signature; 30] = [
     &RESET_POOL,
     &DEGRADE,
     &UNDEGRADE,
+    &SYNC_CLOCK,
+    &SWITCH_UPLINK,
+    &RELEASE_UPLINK,
+    &BLOCK_PORT,
+    &UNBLOCK_PORT,
+    &REMOUNT_WRITABLE,
+    &CALL_WEBHOOK,
     &ESCALATE,
 ];
 
@@ -562,6 +653,13 @@ impl Primitive {
             Self::ResetPool { .. } => &RESET_POOL,
             Self::Degrade { .. } => &DEGRADE,
             Self::Undegrade { .. } => &UNDEGRADE,
+            Self::SyncClock { .. } => &SYNC_CLOCK,
+            Self::SwitchUplink { .. } => &SWITCH_UPLINK,
+            Self::ReleaseUplink { .. } => &RELEASE_UPLINK,
+            Self::BlockPort { .. } => &BLOCK_PORT,
+            Self::UnblockPort { .. } => &UNBLOCK_PORT,
+            Self::RemountWritable { .. } => &REMOUNT_WRITABLE,
+            Self::CallWebhook { .. } => &CALL_WEBHOOK,
             Self::Escalate { .. } => &ESCALATE,
         }
     }

@@ -194,7 +194,12 @@ impl Sim {
             | Act::LimitCpu(..)
             | Act::LimitRate(..)
             | Act::Block(..)
-            | Act::Hook(..) => {}
+            | Act::Hook(..)
+            | Act::SyncClock
+            | Act::Uplink(_)
+            | Act::Ports(..)
+            | Act::Remount(_)
+            | Act::Webhook(..) => {}
         }
         let result = Ok(());
         let done = Event::Acted { token, result };

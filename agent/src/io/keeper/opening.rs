@@ -25,10 +25,11 @@ pub fn open(
 ) -> std::io::Result<(Opened, Thread)> {
     let data = &config.node.data_dir;
     let mut findings = Vec::new();
-    let mut wall = Wall::open(&data.join("clock"), config.clock).unwrap_or_else(|error| {
-        findings.push(chain(&error));
-        Wall::fresh(&data.join("clock"), config.clock)
-    });
+    let mut wall =
+        Wall::open(&data.join("clock"), config.clock.offset_ms).unwrap_or_else(|error| {
+            findings.push(chain(&error));
+            Wall::fresh(&data.join("clock"), config.clock.offset_ms)
+        });
     let (_, quality) = wall.unix_ms();
     let mut resumed = Resumed::default();
     let mut hlc = hlc::Clock::default();

@@ -23,7 +23,7 @@ use crate::io::link;
 use crate::io::slots::thread::{self as slots, What};
 use crate::io::slots::{Name, Slot};
 use crate::io::spawner::client::{Client, ClientError};
-use crate::io::spawner::protocol::{ProcessAct, StopSignal};
+use crate::io::spawner::protocol::{NodeAct, ProcessAct, StopSignal};
 
 /// How long a forwarder may take to welcome the loop.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
@@ -178,6 +178,23 @@ impl Shell {
                     Admit::Unblock(net)
                 };
                 asked(&route, client.admit(token, &route, change));
+            }
+            Act::SyncClock => return on_node(token, NodeAct::SyncClock, spawner).await,
+            Act::Uplink(to) => return on_node(token, NodeAct::Uplink(to), spawner).await,
+            Act::Ports(service, from, blocked) => {
+                let act = NodeAct::Ports {
+                    service,
+                    from,
+                    blocked,
+                };
+                return on_node(token, act, spawner).await;
+            }
+            Act::Remount(service) => {
+                return on_node(token, NodeAct::Remount { service }, spawner).await;
+            }
+            Act::Webhook(..) => {
+                let result = Err("there is no webhook".to_owned());
+                return Some(Event::Acted { token, result });
             }
             Act::Hook(service, hook) => {
                 let hooks = self.config.service(&service)?.hooks.as_ref()?;
@@ -344,6 +361,15 @@ fn alarm_names<'a>(services: impl Iterator<Item = &'a ServiceId>) -> Vec<String>
         names.extend(Symptom::ALL.map(|symptom| format!("{service}-{symptom}")));
     }
     names
+}
+
+async fn on_node(token: Token, act: NodeAct, spawner: &Option<Client>) -> Option<Event> {
+    let sent = spawner.as_ref()?.act_on_node(token, act).await;
+    // A lost connection shows elsewhere; the step is asked for again then.
+    if let Err(error) = sent {
+        warn!("spawner: cannot act on the node: {}", chain(&error));
+    }
+    None
 }
 
 fn asked(route: &RouteId, result: Result<(), forward::client::ClientError>) {

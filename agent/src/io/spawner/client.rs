@@ -23,8 +23,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::protocol::{
-    DecodeError, Exit, MESSAGE_MAX, Message, ProcessAct, Refusal, Request, SlotView, StopSignal,
-    decode, encode,
+    DecodeError, Exit, MESSAGE_MAX, Message, NodeAct, ProcessAct, Refusal, Request, SlotView,
+    StopSignal, decode, encode,
 };
 use super::socket_path;
 use crate::io::local::sockets::{self, Received, watched};
@@ -273,6 +273,14 @@ impl Client {
             act,
         };
         self.request(&request).await
+    }
+
+    /// Asks to do something to the node; answered by `Acted`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the connection is gone.
+    pub async fn act_on_node(&self, token: Token, act: NodeAct) -> Result<(), ClientError> {
+        self.request(&Request::ActOnNode { token, act }).await
     }
 
     /// Asks to read the configuration again; answered by `Reloaded` or

@@ -21,6 +21,7 @@
 //!   `cgroup`, `oom`, `logs` and `users` are its hands.
 //! - `client`: the loop's end.
 
+mod acts;
 mod cgroup;
 pub mod client;
 mod cpu;

@@ -6,7 +6,8 @@
 //! clear refusal. Pidfds travel beside a message, in the order in which the
 //! message names live instances.
 
-use homeostat_common::ids::{BootId, Instance, ServiceId, Token};
+use homeostat_common::ids::{BootId, Instance, InterfaceId, ServiceId, Token};
+use homeostat_common::net::SourceNet;
 use homeostat_common::units::Percent;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,37 @@ pub enum Request {
         instance: Instance,
         /// What.
         act: ProcessAct,
+    },
+    /// Do something to the node; answered by `Acted`. Each sets a state, so that
+    /// asking twice does it once.
+    ActOnNode {
+        /// Comes back with the answer.
+        token: Token,
+        /// What.
+        act: NodeAct,
+    },
+}
+
+/// What can be done to the node, as far as the configuration file allows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeAct {
+    /// Set the clock by the configured servers.
+    SyncClock,
+    /// Choose one of the configured uplinks, or leave the choice to the node.
+    Uplink(Option<InterfaceId>),
+    /// Drop packets to the ports of a service, or let them through.
+    Ports {
+        /// Which.
+        service: ServiceId,
+        /// From where.
+        from: SourceNet,
+        /// Whether they are dropped.
+        blocked: bool,
+    },
+    /// Mount the file system of a service's data for writing.
+    Remount {
+        /// Which.
+        service: ServiceId,
     },
 }
 

@@ -16,18 +16,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::ids::{BootId, Instance, ServiceId, Token};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Pid;
 
+use super::acts::{Acts, Deed};
 use super::cgroup::Groups;
 use super::cpu;
 use super::logs::Logs;
 use super::oom::KernelLog;
 use super::process::{self, Live};
 use super::protocol::{
-    DecodeError, MESSAGE_MAX, Message, ProcessAct, Refusal, Request, SLOTS_MAX, StopSignal,
-    VERSION, decode, encode,
+    DecodeError, MESSAGE_MAX, Message, NodeAct, ProcessAct, Refusal, Request, SLOTS_MAX,
+    StopSignal, VERSION, decode, encode,
 };
 pub use super::setup::SpawnerError;
 use super::setup::{self, Peers, Signals, failed};
@@ -101,6 +102,8 @@ struct Server {
     state: State,
     logs: Logs,
     groups: Groups,
+    /// Does what takes a while; there once something was asked of it.
+    acts: Option<Acts>,
     kernel: KernelLog,
     /// Started in this round.
     fresh: Vec<ServiceId>,
@@ -119,6 +122,7 @@ struct Ready {
     deaths: bool,
     listener: bool,
     connection: bool,
+    acts: bool,
 }
 
 impl Server {
@@ -153,6 +157,7 @@ impl Server {
         Ok(Self {
             groups,
             kernel: KernelLog::open(),
+            acts: None,
             file,
             name,
             boot,
@@ -193,6 +198,9 @@ impl Server {
             if ready.connection {
                 self.answer();
             }
+            if ready.acts {
+                self.tell_acts();
+            }
             if ready.listener {
                 self.accept();
             }
@@ -212,7 +220,8 @@ impl Server {
             .as_ref()
             .map(|connection| &connection.socket);
         fds.extend(connection.map(|socket| PollFd::new(socket, PollFlags::IN)));
-        let others = fds.len();
+        let acts = self.acts.as_ref().map(Acts::ready);
+        fds.extend(acts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
@@ -222,7 +231,8 @@ impl Server {
         let mut fired = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || fired.next().unwrap_or(false);
         let (stop, child, listener) = (next(), next(), next());
-        let connection = others > 3 && next();
+        let connection = self.connection.is_some() && next();
+        let acts = self.acts.is_some() && next();
         let died = fired.any(|fired| fired);
         if child {
             // Signals that came together are one; all children are looked at.
@@ -234,6 +244,7 @@ impl Server {
             deaths: child || died,
             listener,
             connection,
+            acts,
         })
     }
 
@@ -336,6 +347,13 @@ impl Server {
                 token,
                 failed: self.act(&service, instance, act).err().map(reason),
             },
+            Request::ActOnNode { token, act } => match self.act_on_node(token, act) {
+                Ok(()) => return,
+                Err(why) => Message::Acted {
+                    token,
+                    failed: Some(reason(why)),
+                },
+            },
             Request::Reload => match self.reload() {
                 Ok(()) => Message::Reloaded,
                 Err(why) => Message::NotReloaded { why: reason(why) },
@@ -358,6 +376,54 @@ impl Server {
             }
         };
         stopped.then_some(()).ok_or_else(|| "it has ended".into())
+    }
+
+    /// Has something done to the node; the answer comes when it is done. What the
+    /// loop may ask for is what the configuration file says.
+    fn act_on_node(&mut self, token: Token, act: NodeAct) -> Result<(), String> {
+        let service = |id| self.config.service(id).ok_or("there is no such service");
+        let deed = match act {
+            NodeAct::SyncClock if self.config.clock.servers.is_empty() => {
+                return Err("no time servers are configured".into());
+            }
+            NodeAct::SyncClock => Deed::SyncClock(self.config.clock.servers.clone()),
+            NodeAct::Uplink(Some(to)) if !self.config.node.uplinks.contains(&to) => {
+                return Err(format!("{to} is no uplink of the configuration"));
+            }
+            NodeAct::Uplink(to) => Deed::Uplink(to),
+            NodeAct::Ports {
+                service: id,
+                from,
+                blocked,
+            } => {
+                let service = service(&id)?;
+                if blocked && !service.blockable.iter().any(|net| net.covers(&from)) {
+                    return Err(format!("{from} is not blockable for {id}"));
+                }
+                Deed::Ports(service.ports.clone(), from, blocked)
+            }
+            NodeAct::Remount { service: id } => {
+                let data = service(&id)?.data.as_ref().filter(|data| data.remount);
+                let data = data.ok_or_else(|| format!("{id} does not allow it"))?;
+                Deed::Remount(data.path.clone())
+            }
+        };
+        if self.acts.is_none() {
+            self.acts = Some(Acts::start().map_err(|error| error.to_string())?);
+        }
+        match &self.acts {
+            Some(acts) => acts.order(token, deed),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the loop what was done to the node.
+    fn tell_acts(&mut self) {
+        let answers = self.acts.as_ref().map(Acts::answers).unwrap_or_default();
+        for (token, result) in answers {
+            let failed = result.err().map(reason);
+            self.tell(&Message::Acted { token, failed }, None);
+        }
     }
 
     /// Starts `service`, and tells the loop if that worked.

@@ -525,6 +525,6 @@ mod tests {
         let away: Vec<SocketAddr> = away.map(|backend| backend.address).collect();
         assert_eq!(away.len(), 2);
         assert!(away.iter().all(|address| listens.contains(address)));
-        assert_eq!(configs[1].clock.millis, -3_600_000);
+        assert_eq!(configs[1].clock.offset_ms, -3_600_000);
     }
 }
