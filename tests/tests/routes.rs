@@ -227,7 +227,23 @@ fn what_follows_a_failed_step_is_revised() {
     .at(secs(10), Fault::SlowStart("infer-2", Some(Millis::secs(9))))
     .at(secs(17), Fault::SlowStart("infer-2", None))
     .run_until(secs(60));
-    expect![[r#""#]].assert_eq(&trace.to_string());
+    expect![[r#"
+        10.000s fault    Leak("infer-2", 20000000.0)
+        10.000s fault    SlowStart("infer-2", Some(Millis(9000)))
+        15.000s detect   infer-2 leaking (memory-leak), 0ms after the first sign
+        15.000s decide   isolate(infer, infer-2, drain=500ms) ; restart(infer-2, grace=500ms) ; release(infer, infer-2) (playbook)
+        15.001s execute  isolate(infer, infer-2, drain=500ms)
+        15.395s done     isolate(infer, infer-2, drain=500ms)
+        15.395s execute  restart(infer-2, grace=500ms)
+        17.000s fault    SlowStart("infer-2", None)
+        19.895s failed   restart(infer-2, grace=500ms): not done within 4500ms
+        19.895s decide   isolate(infer, infer-2, drain=500ms) ; restart(infer-2, grace=0ms) ; release(infer, infer-2) (playbook)
+        19.897s execute  restart(infer-2, grace=0ms)
+        20.019s done     restart(infer-2, grace=0ms)
+        20.021s execute  release(infer, infer-2)
+        20.021s done     release(infer, infer-2)
+        20.021s close    healed: infer-2 answers again after 5021ms
+    "#]].assert_eq(&trace.to_string());
 }
 
 #[test]
