@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
 use super::ask::outcome;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
-use crate::fleet::view::{Decision, Event, IncidentDetail};
+use crate::fleet::story;
+use crate::fleet::view::{Decision, IncidentDetail};
 
 /// `incident show`
 pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, AskError> {
@@ -93,50 +92,13 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
             event.node,
             event.seq,
             event.kind,
-            plain(&says(event))
+            plain(&story::in_a_line(event))
         );
     }
     if detail.truncated {
         out.push_str("(cut for length)\n");
     }
     Ok(out)
-}
-
-fn text<'v>(body: &'v Value, field: &str) -> &'v str {
-    body.get(field).and_then(Value::as_str).unwrap_or("")
-}
-
-/// An event in one line.
-fn says(event: &Event) -> String {
-    let body = &event.body;
-    match event.kind.as_str() {
-        "incident-opened" => format!(
-            "{}: {} ({})",
-            text(body, "service"),
-            text(body, "fault"),
-            text(body, "symptom")
-        ),
-        "decided" if body.get("plan").is_some_and(Value::is_null) => "do nothing".into(),
-        "decided" => "run a plan".into(),
-        "step" => {
-            let phase = match body.get("phase") {
-                Some(Value::String(phase)) => phase.clone(),
-                Some(Value::Object(phase)) => format!("failed: {}", text_of_first(phase)),
-                _ => String::new(),
-            };
-            format!("{} {phase}", text(body, "primitive"))
-        }
-        "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
-        "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
-        "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
-        "note" => text(body, "text").into(),
-        "route" => format!("{} at {}", text(body, "route"), text(body, "listen")),
-        _ => String::new(),
-    }
-}
-
-fn text_of_first(map: &serde_json::Map<String, Value>) -> &str {
-    map.values().next().and_then(Value::as_str).unwrap_or("")
 }
 
 /// A decision with its options, and the steps of its plan.

@@ -76,6 +76,36 @@ pub fn story(incident: u64, events: &[Event]) -> (Vec<String>, Vec<Decision>) {
     (evidence, decisions.collect())
 }
 
+/// An event in one line.
+#[must_use]
+pub fn in_a_line(event: &Event) -> String {
+    let body = &event.body;
+    match event.kind.as_str() {
+        "incident-opened" => format!(
+            "{}: {} ({})",
+            text(body, "service"),
+            text(body, "fault"),
+            text(body, "symptom")
+        ),
+        "decided" if body.get("plan").is_some_and(Value::is_null) => "do nothing".into(),
+        "decided" => "run a plan".into(),
+        "step" => {
+            let phase = match body.get("phase") {
+                Some(Value::String(phase)) => phase.clone(),
+                Some(Value::Object(phase)) => format!("failed: {}", text_of_first(phase)),
+                _ => String::new(),
+            };
+            format!("{} {phase}", text(body, "primitive"))
+        }
+        "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
+        "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
+        "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
+        "note" => text(body, "text").into(),
+        "route" => format!("{} at {}", text(body, "route"), text(body, "listen")),
+        _ => String::new(),
+    }
+}
+
 fn decision(event: &Event, body: Decided) -> Decision {
     let chosen = body
         .considered
@@ -170,6 +200,14 @@ fn step(decision: &mut Decision, event: &Event, body: Step) {
     }
     step.why = why.or(step.why.take()).filter(|_| phase != "done");
     step.phase = phase;
+}
+
+fn text<'v>(body: &'v Value, field: &str) -> &'v str {
+    body.get(field).and_then(Value::as_str).unwrap_or("")
+}
+
+fn text_of_first(map: &serde_json::Map<String, Value>) -> &str {
+    map.values().next().and_then(Value::as_str).unwrap_or("")
 }
 
 #[cfg(test)]

@@ -178,6 +178,7 @@ fn folder(asked: Option<&Path>) -> Result<(Option<tempfile::TempDir>, PathBuf)> 
 
 /// Plays all of it once; what did not hold.
 fn run(cli: &Cli, seed: u64) -> Result<Vec<String>> {
+    let begun_ms = story::wall_ms();
     let mut show = Show::new();
     let settings = settings();
     let mut report = Report::new("demo", &format!("{}\n# seed {seed}", settings.text()));
@@ -244,6 +245,7 @@ fn run(cli: &Cli, seed: u64) -> Result<Vec<String>> {
             memory,
             broker_dead,
             clock: (CLOCK.0, CLOCK_MS),
+            begun_ms,
         };
         let held = verdict::gather(cloud.api(), &seen, &outside)?;
         let lines = verdict::lines(&held, &seen, &outside)?;

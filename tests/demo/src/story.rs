@@ -510,7 +510,7 @@ pub(crate) fn ms(span: Duration) -> f64 {
     span.as_secs_f64() * 1000.0
 }
 
-fn wall_ms() -> u64 {
+pub(crate) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

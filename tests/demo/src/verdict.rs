@@ -2,9 +2,11 @@
 //! the checks at the end.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use homeostat_coordinator::fleet::story;
 use homeostat_coordinator::fleet::view::{Event, Incident, IncidentState};
 use homeostat_eval::audit::{Audit, disorder};
 use homeostat_eval::stage::{Api, interrupt};
@@ -26,6 +28,8 @@ const UNDER_WAY_US: u64 = 50_000;
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) incidents: Vec<Incident>,
+    /// What each was opened for, in words, by its number in the fleet.
+    evidence: BTreeMap<u64, Vec<String>>,
     events: Vec<Event>,
     /// Of each node.
     audits: BTreeMap<String, Audit>,
@@ -64,7 +68,25 @@ pub(crate) struct Outside<'a> {
     pub(crate) broker_dead: Duration,
     /// The node whose clock is wrong, and by how many milliseconds.
     pub(crate) clock: (&'static str, i64),
+    /// When this program began, by this machine's wall clock in milliseconds.
+    pub(crate) begun_ms: u64,
 }
+
+impl Outside<'_> {
+    /// Seconds into the run of a stamp of a node's clock.
+    fn seconds(&self, node: &str, stamp_ms: u64) -> f64 {
+        let offset_ms = if node == self.clock.0 {
+            self.clock.1
+        } else {
+            0
+        };
+        let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        (ms(stamp_ms) - offset_ms - ms(self.begun_ms)) as f64 / 1000.0
+    }
+}
+
+/// What happened so long before an incident that nobody caused may have to do with it.
+const BEFORE_S: f64 = 3.0;
 
 /// What agents, spawners, forwarders, broker, coordinator and this program may take together.
 const MEMORY_MAX_MIB: f64 = 120.0;
@@ -96,8 +118,11 @@ fn hold(api: Api) -> Result<Held> {
     let incidents = api.incidents()?;
     let events = api.events()?;
     let mut wrong = Vec::new();
+    let mut evidence = BTreeMap::new();
     for incident in &incidents {
-        wrong.extend(disorder(&api.incident(incident.id)?));
+        let detail = api.incident(incident.id)?;
+        wrong.extend(disorder(&detail));
+        evidence.insert(incident.id, detail.evidence);
     }
     let mut by_node: BTreeMap<String, Vec<Event>> = BTreeMap::new();
     for event in &events {
@@ -113,6 +138,7 @@ fn hold(api: Api) -> Result<Held> {
             .collect(),
         events,
         incidents,
+        evidence,
         disorder: wrong,
     })
 }
@@ -310,7 +336,7 @@ pub(crate) fn checks(held: &Held, lines: &[Line<'_>], outside: &Outside<'_>) -> 
             "strangers and frozen numbers told, and nothing touched",
             &told,
         ),
-        invented(held, lines),
+        invented(held, lines, outside),
         check(
             "records",
             format!(
@@ -359,25 +385,17 @@ pub(crate) fn checks(held: &Held, lines: &[Line<'_>], outside: &Outside<'_>) -> 
 }
 
 /// No incident but those of the faults.
-fn invented(held: &Held, lines: &[Line<'_>]) -> Check {
+fn invented(held: &Held, lines: &[Line<'_>], outside: &Outside<'_>) -> Check {
     let expected = lines.iter().filter(|line| line.expected.recorded()).count();
     let unknown = |incident: &&Incident| {
         let own = |line: &Line<'_>| line.incident.is_some_and(|own| own.id == incident.id);
         !lines.iter().any(own)
     };
-    let of = |text: &Option<String>| text.clone().unwrap_or_default();
     let more: Vec<String> = held
         .incidents
         .iter()
         .filter(unknown)
-        .map(|incident| {
-            let (service, symptom) = (of(&incident.service), of(&incident.symptom));
-            format!(
-                "{} {service} {symptom} ({})",
-                incident.node,
-                of(&incident.outcome)
-            )
-        })
+        .map(|incident| uncaused(incident, held, lines, outside))
         .collect();
     Check {
         id: "incidents",
@@ -394,6 +412,46 @@ fn invented(held: &Held, lines: &[Line<'_>]) -> Check {
         ),
         holds: held.incidents.len() == expected && more.is_empty(),
     }
+}
+
+/// All that helps to see why there is an incident that nobody caused: when, on what evidence,
+/// what was done, and what else happened shortly before.
+fn uncaused(incident: &Incident, held: &Held, lines: &[Line<'_>], outside: &Outside<'_>) -> String {
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    let at = outside.seconds(&incident.node, incident.opened_ms);
+    let shortly = |then: f64| (at - BEFORE_S..=at).contains(&then);
+    let mut before: Vec<(f64, String)> = Vec::new();
+    for line in lines {
+        let scene = line.seen.scene;
+        let then = outside.seconds("", line.seen.injected_ms);
+        if shortly(then) {
+            before.push((then, format!("{}: {}", scene.place(), scene.what)));
+        }
+    }
+    for event in &held.events {
+        let then = outside.seconds(&event.node, event.hlc_ms);
+        let says = story::in_a_line(event);
+        let own = event.node == incident.node && event.incident != Some(incident.id);
+        if own && shortly(then) && !says.is_empty() {
+            before.push((then, format!("{} {says}", event.kind)));
+        }
+    }
+    before.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut text = format!(
+        "{} {} {} ({}) at {at:.3} s, plan {}",
+        incident.node,
+        of(&incident.service),
+        of(&incident.symptom),
+        of(&incident.outcome),
+        incident.plan.as_deref().unwrap_or("none"),
+    );
+    for line in held.evidence.get(&incident.id).into_iter().flatten() {
+        let _ = write!(text, "\n        evidence  {line}");
+    }
+    for (then, what) in before {
+        let _ = write!(text, "\n        {:5.0} ms  {what}", (then - at) * 1000.0);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -437,17 +495,29 @@ mod tests {
             memory: None,
             broker_dead: Duration::ZERO,
             clock: ("edge-2", -3_600_000),
+            begun_ms: 3_990_000,
         };
+        let evidence = BTreeMap::from([(1, vec!["it answered nothing".to_owned()])]);
         let held = Held {
             incidents,
-            events: Vec::new(),
+            evidence,
+            events: vec![note(390_000 - 500), note(390_000 - 3500)],
             audits: BTreeMap::new(),
             disorder: Vec::new(),
         };
         let seen = [seen("block", 4_000_000)];
         let lines = lines(&held, &seen, &outside).unwrap();
         let wrong = lines.iter().map(Line::wrong).collect();
-        (wrong, invented(&held, &lines))
+        (wrong, invented(&held, &lines, &outside))
+    }
+
+    fn note(hlc_ms: u64) -> Event {
+        serde_json::from_value(json!({
+            "cursor": 1, "node": "edge-2", "stream": "s", "seq": 1, "kind": "note",
+            "hlc_ms": hlc_ms, "hlc_count": 0, "received_ms": 0, "at_ms": 0, "meanwhile": false,
+            "causes": [], "body": { "text": "a stranger burns" },
+        }))
+        .unwrap()
     }
 
     fn load() -> load::Report {
@@ -473,7 +543,14 @@ mod tests {
         assert!(check.holds);
         let (wrong, check) = judged(vec![before.clone(), after]);
         assert_eq!(wrong, [None]);
-        assert!(!check.holds && check.what.contains("nobody caused edge-2 infer-2"));
+        assert!(!check.holds);
+        assert_eq!(
+            check.what,
+            "2 incidents for 1 faults; nobody caused edge-2 infer-2  (healed) at 0.000 s, \
+             plan restart(infer-2, grace=0ms)\n        \
+             evidence  it answered nothing\n         \
+             -500 ms  note a stranger burns"
+        );
         let (wrong, check) = judged(vec![before]);
         assert_eq!(wrong, [Some("no record of it".to_owned())]);
         assert!(!check.holds);
