@@ -22,8 +22,9 @@ const LAG_HEARD: Millis = Millis(500);
 /// The agent's own lateness is believed to last this long.
 const LAG_SPAN: Millis = Millis(500);
 
-/// A timeout asks for a sample of the host, at most this often.
-const SAMPLE_GAP: Millis = Millis(20);
+/// A timeout asks for a sample of the host, at most this often: what is measured over
+/// less says little.
+pub(super) const SAMPLE_GAP: Millis = Millis(20);
 
 /// How often the data of services are measured: a walk over some thousand files.
 const MEASURE_PERIOD: Millis = Millis(1000);
@@ -43,8 +44,10 @@ const STRANGER_PRESSURE: f32 = 0.1;
 impl Loop {
     /// One arm for each event, so that a new one cannot be forgotten here.
     pub(super) fn absorb(&mut self, now: Micros, event: Event, effects: &mut Vec<Effect>) {
+        // Whatever comes first after the agent was held up tells that it was.
+        self.absorb_lag(now);
         match event {
-            Event::Wake => self.absorb_lag(now),
+            Event::Wake => {}
             Event::Slots(slots) => self.absorb_slots(now, slots, effects),
             Event::SpawnerLost => {
                 self.spawner = false;
@@ -340,11 +343,6 @@ impl Loop {
             }
             ProbeOutcome::TimedOut => {
                 watch.rights = 0;
-                // Is it the service, or is the whole node slow? Look now.
-                if now >= self.sample_asked + SAMPLE_GAP {
-                    self.sample_asked = now;
-                    effects.push(Effect::Sample);
-                }
                 None
             }
         };
@@ -415,6 +413,9 @@ impl Loop {
         effects: &mut Vec<Effect>,
     ) {
         self.host = host;
+        // Shares are between two samples: one alone, as after a start of the agent,
+        // has none, and must not pass for calm.
+        let measured = self.sampled.is_some();
         self.sampled = Some(now);
         let own_lag = self.own_lag(now);
         let share = |reading: Reading<Ratio>| reading.fresh().map_or(f32::NAN, |share| share.get());
@@ -423,6 +424,7 @@ impl Loop {
             io_psi: share(host.io_pressure),
             own_lag: span(own_lag),
             run_delay: f32::NAN,
+            starved: false,
         };
         for (service, sample) in processes {
             let Some(watched) = self.services.get_mut(&service) else {
@@ -439,7 +441,8 @@ impl Loop {
             }
             watched.note_cpu(now);
             pressure.run_delay = share(sample.run_delay);
-            for probe in &mut watched.probes {
+            pressure.starved = sample.starved.fresh().unwrap_or_default();
+            for probe in watched.probes.iter_mut().filter(|_| measured) {
                 probe.hang.absorb(instant(now), Input::Gate(pressure));
             }
         }

@@ -314,6 +314,13 @@ impl Loop {
         self.paces.get(service).and_then(Pace::until)
     }
 
+    /// Whether a service has missed a probe since its last sign of life: its threads
+    /// are worth a look.
+    #[must_use]
+    pub fn is_silent(&self, service: &ServiceId) -> bool {
+        self.services.get(service).is_some_and(Watched::silent)
+    }
+
     /// The incidents that are open.
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
         self.incidents.values()
@@ -378,6 +385,12 @@ impl Loop {
         for id in &ids {
             self.probe(id, now, effects);
         }
+        // Is it the service, or is the whole node slow? A silence is judged by what is
+        // seen after it.
+        if self.look_at().is_some_and(|at| at <= now) {
+            self.sample_asked = now;
+            effects.push(Effect::Sample);
+        }
         self.tell(now, effects);
     }
 
@@ -413,6 +426,19 @@ impl Loop {
             watch.next = if planned > now { planned } else { now + period };
             effects.push(Effect::Probe(id.clone(), place));
         }
+    }
+
+    /// When a probe that was missed wants a look at host and processes.
+    fn look_at(&self) -> Option<Micros> {
+        let mut probes = self
+            .services
+            .values()
+            .filter(|watched| matches!(watched.slot, Slot::Up { .. }))
+            .flat_map(|watched| &watched.probes);
+        // One that starts is not judged by its silence.
+        probes
+            .any(|probe| probe.proven && probe.hang.wants_look())
+            .then(|| self.sample_asked + absorbing::SAMPLE_GAP)
     }
 
     /// When [`Event::Wake`] is due at the latest.
@@ -462,6 +488,7 @@ impl Loop {
             .chain(plans)
             .chain(settling)
             .chain(silence)
+            .chain(self.look_at())
             .chain(kept)
             .chain([self.telling.next_wake()])
             // What was due by the last step has been looked at in it; asking for

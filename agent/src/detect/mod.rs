@@ -4,9 +4,11 @@
 //! streaming detectors themselves live in `homeostat-detect`; here their
 //! verdicts are put in order and into words. Decides nothing about what to do.
 
+use std::fmt::Write as _;
+
 use homeostat_common::anomaly::{Exit, Symptom};
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
-use homeostat_detect::hang::Verdict as HangVerdict;
+use homeostat_detect::hang::{Hang, Verdict as HangVerdict};
 use homeostat_detect::slope::Verdict as SlopeVerdict;
 
 use crate::config::ProbeKind;
@@ -113,17 +115,48 @@ fn hung(service: &Watched, now: Micros) -> Option<Finding> {
                 // Under pressure silence says less, so the cap's word counts less.
                 score: Ratio::saturating(if by_cap { 0.9 } else { 0.97 }),
                 evidence: format!(
-                    "port {} answered nothing for {}{}",
+                    "port {} answered nothing for {}{}{}",
                     policy.port,
                     now.since(since),
                     if by_cap {
                         ", longer than pressure on the node can explain"
                     } else {
                         ""
-                    }
+                    },
+                    looked(&probe.hang, now)
                 ),
             })
         })
+}
+
+/// What the verdict rests on, so that a wrong one can be explained afterwards.
+fn looked(hang: &Hang, now: Micros) -> String {
+    let (misses, look) = hang.evidence();
+    let mut text = format!("; {misses} probes missed");
+    let Some((at, pressure)) = look else {
+        text.push_str(", nothing measured since");
+        return text;
+    };
+    let ago = instant(now).saturating_sub(at).as_millis();
+    let shares = [
+        ("tasks waited for a core", pressure.cpu_psi),
+        ("for the disk", pressure.io_psi),
+        ("its threads for a core", pressure.run_delay),
+    ];
+    for (what, share) in shares.into_iter().filter(|(_, share)| share.is_finite()) {
+        let _ = write!(text, ", {what} {:.0} %", share * 100.0);
+    }
+    let _ = write!(
+        text,
+        ", the agent was {} ms late{}; seen {ago} ms ago",
+        pressure.own_lag.as_millis(),
+        if pressure.starved {
+            ", it wanted to run and could not"
+        } else {
+            ""
+        }
+    );
+    text
 }
 
 fn wrong(service: &Watched, now: Micros) -> Option<Finding> {

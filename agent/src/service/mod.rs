@@ -31,6 +31,10 @@ use crate::config::{self, ProbeKind};
 /// of a probe each 100 ms, about a minute of one each second.
 const ANSWERS_MAX: usize = 128;
 
+/// One that is kept from running is given so many times `gate_max`: restarting it
+/// would not give it a core, and a machine that is so busy for longer has other troubles.
+const STARVED_CAP: u32 = 4;
+
 /// A service without probes counts as started once it has lived this long.
 pub const SETTLE: Millis = Millis(200);
 
@@ -73,6 +77,9 @@ pub struct ProcessSample {
     pub threads: Reading<u64>,
     /// Share of time it was ready to run and did not.
     pub run_delay: Reading<Ratio>,
+    /// Whether a thread of it wants to run, or waits for a disk, while it has hardly
+    /// run since the last look at its threads; only looked at while it is silent.
+    pub starved: Reading<bool>,
 }
 
 /// One probe's state.
@@ -161,6 +168,7 @@ impl Watched {
                     misses: probe.misses,
                     wrongs: probe.misses,
                     cap: span(probe.gate_max),
+                    starved_cap: span(probe.gate_max) * STARVED_CAP,
                     ..hang::Policy::default()
                 }),
                 next: now,
@@ -373,6 +381,57 @@ impl Watched {
     pub fn reproven(&self, now: Micros) -> bool {
         let enough = |(watch, probe): (&ProbeWatch, &config::Probe)| watch.rights >= probe.misses;
         self.answering(now) && self.probes.iter().zip(&self.policy.probes).all(enough)
+    }
+
+    /// Whether it has missed a probe since its last sign of life.
+    #[must_use]
+    pub fn silent(&self) -> bool {
+        let mut probes = self.probes.iter();
+        probes.any(|probe| probe.hang.silent_since().is_some())
+    }
+
+    /// When enough probes had been missed for a verdict, and how long that takes.
+    #[must_use]
+    pub fn judged(&self) -> Option<(Duration, Duration)> {
+        let probes = self.probes.iter().zip(&self.policy.probes);
+        let due = |(watch, probe): (&ProbeWatch, &config::Probe)| {
+            let rest = u32::from(probe.misses.saturating_sub(1));
+            let takes = span(probe.period) * rest + span(probe.timeout);
+            Some((watch.hang.due_at()?, takes))
+        };
+        probes.filter_map(due).max()
+    }
+
+    /// How long its silence may be put down to others.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let longest = self.policy.probes.iter().map(|probe| probe.gate_max).max();
+        longest.map_or(Duration::ZERO, span) * STARVED_CAP
+    }
+
+    /// Whether it cannot be why those that need it are silent: it was asked at `since`
+    /// or later and has answered, and if it fell silent itself, that has been over for
+    /// `span`. What has no probes is not asked.
+    #[must_use]
+    pub fn excuses_nobody(&self, since: Duration, span: Duration, now: Micros) -> bool {
+        let spoke = |probe: &ProbeWatch| {
+            let settled = probe
+                .hang
+                .spoke_at()
+                .is_none_or(|at| instant(now) >= at + span);
+            probe.hang.answered_since(since) && probe.hang.silent_since().is_none() && settled
+        };
+        !self.wanted() || self.probes.iter().all(spoke)
+    }
+
+    /// Has it asked at once, where no question is under way: one that is in doubt must
+    /// not be given up sooner because others wait for its word.
+    pub fn ask_since(&mut self, since: Duration, now: Micros) {
+        for probe in &mut self.probes {
+            if !probe.hang.answered_since(since) && !probe.hang.is_asked() {
+                probe.next = now;
+            }
+        }
     }
 
     /// Whether this life has shown that it works.

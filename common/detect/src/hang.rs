@@ -4,13 +4,16 @@
 //! connection stays open: an answer that comes late still is one. After `K`
 //! probes in a row without an answer the process is called hung, unless the
 //! gate is closed: under pressure, or when the agent itself was late, silence
-//! says nothing about the process. The gate cannot wait for ever: with no sign of
-//! life at all for `cap` since the first unanswered probe, it is overruled.
+//! says nothing about the process. What was measured before the `K`-th miss says
+//! nothing about the silence either, so the verdict waits for a look after it. The
+//! gate cannot wait for ever: with no sign of life at all for `cap` since the
+//! first unanswered probe, it is overruled; for a process that is itself kept from
+//! running, as it looks, only after `starved_cap`.
 //!
 //! ```text
-//!            TimedOut                 K-th, gate open
+//!            TimedOut           K-th, looked at, gate open
 //!   Alive ------------> Suspect ---------------------------> Hung
-//!     ^                    | K-th, gate closed                 ^
+//!     ^                    | K-th, not looked at or closed     ^
 //!     |                    v                                   |
 //!     +---- any answer - Waiting -- gate open for `settle` ----+
 //!     |                             or `cap` passed            |
@@ -21,7 +24,8 @@
 //!
 //! With the gate open a hang is called `(K-1)P + T + U(0, P)` after it began:
 //! 100 ms in the middle at 50/25/2. With nothing ever answering it is called
-//! within `cap + P` whatever the gate does.
+//! within `cap + P` whatever the gate does, `starved_cap + P` if it is kept from
+//! running all the time.
 //!
 //! Source: the accuracy and completeness of Chandra and Toueg (1996): the gate
 //! buys accuracy, the cap keeps completeness. State 0.6 KiB, 10 ns per event.
@@ -37,6 +41,10 @@ use heapless::Deque;
 /// fast prober needs no more memory than a slow one; bounds `T / P`.
 pub const OUTSTANDING_MAX: usize = 16;
 
+/// A look this long before a miss still counts as one after it: what is started at
+/// about the same time is missed at about the same time, and one look serves all.
+pub const LOOK_FRESH: Duration = Duration::from_millis(20);
+
 /// When silence is a hang.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
@@ -50,6 +58,8 @@ pub struct Policy {
     pub wrongs: u8,
     /// Silence since the first unanswered probe that overrules the gate.
     pub cap: Duration,
+    /// The same for a process that wants to run and is kept from it.
+    pub starved_cap: Duration,
     /// The gate must have been open this long, so that answers that pressure
     /// held up have time to arrive.
     pub settle: Duration,
@@ -66,12 +76,14 @@ impl Default for Policy {
             misses: 2,
             wrongs: 2,
             cap: Duration::from_millis(1500),
+            starved_cap: Duration::from_millis(6000),
             settle: Duration::from_millis(100),
             pressure_max: Pressure {
                 cpu_psi: 0.3,
                 io_psi: 0.3,
                 own_lag: Duration::from_millis(15),
                 run_delay: 0.2,
+                starved: false,
             },
         }
     }
@@ -88,6 +100,7 @@ impl Policy {
         self.misses > 0
             && self.wrongs > 0
             && self.timeout < self.period.saturating_mul(ROOM)
+            && self.starved_cap >= self.cap
             && self.cap
                 >= self
                     .period
@@ -107,6 +120,9 @@ pub struct Pressure {
     pub own_lag: Duration,
     /// Share of time the watched process was ready and did not run, `0..=1`.
     pub run_delay: f32,
+    /// The watched process wants to run, or waits for a disk, and has hardly run:
+    /// it is being kept from answering.
+    pub starved: bool,
 }
 
 impl Pressure {
@@ -116,6 +132,7 @@ impl Pressure {
             || self.io_psi > max.io_psi
             || self.own_lag > max.own_lag
             || self.run_delay > max.run_delay
+            || (self.starved && !max.starved)
     }
 }
 
@@ -150,7 +167,7 @@ pub enum Verdict {
     Alive,
     /// Some probes are unanswered, fewer than `K`.
     Suspect,
-    /// `K` are unanswered, but the gate is closed.
+    /// `K` are unanswered, but the gate is closed, or nobody has looked since.
     Waiting,
     /// It does not answer.
     Hung {
@@ -168,6 +185,7 @@ pub enum Verdict {
 /// ```
 /// # use homeostat_detect::hang::{Hang, Input, Policy, ProbeNo, Verdict};
 /// # use core::time::Duration;
+/// # use homeostat_detect::hang::Pressure;
 /// let ms = Duration::from_millis;
 /// let mut hang = Hang::new(Policy::default());
 /// for (at, input) in [
@@ -179,7 +197,8 @@ pub enum Verdict {
 /// ] {
 ///     hang.absorb(ms(at), input);
 /// }
-/// let verdict = hang.absorb(ms(125), Input::TimedOut(ProbeNo(3)));
+/// assert_eq!(hang.absorb(ms(125), Input::TimedOut(ProbeNo(3))), Verdict::Waiting);
+/// let verdict = hang.absorb(ms(125), Input::Gate(Pressure::default())); // all is calm
 /// assert_eq!(verdict, Verdict::Hung { since: ms(50), by_cap: false });
 /// ```
 #[derive(Debug, Clone)]
@@ -193,11 +212,23 @@ pub struct Hang {
     misses: u8,
     /// When the first of those was sent.
     silent_since: Option<Duration>,
+    /// When the last of those timed out.
+    missed_at: Option<Duration>,
+    /// When the `K`-th of those timed out.
+    due_at: Option<Duration>,
+    /// When the last silence ended.
+    spoke_at: Option<Duration>,
+    /// When the newest of the answered probes was sent.
+    answered_sent: Option<Duration>,
     /// Wrong answers since the last right one.
     wrongs: u8,
     /// Only probes after this one count: it, or a later one, was the last sign of life.
     alive_at: Option<Duration>,
     gate: Gate,
+    /// The last look at the pressure: when, and what was seen.
+    look: Option<(Duration, Pressure)>,
+    /// When a look first found that it is starved no more.
+    let_go_at: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -221,9 +252,15 @@ impl Hang {
             outstanding: Deque::new(),
             misses: 0,
             silent_since: None,
+            missed_at: None,
+            due_at: None,
+            spoke_at: None,
+            answered_sent: None,
             wrongs: 0,
             alive_at: None,
             gate: Gate::Open,
+            look: None,
+            let_go_at: None,
         }
     }
 
@@ -231,6 +268,8 @@ impl Hang {
     pub fn reset(&mut self) {
         *self = Self {
             gate: self.gate,
+            // Whether it was starved was the former process's.
+            look: None,
             ..Self::new(self.policy)
         };
     }
@@ -265,12 +304,13 @@ impl Hang {
                 Verdict::Suspect
             };
         }
-        let open = match self.gate {
-            Gate::Closed => false,
-            Gate::Settling { since } => now.saturating_sub(since) >= self.policy.settle,
-            Gate::Open => true,
-        };
-        let capped = now.saturating_sub(since) >= self.policy.cap;
+        let open = self.looked()
+            && match self.gate {
+                Gate::Closed => false,
+                Gate::Settling { since } => now.saturating_sub(since) >= self.policy.settle,
+                Gate::Open => true,
+            };
+        let capped = now >= self.cap_at(since);
         if open || capped {
             Verdict::Hung {
                 since,
@@ -288,12 +328,84 @@ impl Hang {
         if self.misses < self.policy.misses {
             return None;
         }
-        let cap = since.saturating_add(self.policy.cap);
+        let cap = self.cap_at(since);
+        if !self.looked() {
+            return Some(cap);
+        }
         Some(match self.gate {
             Gate::Closed => cap,
             Gate::Settling { since } => cap.min(since.saturating_add(self.policy.settle)),
             Gate::Open => since,
         })
+    }
+
+    /// Whether a look is wanted: a probe was missed since the last one.
+    #[must_use]
+    pub fn wants_look(&self) -> bool {
+        let Some(missed) = self.missed_at else {
+            return false;
+        };
+        !self.look.is_some_and(|(at, _)| at >= missed)
+    }
+
+    /// When the present silence began; `None` while there is none.
+    #[must_use]
+    pub fn silent_since(&self) -> Option<Duration> {
+        self.silent_since
+    }
+
+    /// When the `K`-th probe of the present silence was missed.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Duration> {
+        self.due_at
+    }
+
+    /// When the last silence ended, if there was one in this life.
+    #[must_use]
+    pub fn spoke_at(&self) -> Option<Duration> {
+        self.spoke_at
+    }
+
+    /// Whether a probe that was sent at `since` or later was answered.
+    #[must_use]
+    pub fn answered_since(&self, since: Duration) -> bool {
+        self.answered_sent.is_some_and(|sent| sent >= since)
+    }
+
+    /// Whether a probe is under way.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        !self.outstanding.is_empty()
+    }
+
+    /// Probes missed since the last sign of life, and what was seen when the pressure
+    /// was last looked at, and when.
+    #[must_use]
+    pub fn evidence(&self) -> (u8, Option<(Duration, Pressure)>) {
+        (self.misses, self.look)
+    }
+
+    /// Whether somebody has looked since the `K`-th miss.
+    fn looked(&self) -> bool {
+        let Some(due) = self.due_at else {
+            return false;
+        };
+        self.look
+            .is_some_and(|(at, _)| at.saturating_add(LOOK_FRESH) >= due)
+    }
+
+    /// When silence since `since` overrules the gate. One that was starved is given
+    /// `settle` once it is let go: what it was asked meanwhile it can answer now.
+    fn cap_at(&self, since: Duration) -> Duration {
+        let last = since.saturating_add(self.policy.starved_cap);
+        if self.look.is_some_and(|(_, pressure)| pressure.starved) {
+            return last;
+        }
+        let settled = self
+            .let_go_at
+            .map(|at| at.saturating_add(self.policy.settle));
+        let cap = since.saturating_add(self.policy.cap);
+        settled.map_or(cap, |settled| cap.max(settled).min(last))
     }
 
     fn sent(&mut self, now: Duration, probe: ProbeNo) {
@@ -316,12 +428,21 @@ impl Hang {
             return;
         }
         // With this answer in hand, one to an earlier probe would prove nothing new.
-        while self.outstanding.front().is_some_and(|(no, _)| *no <= probe) {
+        while let Some((no, sent)) = self.outstanding.front().copied()
+            && no <= probe
+        {
             self.outstanding.pop_front();
+            if no == probe {
+                self.answered_sent = self.answered_sent.max(Some(sent));
+            }
         }
         self.alive_at = Some(now);
+        if self.silent_since.take().is_some() {
+            self.spoke_at = Some(now);
+        }
         self.misses = 0;
-        self.silent_since = None;
+        self.missed_at = None;
+        self.due_at = None;
         self.wrongs = if right {
             0
         } else {
@@ -345,10 +466,19 @@ impl Hang {
             return;
         }
         self.misses = self.misses.saturating_add(1);
+        self.missed_at = Some(now);
+        if self.misses >= self.policy.misses {
+            self.due_at.get_or_insert(now);
+        }
         self.silent_since = Some(self.silent_since.map_or(sent, |since| since.min(sent)));
     }
 
     fn measured(&mut self, now: Duration, pressure: &Pressure) {
+        let was_starved = self.look.is_some_and(|(_, former)| former.starved);
+        if was_starved && !pressure.starved {
+            self.let_go_at = Some(now);
+        }
+        self.look = Some((now, *pressure));
         self.gate = match (pressure.exceeds(&self.policy.pressure_max), self.gate) {
             (true, _) => Gate::Closed,
             (false, Gate::Closed) => Gate::Settling { since: now },

@@ -6,14 +6,15 @@
 //! value and counted in [`HostReading::garbage`] and [`ServiceReading::garbage`].
 //!
 //! Shares and rates are between two samples of one sampler, whose period is the
-//! caller's; the first sample has none. Files stay open. Judges nothing, and does
-//! not look at threads: run delay is that of the main thread.
+//! caller's; the first sample has none. Files stay open. Judges nothing. Run delay is
+//! that of the main thread, unless all threads are asked for ([`Process::threads`]).
 
 mod parse;
 mod source;
 pub mod strangers;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use rustix::fs::{Dir, fstat, statvfs};
 use rustix::param::{clock_ticks_per_second, page_size};
 
 use self::source::{Memory, NoText, Rate, Source, TEXT_MAX};
+use self::threads::Threads;
 
 /// Descriptors counted one by one where the kernel does not know their number (before
 /// 6.2): beyond this the count stops, as it costs 0.1 us each.
@@ -77,8 +79,11 @@ pub struct ServiceReading {
     pub threads: Reading<u64>,
     /// `R`, `S`, `D`, `T` (stopped), `Z`, ..
     pub state: Reading<char>,
-    /// Share of wall time in which the main thread was ready and did not run.
+    /// Share of wall time in which the main thread was ready and did not run; of the
+    /// most delayed thread, once all were looked at.
     pub run_delay: Reading<Ratio>,
+    /// Whether a thread wanted to run since the last look at all of them, and never did.
+    pub starved: Reading<bool>,
     /// Start in clock ticks since boot: with the pid it names the process for good.
     pub started: Reading<u64>,
     /// Sources that held something else than they should, in this sample.
@@ -206,6 +211,7 @@ pub struct Process {
     stat: Source,
     statm: Source,
     schedstat: Source,
+    threads: Threads,
     fds: PathBuf,
     fd_dir: Option<File>,
     started: Option<u64>,
@@ -239,6 +245,7 @@ impl Process {
             stat: Source::new(&folder.join("stat")),
             statm: Source::new(&folder.join("statm")),
             schedstat: Source::new(&folder.join("schedstat")),
+            threads: Threads::new(folder),
             fds: folder.join("fd"),
             fd_dir: File::open(folder.join("fd")).ok(),
             started: None,
@@ -281,8 +288,26 @@ impl Process {
             threads: kept.threads.reading(now, stat.map(|stat| stat.threads)),
             state: kept.state.reading(now, stat.map(|stat| stat.state)),
             run_delay: kept.run_delay.reading(now, delayed),
+            starved: Reading::Missing,
             started: kept.started.reading(now, stat.map(|stat| stat.started)),
             garbage: self.texts.garbage,
+        }
+    }
+
+    /// Samples it and looks at its threads, because it is silent.
+    pub fn threads(&mut self, now: Micros) -> ServiceReading {
+        let reading = self.sample(now);
+        // Threads of another process that was given its pid are none of ours.
+        if reading.state.fresh().is_none() {
+            return reading;
+        }
+        match self.threads.look(now) {
+            Some(look) => ServiceReading {
+                run_delay: Reading::Fresh(look.run_delay),
+                starved: Reading::Fresh(look.starved),
+                ..reading
+            },
+            None => reading,
         }
     }
 

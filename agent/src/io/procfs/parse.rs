@@ -99,6 +99,24 @@ pub(super) fn run_delay(text: &str) -> Option<u64> {
     value(text.split_whitespace().nth(1)?)
 }
 
+/// What the scheduler says of one thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Schedule {
+    /// Nanoseconds ready but not running, of waits that are over.
+    pub(super) waited_ns: u64,
+    /// How often it got a core.
+    pub(super) turns: u64,
+}
+
+/// Of `PID/task/TID/schedstat`.
+pub(super) fn schedule(text: &str) -> Option<Schedule> {
+    let mut fields = text.split_whitespace().skip(1);
+    Some(Schedule {
+        waited_ns: value(fields.next()?)?,
+        turns: value(fields.next()?)?,
+    })
+}
+
 /// The first of the load averages.
 pub(super) fn load(text: &str) -> Option<f32> {
     let load: f32 = value(text.split_whitespace().next()?)?;
@@ -146,6 +164,8 @@ mod tests {
         assert_eq!(net_dev(net), Some((107, 208)));
         assert_eq!(statm("765 410 382 5 0 123 0\n"), Some((410, 382)));
         assert_eq!(run_delay("5 77 1\n"), Some(77));
+        let schedule = schedule("5 77 3\n").unwrap();
+        assert_eq!((schedule.waited_ns, schedule.turns), (77, 3));
         assert_eq!(load("0.74 1.78 1.30 1/91 26079\n"), Some(0.74));
     }
 

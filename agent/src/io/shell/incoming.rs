@@ -148,10 +148,19 @@ impl Shell {
             backlog: self.keeper.backlog(),
             stranger,
         };
+        let core = &self.core;
         let processes = self
             .processes
             .iter_mut()
-            .map(|(id, process)| (id.clone(), process_of(&process.sample(now))))
+            .map(|(id, process)| {
+                // Only a silent one is worth the look at all of its threads.
+                let reading = if core.is_silent(id) {
+                    process.threads(now)
+                } else {
+                    process.sample(now)
+                };
+                (id.clone(), process_of(&reading))
+            })
             .collect();
         Event::Sample(sample, processes)
     }
@@ -334,5 +343,6 @@ fn process_of(reading: &ServiceReading) -> ProcessSample {
         descriptors: reading.descriptors,
         threads: reading.threads,
         run_delay: reading.run_delay,
+        starved: reading.starved,
     }
 }

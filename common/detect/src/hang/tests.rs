@@ -12,6 +12,7 @@ const BUSY: Pressure = Pressure {
     io_psi: 0.0,
     own_lag: Duration::ZERO,
     run_delay: 0.0,
+    starved: false,
 };
 const IDLE: Pressure = Pressure {
     cpu_psi: 0.0,
@@ -27,6 +28,10 @@ struct Sim {
     phase: u64,
     /// Sent, and when it will be answered, and whether rightly.
     flying: std::vec::Vec<(ProbeNo, u64, Option<u64>, bool)>,
+    /// What a look sees.
+    pressure: Pressure,
+    /// Whether anybody looks after a miss.
+    looks: bool,
 }
 
 impl Sim {
@@ -39,6 +44,8 @@ impl Sim {
             next: 1,
             phase,
             flying: std::vec::Vec::new(),
+            pressure: IDLE,
+            looks: true,
         }
     }
 
@@ -60,6 +67,9 @@ impl Sim {
                 self.hang.absorb(ms(now), Input::TimedOut(probe));
             }
         }
+        if self.looks && self.hang.wants_look() {
+            self.gate(self.pressure);
+        }
         if now % 50 == self.phase {
             let probe = ProbeNo(self.next);
             self.next += 1;
@@ -71,6 +81,7 @@ impl Sim {
     }
 
     fn gate(&mut self, pressure: Pressure) {
+        self.pressure = pressure;
         self.hang.absorb(ms(self.now), Input::Gate(pressure));
     }
 }
@@ -176,7 +187,8 @@ fn wrong_answers_are_wrong_and_silence_between_them_does_not_clear_them() {
         Verdict::Wrong
     );
     hang.absorb(ms(200), Input::Sent(ProbeNo(4)));
-    assert!(hung(hang.absorb(ms(225), Input::TimedOut(ProbeNo(4)))));
+    hang.absorb(ms(225), Input::TimedOut(ProbeNo(4)));
+    assert!(hung(hang.absorb(ms(225), Input::Gate(IDLE))));
     let answer = Input::Answered {
         probe: ProbeNo(4),
         right: true,
@@ -201,7 +213,83 @@ fn the_answers_of_a_former_life_are_not_ours() {
     );
     hang.absorb(ms(62), Input::TimedOut(ProbeNo(1)));
     assert_eq!(hang.verdict(ms(62)), Verdict::Suspect);
-    assert!(hung(hang.absorb(ms(85), Input::TimedOut(ProbeNo(3)))));
+    hang.absorb(ms(85), Input::TimedOut(ProbeNo(3)));
+    assert!(hung(hang.absorb(ms(85), Input::Gate(IDLE))));
+}
+
+#[test]
+fn what_was_measured_before_the_silence_is_no_verdict_on_it() {
+    let mut sim = Sim::new(0);
+    sim.looks = false;
+    while sim.now < 1000 {
+        sim.step(Some(2), true);
+    }
+    // All was calm, 50 ms before the first probe that nobody answers.
+    sim.gate(IDLE);
+    while sim.now < 1150 {
+        assert!(!hung(sim.step(None, true).0), "at {}", sim.now);
+    }
+    assert!(sim.hang.wants_look());
+    // The look finds that everybody waits for a core.
+    sim.gate(BUSY);
+    assert_eq!(sim.hang.verdict(ms(sim.now)), Verdict::Waiting);
+    // Without any look at all the cap still holds.
+    let mut sim = Sim::new(0);
+    sim.looks = false;
+    while !hung(sim.step(None, true).0) {
+        assert!(sim.now < 3000);
+    }
+    assert_eq!(sim.now, 50 + 1500);
+}
+
+#[test]
+fn one_that_is_kept_from_running_outlasts_the_cap_and_is_heard_once_let_go() {
+    let starved = Pressure {
+        starved: true,
+        ..IDLE
+    };
+    let mut sim = Sim::new(0);
+    sim.gate(starved);
+    while sim.now < 4000 {
+        assert!(!hung(sim.step(None, true).0), "at {}", sim.now);
+    }
+    // It gets its core, and its answers are on their way.
+    sim.gate(IDLE);
+    for _ in 0..99 {
+        assert!(!hung(sim.step(None, true).0), "at {}", sim.now);
+    }
+    let late = Input::Answered {
+        probe: ProbeNo(7),
+        right: true,
+    };
+    assert_eq!(sim.hang.clone().absorb(ms(sim.now), late), Verdict::Alive);
+    // They do not come after all.
+    assert!(hung(sim.step(None, true).0), "at {}", sim.now);
+
+    let mut sim = Sim::new(0);
+    sim.gate(starved);
+    while !hung(sim.step(None, true).0) {
+        assert!(sim.now < 10_000);
+    }
+    assert_eq!(sim.now, 50 + 6000, "not for ever");
+}
+
+#[test]
+fn it_is_known_what_was_asked_and_answered_since_a_moment() {
+    let mut hang = Hang::new(Policy::default());
+    hang.absorb(ms(0), Input::Sent(ProbeNo(1)));
+    assert!(hang.is_asked());
+    let answer = |probe| Input::Answered { probe, right: true };
+    hang.absorb(ms(30), answer(ProbeNo(1)));
+    // It was sent before, so it says nothing of the time after.
+    assert!(hang.answered_since(ms(0)) && !hang.answered_since(ms(1)));
+    assert!(!hang.is_asked());
+    assert_eq!((hang.silent_since(), hang.spoke_at()), (None, None));
+    hang.absorb(ms(50), Input::Sent(ProbeNo(2)));
+    hang.absorb(ms(75), Input::TimedOut(ProbeNo(2)));
+    assert_eq!(hang.silent_since(), Some(ms(50)));
+    hang.absorb(ms(90), answer(ProbeNo(2)));
+    assert_eq!((hang.silent_since(), hang.spoke_at()), (None, Some(ms(90))));
 }
 
 #[test]
@@ -215,6 +303,10 @@ fn a_policy_that_cannot_keep_its_bounds_is_not_sound() {
         },
         Policy {
             timeout: ms(900),
+            ..sound
+        },
+        Policy {
+            starved_cap: ms(1000),
             ..sound
         },
     ] {
