@@ -19,7 +19,7 @@ use crate::config::Reload;
 use crate::detect::{self, Finding};
 use crate::diagnose::{self, diagnose};
 use crate::plan::{Candidate, Recipe, Target, candidates};
-use crate::service::{Slot, SlotFile, SlotName, SlotWatch, Watched};
+use crate::service::{Slot, SlotFile, SlotName, SlotWatch, Watched, instant};
 use crate::verify::Pace;
 
 /// Longest wait for a look at a slot. A large model on a slow card takes seconds;
@@ -201,8 +201,43 @@ impl Loop {
                 }
             }
         }
+        if finding.symptom == Symptom::Hung && self.waits_for(id, &seen, finding.since, now) {
+            return true;
+        }
         self.telling.held_back.remove(id);
         false
+    }
+
+    /// Whether the silence of a service may still turn out to be that of one of its
+    /// needs: which of the two is found silent first is chance. So each is asked after
+    /// the verdict, and waited for until it has answered or is found silent itself. One
+    /// that for ever does a little of both excuses nobody for ever.
+    fn waits_for(
+        &mut self,
+        id: &ServiceId,
+        needs: &[ServiceId],
+        silent: Micros,
+        now: Micros,
+    ) -> bool {
+        let Some(watched) = self.services.get(id) else {
+            return false;
+        };
+        let Some((since, span)) = watched.judged() else {
+            return false;
+        };
+        if instant(now).saturating_sub(instant(silent)) >= watched.patience() {
+            return false;
+        }
+        let mut waits = false;
+        for need in needs {
+            if let Some(need) = self.services.get_mut(need)
+                && !need.excuses_nobody(since, span, now)
+            {
+                need.ask_since(since, now);
+                waits = true;
+            }
+        }
+        waits
     }
 
     /// Diagnoses an incident, and begins the first plan that passes the gate.

@@ -34,6 +34,13 @@ impl Sim {
             Fault::Stall(name, span) => {
                 self.break_life(&id(name), |life| life.blocked = Some(now + span));
             }
+            Fault::Starve(name, span) => {
+                let place = self.world.places.get_mut(&id(name));
+                if let Some(life) = place.and_then(|place| place.life.as_mut()) {
+                    life.blocked = Some(now + span);
+                    life.starved = Some(now + span);
+                }
+            }
             Fault::Leak(name, rate) => {
                 self.break_life(&id(name), |life| life.leak = Some((rate, now)));
             }

@@ -88,6 +88,8 @@ pub enum Fault {
     Block(&'static str),
     /// The process answers nothing for a while, and then all at once.
     Stall(&'static str, Millis),
+    /// The same, because it is kept from running: nothing is wrong with it.
+    Starve(&'static str, Millis),
     /// The process takes so many bytes each second.
     Leak(&'static str, f64),
     /// The model file is overwritten and loaded.

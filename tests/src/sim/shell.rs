@@ -26,6 +26,8 @@ pub(super) struct Host {
     /// When pressure last was above what the gate takes for calm.
     pub(super) pressed: Option<Micros>,
     pub(super) frozen: bool,
+    /// The run of the agent that has taken a sample before.
+    pub(super) sampled: u32,
     pub(super) slow_sync: Millis,
     pub(super) no_check: bool,
     pub(super) no_rollback: bool,
@@ -40,6 +42,7 @@ impl Default for Host {
             pressure: 0.0,
             pressed: None,
             frozen: false,
+            sampled: 0,
             slow_sync: Millis(2),
             no_check: false,
             no_rollback: false,
@@ -127,7 +130,8 @@ impl Sim {
             Effect::ForgetProbes(service) => self.queue.retain(|entry| {
                 !matches!(&entry.0.what, Happening::ProbeEnds(_, asked) if asked.service == service)
             }),
-            Effect::Sample => self.push_us(500, Happening::Sample(run, false)),
+            // The shell looks at once, before it does anything else.
+            Effect::Sample => self.push_us(0, Happening::Sample(run, false)),
             Effect::CheckSlot(service, name) => self.file(service, name, FileWork::Check),
             Effect::KeepSlot(service, name, version) => {
                 self.file(service, name, FileWork::Keep(version));
@@ -455,7 +459,12 @@ impl Sim {
         if self.host.frozen {
             return;
         }
-        let share = |share: f32| Reading::Fresh(Ratio::saturating(share));
+        // Shares are between two samples.
+        let first = std::mem::replace(&mut self.host.sampled, self.run) != self.run;
+        let share = |share: f32| {
+            let measured = Some(Ratio::saturating(share)).filter(|_| !first);
+            Reading::from(measured)
+        };
         let host = HostSample {
             cpu_pressure: share(self.host.pressure.max(self.host.stranger / 4.0)),
             io_pressure: share(0.0),
@@ -469,19 +478,15 @@ impl Sim {
         };
         let mut processes = Vec::new();
         for (id, place) in &self.world.places {
-            if place.life.is_some() {
+            if let Some(life) = &place.life {
                 // A positive number of bytes far below 2^63.
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let resident = Bytes(self.world.resident(id, self.now) as u64);
                 let sample = ProcessSample {
                     resident: Reading::Fresh(resident),
                     run_delay: share(self.host.pressure / 2.0),
-                    cpu: Reading::Fresh(
-                        self.world
-                            .life(id)
-                            .and_then(|life| life.hog)
-                            .unwrap_or(0.05),
-                    ),
+                    cpu: Reading::Fresh(life.hog.unwrap_or(0.05)),
+                    starved: Reading::Fresh(life.starved.is_some_and(|until| until > self.now)),
                     ..ProcessSample::default()
                 };
                 processes.push((id.clone(), sample));

@@ -32,6 +32,8 @@ pub(super) struct Life {
     pub(super) ready: Micros,
     /// Answers nothing until then.
     pub(super) blocked: Option<Micros>,
+    /// Wants to run until then, and cannot.
+    pub(super) starved: Option<Micros>,
     /// Its loaded model is not the verified one.
     pub(super) garbage: bool,
     /// Leaks so many bytes each second since then.
@@ -190,6 +192,7 @@ impl World {
             instance,
             ready: Micros(now.0 + slow * 1000),
             blocked: None,
+            starved: None,
             garbage,
             leak: None,
             slow: None,
