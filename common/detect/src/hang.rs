@@ -268,8 +268,6 @@ impl Hang {
     pub fn reset(&mut self) {
         *self = Self {
             gate: self.gate,
-            // Whether it was starved was the former process's.
-            look: None,
             ..Self::new(self.policy)
         };
     }
