@@ -85,6 +85,7 @@ impl Sim {
                 self.tell(Event::SpawnerLost);
                 self.push(back, Happening::SpawnerBack);
             }
+            Fault::AgentHeld(span) => self.held = now + span,
             Fault::Pressure(share) => {
                 self.host.pressure = share;
                 self.host.pressed = Some(if share > 0.3 { Micros(u64::MAX) } else { now });

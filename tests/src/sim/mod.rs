@@ -111,6 +111,9 @@ pub enum Fault {
     SlowStart(&'static str, Option<Millis>),
     /// The spawner cannot be reached for a while.
     SpawnerLost(Millis),
+    /// The agent's process does not run for a while; what happens meanwhile it learns
+    /// afterwards, in order.
+    AgentHeld(Millis),
     /// Share of time in which tasks wait for a core; answers come late.
     Pressure(f32),
     /// Whether samples stop coming.
@@ -231,6 +234,8 @@ pub struct Sim {
     probe_number: u64,
     /// Plans that people asked for.
     asked: u64,
+    /// Until when the agent does not run.
+    held: Micros,
     /// Kill the agent at its n-th journal write from now on.
     kill_at_write: Option<(u32, Millis)>,
     last_fault: Millis,
@@ -280,6 +285,7 @@ impl Sim {
             host: shell::Host::default(),
             probe_number: 0,
             asked: 0,
+            held: Micros(0),
             kill_at_write: None,
             last_fault: Millis(0),
             writes: 0,
@@ -413,7 +419,8 @@ impl Sim {
         let late = self.host.lateness(wake);
         // A loop that asks for a time in the past is found out by the audit;
         // here it must only not stop the clock.
-        Some(Micros((self.booted.0 + wake.0 + late).max(self.now.0 + 1)))
+        let wake = Micros((self.booted.0 + wake.0 + late).max(self.now.0 + 1));
+        Some(wake.max(self.held))
     }
 
     fn push(&mut self, after: Millis, what: Happening) {

@@ -97,6 +97,10 @@ impl Sim {
 
     /// Moves the loop, and carries out what it wants.
     pub(super) fn tell(&mut self, event: Event) {
+        if self.now < self.held {
+            self.push_at(self.held, Happening::Tell(self.run, event));
+            return;
+        }
         let Some(mut agent) = self.agent.take() else {
             return;
         };

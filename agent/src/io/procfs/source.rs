@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use homeostat_common::observation::Reading;
-use homeostat_common::units::Micros;
+use homeostat_common::units::{Micros, Millis};
 use rustix::io::{Errno, pread};
 
 /// Longest text that is read of one file. All that is wanted stands at the front,
@@ -91,19 +91,37 @@ impl<T: Copy> Memory<T> {
     }
 }
 
+/// A counter's growth over less is chance: the share of a millisecond in which somebody
+/// waited for a core is 0 or 1, whatever the node is like.
+pub(super) const SPAN_MIN: Millis = Millis(20);
+
 /// A counter's growth per second of wall time; needs two samples.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Rate(Option<(u64, Micros)>);
+pub(super) struct Rate {
+    last: Option<(u64, Micros)>,
+    rate: Option<f64>,
+}
 
 impl Rate {
     /// Growth per second, in the counter's unit. `None` for the first sample, after a
-    /// gap, and when the counter stepped back.
+    /// gap, and when the counter stepped back. Sooner than [`SPAN_MIN`] after the last
+    /// one it says the same again.
     pub(super) fn per_second(&mut self, now: Micros, counter: Option<u64>) -> Option<f64> {
-        let before = self.0;
-        self.0 = counter.map(|counter| (counter, now));
-        let ((counter, now), (last, at)) = (self.0?, before?);
-        let micros = now - at;
-        let grown = counter.checked_sub(last)?;
-        (micros > 0).then(|| grown as f64 * 1e6 / micros as f64)
+        let Some(counter) = counter else {
+            *self = Self::default();
+            return None;
+        };
+        if let Some((last, at)) = self.last
+            && counter >= last
+            && now.since(at) < SPAN_MIN
+        {
+            return self.rate;
+        }
+        let before = self.last.replace((counter, now));
+        self.rate = before.and_then(|(last, at)| {
+            let micros = now.0.checked_sub(at.0).filter(|micros| *micros > 0)?;
+            Some(counter.checked_sub(last)? as f64 * 1e6 / micros as f64)
+        });
+        self.rate
     }
 }

@@ -141,6 +141,28 @@ fn a_tree_of_our_own_gives_exact_shares_and_garbage_is_counted() {
 }
 
 #[test]
+fn a_sample_right_after_another_one_is_no_news() {
+    let folder = tempfile::tempdir().unwrap();
+    let proc = folder.path();
+    tree(proc, 1234);
+    let mut host = Host::new(proc, proc);
+    let waited = |total: u64| {
+        let text = format!("some avg10=0.00 total={total}\n");
+        fs::write(proc.join("pressure/cpu"), text).unwrap();
+    };
+    host.sample(Micros(0));
+    waited(1_900_000);
+    let pressed = host.sample(Micros(1_000_000)).cpu_pressure;
+    assert_eq!(pressed.fresh(), Ratio::new(0.9).ok());
+    // Nobody waited in the one millisecond since then, as it happens.
+    assert_eq!(host.sample(Micros(1_001_000)).cpu_pressure, pressed);
+    // What comes later is measured from before that millisecond.
+    waited(2_000_000);
+    let later = host.sample(Micros(1_200_000)).cpu_pressure;
+    assert_eq!(later.fresh(), Ratio::new(0.5).ok());
+}
+
+#[test]
 fn another_process_with_the_same_pid_is_not_taken_for_the_first() {
     let folder = tempfile::tempdir().unwrap();
     tree(folder.path(), 1234);

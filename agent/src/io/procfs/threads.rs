@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use homeostat_common::units::{Micros, Millis, Ratio};
 
+use super::source::SPAN_MIN;
 use super::{parse, share};
 
 /// Threads that are looked at, the oldest first: in a process with more, those that
@@ -48,6 +49,7 @@ struct Seen {
 pub(super) struct Threads {
     folder: PathBuf,
     last: Option<(Micros, BTreeMap<u32, Seen>)>,
+    told: Option<Look>,
 }
 
 impl Threads {
@@ -56,11 +58,21 @@ impl Threads {
         Self {
             folder: folder.join("task"),
             last: None,
+            told: None,
         }
     }
 
-    /// Looks; `None` for the first time in a while.
+    /// Looks; `None` for the first time in a while. Asked again at once, it says the
+    /// same again.
     pub(super) fn look(&mut self, now: Micros) -> Option<Look> {
+        let fresh = |at: Micros| now.since(at) < SPAN_MIN;
+        if !self.last.as_ref().is_some_and(|(at, _)| fresh(*at)) {
+            self.told = self.compare(now);
+        }
+        self.told
+    }
+
+    fn compare(&mut self, now: Micros) -> Option<Look> {
         let last = self.last.take();
         let last = last.filter(|(at, _)| now.since(*at) <= AGE_MAX);
         let mut seen = self.read(now);
@@ -142,6 +154,11 @@ mod tests {
         assert_eq!(threads.look(Micros(0)), None, "one look measures nothing");
         let look = threads.look(Micros(100_000)).unwrap();
         assert!(look.starved && look.run_delay == Ratio::ZERO, "{look:?}");
+        assert_eq!(
+            threads.look(Micros(101_000)),
+            Some(look),
+            "too soon for news"
+        );
         // It got a turn, after half of the time.
         thread(dir.path(), 8, 'R', 50_000_000, 10);
         let look = threads.look(Micros(200_000)).unwrap();
@@ -165,7 +182,7 @@ mod tests {
         assert_eq!(threads.look(Micros(0)), None);
         thread(dir.path(), 7, 'R', 0, 1);
         fs::write(dir.path().join("7/task/7/schedstat"), b"\xff").unwrap();
-        let look = threads.look(Micros(1000));
+        let look = threads.look(Micros(100_000));
         assert_eq!(look.map(|look| look.starved), Some(false));
     }
 }

@@ -160,6 +160,8 @@ impl Shell {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut sampling = tokio::time::interval(crate::service::span(self.config.sample.period));
         sampling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut asking = tokio::time::interval(sampling.period());
+        asking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let starting = tokio::time::Instant::now() + STARTING_MAX;
         self.clear_former_alarms();
         let mut spawner: Option<Client> = None;
@@ -212,6 +214,9 @@ impl Shell {
                     self.forwarder = Some(client);
                     self.ask_forwarder()
                 }
+                // Before the probes: on a node so busy that there is always a probe to be
+                // looked at, a forwarder that nobody asks must not pass for silent.
+                _ = asking.tick() => self.ask_forwarder(),
                 report = self.prober.next() => match report {
                     Ok(report) => {
                         if let Some(told) = self.told(&report) {
@@ -229,9 +234,6 @@ impl Shell {
                 () = sleep_until(wake) => Some(Event::Wake),
                 _ = sampling.tick() => {
                     self.read_logs(&mut spawner).await;
-                    if let Some(lost) = self.ask_forwarder() {
-                        self.step(lost, &mut spawner).await;
-                    }
                     self.end_retired(&spawner).await;
                     Some(self.sample())
                 }
