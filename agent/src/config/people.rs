@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use homeostat_common::gate::Mode;
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{ServiceId, WebhookId};
 use homeostat_common::primitive::NAMES;
 use homeostat_common::units::Millis;
 use toml::de::DeValue;
@@ -68,7 +68,7 @@ impl Default for People {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
     /// `name`, required.
-    pub name: ServiceId,
+    pub name: WebhookId,
     /// `url`, required: `http://HOST[:PORT][/PATH]`.
     pub url: Url,
     /// `secret_file`, required: its content signs each message.
@@ -163,7 +163,7 @@ pub(super) fn people(mut at: Fields<'_, '_>) -> People {
 }
 
 pub(super) fn webhook(mut at: Fields<'_, '_>) -> Option<Webhook> {
-    let name = at.required("name", parsed(ServiceId::new));
+    let name = at.required("name", parsed(WebhookId::new));
     let url = at.required("url", url);
     let secret_file = at.required("secret_file", absolute);
     let events = at.or("events", vec![Told::Alarm], |value| {

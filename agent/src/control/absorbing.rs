@@ -6,7 +6,7 @@
 //! wrong, and what is done about it, is decided elsewhere.
 
 use homeostat_common::anomaly::Exit;
-use homeostat_common::ids::{Instance, ServiceId};
+use homeostat_common::ids::{Instance, ServiceId, WebhookId};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::body::{Body, ServiceChange, ServiceState, Severity};
@@ -510,7 +510,7 @@ impl Loop {
     /// A way to reach people that does not work is told by the others.
     fn absorb_webhook(
         &mut self,
-        name: &ServiceId,
+        name: &WebhookId,
         trouble: Option<String>,
         effects: &mut Vec<Effect>,
     ) {

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use homeostat_common::anomaly::Symptom;
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{ServiceId, WebhookId};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Alarm, Body, ControlKind, Severity};
 use homeostat_common::wire::bounded;
@@ -38,7 +38,7 @@ pub(super) const STOPPED: &str = "healing-stopped";
 /// Every alarm that the loop can raise, for these services and webhooks.
 pub fn alarm_names<'a>(
     services: impl Iterator<Item = &'a ServiceId>,
-    webhooks: impl Iterator<Item = &'a ServiceId>,
+    webhooks: impl Iterator<Item = &'a WebhookId>,
 ) -> Vec<String> {
     let mut names: Vec<String> = ["store", "stranger-cpu", "forwarder-frozen", STOPPED]
         .map(String::from)

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use homeostat_common::gate::{Facts, Purpose, Window};
-use homeostat_common::ids::{IncidentId, ServiceId};
+use homeostat_common::ids::{IncidentId, ServiceId, WebhookId};
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Alarm, Body, Control, ControlKind, Severity};
@@ -41,7 +41,7 @@ const ANSWERS_MAX: usize = 64;
 pub(super) struct Controls {
     people: People,
     recurring: Vec<Recurring>,
-    webhooks: Vec<ServiceId>,
+    webhooks: Vec<WebhookId>,
     stopped: Option<String>,
     maintenance: Windows,
     silences: Windows,
@@ -117,7 +117,7 @@ impl Controls {
         &self.people
     }
 
-    pub(super) fn webhooks(&self) -> impl Iterator<Item = &ServiceId> {
+    pub(super) fn webhooks(&self) -> impl Iterator<Item = &WebhookId> {
         self.webhooks.iter()
     }
 

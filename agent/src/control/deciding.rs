@@ -566,7 +566,7 @@ impl Loop {
                 .map(|(id, route)| (id.clone(), route.facts()))
                 .collect(),
             uplinks: self.uplinks.iter().cloned().collect(),
-            webhooks: Default::default(),
+            webhooks: self.controls.webhooks().cloned().collect(),
             spawner: self.spawner,
             forwarder: self.routes_fresh(now),
         };

@@ -2,7 +2,7 @@
 
 use homeostat_common::anomaly::{Exit, Fault, Symptom};
 use homeostat_common::ids::{
-    IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId, Token,
+    IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId, Token, WebhookId,
 };
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
@@ -227,7 +227,7 @@ pub enum Event {
     /// The file that stops all healing is there, with what stands in it, or gone.
     StopFile(Option<String>),
     /// Notices that a webhook should have got do not arrive (`Some`), or do again.
-    Webhook(ServiceId, Option<String>),
+    Webhook(WebhookId, Option<String>),
     /// A person on the node asks for a plan; answered by [`Effect::Answer`].
     Asked {
         /// Names the question.

@@ -193,9 +193,11 @@ impl Shell {
             Act::Remount(service) => {
                 return on_node(token, NodeAct::Remount { service }, spawner).await;
             }
-            Act::Webhook(..) => {
-                let result = Err("there is no webhook".to_owned());
-                return Some(Event::Acted { token, result });
+            Act::Webhook(service, name) => {
+                if let Err(why) = self.call_webhook(service.as_str(), &name, token) {
+                    let result = Err(why);
+                    return Some(Event::Acted { token, result });
+                }
             }
             Act::Hook(service, hook) => {
                 let hooks = self.config.service(&service)?.hooks.as_ref()?;
@@ -376,7 +378,7 @@ fn report(service: &ServiceId, what: &str, result: Result<(), ClientError>) {
 
 #[cfg(test)]
 mod tests {
-    use homeostat_common::ids::{NodeId, SiteId};
+    use homeostat_common::ids::{NodeId, SiteId, WebhookId};
     use homeostat_common::wire::topic::NodeTopics;
 
     use super::*;
@@ -387,7 +389,7 @@ mod tests {
         let services: Vec<ServiceId> = (0..SERVICES_MAX)
             .map(|at| format!("s{at}").parse().unwrap())
             .collect();
-        let hooks: Vec<ServiceId> = (0..WEBHOOKS_MAX)
+        let hooks: Vec<WebhookId> = (0..WEBHOOKS_MAX)
             .map(|at| format!("h{at}").parse().unwrap())
             .collect();
         let names = alarm_names(services.iter(), hooks.iter());

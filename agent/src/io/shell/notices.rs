@@ -1,7 +1,7 @@
 //! How people are reached beyond the broker: notices become messages of webhooks.
 //! And how they reach in without any socket: the file `STOP`.
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{Token, WebhookId};
 use homeostat_common::wire::body::{Body, IncidentClosed, IncidentOpened};
 use serde::Serialize;
 use tracing::warn;
@@ -41,7 +41,7 @@ impl Shell {
         let replaces = again.then(|| notice.alarm.clone());
         // That it cannot be reached need not reach it.
         let own = notice.alarm.strip_prefix("webhook-");
-        let besides = own.and_then(|name| name.parse::<ServiceId>().ok());
+        let besides = own.and_then(|name| name.parse::<WebhookId>().ok());
         self.tell(
             Told::Alarm,
             "alarm",
@@ -79,8 +79,20 @@ impl Shell {
         key: &str,
         what: T,
         replaces: Option<String>,
-        besides: Option<&ServiceId>,
+        besides: Option<&WebhookId>,
     ) {
+        if let Some(message) = self.message(event, key, what, replaces) {
+            self.webhooks.tell(told, &message, besides);
+        }
+    }
+
+    fn message<T: Serialize>(
+        &mut self,
+        event: &'static str,
+        key: &str,
+        what: T,
+        replaces: Option<String>,
+    ) -> Option<Message> {
         let (at_ms, _) = self.wall.unix_ms();
         let said = Said {
             version: VERSION,
@@ -91,17 +103,36 @@ impl Shell {
             what,
         };
         // Numbers begin anew with the store, and so does the stream.
-        let Ok(body) = serde_json::to_vec(&said) else {
-            return;
-        };
-        let message = Message {
+        let body = serde_json::to_vec(&said).ok()?;
+        Some(Message {
             event,
             key: format!("{}-{key}", self.stream),
             body,
             replaces,
             ticket: None,
-        };
-        self.webhooks.tell(told, &message, besides);
+        })
+    }
+
+    /// A plan calls a webhook; its answer comes as a report.
+    pub(super) fn call_webhook(
+        &mut self,
+        service: &str,
+        name: &WebhookId,
+        token: Token,
+    ) -> Result<(), String> {
+        #[derive(Serialize)]
+        struct Called<'a> {
+            service: &'a str,
+        }
+        let event = "call";
+        let key = format!("call-{token}");
+        let mut message = self
+            .message(event, &key, Called { service }, None)
+            .ok_or_else(|| "the message cannot be written".to_owned())?;
+        message.ticket = Some(token);
+        self.webhooks
+            .call(name, message)
+            .map_err(|error| error.to_string())
     }
 
     /// Whether the file `STOP` has come or gone.
@@ -125,7 +156,9 @@ impl Shell {
 pub(super) fn hook_event(report: Report) -> Option<Event> {
     match report {
         Report::Trouble(name, trouble) => Some(Event::Webhook(name, trouble)),
-        // Nothing in the loop calls yet.
-        Report::Called { .. } => None,
+        Report::Called { ticket, result } => Some(Event::Acted {
+            token: ticket,
+            result,
+        }),
     }
 }

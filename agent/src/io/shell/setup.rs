@@ -98,8 +98,8 @@ impl Shell {
         let (hook_sender, hook_reports) = mpsc::channel(EVENTS_MAX);
         let webhooks = Webhooks::start(&config.webhooks, Patience::default(), &hook_sender)?;
         let clock_file = config.node.data_dir.join("clock");
-        let wall = clock::Wall::open(&clock_file, config.clock)
-            .unwrap_or_else(|_| clock::Wall::fresh(&clock_file, config.clock));
+        let wall = clock::Wall::open(&clock_file, config.clock.offset_ms)
+            .unwrap_or_else(|_| clock::Wall::fresh(&clock_file, config.clock.offset_ms));
         let Senses {
             prober,
             targets,

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use homeostat_common::ids::ServiceId;
+use homeostat_common::ids::{Token, WebhookId};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -42,6 +42,9 @@ pub struct Patience {
     /// Older messages are given up: whoever comes back after that long looks at
     /// what stands, which is repeated.
     pub give_up: Duration,
+    /// The same for messages that somebody waits for; the last try may still take
+    /// as long as an exchange.
+    pub call: Duration,
 }
 
 impl Default for Patience {
@@ -50,6 +53,7 @@ impl Default for Patience {
             first: Duration::from_secs(1),
             most: Duration::from_secs(300),
             give_up: Duration::from_secs(86_400),
+            call: Duration::from_secs(5),
         }
     }
 }
@@ -66,18 +70,18 @@ pub struct Message {
     /// A newer message about the same takes the place of one that still waits.
     pub replaces: Option<String>,
     /// Who called, and wants to know what became of it.
-    pub ticket: Option<u64>,
+    pub ticket: Option<Token>,
 }
 
 /// What became of messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// Messages to this webhook do not arrive (`Some`), or do again.
-    Trouble(ServiceId, Option<String>),
+    Trouble(WebhookId, Option<String>),
     /// A message that somebody waits for was taken, or given up.
     Called {
         /// As given.
-        ticket: u64,
+        ticket: Token,
         /// Why not.
         result: Result<(), String>,
     },
@@ -88,7 +92,7 @@ pub enum Report {
 pub enum CallError {
     /// No such webhook.
     #[error("there is no webhook {0} in the configuration")]
-    Unknown(ServiceId),
+    Unknown(WebhookId),
 }
 
 /// All webhooks of a node.
@@ -124,7 +128,7 @@ impl Webhooks {
     }
 
     /// Sends a message to everyone who wants to know of this, but `besides`.
-    pub fn tell(&self, told: Told, message: &Message, besides: Option<&ServiceId>) {
+    pub fn tell(&self, told: Told, message: &Message, besides: Option<&WebhookId>) {
         let wants = |hook: &&Arc<Hook>| {
             hook.webhook.events.contains(&told) && Some(&hook.webhook.name) != besides
         };
@@ -145,7 +149,7 @@ impl Webhooks {
     ///
     /// # Errors
     /// [`CallError`] when there is no such webhook.
-    pub fn call(&self, name: &ServiceId, message: Message) -> Result<(), CallError> {
+    pub fn call(&self, name: &WebhookId, message: Message) -> Result<(), CallError> {
         let hook = self.hooks.iter().find(|hook| hook.webhook.name == *name);
         let hook = hook.ok_or_else(|| CallError::Unknown(name.clone()))?;
         hook.push(message);
@@ -168,7 +172,7 @@ struct Queue {
     waiting: VecDeque<(Message, Instant)>,
     /// Messages that had to go, and who waited for them.
     dropped: u64,
-    unheard: Vec<u64>,
+    unheard: Vec<Token>,
     closed: bool,
 }
 
@@ -255,6 +259,10 @@ impl Hook {
         let mut told = false;
         while let Some((message, since)) = self.next(reports) {
             let mut pause = patience.first;
+            let most = match message.ticket {
+                Some(_) => patience.call,
+                None => patience.give_up,
+            };
             let result = loop {
                 let error = match self.send(&message) {
                     Ok(()) => break Ok(()),
@@ -268,7 +276,7 @@ impl Hook {
                     let trouble = Report::Trouble(name.clone(), Some(why.clone()));
                     told = reports.try_send(trouble).is_ok();
                 }
-                if is_final || since.elapsed() >= patience.give_up {
+                if is_final || since.elapsed() >= most {
                     break Err(why);
                 }
                 // Apart from each other, whoever failed together.

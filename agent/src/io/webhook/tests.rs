@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc as channel;
 
+use homeostat_common::ids::PlanId;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
@@ -111,6 +112,7 @@ fn rig(port: u16) -> Rig {
         first: Duration::from_millis(20),
         most: Duration::from_millis(80),
         give_up: Duration::from_secs(60),
+        call: Duration::from_secs(60),
     };
     let (sender, reports) = mpsc::channel(16);
     let hooks = Webhooks::start(&[hook], patience, &sender).unwrap();
@@ -183,9 +185,14 @@ fn a_message_is_signed_and_sent_again_under_its_key_until_somebody_took_it() {
 fn what_is_refused_for_good_is_not_sent_again_and_callers_are_told() {
     let (port, arrived) = receiver(vec![WRONG, OK]);
     let mut rig = rig(port);
-    let pager: ServiceId = "pager".parse().unwrap();
-    let call = |key: &str, ticket| Message {
-        ticket: Some(ticket),
+    let pager: WebhookId = "pager".parse().unwrap();
+    let token = |step| Token {
+        plan: PlanId(7),
+        step,
+        undo: false,
+    };
+    let call = |key: &str, step| Message {
+        ticket: Some(token(step)),
         ..message(key)
     };
     rig.hooks.call(&pager, call("one", 7)).unwrap();
@@ -201,7 +208,7 @@ fn what_is_refused_for_good_is_not_sent_again_and_callers_are_told() {
     assert_eq!(
         first,
         Report::Called {
-            ticket: 7,
+            ticket: token(7),
             result: Err(refused)
         }
     );
@@ -210,7 +217,7 @@ fn what_is_refused_for_good_is_not_sent_again_and_callers_are_told() {
     assert_eq!(
         second,
         Report::Called {
-            ticket: 8,
+            ticket: token(8),
             result: Ok(())
         }
     );
