@@ -1,5 +1,6 @@
 //! The command line: reads it and plays the role it names.
 
+mod people;
 mod request;
 mod slot;
 
@@ -99,6 +100,8 @@ enum Role {
     /// Show the slots of models and configurations, and give them candidates.
     #[command(subcommand)]
     Slot(slot::SlotCommand),
+    #[command(flatten)]
+    People(people::PeopleCommand),
     /// Open a key-value store on trial.
     #[command(hide = true, name = "kv-trial")]
     KvTrial {
@@ -179,6 +182,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             config,
         } => with_config(&config, |config| request::run(config, &plan, quiet)),
         Role::Slot(command) => with_config(command.config(), |config| command.run(config)),
+        Role::People(command) => with_config(command.config(), |config| command.run(config)),
         Role::KvTrial { path } => trial_main(&path),
     }
 }

@@ -100,6 +100,9 @@ fn rules() -> anyhow::Result<String> {
     ensure!(plan.to_string() == "restart(web, grace=2s)");
     let facts = Facts {
         mode: Mode::Act,
+        stopped: None,
+        maintenance: None,
+        approved: None,
         routes: Default::default(),
         forwarder: false,
         now: Micros(0),

@@ -11,6 +11,7 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         Body::Decided(event) => Some(event.incident),
         Body::Step(event) => Some(event.incident),
         Body::IncidentClosed(event) => Some(event.incident),
+        Body::Control(event) => event.incident,
         Body::Boot(_)
         | Body::ServiceChange(_)
         | Body::Alarm(_)
@@ -117,6 +118,16 @@ pub fn words(body: &Body) -> Option<String> {
         ),
         Body::Gap(gap) => format!("events {} to {} were dropped", gap.from, gap.through),
         Body::Note(note) => note.text.clone(),
+        Body::Control(control) => {
+            let incident = control
+                .incident
+                .map_or(String::new(), |incident| format!("incident {incident}: "));
+            let by = match control.by.as_str() {
+                "" => String::new(),
+                by => format!(", by {by}"),
+            };
+            format!("{incident}{}{by}", control.text)
+        }
         Body::RouteChange(route) => {
             let mut text = format!("route {} ({})", route.route, route.listen);
             if !route.reached {

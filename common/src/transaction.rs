@@ -115,6 +115,8 @@ pub struct Transaction {
     /// Whether intents must be on the disk before the action.
     careful: bool,
     awaiting_disk: bool,
+    /// No further step begins.
+    halted: bool,
 }
 
 impl Transaction {
@@ -132,6 +134,7 @@ impl Transaction {
             mode: Mode::Running,
             careful,
             awaiting_disk: false,
+            halted: false,
         }
     }
 
@@ -222,6 +225,7 @@ impl Transaction {
     #[must_use]
     pub fn has_stumbled(&self) -> bool {
         self.mode == Mode::Running
+            && !self.halted
             && self.deadline().is_none()
             && self
                 .progress
@@ -280,6 +284,13 @@ impl Transaction {
         if self.mode == Mode::Running {
             self.mode = Mode::Undoing;
         }
+    }
+
+    /// Begins no further step. What runs is finished, because a service that was
+    /// taken away halfway must come back; then, unless that was all, what was done
+    /// is taken back.
+    pub fn halt(&mut self) {
+        self.halted = true;
     }
 
     /// The plan.
@@ -411,6 +422,13 @@ impl Transaction {
         let ready = self.plan.root().ready(done);
         if ready.is_empty() {
             self.end(Ending::Done, actions);
+            return;
+        }
+        if self.halted {
+            if self.deadline().is_none() {
+                self.mode = Mode::Undoing;
+                self.advance_undoing(now, actions);
+            }
             return;
         }
         let unjournalled: Vec<usize> = ready

@@ -310,6 +310,7 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
         cpu_limit: None,
         data: None,
         mode: config.limits.mode,
+        modes: Default::default(),
         protected: false,
         start_timeout: Millis::secs(5),
         stop_grace: Millis::secs(2),

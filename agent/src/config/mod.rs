@@ -15,6 +15,7 @@ mod data;
 mod fields;
 mod forward;
 mod hooks;
+mod people;
 mod probe;
 mod problems;
 mod sections;
@@ -40,6 +41,9 @@ pub use forward::{
     BACKENDS_MAX, BLOCKABLE_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX,
 };
 pub use hooks::{Hook, Hooks};
+pub use people::{
+    People, RECURRING_MAX, Recurring, Told, Url, WEBHOOKS_MAX, WHY_MAX, WINDOW_MAX, Webhook,
+};
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
 pub use sections::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
@@ -87,6 +91,12 @@ pub struct Config {
     pub forwards: Vec<Forward>,
     /// `[forwarder]`: the process that carries them out.
     pub forwarder: Forwarder,
+    /// `[people]`: how they are asked and told.
+    pub people: People,
+    /// `[[webhook]]`, in the order of the file.
+    pub webhooks: Vec<Webhook>,
+    /// `[[maintenance]]`: windows that come again.
+    pub recurring: Vec<Recurring>,
 }
 
 /// The process that carries `[[forward]]` out: with at least one of them, it is
@@ -246,6 +256,8 @@ pub struct Service {
     pub data: Option<Data>,
     /// `mode`, default that of `[limits]`.
     pub mode: Mode,
+    /// `[service.autonomy]`: a mode for single primitives, instead of `mode`.
+    pub modes: BTreeMap<&'static str, Mode>,
     /// `protected`, default false: never the target of a plan.
     pub protected: bool,
     /// `start_timeout`, default 10 s from start to the first good probe.
@@ -484,6 +496,7 @@ impl Config {
         if let Some(config) = &config {
             check::across_services(config, &mut problems.borrow_mut());
             forward::across(config, &mut problems.borrow_mut());
+            people::across(config, &mut problems.borrow_mut());
         }
         let problems = problems.into_inner();
         match config {

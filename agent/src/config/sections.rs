@@ -17,6 +17,9 @@ use super::fields::{
 };
 use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
 use super::hooks::hooks;
+use super::people::{
+    MODES, RECURRING_MAX, Recurring, WEBHOOKS_MAX, Webhook, autonomy, people, recurring, webhook,
+};
 use super::probe::probe;
 use super::problems::Problems;
 use super::{
@@ -27,8 +30,6 @@ use super::{
 
 /// A probe that takes longer than this many periods says nothing about now.
 pub(super) const TIMEOUT_PERIODS: u64 = 8;
-
-const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("act", Mode::Act)];
 
 /// Reads everything that can be read; `None` when a required name is missing.
 pub(super) fn read<'t>(
@@ -44,6 +45,13 @@ pub(super) fn read<'t>(
     let sample = sample(root.table("sample"));
     let clock = clock(root.table("clock"));
     let forwarder = forwarder(root.table("forwarder"));
+    let people = people(root.table("people"));
+    let hooks = root.tables("webhook", WEBHOOKS_MAX);
+    let hook_count = hooks.len();
+    let webhooks: Vec<Webhook> = hooks.into_iter().filter_map(webhook).collect();
+    let windows = root.tables("maintenance", RECURRING_MAX);
+    let window_count = windows.len();
+    let recurring: Vec<Recurring> = windows.into_iter().filter_map(recurring).collect();
     let found = root.tables("service", SERVICES_MAX);
     let count = found.len();
     let services: Vec<Service> = found
@@ -62,7 +70,11 @@ pub(super) fn read<'t>(
         .collect();
     root.finish();
     // Checks across services point at them by their place in the file.
-    if services.len() < count || forwards.len() < forward_count {
+    if services.len() < count
+        || forwards.len() < forward_count
+        || webhooks.len() < hook_count
+        || recurring.len() < window_count
+    {
         return None;
     }
     Some(Config {
@@ -75,6 +87,9 @@ pub(super) fn read<'t>(
         services,
         forwards,
         forwarder,
+        people,
+        webhooks,
+        recurring,
     })
 }
 
@@ -305,6 +320,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         list(LIST_MAX, |value| parsed(ServiceId::new)(value)),
     );
     let mode = at.or("mode", mode, choice(&MODES));
+    let modes = autonomy(at.table("autonomy"));
     let protected = at.or("protected", false, flag);
     let start_timeout = at.or("start_timeout", Millis::secs(10), spans());
     let stop_grace = at.or("stop_grace", Millis::secs(2), spans());
@@ -352,6 +368,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         cpu_limit,
         data,
         mode,
+        modes,
         protected,
         start_timeout,
         stop_grace,

@@ -169,7 +169,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
             expect![[r#"
                 a.toml:2: node.id = 7: expected a text in quotes
                 a.toml:3: node.data_dir = "data": expected an absolute path
-                a.toml:4: lmits: unknown key; known here: clock, forward, forwarder, limits, mqtt, node, sample, service, store"#]],
+                a.toml:4: lmits: unknown key; known here: clock, forward, forwarder, limits, maintenance, mqtt, node, people, sample, service, store, webhook"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[mqtt]\nbroker = \"10.0.0.1:1883\"\nkeep_alive = \"30\"\nreconnect_min = \"1h\"",
@@ -181,7 +181,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
         (
             "[node]\nid = \"edge-1\"\n[limits]\nmode = \"heal\"\nbudget = 1.5\nquarantine = 3",
             expect![[r#"
-                a.toml:4: limits.mode = "heal": expected "observe" or "act"
+                a.toml:4: limits.mode = "heal": expected "observe" or "recommend" or "ask" or "act"
                 a.toml:5: limits.budget = 1.5: expected a number from 0.0 to 1.0
                 a.toml:6: limits.quarantine = 3: expected a table"#]],
         ),

@@ -6,7 +6,7 @@
 //! wrong, and what is done about it, is decided elsewhere.
 
 use homeostat_common::anomaly::Exit;
-use homeostat_common::ids::{Instance, ServiceId};
+use homeostat_common::ids::{Instance, ServiceId, WebhookId};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::body::{Body, ServiceChange, ServiceState, Severity};
@@ -134,7 +134,10 @@ impl Loop {
             } => self.absorb_told(now, &service, probe, told, effects),
             Event::Sample(host, processes) => self.absorb_sample(now, host, processes, effects),
             Event::Logs(counts) => self.logs = (counts, now),
-            Event::Synced(ticket) => self.absorb_synced(ticket),
+            Event::Synced(ticket) => {
+                self.absorb_synced(ticket);
+                self.answer_kept(ticket, true, effects);
+            }
             Event::StoreTrouble(trouble) => self.absorb_store_trouble(trouble, effects),
             Event::SlotChecked {
                 service,
@@ -164,6 +167,13 @@ impl Loop {
                 }
             }
             Event::Configured(config) => self.absorb_config(now, &config, effects),
+            Event::Ordered {
+                ticket,
+                by,
+                command,
+            } => self.absorb_command(now, ticket, &by, command, effects),
+            Event::StopFile(why) => self.absorb_stop_file(why, effects),
+            Event::Webhook(name, trouble) => self.absorb_webhook(&name, trouble, effects),
             Event::Asked { ticket, plan } => self.absorb_asked(now, ticket, plan, effects),
         }
     }
@@ -417,6 +427,9 @@ impl Loop {
         // has none, and must not pass for calm.
         let measured = self.sampled.is_some();
         self.sampled = Some(now);
+        if let Reading::Fresh(unix_ms) = host.wall {
+            self.recur(now, unix_ms, effects);
+        }
         let own_lag = self.own_lag(now);
         let share = |reading: Reading<Ratio>| reading.fresh().map_or(f32::NAN, |share| share.get());
         let mut pressure = Pressure {
@@ -473,7 +486,7 @@ impl Loop {
             },
             |pressure| pressure.get() >= STRANGER_PRESSURE,
         );
-        let stands = self.telling.stands(ALARM);
+        let stands = self.alarms.stands(ALARM);
         let told = |one: &Stranger| one.cores >= STRANGER_CORES && waiting;
         // What is told of stands until it has really let go.
         let kept = |one: &Stranger| stands && one.cores >= STRANGER_CORES / 2.0;
@@ -497,11 +510,29 @@ impl Loop {
         }
     }
 
+    /// A way to reach people that does not work is told by the others.
+    fn absorb_webhook(
+        &mut self,
+        name: &WebhookId,
+        trouble: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let alarm = format!("webhook-{name}");
+        match trouble {
+            Some(what) => {
+                let text = format!("notices do not reach {name}: {what}");
+                self.raise(&alarm, None, Severity::Warning, text, effects);
+            }
+            None => self.clear(&alarm, effects),
+        }
+    }
+
     fn absorb_store_trouble(&mut self, trouble: Option<String>, effects: &mut Vec<Effect>) {
         self.store_trouble = trouble.is_some();
         if self.store_trouble {
             // No sync will be answered; a plan that has begun goes on.
             self.absorb_synced(u64::MAX);
+            self.answer_kept(u64::MAX, false, effects);
         }
         match trouble {
             Some(what) => self.raise(

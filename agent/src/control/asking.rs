@@ -47,10 +47,12 @@ impl Loop {
                 "a plan by hand changes one service, this one {service} and {other}: ask twice"
             ));
         }
-        if let Some(open) = self.incidents.get(&service) {
+        if let Some(open) = self.incidents.get(&service)
+            && (open.execution.is_some() || open.cut_short.is_some())
+        {
             let id = open.id;
             return Err(format!(
-                "incident {id} of {service} is open; ask again when it is over"
+                "a plan of incident {id} works on {service}; ask again when it has ended"
             ));
         }
         let facts = self.facts(now, &service, Fault::Request, Recipe::Requested);
@@ -60,17 +62,27 @@ impl Loop {
         if let Err(rejection) = gate::verify(plan.clone(), Purpose::Operate, &facts, &mut thought) {
             return Err(rejection.to_string());
         }
-        let number = self.mint_incident();
-        let mut incident = Incident::new(
-            number,
-            service.clone(),
-            Symptom::Requested,
-            Fault::Request,
-            now,
-        );
-        incident.confidence = Ratio::ONE;
-        let evidence = vec![format!("a person on the node asked for {plan}")];
-        self.tell_opened(&mut incident, evidence, now, effects);
+        // One that is open, and not healed, takes it as a plan of its own.
+        let mut incident = match self.incidents.remove(&service) {
+            Some(mut open) => {
+                open.tried.retain(|recipe| *recipe != Recipe::Requested);
+                if !open.told {
+                    let evidence = vec![format!("a person on the node asked for {plan}")];
+                    self.tell_opened(&mut open, evidence, now, effects);
+                }
+                open
+            }
+            None => {
+                let number = self.mint_incident();
+                let (symptom, fault) = (Symptom::Requested, Fault::Request);
+                let mut incident = Incident::new(number, service.clone(), symptom, fault, now);
+                incident.confidence = Ratio::ONE;
+                let evidence = vec![format!("a person on the node asked for {plan}")];
+                self.tell_opened(&mut incident, evidence, now, effects);
+                incident
+            }
+        };
+        let number = incident.id;
         let option = Candidate {
             recipe: Recipe::Requested,
             plan,
@@ -84,8 +96,12 @@ impl Loop {
                 self.incidents.insert(service, incident);
                 Ok(format!("{number} {plan}"))
             }
-            None => {
+            None if incident.symptom == Symptom::Requested => {
                 self.close(&incident, Outcome::Refused, now, effects);
+                Err("the gate has refused it".into())
+            }
+            None => {
+                self.incidents.insert(service, incident);
                 Err("the gate has refused it".into())
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::anomaly::{Fault, Symptom};
-use homeostat_common::gate::{self, Facts, Purpose, ServiceFacts};
+use homeostat_common::gate::{self, Facts, Purpose, Rule, ServiceFacts};
 use homeostat_common::ids::{ConfigVersion, ServiceId};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::plan::Plan;
@@ -46,6 +46,8 @@ impl Loop {
         let finding = detect::examine(watched, slow, now);
         let state = watched.state(now);
         let slot = watched.slot;
+        let well = finding.is_none() && state == ServiceState::Healthy;
+        let well_since = self.controls.well_since(id, well, now);
         if let Some(mut incident) = self.incidents.remove(id) {
             if self.spawner && slot != Slot::Unknown {
                 self.take_up(&mut incident, now, effects);
@@ -97,10 +99,11 @@ impl Loop {
             }
             None => {
                 self.telling.held_back.remove(id);
+                // Well without a break: a process that only lives forgives nothing.
                 if let (Slot::Up { since, .. }, ServiceState::Healthy) = (slot, state)
                     && let Some(pace) = self.paces.get_mut(id)
                 {
-                    pace.lived(now.since(since), &self.limits);
+                    pace.lived(now.since(since.max(well_since)), &self.limits);
                 }
                 if state == ServiceState::Healthy {
                     self.keep_slots(id, now, effects);
@@ -351,6 +354,7 @@ impl Loop {
         let mut considered = Vec::new();
         let mut again: Option<Micros> = None;
         let mut worst = None;
+        let mut asked = None;
         for option in options {
             // A process that dies of no known cause is revived for ever.
             let reflex = option.purpose == Purpose::Revive && incident.fault == Fault::Crash;
@@ -365,8 +369,20 @@ impl Loop {
                 });
                 continue;
             }
+            if let Some(why) = self.approvals.refusal(incident.id, option.recipe) {
+                considered.push(Considered {
+                    plan: option.plan.to_string(),
+                    source: option.source,
+                    refusal: Some(Refusal {
+                        rule: "refused".into(),
+                        reason: why.to_owned(),
+                    }),
+                });
+                continue;
+            }
             let facts = self.facts(now, &incident.service, incident.fault, option.recipe);
             let text = option.plan.to_string();
+            let candidate = option.clone();
             match gate::verify(option.plan, option.purpose, &facts, &mut self.ledger) {
                 Ok(verified) => {
                     considered.push(Considered {
@@ -411,6 +427,9 @@ impl Loop {
                         (a, b) => a.or(b),
                     };
                     worst = worst.or(Some(rejection.rule));
+                    if rejection.rule == Rule::NeedsApproval {
+                        asked = asked.or(Some(candidate));
+                    }
                     considered.push(Considered {
                         plan: text,
                         source: option.source,
@@ -424,6 +443,9 @@ impl Loop {
         }
         match worst {
             Some(rule) => {
+                if let Some(option) = asked {
+                    self.hold_for_approval(incident, option, now, effects);
+                }
                 incident.retry_at = Some(again.unwrap_or(now + RETRY).max(now + Millis(1)));
                 self.tell_refused(incident, rule, considered, now, effects);
             }
@@ -452,6 +474,7 @@ impl Loop {
         effects: &mut Vec<Effect>,
     ) {
         let revive = execution.purpose == Purpose::Revive;
+        self.approvals.begun(incident.id);
         effects.push(Effect::Journal(HealRecord::Begun {
             plan: execution.id,
             incident: incident.id,
@@ -538,6 +561,8 @@ impl Loop {
                     .map(|execution| execution.id);
                 let facts = ServiceFacts {
                     mode: watched.policy.mode,
+                    modes: watched.policy.modes.clone(),
+                    maintenance: None,
                     protected: watched.policy.protected,
                     criticality: watched.policy.criticality,
                     dead: matches!(watched.slot, Slot::Down { last: Some(_), .. }),
@@ -563,9 +588,12 @@ impl Loop {
                 (id.clone(), facts)
             })
             .collect();
-        Facts {
+        let mut facts = Facts {
             now,
             mode: self.limits.mode,
+            stopped: None,
+            maintenance: None,
+            approved: self.approvals.approved.clone(),
             services,
             routes: self
                 .routes
@@ -573,10 +601,12 @@ impl Loop {
                 .map(|(id, route)| (id.clone(), route.facts()))
                 .collect(),
             uplinks: self.uplinks.iter().cloned().collect(),
-            webhooks: Default::default(),
+            webhooks: self.controls.webhooks().cloned().collect(),
             spawner: self.spawner,
             forwarder: self.routes_fresh(now),
-        }
+        };
+        self.controls.state_facts(&mut facts);
+        facts
     }
 
     /// What the configuration allows for a service besides the usual.

@@ -2,7 +2,7 @@
 
 use homeostat_common::anomaly::{Exit, Fault, Symptom};
 use homeostat_common::ids::{
-    IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId, Token,
+    IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId, Token, WebhookId,
 };
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
@@ -11,6 +11,7 @@ use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_common::wire::body::{Body, Source};
 use serde::{Deserialize, Serialize};
 
+use super::command::{Command, Notice};
 use crate::config::Config;
 use crate::execute::Act;
 use crate::plan::Recipe;
@@ -87,6 +88,8 @@ pub struct HostSample {
     /// The process that takes most of the processors and is none of ours, when
     /// they are busy.
     pub stranger: Option<Stranger>,
+    /// Milliseconds since 1970, unless the wall clock is known to be wrong.
+    pub wall: Reading<u64>,
 }
 
 /// Something happened.
@@ -212,6 +215,19 @@ pub enum Event {
     },
     /// A new configuration was checked, and the spawner has taken it over.
     Configured(Box<Config>),
+    /// A person on the node orders something; answered by [`Effect::Answer`].
+    Ordered {
+        /// Names the question.
+        ticket: u64,
+        /// Who.
+        by: String,
+        /// What.
+        command: Command,
+    },
+    /// The file that stops all healing is there, with what stands in it, or gone.
+    StopFile(Option<String>),
+    /// Notices that a webhook should have got do not arrive (`Some`), or do again.
+    Webhook(WebhookId, Option<String>),
     /// A person on the node asks for a plan; answered by [`Effect::Answer`].
     Asked {
         /// Names the question.
@@ -357,4 +373,6 @@ pub enum Effect {
     ShowAct(PlanId, Option<String>),
     /// Tell people about an alarm; `None` when it is over.
     ShowAlarm(String, Option<Body>),
+    /// Tell people who do not look.
+    Notify(Notice),
 }

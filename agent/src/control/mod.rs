@@ -11,7 +11,11 @@
 //! through [`Resumed`].
 
 mod absorbing;
+mod alarms;
+mod approving;
 mod asking;
+mod command;
+mod controls;
 mod deciding;
 mod executing;
 mod incident;
@@ -25,6 +29,7 @@ mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use homeostat_common::anomaly::Symptom;
 use homeostat_common::budget::{self, Ledger};
 use homeostat_common::ids::{
     BootId, IncidentId, Instance, InterfaceId, NodeId, PlanId, RouteId, ServiceId,
@@ -35,6 +40,8 @@ use homeostat_common::wire::body::{Body, Note};
 use homeostat_detect::hang::Input;
 use serde::{Deserialize, Serialize};
 
+pub use self::alarms::alarm_names;
+pub use self::command::{Command, News, Notice, Scope, Switch};
 pub use self::incident::Incident;
 pub use self::message::{
     Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, RouteSample, SlotReport, Stranger,
@@ -80,6 +87,8 @@ pub struct Saved {
     paused: Vec<(ServiceId, Instance)>,
     /// Services that wait for a restart with their new configuration.
     renewing: Vec<ServiceId>,
+    controls: controls::SavedControls,
+    alarms: alarms::SavedAlarms,
 }
 
 /// What a former run left behind.
@@ -152,6 +161,11 @@ pub struct Loop {
     /// How late the last wake-up was, and when that was.
     lag: (Millis, Micros),
     telling: telling::Telling,
+    controls: controls::Controls,
+    alarms: alarms::Alarms,
+    approvals: approving::Approvals,
+    /// The moment of this step.
+    now: Micros,
 }
 
 impl Loop {
@@ -201,8 +215,13 @@ impl Loop {
             promised: None,
             lag: (Millis(0), now),
             telling: telling::Telling::new(now),
+            controls: controls::Controls::new(config),
+            alarms: alarms::Alarms::new(now),
+            approvals: approving::Approvals::default(),
+            now,
             services,
         };
+        let mut alarms = alarms::SavedAlarms::default();
         if let Some(saved) = resumed.saved {
             // Times of another boot mean nothing here; what was left of a hold
             // then is left of it now. Time in between is not credited.
@@ -237,6 +256,12 @@ impl Loop {
             this.next_incident = saved.next_incident;
             this.next_plan = saved.next_plan;
             this.ledger = Ledger::resume(budget, saved.ledger, now);
+            let (then, same) = (saved.at, same_boot);
+            this.controls.resume(saved.controls, |at| match same {
+                true => at,
+                false => Micros(now.0.saturating_add(at - then)),
+            });
+            alarms = saved.alarms;
             for (service, mut pace) in saved.paces {
                 if this.services.contains_key(&service) {
                     if !same_boot {
@@ -247,7 +272,31 @@ impl Loop {
             }
         }
         this.resume_incidents(resumed.records, now);
+        this.resume_alarms(alarms, now);
         this
+    }
+
+    /// Alarms of a former run whose condition is known to stand go on; the others
+    /// have to be seen again.
+    fn resume_alarms(&mut self, saved: alarms::SavedAlarms, now: Micros) {
+        let mut resumed = alarms::Alarms::new(now);
+        resumed.resume(saved, |alarm| {
+            let Some(id) = alarm
+                .service
+                .as_ref()
+                .filter(|id| self.services.contains_key(id))
+            else {
+                return false;
+            };
+            let is = |what: &str| alarm.alarm == format!("{id}-{what}");
+            let open = self.incidents.contains_key(id)
+                && Symptom::ALL.iter().any(|symptom| is(&symptom.to_string()));
+            let quarantined = self.paces.get(id).and_then(|pace| pace.quarantined_until);
+            open || is("stuck")
+                || is("called")
+                || (is("quarantine") && quarantined.is_some_and(|at| at > now))
+        });
+        self.alarms = resumed;
     }
 
     /// What [`Effect::Remember`] persists.
@@ -294,6 +343,8 @@ impl Loop {
                 .filter_map(|(id, watched)| Some((id.clone(), watched.paused?)))
                 .collect(),
             renewing: self.renewing.iter().cloned().collect(),
+            controls: self.controls.saved(),
+            alarms: self.alarms.saved(),
         }
     }
 
@@ -335,6 +386,7 @@ impl Loop {
     /// Moves the loop to `now`. The shell carries out what comes back, in order.
     pub fn step(&mut self, now: Micros, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.now = now;
         self.absorb(now, event, &mut effects);
         self.decide(now, &mut effects);
         self.promised = self.next_wake();
@@ -365,6 +417,8 @@ impl Loop {
     fn decide(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         self.ledger.advance(now);
         self.settling.retain(|_, until| *until > now);
+        self.pass_time(now, effects);
+        self.end_stale(now, effects);
         let mut orders = std::mem::take(&mut self.waiting_orders);
         if std::mem::take(&mut self.repeat_routes) {
             for incident in self.incidents.values() {
@@ -490,6 +544,9 @@ impl Loop {
             .chain(silence)
             .chain(self.look_at())
             .chain(kept)
+            .chain(self.controls.next_wake())
+            .chain(self.approvals.next_wake())
+            .chain(self.alarms.next_wake())
             .chain([self.telling.next_wake()])
             // What was due by the last step has been looked at in it; asking for
             // it again would keep the loop busy for as long as it stands.

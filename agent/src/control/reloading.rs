@@ -56,12 +56,13 @@ impl Loop {
                 }
                 self.close(&incident, Outcome::Undone, now, effects);
             }
-            for what in ["quarantine", "frozen", "confidence", "stuck"] {
+            for what in super::alarms::OF_SERVICE {
                 self.clear(&format!("{id}-{what}"), effects);
             }
             self.settling.remove(&id);
             self.paces.remove(&id);
             self.renewing.remove(&id);
+            self.controls.forget(&id);
         }
         for service in &config.services {
             match self.services.remove(&service.id) {
@@ -86,6 +87,7 @@ impl Loop {
             self.ledger = Ledger::resume(config.limits.budget, self.ledger.saved(), now);
         }
         self.limits = config.limits.clone();
+        self.controls.renew(config);
         self.start_order = start_order(config);
         let mut routes = routing::routes(config);
         for (id, route) in &mut routes {

@@ -136,22 +136,38 @@ impl Loop {
             Rule::UnderRepair | Rule::BlastRadius | Rule::LastBackend | Rule::StaleTelemetry
         );
         if !passing || now.since(incident.since) >= PATIENCE {
+            let refusal = |name: &str| {
+                let named = |one: &&Considered| {
+                    let refusal = one.refusal.as_ref();
+                    refusal.is_some_and(|refusal| refusal.rule == name)
+                };
+                considered.iter().find(named)
+            };
+            let held = refusal(&Rule::NeedsApproval.to_string());
             let reason = considered
                 .iter()
                 .find_map(|one| one.refusal.as_ref())
                 .map_or("", |refusal| refusal.reason.as_str());
+            let text = match held {
+                Some(held) => format!(
+                    "{} is {}, and {} waits for a person: homeostat-agent approve {}, or refuse {}",
+                    incident.service, incident.symptom, held.plan, incident.id, incident.id
+                ),
+                None => format!(
+                    "{} is {}, and not healed: {reason}",
+                    incident.service, incident.symptom
+                ),
+            };
             self.raise(
                 &format!("{}-{}", incident.service, incident.symptom),
                 Some(&incident.service),
-                if rule == Rule::BackOff {
+                // A person who works on it knows.
+                if matches!(rule, Rule::BackOff | Rule::Maintenance) {
                     Severity::Warning
                 } else {
                     Severity::Critical
                 },
-                format!(
-                    "{} is {}, and not healed: {reason}",
-                    incident.service, incident.symptom
-                ),
+                text,
                 effects,
             );
         }
@@ -235,6 +251,7 @@ impl Loop {
             lasted: now.since(incident.since),
             cost: incident.cost,
         });
+        self.approvals.forget(incident.id);
         self.settling
             .insert(incident.service.clone(), now + SETTLING);
         for symptom in Symptom::ALL {

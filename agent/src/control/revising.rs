@@ -32,6 +32,9 @@ impl Loop {
         let tried = incident.tried.clone();
         let options = self.options(incident, dead, true).into_iter();
         for option in options.filter(|it| it.recipe != former && !tried.contains(&it.recipe)) {
+            if self.approvals.refusal(incident.id, option.recipe).is_some() {
+                continue;
+            }
             let Some(done) = execution.transaction.revisable(&option.plan) else {
                 continue;
             };

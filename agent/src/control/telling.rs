@@ -9,9 +9,7 @@ use homeostat_common::observation::{AlarmReading, Metric, MetricReading, Observa
 use homeostat_common::outcome::Outcome;
 use homeostat_common::state::{History, State, symptom_place};
 use homeostat_common::units::{Micros, Millis, Ratio, narrow};
-use homeostat_common::wire::body::{
-    Aggregate, Alarm, Body, ServiceChange, ServiceState, Severity, Telemetry,
-};
+use homeostat_common::wire::body::{Aggregate, Body, ServiceChange, ServiceState, Telemetry};
 
 use super::message::{Class, Effect};
 use super::{Incident, Loop};
@@ -24,9 +22,6 @@ const HEALTH_PERIOD: Millis = Millis::secs(10);
 /// Aggregates leave the node this often.
 const TELEMETRY_PERIOD: Millis = Millis::secs(300);
 
-/// An alarm that stands is repeated this often, until it is over.
-const ALARM_PERIOD: Millis = Millis::secs(300);
-
 /// What an observation reaches back.
 const WINDOW: Millis = Millis::secs(10);
 
@@ -38,7 +33,6 @@ pub(super) struct Telling {
     telemetry_from: Micros,
     /// Sum, count and largest per metric and service.
     sums: BTreeMap<(Metric, Option<ServiceId>), (f64, u32, f64)>,
-    alarms: BTreeMap<String, (Alarm, Micros)>,
     told_at: Option<Micros>,
     /// Services whose silence is held against their dependency.
     pub(super) held_back: BTreeSet<ServiceId>,
@@ -51,7 +45,6 @@ impl Telling {
             telemetry_at: now + TELEMETRY_PERIOD,
             telemetry_from: now,
             sums: BTreeMap::new(),
-            alarms: BTreeMap::new(),
             told_at: None,
             held_back: BTreeSet::new(),
         }
@@ -63,11 +56,6 @@ impl Telling {
 
     pub(super) fn next_wake(&self) -> Micros {
         self.health_at.min(self.telemetry_at)
-    }
-
-    /// Whether an alarm of that name is raised.
-    pub(super) fn stands(&self, name: &str) -> bool {
-        self.alarms.contains_key(name)
     }
 
     /// Adds a sample to the aggregates.
@@ -86,49 +74,6 @@ impl Telling {
 }
 
 impl Loop {
-    /// Raises an alarm, or changes the text of one that stands.
-    pub(super) fn raise(
-        &mut self,
-        name: &str,
-        service: Option<&ServiceId>,
-        severity: Severity,
-        text: String,
-        effects: &mut Vec<Effect>,
-    ) {
-        let alarm = Alarm {
-            alarm: name.to_owned(),
-            service: service.cloned(),
-            severity,
-            raised: true,
-            text,
-        };
-        if let Some((standing, _)) = self.telling.alarms.get_mut(name)
-            && standing.severity == alarm.severity
-        {
-            // The words may carry a remaining time; that alone is no news.
-            *standing = alarm;
-            return;
-        }
-        let at = self.telling.told_at.unwrap_or_default();
-        self.telling
-            .alarms
-            .insert(name.to_owned(), (alarm.clone(), at));
-        self.show_alarm(alarm, effects);
-    }
-
-    pub(super) fn clear(&mut self, name: &str, effects: &mut Vec<Effect>) {
-        if let Some((mut alarm, _)) = self.telling.alarms.remove(name) {
-            alarm.raised = false;
-            self.show_alarm(alarm, effects);
-        }
-    }
-
-    fn show_alarm(&mut self, alarm: Alarm, effects: &mut Vec<Effect>) {
-        let shown = alarm.raised.then(|| Body::Alarm(alarm.clone()));
-        effects.push(Effect::ShowAlarm(alarm.alarm.clone(), shown));
-        self.emit(Class::Heal, &[], Body::Alarm(alarm), effects);
-    }
-
     /// Tells what has changed, and what is due.
     pub(super) fn tell(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         self.telling.told_at = Some(now);
@@ -169,7 +114,7 @@ impl Loop {
         let quarantines: Vec<String> = self
             .services
             .keys()
-            .take_while(|_| !self.telling.alarms.is_empty())
+            .filter(|id| self.alarms.stands(&format!("{id}-quarantine")))
             .filter(|id| {
                 self.paces
                     .get(*id)
@@ -181,24 +126,9 @@ impl Loop {
         for name in quarantines {
             self.clear(&name, effects);
         }
-        if due {
-            self.repeat_alarms(now, effects);
-        }
+        self.repeat_alarms(now, effects);
         if now >= self.telling.telemetry_at {
             self.tell_telemetry(now, effects);
-        }
-    }
-
-    fn repeat_alarms(&mut self, now: Micros, effects: &mut Vec<Effect>) {
-        let mut again = Vec::new();
-        for (alarm, told) in self.telling.alarms.values_mut() {
-            if now.since(*told) >= ALARM_PERIOD {
-                *told = now;
-                again.push(alarm.clone());
-            }
-        }
-        for alarm in again {
-            self.show_alarm(alarm, effects);
         }
     }
 
@@ -232,7 +162,7 @@ impl Loop {
                 text: format!("{} is {}", open.service, open.symptom),
             })
             .collect();
-        for (alarm, _) in self.telling.alarms.values() {
+        for alarm in self.alarms.iter().map(|standing| &standing.alarm) {
             if alarms.iter().all(|known| known.alarm != alarm.alarm) {
                 alarms.push(AlarmReading {
                     alarm: alarm.alarm.clone(),

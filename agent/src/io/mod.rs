@@ -14,4 +14,6 @@ pub mod procfs;
 pub mod shell;
 pub mod slots;
 pub mod spawner;
+pub mod stop_file;
 pub mod store;
+pub mod webhook;

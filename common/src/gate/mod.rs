@@ -10,6 +10,7 @@
 //! none. A world model may later *rank* plans before they come to this gate;
 //! it can never let one through.
 
+mod controls;
 mod outlook;
 mod rules;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::controls::{Window, allowed};
 pub use self::outlook::{ACTION_COST_MAX, cost, health, prospect, share};
 pub use self::rules::{CONFIDENCE_MIN, Rule};
 
@@ -31,13 +33,17 @@ use crate::plan::Plan;
 use crate::primitive::Grant;
 use crate::units::{Micros, Millis, PerSecond, Ratio};
 
-/// What the agent may do with a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// How far the agent goes by itself; each rung includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Look, say what it would do, touch nothing.
+    /// Say what it sees, touch nothing.
     #[default]
     Observe,
+    /// Say which plan it would run, checked against every rule, and why.
+    Recommend,
+    /// Hold that plan until a person approves or refuses it.
+    Ask,
     /// Heal.
     Act,
 }
@@ -71,6 +77,11 @@ impl Criticality {
 pub struct ServiceFacts {
     /// What may be done with it.
     pub mode: Mode,
+    /// What may be done with it by single primitives, by their names; overrides
+    /// `mode` in both directions.
+    pub modes: BTreeMap<&'static str, Mode>,
+    /// A person works on it.
+    pub maintenance: Option<Window>,
     /// A person said that nobody but a person touches it.
     pub protected: bool,
     /// How much it matters.
@@ -139,6 +150,12 @@ pub struct Facts {
     pub now: Micros,
     /// What may be done here unless a service says otherwise.
     pub mode: Mode,
+    /// A person has stopped all healing, and why.
+    pub stopped: Option<String>,
+    /// A person works on the node as a whole.
+    pub maintenance: Option<Window>,
+    /// The plan that a person has approved; this one and no other.
+    pub approved: Option<Plan>,
     /// Its services.
     pub services: BTreeMap<ServiceId, ServiceFacts>,
     /// Its routes.
@@ -162,8 +179,8 @@ pub enum Purpose {
     /// Heal a service that lives, with this confidence in the diagnosis.
     Heal(Ratio),
     /// A person on the node asked for it: what restrains the healer itself
-    /// (observing only, holds, quarantine, doubt, lack of news) does not restrain
-    /// a person; everything else does.
+    /// (a stop, maintenance, its mode, holds, quarantine, doubt, lack of news) does
+    /// not restrain a person; everything else does.
     Operate,
 }
 
@@ -218,17 +235,26 @@ pub fn verify(
     facts: &Facts,
     ledger: &mut Ledger,
 ) -> Result<VerifiedPlan, Rejection> {
+    let cost = cost(&plan, facts);
+    let reserve = |ledger: &mut Ledger| {
+        ledger
+            .reserve(cost, facts.now)
+            .map_err(|overdrawn| Rejection {
+                rule: Rule::Budget,
+                reason: alloc::format!("{overdrawn}"),
+                until: None,
+            })
+    };
     for rule in Rule::ALL {
+        if rule == Rule::Budget {
+            // In thought: what a rule behind it refuses sets nothing aside.
+            let mut thought = ledger.clone();
+            let thought_of = reserve(&mut thought)?;
+            thought.settle(thought_of, Cost::default());
+        }
         rules::check(rule, &plan, purpose, facts)?;
     }
-    let cost = cost(&plan, facts);
-    let reservation = ledger
-        .reserve(cost, facts.now)
-        .map_err(|overdrawn| Rejection {
-            rule: Rule::Budget,
-            reason: alloc::format!("{overdrawn}"),
-            until: None,
-        })?;
+    let reservation = reserve(ledger)?;
     Ok(VerifiedPlan {
         plan,
         cost,

@@ -9,7 +9,7 @@ use alloc::string::String;
 use core::fmt;
 
 use super::outlook::traffic;
-use super::{BackendFacts, Facts, Mode, Purpose, Rejection, ServiceFacts};
+use super::{BackendFacts, Facts, Purpose, Rejection, ServiceFacts, controls};
 use crate::ids::{RouteId, ServiceId};
 use crate::net::SourceNet;
 use crate::plan::Plan;
@@ -26,6 +26,10 @@ pub enum Rule {
     UnknownService,
     /// The plan names a route or a backend that the node does not have.
     UnknownRoute,
+    /// A person has stopped all healing.
+    Stopped,
+    /// A person works on the service, or on the node.
+    Maintenance,
     /// The service is only observed.
     ObserveOnly,
     /// The service is protected.
@@ -56,13 +60,19 @@ pub enum Rule {
     BlastRadius,
     /// The budget does not admit it.
     Budget,
+    /// Nothing else objects, and the agent may only say so.
+    RecommendOnly,
+    /// Nothing else objects, and a person has yet to approve it.
+    NeedsApproval,
 }
 
 impl Rule {
     /// Every rule, in the order in which they are checked.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::UnknownService,
         Self::UnknownRoute,
+        Self::Stopped,
+        Self::Maintenance,
         Self::ObserveOnly,
         Self::Protected,
         Self::SpawnerLost,
@@ -78,6 +88,9 @@ impl Rule {
         Self::LastBackend,
         Self::BlastRadius,
         Self::Budget,
+        // Last, so that what is recommended or asked for is a plan that would run.
+        Self::RecommendOnly,
+        Self::NeedsApproval,
     ];
 }
 
@@ -86,6 +99,8 @@ impl fmt::Display for Rule {
         f.write_str(match self {
             Self::UnknownService => "unknown-service",
             Self::UnknownRoute => "unknown-route",
+            Self::Stopped => "stopped",
+            Self::Maintenance => "maintenance",
             Self::ObserveOnly => "observe-only",
             Self::Protected => "protected",
             Self::SpawnerLost => "spawner-lost",
@@ -101,12 +116,14 @@ impl fmt::Display for Rule {
             Self::LastBackend => "last-backend",
             Self::BlastRadius => "blast-radius",
             Self::Budget => "budget",
+            Self::RecommendOnly => "recommend-only",
+            Self::NeedsApproval => "needs-approval",
         })
     }
 }
 
 /// What a rule has against a plan: in words, and when it may be over.
-type Objection = (String, Option<Micros>);
+pub(super) type Objection = (String, Option<Micros>);
 
 /// One arm for each rule, so that a new one cannot be forgotten here.
 pub(super) fn check(
@@ -129,26 +146,20 @@ pub(super) fn check(
             .find(|id| !facts.services.contains_key(*id))
             .map(|id| (alloc::format!("there is no service {id} here"), None)),
         Rule::UnknownRoute => unknown_route(plan, facts),
-        Rule::ObserveOnly if operate => None,
-        Rule::ObserveOnly => each_written(plan, facts, |id, service, _| {
-            (service.mode == Mode::Observe).then(|| {
-                let text = alloc::format!("{id} is only observed; set mode = \"act\" to heal it");
-                (text, None)
-            })
-        })
-        .or_else(|| {
-            // What belongs to no service of this node is the node's.
-            let elsewhere = |primitive: &Primitive| {
-                primitive
-                    .backends()
-                    .any(|backend| !facts.services.contains_key(backend))
-                    || primitive.route().is_some() && primitive.service().is_none()
-            };
-            (facts.mode == Mode::Observe && plan.steps().any(elsewhere)).then(|| {
-                let text = "routes are only observed; set mode = \"act\" to change them";
-                (String::from(text), None)
-            })
-        }),
+        Rule::Stopped
+        | Rule::Maintenance
+        | Rule::ObserveOnly
+        | Rule::RecommendOnly
+        | Rule::NeedsApproval
+            if operate =>
+        {
+            None
+        }
+        Rule::Stopped
+        | Rule::Maintenance
+        | Rule::ObserveOnly
+        | Rule::RecommendOnly
+        | Rule::NeedsApproval => controls::objection(rule, plan, facts),
         Rule::Protected => each_written(plan, facts, |id, service, _| {
             service
                 .protected

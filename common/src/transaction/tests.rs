@@ -253,3 +253,51 @@ fn a_plan_that_began_otherwise_takes_nobodys_place() {
         .unwrap();
     assert!(transaction.revise(other, limit).is_some());
 }
+
+#[test]
+fn a_halted_plan_finishes_what_runs_and_takes_the_rest_back() {
+    let plan: Plan = "rollback-model(a, to=0011223344556677) ; restart(a, grace=1s)"
+        .parse()
+        .unwrap();
+    // Halted before it begins, while its first step runs, while its last one does.
+    for (halt_at, done, ending) in [
+        (None, vec![], Ending::Undone),
+        (Some(0), vec![0], Ending::Undone),
+        (Some(1), vec![0, 1], Ending::Done),
+    ] {
+        let mut transaction = Transaction::new(plan.clone(), true, |_| Millis(500));
+        if halt_at.is_none() {
+            transaction.halt();
+        }
+        let (mut ran, mut undone) = (Vec::new(), Vec::new());
+        let ended = loop {
+            let mut ended = None;
+            for action in transaction.advance(Micros(0)) {
+                match action {
+                    Action::Journal { wait, .. } if wait => transaction.durable(),
+                    Action::Journal { .. } => {}
+                    Action::Run(step) => {
+                        ran.push(step);
+                        if halt_at == Some(step) {
+                            transaction.halt();
+                            let waits = transaction.advance(Micros(0));
+                            assert_eq!(waits, [], "a step that runs is waited for");
+                        }
+                        transaction.report(step, Ok(()));
+                    }
+                    Action::Undo(step) => {
+                        undone.push(step);
+                        transaction.report(step, Ok(()));
+                    }
+                    Action::End(ending) => ended = Some(ending),
+                }
+            }
+            if let Some(ended) = ended {
+                break ended;
+            }
+        };
+        assert_eq!((ran, ended), (done, ending), "{halt_at:?}");
+        let back = halt_at == Some(0);
+        assert_eq!(undone, if back { vec![0] } else { vec![] }, "{halt_at:?}");
+    }
+}

@@ -297,6 +297,49 @@ pub struct Note {
     pub text: String,
 }
 
+/// What a person did about healing, or what healing asks of a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlKind {
+    /// A verified plan waits for a person.
+    ApprovalAsked,
+    /// It may run.
+    Approved,
+    /// It may not.
+    Refused,
+    /// Nobody answered, or it is not wanted any more.
+    ApprovalStale,
+    /// Somebody deals with an alarm.
+    Acknowledged,
+    /// No healing here for a while.
+    MaintenanceBegan,
+    /// Healing again.
+    MaintenanceEnded,
+    /// Nobody is told of these alarms for a while.
+    SilenceBegan,
+    /// They are told again.
+    SilenceEnded,
+    /// No healing at all.
+    Stopped,
+    /// Healing again.
+    Resumed,
+}
+
+/// A control that people have over healing was moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control {
+    /// What was done.
+    pub what: ControlKind,
+    /// About which incident.
+    pub incident: Option<IncidentId>,
+    /// About which service; `None` for the whole node, and for what is no service.
+    pub service: Option<ServiceId>,
+    /// Who did it; empty for the agent itself.
+    pub by: String,
+    /// In words.
+    pub text: String,
+}
+
 macro_rules! bodies {
     ($($(#[$doc:meta])* $kind:literal $name:ident $text:literal),* $(,)?) => {
         /// An event's content, by kind.
@@ -367,6 +410,8 @@ bodies! {
     12 State "state",
     /// A route changed.
     13 RouteChange "route",
+    /// A person decided something, or is asked to.
+    16 Control "control",
 }
 
 /// One body of each kind, for golden files and tests.
@@ -526,6 +571,13 @@ pub(super) fn samples() -> Vec<Body> {
                     healthy: true,
                 },
             ],
+        }),
+        Body::Control(Control {
+            what: ControlKind::Approved,
+            incident: Some(incident),
+            service: Some(ServiceId::new("web").unwrap()),
+            by: "anna (uid 1000)".into(),
+            text: "restart(web, grace=0ms) may run".into(),
         }),
     ]
 }

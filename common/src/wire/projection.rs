@@ -54,6 +54,9 @@ pub struct Meta {
 pub struct MetaService {
     /// Its name.
     pub service: ServiceId,
+    /// How far the agent goes with it by itself.
+    #[serde(default)]
+    pub mode: String,
     /// Whether the agent may act on it.
     pub acts: bool,
     /// How much it matters.

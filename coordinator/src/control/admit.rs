@@ -221,6 +221,9 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         Body::Decided(body) => number("incident", body.incident.0),
         Body::Step(body) => number("incident", body.incident.0),
         Body::IncidentClosed(body) => number("incident", body.incident.0),
+        Body::Control(body) => body
+            .incident
+            .map_or(Ok(()), |incident| number("incident", incident.0)),
         Body::Gap(Gap { from, through, .. }) => {
             number("gap from", *from)?;
             number("gap through", *through)?;

@@ -101,6 +101,8 @@ pub fn in_a_line(event: &Event) -> String {
         "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
         "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
         "note" => text(body, "text").into(),
+        "control" if text(body, "by").is_empty() => text(body, "text").into(),
+        "control" => format!("{}, by {}", text(body, "text"), text(body, "by")),
         "route" => format!("{} at {}", text(body, "route"), text(body, "listen")),
         _ => String::new(),
     }

@@ -50,6 +50,8 @@ export function describe(e) {
       return { tone: list(b.backends).some((one) => one.weight > 0 && !one.healthy) ? "warn" : "", what: [`route ${b.route} changed`, b.reached === false ? el("span", { class: "soft" }, " no word from the forwarder") : null], sub: [list(b.backends).map(backendWords).join(", ")] };
     case "note":
       return { tone: "", what: [b.service ? `${b.service}: ` : "", b.text] };
+    case "control":
+      return { tone: { stopped: "bad", approval_asked: "warn", approval_stale: "warn", maintenance_began: "warn", resumed: "good", approved: "good" }[b.what] || "", what: [b.service ? el("b", {}, `${b.service}: `) : "", b.text, b.by ? el("span", { class: "soft" }, ` by ${b.by}`) : null] };
     case "boot":
       return { tone: "", what: [`agent ${b.version} started`], sub: list(b.findings) };
     case "observation": {

@@ -71,6 +71,20 @@ impl Sim {
                 let ticket = self.asked;
                 self.tell(Event::Asked { ticket, plan });
             }
+            Fault::Order(command) => {
+                self.asked += 1;
+                let (ticket, by) = (self.asked, "anna".to_owned());
+                self.tell(Event::Ordered {
+                    ticket,
+                    by,
+                    command,
+                });
+            }
+            Fault::StopFile(why) => {
+                self.host.stop = why;
+                self.tell(Event::StopFile(why.map(str::to_owned)));
+            }
+            Fault::Wall(unix_ms) => self.host.wall = Some(unix_ms),
             Fault::ShowWeights => {
                 let weights = self.weights();
                 self.trace.say(self.now, "weights", weights);

@@ -20,7 +20,7 @@ use std::collections::BinaryHeap;
 use std::path::Path;
 
 use homeostat_agent::config::Config;
-use homeostat_agent::control::{Event, Loop};
+use homeostat_agent::control::{Command, Event, Loop};
 use homeostat_agent::service::SlotName;
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{BootId, Instance, ServiceId};
@@ -149,6 +149,12 @@ pub enum Fault {
     Gauge(&'static str, f64, bool),
     /// A person asks for a plan.
     Ask(&'static str),
+    /// A person orders something.
+    Order(Command),
+    /// What stands in the file `STOP`, from now on.
+    StopFile(Option<&'static str>),
+    /// The wall clock can be believed: milliseconds since 1970 at the start.
+    Wall(u64),
     /// The weights are told in the story.
     ShowWeights,
 }
@@ -241,6 +247,8 @@ pub struct Sim {
     last_fault: Millis,
     writes: u32,
     trace: Trace,
+    /// What people who do not look were told, and when.
+    notices: Vec<(Micros, String)>,
     audit: Audit,
 }
 
@@ -290,6 +298,7 @@ impl Sim {
             last_fault: Millis(0),
             writes: 0,
             trace: Trace::default(),
+            notices: Vec::new(),
             audit: Audit::new(&config),
             config,
         };
@@ -320,6 +329,19 @@ impl Sim {
         self.go(end);
         self.judge();
         self.trace
+    }
+
+    /// Runs until then and returns what people who do not look were told: when, the
+    /// number of the alarm, its name, what became of it, and how often it was
+    /// repeated.
+    ///
+    /// # Panics
+    /// When a promise is broken; the seed and the story are in the message.
+    #[must_use]
+    pub fn notices_until(mut self, end: Millis) -> Vec<(Micros, String)> {
+        self.go(end);
+        self.judge();
+        self.notices
     }
 
     /// Runs until all has been well for a while after the last fault, or until

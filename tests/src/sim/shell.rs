@@ -3,7 +3,8 @@
 
 use homeostat_agent::config::ProbeKind;
 use homeostat_agent::control::{
-    Effect, Event, HealRecord, HostSample, Loop, ProbeOutcome, SlotReport, Stranger, Told,
+    Effect, Event, HealRecord, HostSample, Loop, News, Notice, ProbeOutcome, SlotReport, Stranger,
+    Told,
 };
 use homeostat_agent::execute::Act;
 use homeostat_agent::service::{ProcessSample, SlotName, Version};
@@ -34,6 +35,11 @@ pub(super) struct Host {
     pub(super) link: bool,
     /// Cores that a process of nobody uses.
     pub(super) stranger: f32,
+    /// Milliseconds since 1970 at the start of the simulation, if the wall clock
+    /// can be believed.
+    pub(super) wall: Option<u64>,
+    /// What stands in the file `STOP`.
+    pub(super) stop: Option<&'static str>,
 }
 
 impl Default for Host {
@@ -48,6 +54,8 @@ impl Default for Host {
             no_rollback: false,
             link: true,
             stranger: 0.0,
+            wall: None,
+            stop: None,
         }
     }
 }
@@ -176,6 +184,7 @@ impl Sim {
                 let words = answer.unwrap_or_else(|why| format!("refused: {why}"));
                 self.trace.say(self.now, "answer", words);
             }
+            Effect::Notify(notice) => self.notified(&notice),
             Effect::ShowHealth(_) | Effect::ShowAct(..) | Effect::ShowAlarm(..) => {}
         }
     }
@@ -478,6 +487,7 @@ impl Sim {
                 name: *b"stress-ng\0\0\0\0\0\0\0",
                 cores: self.host.stranger,
             }),
+            wall: Reading::from(self.host.wall.map(|wall| wall + self.now.0 / 1000)),
             ..HostSample::default()
         };
         let mut processes = Vec::new();
@@ -551,6 +561,9 @@ impl Sim {
         let resumed = self.disk.resumed();
         let agent = Loop::new(&self.config, self.boot, resumed, self.own_now());
         self.agent = Some(Box::new(agent));
+        if let Some(why) = self.host.stop {
+            self.tell(Event::StopFile(Some(why.to_owned())));
+        }
         let run = self.run;
         let link = Event::Link(self.host.link);
         self.push_us(100, Happening::Sample(run, true));
@@ -573,6 +586,23 @@ impl Sim {
             })
             .collect();
         self.spawner_says(Event::Slots(slots));
+    }
+}
+
+impl Sim {
+    /// A person who does not look is told.
+    fn notified(&mut self, notice: &Notice) {
+        let word = match notice.news {
+            News::Raised => "raised",
+            News::Repeated => "repeated",
+            News::Acknowledged => "acknowledged",
+            News::Cleared => "cleared",
+        };
+        let text = format!(
+            "{} {} {word} ({})",
+            notice.number, notice.alarm, notice.repeat
+        );
+        self.notices.push((self.now, text));
     }
 }
 

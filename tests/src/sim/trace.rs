@@ -86,6 +86,13 @@ impl Trace {
             }
             Body::Alarm(alarm) => self.say(at, "clear", alarm.alarm.clone()),
             Body::Note(note) => self.say(at, "note", note.text.clone()),
+            Body::Control(control) => {
+                let by = match control.by.as_str() {
+                    "" => String::new(),
+                    by => format!(", by {by}"),
+                };
+                self.say(at, "person", format!("{}{by}", control.text));
+            }
             // States and aggregates are not part of the story.
             _ => {}
         }

@@ -10,4 +10,5 @@ mod garbage;
 mod killed;
 mod local;
 mod mqtt;
+mod people;
 mod rig;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::{RouteId, ServiceId, Token};
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Note};
@@ -12,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::Shell;
 use crate::config;
-use crate::control::{Class, Effect, Event};
+use crate::control::{Class, Effect, Event, alarm_names};
 use crate::execute::Act;
 use crate::io::data;
 use crate::io::forward;
@@ -115,6 +114,7 @@ impl Shell {
                 body,
             } => {
                 self.show(self.topics.event(body.kind_name()), &body);
+                self.notify_of(&body);
                 self.order(Order::Event {
                     mark,
                     class,
@@ -129,6 +129,7 @@ impl Shell {
             }
             Effect::ShowAct(plan, step) => self.show_or_clear(self.topics.act(plan), step),
             Effect::ShowAlarm(name, alarm) => self.show_or_clear(self.topics.alarm(&name), alarm),
+            Effect::Notify(notice) => self.notify(&notice),
         }
         None
     }
@@ -192,9 +193,11 @@ impl Shell {
             Act::Remount(service) => {
                 return on_node(token, NodeAct::Remount { service }, spawner).await;
             }
-            Act::Webhook(..) => {
-                let result = Err("there is no webhook".to_owned());
-                return Some(Event::Acted { token, result });
+            Act::Webhook(service, name) => {
+                if let Err(why) = self.call_webhook(service.as_str(), &name, token) {
+                    let result = Err(why);
+                    return Some(Event::Acted { token, result });
+                }
             }
             Act::Hook(service, hook) => {
                 let hooks = self.config.service(&service)?.hooks.as_ref()?;
@@ -241,7 +244,9 @@ impl Shell {
     /// Alarms outlive the agent on the broker, and nobody else clears those that
     /// it left behind: what still holds is raised again.
     pub(super) fn clear_former_alarms(&self) {
-        for name in alarm_names(self.config.services.iter().map(|service| &service.id)) {
+        let services = self.config.services.iter().map(|service| &service.id);
+        let webhooks = self.config.webhooks.iter().map(|hook| &hook.name);
+        for name in alarm_names(services, webhooks) {
             self.show_or_clear::<()>(self.topics.alarm(&name), None);
         }
     }
@@ -349,20 +354,6 @@ impl Shell {
     }
 }
 
-/// Every alarm that the loop can raise.
-fn alarm_names<'a>(services: impl Iterator<Item = &'a ServiceId>) -> Vec<String> {
-    let mut names: Vec<String> = ["store", "stranger-cpu", "forwarder-frozen"]
-        .map(String::from)
-        .into();
-    for service in services {
-        for what in ["quarantine", "frozen", "confidence", "stuck", "called"] {
-            names.push(format!("{service}-{what}"));
-        }
-        names.extend(Symptom::ALL.map(|symptom| format!("{service}-{symptom}")));
-    }
-    names
-}
-
 async fn on_node(token: Token, act: NodeAct, spawner: &Option<Client>) -> Option<Event> {
     let sent = spawner.as_ref()?.act_on_node(token, act).await;
     // A lost connection shows elsewhere; the step is asked for again then.
@@ -387,18 +378,21 @@ fn report(service: &ServiceId, what: &str, result: Result<(), ClientError>) {
 
 #[cfg(test)]
 mod tests {
-    use homeostat_common::ids::{NodeId, SiteId};
+    use homeostat_common::ids::{NodeId, SiteId, WebhookId};
     use homeostat_common::wire::topic::NodeTopics;
 
     use super::*;
-    use crate::config::SERVICES_MAX;
+    use crate::config::{SERVICES_MAX, WEBHOOKS_MAX};
 
     #[test]
     fn all_alarms_of_a_full_node_are_cleared_and_leave_room_for_healths() {
         let services: Vec<ServiceId> = (0..SERVICES_MAX)
             .map(|at| format!("s{at}").parse().unwrap())
             .collect();
-        let names = alarm_names(services.iter());
+        let hooks: Vec<WebhookId> = (0..WEBHOOKS_MAX)
+            .map(|at| format!("h{at}").parse().unwrap())
+            .collect();
+        let names = alarm_names(services.iter(), hooks.iter());
         for name in ["store", "s63-quarantine", "s0-wrong-answers"] {
             assert!(names.iter().any(|known| known == name), "{name}");
         }

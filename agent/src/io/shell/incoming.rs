@@ -2,6 +2,7 @@
 
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{ServiceId, Token};
+use homeostat_common::observation::Reading;
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::projection::Reply;
 use tracing::{info, warn};
@@ -147,6 +148,10 @@ impl Shell {
             own: process_of(&host.own),
             backlog: self.keeper.backlog(),
             stranger,
+            wall: match self.wall.unix_ms() {
+                (unix_ms, clock::ClockQuality::Plausible) => Reading::Fresh(unix_ms),
+                _ => Reading::Missing,
+            },
         };
         let core = &self.core;
         let processes = self

@@ -7,6 +7,7 @@
 
 mod effects;
 mod incoming;
+mod notices;
 pub mod question;
 mod reload;
 mod setup;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use homeostat_common::ids::{Instance, ServiceId};
+use homeostat_common::ids::{Instance, ServiceId, StreamId};
 use homeostat_common::observation::LogCount;
 use homeostat_common::plan::Plan;
 use homeostat_common::units::Micros;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use self::incoming::{exit_of, forwarder_event};
+use self::notices::hook_event;
 use super::clock;
 use super::data;
 use super::forward;
@@ -42,8 +44,9 @@ use super::procfs::{Host, Process};
 use super::slots::thread as slots;
 use super::spawner::client::{self, Client, ClientError};
 use super::spawner::protocol::SlotView;
+use super::webhook::{self, Webhooks};
 use crate::config::{Config, Golden};
-use crate::control::{Class, Effect, Event, Loop, SlotReport};
+use crate::control::{Class, Command, Effect, Event, Loop, SlotReport};
 
 /// Log bytes read per sample and service: 64 KiB/s at the default period.
 const LOG_BYTES_MAX: u64 = 64 * 1024;
@@ -100,8 +103,17 @@ pub fn run(config: &Config, file: &Path) -> Result<(), RunError> {
 /// Where the answer to a wish for a reload goes, if anybody waits for one.
 type ReloadReply = Option<oneshot::Sender<Result<String, String>>>;
 
-/// A plan that a person asks for, and where the answer goes.
-type Question = (Plan, oneshot::Sender<Result<String, String>>);
+/// What a person asks of the loop.
+#[derive(Debug)]
+enum Asked {
+    /// A plan.
+    Plan(Plan),
+    /// Something else, and who.
+    Order(String, Command),
+}
+
+/// What a person asks for, and where the answer goes.
+type Question = (Asked, oneshot::Sender<Result<String, String>>);
 
 struct Shell {
     config: Arc<Config>,
@@ -151,6 +163,14 @@ struct Shell {
     unkept: u64,
     /// What is told of the start, until it is known what was taken over.
     starting: Option<Boot>,
+    webhooks: Webhooks,
+    hook_reports: mpsc::Receiver<webhook::Report>,
+    /// Names this node's events, and so its notices.
+    stream: StreamId,
+    /// The wall clock as the windows of the configuration need it.
+    wall: clock::Wall,
+    /// Whether the file `STOP` was there when it was looked for last.
+    stop_seen: bool,
 }
 
 impl Shell {
@@ -165,6 +185,10 @@ impl Shell {
         let starting = tokio::time::Instant::now() + STARTING_MAX;
         self.clear_former_alarms();
         let mut spawner: Option<Client> = None;
+        // Before anything is decided.
+        if let Some(stopped) = self.look_for_stop() {
+            self.step(stopped, &mut spawner).await;
+        }
         let mut complained = false;
         info!(
             "node {} at {}: {} services",
@@ -235,6 +259,9 @@ impl Shell {
                 _ = sampling.tick() => {
                     self.read_logs(&mut spawner).await;
                     self.end_retired(&spawner).await;
+                    if let Some(changed) = self.look_for_stop() {
+                        self.step(changed, &mut spawner).await;
+                    }
                     Some(self.sample())
                 }
                 Some(reply) = self.reloads.1.recv() => {
@@ -245,12 +272,20 @@ impl Shell {
                     self.reload(None, &spawner).await;
                     None
                 }
-                Some((plan, reply)) = self.questions.1.recv() => {
+                Some((asked, reply)) = self.questions.1.recv() => {
                     self.next_ticket += 1;
                     let ticket = self.next_ticket;
                     self.asked.insert(ticket, reply);
-                    Some(Event::Asked { ticket, plan })
+                    Some(match asked {
+                        Asked::Plan(plan) => Event::Asked { ticket, plan },
+                        Asked::Order(by, command) => Event::Ordered {
+                            ticket,
+                            by,
+                            command,
+                        },
+                    })
                 }
+                Some(report) = self.hook_reports.recv() => hook_event(report),
                 Some(event) = self.link_events.recv() => self.link_event(event),
                 stream = accept(self.control.as_ref()) => {
                     self.answer(stream);

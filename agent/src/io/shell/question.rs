@@ -1,8 +1,8 @@
 //! Questions on the control socket: what may be asked, and how it is answered.
 //!
 //! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan,
-//! `reload` for the configuration file to be read again, JSON for a change of a
-//! slot; their answers are JSON. Answers are made beside the loop, so that
+//! `reload` for the configuration file to be read again, `order` and JSON for what
+//! people control, JSON alone for a change of a slot; their answers are JSON. Answers are made beside the loop, so that
 //! nobody who asks slowly holds it up. Who may connect is up to the socket's
 //! permissions: the agent's user and root.
 
@@ -10,18 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homeostat_common::ids::{IncidentId, ServiceId};
-use homeostat_common::plan::{Plan, PlanError};
+use homeostat_common::plan::PlanError;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{Question, Shell};
+use super::{Asked, Question, Shell};
 use crate::config::Config;
-use crate::io::keeper::{Keeper, Order};
+use crate::control::Command;
+use crate::io::keeper::{self, Keeper};
 use crate::io::slots::thread::{self as slots, What};
 use crate::io::slots::{Candidate, Name, Slot, Version};
+use crate::io::stop_file;
 
 /// Longest question: two paths of the kernel's length, escaped, and names.
 const QUESTION_MAX: u64 = 32 * 1024;
@@ -66,6 +68,7 @@ impl Shell {
         let reloads = self.reloads.0.clone();
         tokio::spawn(async move {
             let mut question = String::new();
+            let uid = stream.peer_cred().ok().map(|peer| peer.uid());
             let (reader, mut writer) = stream.split();
             let mut reader = reader.take(QUESTION_MAX);
             let read = timeout(QUESTION_TIME, reader.read_to_string(&mut question));
@@ -83,7 +86,13 @@ impl Shell {
                 };
                 serde_json::to_string(&answer).ok()
             } else if let Some(plan) = question.trim().strip_prefix("do ") {
-                let answer = ask(&questions, plan).await;
+                let answer = match plan.parse() {
+                    Ok(plan) => ask(&questions, Asked::Plan(plan)).await,
+                    Err(error) => Err(PlanError::to_string(&error)),
+                };
+                serde_json::to_string(&answer).ok()
+            } else if let Some(order) = question.trim().strip_prefix("order ") {
+                let answer = obey(&questions, order, uid, &config).await;
                 serde_json::to_string(&answer).ok()
             } else if question.starts_with('{') {
                 let answer = change(&question, &files, &config).await;
@@ -98,12 +107,76 @@ impl Shell {
     }
 }
 
-/// Hands a plan to the loop and waits for what the gate says.
-async fn ask(questions: &mpsc::Sender<Question>, plan: &str) -> Result<String, String> {
-    let plan: Plan = plan.parse().map_err(|error: PlanError| error.to_string())?;
+/// An order of a person.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Who gives it, by their own account; the kernel's is added to it.
+    pub by: Option<String>,
+    /// What.
+    pub command: Command,
+}
+
+/// Longest name of a person.
+const NAME_MAX: usize = 64;
+
+/// Hands an order to the loop; a stop is a file as well, which outlives all else.
+async fn obey(
+    questions: &mpsc::Sender<Question>,
+    order: &str,
+    uid: Option<u32>,
+    config: &Config,
+) -> Result<String, String> {
+    let order: Order = serde_json::from_str(order).map_err(|error| error.to_string())?;
+    let uid = uid.map_or_else(|| "uid unknown".to_owned(), |uid| format!("uid {uid}"));
+    let by = match order.by {
+        Some(name) if name.len() > NAME_MAX || name.chars().any(char::is_control) => {
+            return Err(format!("expected a name of at most {NAME_MAX} bytes"));
+        }
+        Some(name) => format!("{name} ({uid})"),
+        None => uid,
+    };
+    let data_dir = config.node.data_dir.clone();
+    let command = order.command;
+    let stop = match &command {
+        Command::Stop { why } => Some(format!("{why} ({by})")),
+        _ => None,
+    };
+    if command == Command::Resume {
+        // First the file: while that is there, nothing goes on.
+        let file = stop_file::path(&data_dir);
+        let removed = tokio::task::spawn_blocking(move || stop_file::remove(&data_dir)).await;
+        match removed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                return Err(format!(
+                    "healing stays stopped: cannot remove {}: {error}",
+                    file.display()
+                ));
+            }
+            Err(_) => return Err("the agent is ending".into()),
+        }
+        return ask(questions, Asked::Order(by, command)).await;
+    }
+    let text = ask(questions, Asked::Order(by, command)).await?;
+    let Some(why) = stop else {
+        return Ok(text);
+    };
+    let file = stop_file::path(&data_dir);
+    let written = tokio::task::spawn_blocking(move || stop_file::write(&data_dir, &why)).await;
+    Ok(match written {
+        Ok(Ok(())) => format!("{text}, as long as {} is there", file.display()),
+        _ => format!(
+            "{text} until the agent ends, and no longer: {} could not be written",
+            file.display()
+        ),
+    })
+}
+
+/// Hands a question to the loop and waits for its answer.
+async fn ask(questions: &mpsc::Sender<Question>, asked: Asked) -> Result<String, String> {
     let (reply, answer) = oneshot::channel();
     let busy = || "too many questions at once".to_owned();
-    questions.try_send((plan, reply)).map_err(|_| busy())?;
+    questions.try_send((asked, reply)).map_err(|_| busy())?;
     answer
         .await
         .unwrap_or_else(|_| Err("the agent is ending".into()))
@@ -112,7 +185,7 @@ async fn ask(questions: &mpsc::Sender<Question>, plan: &str) -> Result<String, S
 async fn explain(question: &str, keeper: &Keeper) -> Option<String> {
     let incident = question.trim().parse().ok().map(IncidentId);
     let (reply, answer) = oneshot::channel();
-    if !keeper.order(Order::Explain(incident, reply)) {
+    if !keeper.order(keeper::Order::Explain(incident, reply)) {
         return None;
     }
     timeout(QUESTION_TIME, answer).await.ok()?.ok()

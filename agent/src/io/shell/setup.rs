@@ -24,6 +24,7 @@ use crate::io::probe::{ProbeError, Prober, TargetNo};
 use crate::io::procfs::Host;
 use crate::io::procfs::strangers::Strangers;
 use crate::io::slots::{Name, Slot, thread as slots};
+use crate::io::webhook::{Patience, Webhooks};
 
 /// Events from threads that wait for the loop; each thread has at most a few
 /// on the way.
@@ -94,6 +95,11 @@ impl Shell {
         let files = slots::start(report_sender)?;
         let snapshots = config.node.data_dir.join("snapshots");
         let data = data::start(snapshots, event_sender.clone())?;
+        let (hook_sender, hook_reports) = mpsc::channel(EVENTS_MAX);
+        let webhooks = Webhooks::start(&config.webhooks, Patience::default(), &hook_sender)?;
+        let clock_file = config.node.data_dir.join("clock");
+        let wall = clock::Wall::open(&clock_file, config.clock.offset_ms)
+            .unwrap_or_else(|_| clock::Wall::fresh(&clock_file, config.clock.offset_ms));
         let Senses {
             prober,
             targets,
@@ -136,6 +142,11 @@ impl Shell {
             control: control(&control_path(&config.node.run_dir)),
             unkept: 0,
             starting: Some(starting),
+            webhooks,
+            hook_reports,
+            stream: opened.stream,
+            wall,
+            stop_seen: false,
             config: Arc::new(config.clone()),
         })
     }
@@ -210,6 +221,7 @@ fn meta(config: &Config) -> Meta {
             .iter()
             .map(|service| MetaService {
                 service: service.id.clone(),
+                mode: service.mode.name().into(),
                 acts: service.mode == config::Mode::Act && !service.protected,
                 criticality: match service.criticality {
                     config::Criticality::BestEffort => "best-effort",

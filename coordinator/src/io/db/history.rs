@@ -161,7 +161,7 @@ impl Db {
         let doing = "read the timeline";
         let rows = sqlx::query(event_sql!(
             "WHERE kind IN ('boot', 'incident-opened', 'decided', 'step', 'incident-closed',
-               'alarm', 'route', 'note', 'gap') AND event.id < ?1
+               'alarm', 'route', 'note', 'gap', 'control') AND event.id < ?1
              ORDER BY event.id DESC LIMIT ?2"
         ))
         .bind(before.map_or(i64::MAX, int))
@@ -188,7 +188,7 @@ impl Db {
                  ELSE 0 END AS stands
              FROM (SELECT * FROM event
                    WHERE kind IN ('boot', 'incident-opened', 'decided', 'step',
-                     'incident-closed', 'alarm', 'route', 'note', 'gap')
+                     'incident-closed', 'alarm', 'route', 'note', 'gap', 'control')
                      AND (kind = 'note' OR (kind = 'decided' AND body ->> '$.plan' IS NULL)
                        OR (kind = 'alarm' AND body ->> '$.raised'
                          AND (body ->> '$.alarm' = 'stranger-cpu'

@@ -30,6 +30,7 @@ pub(super) fn incident_number(body: &Body) -> Option<i64> {
         Body::Decided(body) => body.incident,
         Body::Step(body) => body.incident,
         Body::IncidentClosed(body) => body.incident,
+        Body::Control(body) => return body.incident.map(|incident| int(incident.0)),
         Body::Boot(_)
         | Body::ServiceChange(_)
         | Body::Alarm(_)
@@ -122,7 +123,11 @@ pub(super) async fn apply(
         }
         Body::Telemetry(body) => backlog(db, at, body).await?,
         Body::RouteChange(body) => route(db, at, body).await?,
-        Body::Observation(_) | Body::Note(_) | Body::State(_) | Body::Unknown { .. } => {}
+        Body::Observation(_)
+        | Body::Note(_)
+        | Body::Control(_)
+        | Body::State(_)
+        | Body::Unknown { .. } => {}
     }
     Ok(effect)
 }

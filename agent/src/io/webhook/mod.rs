@@ -1,0 +1,324 @@
+//! Webhooks: signed HTTP messages to whoever reaches people.
+//!
+//! In go messages for webhooks of the configuration, by name; out come deliveries,
+//! and reports of what became of them. Each webhook has a thread and a bounded
+//! queue of its own, so that one that hangs delays no other one and never the loop.
+//! A message is sent until somebody took it, with growing pauses; the same message
+//! keeps its idempotency key. The queue itself is not on the disk: the loop repeats
+//! an alarm that nobody has acknowledged, also after a restart, under the same key.
+
+pub mod post;
+pub mod sign;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use homeostat_common::ids::{Token, WebhookId};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use self::post::{PostError, post};
+use self::sign::{SecretError, secret, signature};
+use crate::config::{Told, Webhook};
+use crate::io::keeper::chain;
+
+/// Messages that wait for one receiver; the oldest goes when there are more. Some
+/// hundred bytes each.
+pub const QUEUE_MAX: usize = 128;
+
+/// After so many failures in a row people are told by the other ways.
+const TROUBLE_AFTER: u32 = 3;
+
+/// How messages are sent again.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The first pause; it doubles,
+    pub first: Duration,
+    /// up to this.
+    pub most: Duration,
+    /// Older messages are given up: whoever comes back after that long looks at
+    /// what stands, which is repeated.
+    pub give_up: Duration,
+    /// The same for messages that somebody waits for; the last try may still take
+    /// as long as an exchange.
+    pub call: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            most: Duration::from_secs(300),
+            give_up: Duration::from_secs(86_400),
+            call: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A message on its way.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// What it is about: the header `Homeostat-Event`.
+    pub event: &'static str,
+    /// Names it, however often it is sent.
+    pub key: String,
+    /// JSON.
+    pub body: Vec<u8>,
+    /// A newer message about the same takes the place of one that still waits.
+    pub replaces: Option<String>,
+    /// Who called, and wants to know what became of it.
+    pub ticket: Option<Token>,
+}
+
+/// What became of messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Messages to this webhook do not arrive (`Some`), or do again.
+    Trouble(WebhookId, Option<String>),
+    /// A message that somebody waits for was taken, or given up.
+    Called {
+        /// As given.
+        ticket: Token,
+        /// Why not.
+        result: Result<(), String>,
+    },
+}
+
+/// A message cannot be sent at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No such webhook.
+    #[error("there is no webhook {0} in the configuration")]
+    Unknown(WebhookId),
+}
+
+/// All webhooks of a node.
+#[derive(Debug, Default)]
+pub struct Webhooks {
+    hooks: Vec<Arc<Hook>>,
+}
+
+impl Webhooks {
+    /// Starts a thread for each of them.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        configured: &[Webhook],
+        patience: Patience,
+        reports: &mpsc::Sender<Report>,
+    ) -> std::io::Result<Self> {
+        let mut hooks = Vec::new();
+        for webhook in configured {
+            let hook = Arc::new(Hook {
+                webhook: webhook.clone(),
+                queue: Mutex::new(Queue::default()),
+                changed: Condvar::new(),
+            });
+            let (own, reports) = (Arc::clone(&hook), reports.clone());
+            std::thread::Builder::new()
+                .name(format!("hook-{}", webhook.name))
+                .spawn(move || own.serve(patience, &reports))?;
+            hooks.push(hook);
+        }
+        Ok(Self { hooks })
+    }
+
+    /// Sends a message to everyone who wants to know of this, but `besides`.
+    pub fn tell(&self, told: Told, message: &Message, besides: Option<&WebhookId>) {
+        let wants = |hook: &&Arc<Hook>| {
+            hook.webhook.events.contains(&told) && Some(&hook.webhook.name) != besides
+        };
+        for hook in self.hooks.iter().filter(wants) {
+            hook.push(message.clone());
+        }
+    }
+
+    /// Whether anybody wants to know of this.
+    #[must_use]
+    pub fn wanted(&self, told: Told) -> bool {
+        let mut hooks = self.hooks.iter();
+        hooks.any(|hook| hook.webhook.events.contains(&told))
+    }
+
+    /// Sends a message to one webhook, whatever that wants to know of. With a
+    /// ticket, a [`Report::Called`] says what became of it.
+    ///
+    /// # Errors
+    /// [`CallError`] when there is no such webhook.
+    pub fn call(&self, name: &WebhookId, message: Message) -> Result<(), CallError> {
+        let hook = self.hooks.iter().find(|hook| hook.webhook.name == *name);
+        let hook = hook.ok_or_else(|| CallError::Unknown(name.clone()))?;
+        hook.push(message);
+        Ok(())
+    }
+}
+
+impl Drop for Webhooks {
+    /// The threads end by themselves, after what they are sending: nobody waits.
+    fn drop(&mut self) {
+        for hook in &self.hooks {
+            hook.lock().closed = true;
+            hook.changed.notify_all();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<(Message, Instant)>,
+    /// Messages that had to go, and who waited for them.
+    dropped: u64,
+    unheard: Vec<Token>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Hook {
+    webhook: Webhook,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// Why a try failed.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Post(#[from] PostError),
+}
+
+impl Hook {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A queue is whole between any two of its statements.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, message: Message) {
+        let mut queue = self.lock();
+        if message.replaces.is_some() {
+            queue
+                .waiting
+                .retain(|(older, _)| older.replaces != message.replaces);
+        }
+        if queue.waiting.len() >= QUEUE_MAX
+            && let Some((oldest, _)) = queue.waiting.pop_front()
+        {
+            queue.dropped += 1;
+            if queue.unheard.len() < QUEUE_MAX {
+                queue.unheard.extend(oldest.ticket);
+            }
+        }
+        queue.waiting.push_back((message, Instant::now()));
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// The next message; `None` at the end.
+    fn next(&self, reports: &mpsc::Sender<Report>) -> Option<(Message, Instant)> {
+        let mut queue = self.lock();
+        loop {
+            if queue.closed {
+                return None;
+            }
+            let name = &self.webhook.name;
+            if std::mem::take(&mut queue.dropped) > 0 {
+                warn!("webhook {name}: messages are lost, {QUEUE_MAX} wait already");
+            }
+            for ticket in std::mem::take(&mut queue.unheard) {
+                let result = Err("too many messages wait".to_owned());
+                let _ = reports.try_send(Report::Called { ticket, result });
+            }
+            if let Some(next) = queue.waiting.pop_front() {
+                return Some(next);
+            }
+            queue = self
+                .changed
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Pauses; `false` at the end.
+    fn pause(&self, span: Duration) -> bool {
+        let queue = self.lock();
+        let waited = self
+            .changed
+            .wait_timeout_while(queue, span, |queue| !queue.closed);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !queue.closed
+    }
+
+    fn serve(&self, patience: Patience, reports: &mpsc::Sender<Report>) {
+        let name = &self.webhook.name;
+        let mut failures = 0u32;
+        let mut told = false;
+        while let Some((message, since)) = self.next(reports) {
+            let mut pause = patience.first;
+            let most = match message.ticket {
+                Some(_) => patience.call,
+                None => patience.give_up,
+            };
+            let result = loop {
+                let error = match self.send(&message) {
+                    Ok(()) => break Ok(()),
+                    Err(error) => error,
+                };
+                let why = chain(&error);
+                failures = failures.saturating_add(1);
+                let is_final = matches!(&error, SendError::Post(error) if error.is_final());
+                if !told && (failures >= TROUBLE_AFTER || is_final) {
+                    warn!("webhook {name}: {why}");
+                    let trouble = Report::Trouble(name.clone(), Some(why.clone()));
+                    told = reports.try_send(trouble).is_ok();
+                }
+                if is_final || since.elapsed() >= most {
+                    break Err(why);
+                }
+                // Apart from each other, whoever failed together.
+                let share = 0.5 + fastrand::f64() / 2.0;
+                if !self.pause(pause.mul_f64(share)) {
+                    return;
+                }
+                pause = (pause * 2).min(patience.most);
+            };
+            if result.is_ok() {
+                failures = 0;
+                if told {
+                    info!("webhook {name}: messages arrive again");
+                    told = reports
+                        .try_send(Report::Trouble(name.clone(), None))
+                        .is_err();
+                }
+            }
+            if let Some(ticket) = message.ticket {
+                let _ = reports.try_send(Report::Called { ticket, result });
+            }
+        }
+    }
+
+    fn send(&self, message: &Message) -> Result<(), SendError> {
+        let secret = secret(&self.webhook.secret_file)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let timestamp = now.map_or(0, |since| since.as_secs());
+        let headers = [
+            ("Content-Type", "application/json".to_owned()),
+            (
+                "User-Agent",
+                concat!("homeostat-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ),
+            ("Homeostat-Event", message.event.to_owned()),
+            ("Homeostat-Timestamp", timestamp.to_string()),
+            (
+                "Homeostat-Signature",
+                signature(&secret, timestamp, &message.body),
+            ),
+            ("Idempotency-Key", message.key.clone()),
+        ];
+        Ok(post(&self.webhook.url, &headers, &message.body)?)
+    }
+}

@@ -1,0 +1,269 @@
+//! A real receiver on loopback: it checks every signature by itself, and answers
+//! as it is told.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::mpsc as channel;
+
+use homeostat_common::ids::PlanId;
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+use crate::config::Url;
+
+const SECRET: &[u8] = b"correct horse battery staple";
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// HMAC as RFC 2104 writes it, to compare with.
+fn hmac(secret: &[u8], message: &[u8]) -> String {
+    let mut key = secret.to_vec();
+    key.resize(64, 0);
+    let pad = |with: u8| key.iter().map(move |byte| byte ^ with).collect::<Vec<u8>>();
+    let inner = Sha256::digest([&pad(0x36), message].concat());
+    let outer = Sha256::digest([&pad(0x5c), &inner[..]].concat());
+    outer.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What arrived, once its signature was found right.
+#[derive(Debug, PartialEq, Eq)]
+struct Arrived {
+    key: String,
+    event: String,
+    body: String,
+}
+
+fn read(stream: &mut TcpStream) -> Option<Arrived> {
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let read = stream.read(&mut part).ok().filter(|read| *read > 0)?;
+        text.extend_from_slice(&part[..read]);
+        let whole = String::from_utf8(text.clone()).unwrap();
+        let Some((head, body)) = whole.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let field = |name: &str| {
+            let mut lines = head.lines();
+            let line = lines.find_map(|line| line.strip_prefix(&format!("{name}: ")));
+            line.unwrap_or_else(|| panic!("no {name} in {head}"))
+                .to_owned()
+        };
+        if body.len() < field("Content-Length").parse().unwrap() {
+            continue;
+        }
+        assert!(head.starts_with("POST /hook?a=1 HTTP/1.1\r\n"), "{head}");
+        let timestamp = field("Homeostat-Timestamp");
+        let signed = hmac(SECRET, format!("{timestamp}.{body}").as_bytes());
+        assert_eq!(field("Homeostat-Signature"), format!("v1={signed}"));
+        let sent: u64 = timestamp.parse().unwrap();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        assert!(now.unwrap().as_secs().abs_diff(sent) < 60);
+        return Some(Arrived {
+            key: field("Idempotency-Key"),
+            event: field("Homeostat-Event"),
+            body: body.to_owned(),
+        });
+    }
+}
+
+/// Serves one connection for each answer, then no more.
+fn receiver(answers: Vec<&'static str>) -> (u16, channel::Receiver<Arrived>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, arrived) = channel::channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let Some(message) = read(&mut stream) else {
+                continue;
+            };
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = sender.send(message);
+        }
+    });
+    (port, arrived)
+}
+
+struct Rig {
+    _dir: tempfile::TempDir,
+    hooks: Webhooks,
+    reports: mpsc::Receiver<Report>,
+    secret: PathBuf,
+}
+
+fn rig(port: u16) -> Rig {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, [SECRET, b"\n"].concat()).unwrap();
+    let hook = Webhook {
+        name: "pager".parse().unwrap(),
+        url: Url {
+            host: "127.0.0.1".into(),
+            port,
+            path: "/hook?a=1".into(),
+        },
+        secret_file: secret.clone(),
+        events: vec![Told::Alarm],
+    };
+    let patience = Patience {
+        first: Duration::from_millis(20),
+        most: Duration::from_millis(80),
+        give_up: Duration::from_secs(60),
+        call: Duration::from_secs(60),
+    };
+    let (sender, reports) = mpsc::channel(16);
+    let hooks = Webhooks::start(&[hook], patience, &sender).unwrap();
+    Rig {
+        _dir: dir,
+        hooks,
+        reports,
+        secret,
+    }
+}
+
+fn message(key: &str) -> Message {
+    Message {
+        event: "alarm",
+        key: key.into(),
+        body: format!("{{\"n\":\"{key}\"}}").into_bytes(),
+        replaces: None,
+        ticket: None,
+    }
+}
+
+fn report(rig: &mut Rig) -> Report {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Ok(report) = rig.reports.try_recv() {
+            return report;
+        }
+        assert!(Instant::now() < end, "no report");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const OK: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+const BROKEN: &str = "HTTP/1.1 500 Internal Server Error\r\n\r\n";
+const WRONG: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+const NONSENSE: &str = "hello\r\n\r\n";
+
+#[test]
+fn a_message_is_signed_and_sent_again_under_its_key_until_somebody_took_it() {
+    let (port, arrived) = receiver(vec![BROKEN, NONSENSE, BROKEN, OK, OK]);
+    let mut rig = rig(port);
+    rig.hooks.tell(Told::Alarm, &message("one"), None);
+    // Nobody asked for these.
+    rig.hooks.tell(Told::Incident, &message("none"), None);
+    let pager = "pager".parse().unwrap();
+    rig.hooks.tell(Told::Alarm, &message("own"), Some(&pager));
+    rig.hooks.tell(Told::Alarm, &message("two"), None);
+    let keys: Vec<String> = (0..5)
+        .map(|_| arrived.recv_timeout(PATIENCE).unwrap())
+        .map(|arrived| {
+            assert_eq!(arrived.event, "alarm");
+            assert_eq!(arrived.body, format!("{{\"n\":\"{}\"}}", arrived.key));
+            arrived.key
+        })
+        .collect();
+    assert_eq!(keys, ["one", "one", "one", "one", "two"]);
+    // Others are told after the third failure, and when it is over.
+    let trouble = report(&mut rig);
+    let Report::Trouble(name, Some(why)) = &trouble else {
+        panic!("{trouble:?}")
+    };
+    assert_eq!(
+        (name.as_str(), why.as_str()),
+        ("pager", "127.0.0.1 answers with status 500")
+    );
+    assert_eq!(report(&mut rig), Report::Trouble(pager, None));
+}
+
+#[test]
+fn what_is_refused_for_good_is_not_sent_again_and_callers_are_told() {
+    let (port, arrived) = receiver(vec![WRONG, OK]);
+    let mut rig = rig(port);
+    let pager: WebhookId = "pager".parse().unwrap();
+    let token = |step| Token {
+        plan: PlanId(7),
+        step,
+        undo: false,
+    };
+    let call = |key: &str, step| Message {
+        ticket: Some(token(step)),
+        ..message(key)
+    };
+    rig.hooks.call(&pager, call("one", 7)).unwrap();
+    rig.hooks.call(&pager, call("two", 8)).unwrap();
+    let nobody = rig.hooks.call(&"nobody".parse().unwrap(), call("x", 9));
+    assert!(matches!(nobody, Err(CallError::Unknown(_))));
+    assert_eq!(arrived.recv_timeout(PATIENCE).unwrap().key, "one");
+    assert_eq!(arrived.recv_timeout(PATIENCE).unwrap().key, "two");
+    let refused = "127.0.0.1 answers with status 401".to_owned();
+    let trouble = Report::Trouble(pager.clone(), Some(refused.clone()));
+    assert_eq!(report(&mut rig), trouble);
+    let first = report(&mut rig);
+    assert_eq!(
+        first,
+        Report::Called {
+            ticket: token(7),
+            result: Err(refused)
+        }
+    );
+    assert_eq!(report(&mut rig), Report::Trouble(pager, None));
+    let second = report(&mut rig);
+    assert_eq!(
+        second,
+        Report::Called {
+            ticket: token(8),
+            result: Ok(())
+        }
+    );
+}
+
+#[test]
+fn while_nobody_answers_the_newest_word_of_each_alarm_waits_and_the_oldest_goes() {
+    // Bound, so that nobody else gets the port, and never listening.
+    let kind = rustix::net::SocketType::STREAM;
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, kind, None).unwrap();
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    rustix::net::bind(&socket, &any).unwrap();
+    let own = TcpListener::from(socket);
+    let mut rig = rig(own.local_addr().unwrap().port());
+    let word = |key: &str, alarm: &str| Message {
+        replaces: Some(alarm.into()),
+        ..message(key)
+    };
+    // The first is on its way and stays there.
+    rig.hooks
+        .tell(Told::Alarm, &word("first", "web-dead"), None);
+    assert!(matches!(report(&mut rig), Report::Trouble(_, Some(_))));
+    for n in 0..3 {
+        rig.hooks
+            .tell(Told::Alarm, &word(&format!("web-{n}"), "web-dead"), None);
+        rig.hooks
+            .tell(Told::Alarm, &word(&format!("db-{n}"), "db-dead"), None);
+    }
+    let waiting = |rig: &Rig| -> Vec<String> {
+        let queue = rig.hooks.hooks[0].lock();
+        queue
+            .waiting
+            .iter()
+            .map(|(one, _)| one.key.clone())
+            .collect()
+    };
+    assert_eq!(waiting(&rig), ["web-2", "db-2"]);
+    for n in 0..QUEUE_MAX {
+        rig.hooks.tell(Told::Alarm, &message(&n.to_string()), None);
+    }
+    let now = waiting(&rig);
+    assert_eq!((now.len(), now[0].as_str()), (QUEUE_MAX, "0"));
+    // A secret that is gone is trouble too, and no reason to send unsigned.
+    std::fs::remove_file(&rig.secret).unwrap();
+    // Its end is not waited for.
+    let begun = Instant::now();
+    drop(rig);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
