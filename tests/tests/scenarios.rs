@@ -304,11 +304,11 @@ fn a_real_hang_under_pressure_is_healed_within_two_seconds() {
     expect![[r#"
         10.000s fault    Pressure(0.8)
         20.000s fault    Block("camera")
-        21.474s detect   camera hung (hang), 1516ms after the first sign
-        21.474s decide   restart(camera, grace=0ms) (reflex)
-        21.474s execute  restart(camera, grace=0ms)
-        21.672s done     restart(camera, grace=0ms)
-        21.672s close    healed: camera answers again after 1715ms
+        21.569s detect   camera hung (hang), 1516ms after the first sign
+        21.569s decide   restart(camera, grace=0ms) (reflex)
+        21.569s execute  restart(camera, grace=0ms)
+        21.705s done     restart(camera, grace=0ms)
+        21.705s close    healed: camera answers again after 1653ms
     "#]]
     .assert_eq(&trace.to_string());
     let closed = trace.when("close", "camera").expect("it is healed");
@@ -363,9 +363,9 @@ fn a_death_that_the_spawner_could_not_tell_is_found_when_it_is_back() {
     expect![[r#"
         10.000s fault    SpawnerLost(Millis(3000))
         11.000s fault    Crash("camera")
-        11.146s detect   camera hung (hang), 100ms after the first sign
-        11.146s alarm    camera-hung (critical): camera is hung, and not healed: the spawner cannot be reached
-        11.146s refuse   restart(camera, grace=0ms): spawner-lost
+        12.546s detect   camera hung (hang), 1500ms after the first sign
+        12.546s alarm    camera-hung (critical): camera is hung, and not healed: the spawner cannot be reached
+        12.546s refuse   restart(camera, grace=0ms): spawner-lost
         13.000s detect   camera dead (crash), 1953ms after the first sign
         13.000s decide   restart(camera, grace=0ms) (reflex)
         13.000s execute  restart(camera, grace=0ms)
@@ -673,15 +673,15 @@ fn without_fresh_samples_only_the_dead_are_healed() {
         12.035s done     restart(camera, grace=0ms)
         12.035s close    healed: camera answers again after 35ms
         14.000s fault    Block("store")
-        14.341s detect   store hung (hang), 300ms after the first sign
-        14.341s refuse   restart(store, grace=0ms): stale-telemetry
-        19.093s alarm    store-hung (critical): store is hung, and not healed: nothing recent is known about store
+        15.541s detect   store hung (hang), 1500ms after the first sign
+        15.541s refuse   restart(store, grace=0ms): stale-telemetry
+        19.043s alarm    store-hung (critical): store is hung, and not healed: nothing recent is known about store
         24.000s fault    Frozen(false)
-        24.095s decide   restart(store, grace=0ms) (reflex)
-        24.095s execute  restart(store, grace=0ms)
-        24.125s done     restart(store, grace=0ms)
-        24.125s clear    store-hung
-        24.125s close    healed: store answers again after 10084ms
+        24.045s decide   restart(store, grace=0ms) (reflex)
+        24.045s execute  restart(store, grace=0ms)
+        24.075s done     restart(store, grace=0ms)
+        24.075s clear    store-hung
+        24.075s close    healed: store answers again after 10034ms
     "#]].assert_eq(&trace.to_string());
 }
 

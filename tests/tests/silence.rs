@@ -140,7 +140,7 @@ fn an_agent_that_has_just_started_does_not_take_what_it_has_not_measured_for_cal
 fn an_agent_that_was_held_up_does_not_take_its_own_deafness_for_silence() {
     // Longer than a forwarder may be silent.
     let node = format!(
-        "{NODE}\n[[forward]]\nid = \"infer\"\nlisten = 9000\n\
+        "{NODE}\n[[forward]]\nid = \"model\"\nlisten = 9000\n\
          [[forward.backend]]\nservice = \"infer\"\n"
     );
     for phase in (0..1000).step_by(37) {

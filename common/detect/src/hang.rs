@@ -41,6 +41,9 @@ use heapless::Deque;
 /// fast prober needs no more memory than a slow one; bounds `T / P`.
 pub const OUTSTANDING_MAX: usize = 16;
 
+/// An answer that takes this part of its timeout, or longer, is slow.
+const SLOW_PART: u32 = 4;
+
 /// A look this long before a miss still counts as one after it: what is started at
 /// about the same time is missed at about the same time, and one look serves all.
 pub const LOOK_FRESH: Duration = Duration::from_millis(20);
@@ -358,7 +361,8 @@ impl Hang {
         self.due_at
     }
 
-    /// When the last silence ended, if there was one in this life.
+    /// When the last silence ended, or the last answer came that was slow, if there
+    /// was one in this life.
     #[must_use]
     pub fn spoke_at(&self) -> Option<Duration> {
         self.spoke_at
@@ -432,6 +436,11 @@ impl Hang {
             self.outstanding.pop_front();
             if no == probe {
                 self.answered_sent = self.answered_sent.max(Some(sent));
+                // One that took so long may have stood still until now, although
+                // nothing was missed.
+                if now.saturating_sub(sent) >= self.policy.timeout / SLOW_PART {
+                    self.spoke_at = Some(now);
+                }
             }
         }
         self.alive_at = Some(now);

@@ -102,6 +102,8 @@ pub(super) fn run_delay(text: &str) -> Option<u64> {
 /// What the scheduler says of one thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Schedule {
+    /// Nanoseconds on a core.
+    pub(super) ran_ns: u64,
     /// Nanoseconds ready but not running, of waits that are over.
     pub(super) waited_ns: u64,
     /// How often it got a core.
@@ -110,8 +112,9 @@ pub(super) struct Schedule {
 
 /// Of `PID/task/TID/schedstat`.
 pub(super) fn schedule(text: &str) -> Option<Schedule> {
-    let mut fields = text.split_whitespace().skip(1);
+    let mut fields = text.split_whitespace();
     Some(Schedule {
+        ran_ns: value(fields.next()?)?,
         waited_ns: value(fields.next()?)?,
         turns: value(fields.next()?)?,
     })

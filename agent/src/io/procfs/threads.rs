@@ -79,6 +79,8 @@ impl Threads {
         for (id, former) in last.iter().flat_map(|(_, former)| former) {
             if let Some(seen) = seen.get_mut(id)
                 && seen.schedule.turns == former.schedule.turns
+                // One that never left its core got no new turn either.
+                && seen.schedule.ran_ns == former.schedule.ran_ns
                 && seen.wants_since.is_some()
             {
                 seen.wants_since = former.wants_since.or(seen.wants_since);
@@ -137,11 +139,16 @@ mod tests {
     use super::*;
 
     fn thread(proc: &Path, id: u32, state: char, waited_ns: u64, turns: u64) {
+        running(proc, id, state, 5, waited_ns, turns);
+    }
+
+    fn running(proc: &Path, id: u32, state: char, ran_ns: u64, waited_ns: u64, turns: u64) {
         let folder = proc.join("7/task").join(id.to_string());
         fs::create_dir_all(&folder).unwrap();
         let stat = format!("{id} (x) {state} 1 7 7 0 -1 0 0 0 0 0 50 50 0 0 20 0 4 0 99 0 0 0");
         fs::write(folder.join("stat"), stat).unwrap();
-        fs::write(folder.join("schedstat"), format!("5 {waited_ns} {turns}\n")).unwrap();
+        let text = format!("{ran_ns} {waited_ns} {turns}\n");
+        fs::write(folder.join("schedstat"), text).unwrap();
     }
 
     #[test]
@@ -173,6 +180,17 @@ mod tests {
         assert!(!threads.look(Micros(500_000)).unwrap().starved);
         let old = threads.look(Micros(5_000_000));
         assert_eq!(old, None, "the last look is of another time");
+    }
+
+    #[test]
+    fn a_thread_that_never_leaves_its_core_is_not_starved() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut threads = Threads::new(&dir.path().join("7"));
+        for ms in [0, 100, 200] {
+            running(dir.path(), 7, 'R', ms * 1_000_000, 0, 9);
+            let look = threads.look(Micros(ms * 1000));
+            assert!(!look.is_some_and(|look| look.starved), "{ms} {look:?}");
+        }
     }
 
     #[test]
