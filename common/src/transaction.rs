@@ -34,6 +34,10 @@ use crate::plan::{Branch, Plan};
 use crate::primitive::{Primitive, Reversal};
 use crate::units::{Micros, Millis};
 
+/// The least time that a compensation gets: whoever carries it out may be starting
+/// anew.
+const UNDO_MIN: Millis = Millis::secs(30);
+
 /// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
@@ -474,7 +478,7 @@ impl Transaction {
                 }
                 Progress::UndoIntended => {
                     self.progress[step] = Progress::Undoing {
-                        deadline: now + self.limits[step],
+                        deadline: now + self.limits[step].max(UNDO_MIN),
                     };
                     actions.push(Action::Undo(place(step)));
                     return;

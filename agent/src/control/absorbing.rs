@@ -225,14 +225,15 @@ impl Loop {
                     effects.push(Effect::ForgetProbes(report.service));
                 }
                 None => {
-                    let since = match watched.slot {
-                        Slot::Down { since, .. } => since,
-                        _ => now,
+                    // A spawner that was started anew knows of no life that has ended;
+                    // what is known here stays, or it would be started unasked.
+                    let (since, known) = match watched.slot {
+                        Slot::Down { since, last } => (since, last),
+                        Slot::Up { instance, .. } => (now, Some((instance, Exit::Unknown))),
+                        Slot::Unknown | Slot::Starting { .. } => (now, None),
                     };
-                    watched.slot = Slot::Down {
-                        since,
-                        last: report.last,
-                    };
+                    let last = report.last.or(known);
+                    watched.slot = Slot::Down { since, last };
                 }
             }
         }

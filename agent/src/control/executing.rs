@@ -341,6 +341,15 @@ impl Loop {
                 }
             }
             Ending::Stuck => {
+                // Nobody wants it frozen any more: its silence is a hang again.
+                for step in execution.transaction.plan().steps() {
+                    if let Primitive::Freeze { service } = step
+                        && let Some(watched) = self.services.get_mut(service)
+                    {
+                        watched.paused = None;
+                    }
+                }
+                effects.push(Effect::Remember);
                 incident.tried.push(execution.recipe);
                 let why = "a plan could be neither finished nor undone";
                 self.escalate(&mut incident, why, effects);

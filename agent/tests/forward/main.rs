@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use homeostat_agent::io::forward::client::{Client, Event};
-use homeostat_agent::io::forward::protocol::{Health, Request, encode};
+use homeostat_agent::io::forward::protocol::{Admit, Health, Request, encode};
 use homeostat_agent::io::forward::socket_path;
+use homeostat_common::ids::{PlanId, Token};
 use homeostat_common::units::Millis;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
@@ -60,6 +61,48 @@ fn connections_follow_the_weights_also_those_that_outlive_the_forwarder() {
     rig.start();
     assert_eq!(rig.count(40, "a"), 30, "the configured weights");
     assert!(rig.log_text().contains("damaged"), "{}", rig.log_text());
+}
+
+/// Some connections are not let in; what was asked for outlives the forwarder.
+#[test]
+fn a_rate_and_refused_addresses_hold_until_they_are_lifted() {
+    let a = Backend::new("a", say_name);
+    let mut rig = Rig::new("", &[("a", a.port, 100)]);
+    let admit = |rig: &Rig, change| {
+        let run_dir = rig.run_dir();
+        let token = Token {
+            plan: PlanId(1),
+            step: 0,
+            undo: false,
+        };
+        block(async {
+            let (mut client, _) = Client::connect(&run_dir).await.unwrap();
+            client.admit(token, &id("r"), change).unwrap();
+            match next(&mut client).await {
+                Event::Acted { token: of, failed } if of == token => failed,
+                other => panic!("{other:?}"),
+            }
+        })
+    };
+    let let_in = |rig: &Rig, n: usize| (0..n).filter(|_| rig.ask().is_ok()).count();
+    let net = "127.0.0.0/8".parse().unwrap();
+    assert_eq!(admit(&rig, Admit::Block(net)), None);
+    assert_eq!(let_in(&rig, 5), 0);
+    rig.kill();
+    rig.start();
+    assert_eq!(let_in(&rig, 5), 0, "it outlives the forwarder");
+    assert_eq!(admit(&rig, Admit::Unblock(net)), None);
+    assert_eq!(let_in(&rig, 5), 5);
+    assert_eq!(admit(&rig, Admit::Rate("2/s".parse().ok())), None);
+    let begun = Instant::now();
+    let some = let_in(&rig, 40);
+    let most = 2 + begun.elapsed().as_millis() / 500;
+    assert!(some >= 1 && some as u128 <= most, "{some} of {most}");
+    let report = rig.report();
+    assert_eq!((report.rate, report.blocked), ("2/s".parse().ok(), 0));
+    assert_eq!(report.turned_away, 5 + 40 - some as u64, "{report:?}");
+    assert_eq!(admit(&rig, Admit::Rate(None)), None);
+    assert_eq!(let_in(&rig, 20), 20);
 }
 
 #[test]

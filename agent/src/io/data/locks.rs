@@ -6,7 +6,9 @@
 
 use std::io::Read as _;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fcntl_lock, flock, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, fcntl_lock, flock, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -25,10 +27,19 @@ pub(super) fn clear(data: &Data) -> Result<usize, DataError> {
     // Kept open until all are deleted: who comes meanwhile finds them held.
     let mut open = Vec::new();
     for lock in &found {
-        open.extend(free(lock)?);
+        open.push(free(lock)?);
     }
     let mut count = 0;
-    for lock in &found {
+    for (lock, held) in found.iter().zip(&open) {
+        let Some(held) = held else { continue };
+        let own =
+            rustix::fs::fstat(held).map_err(|error| failed("look at", &lock.path)(error.into()))?;
+        // A new one of that name is somebody's.
+        let same = statat(&*lock.folder, &lock.name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|it| (it.st_dev, it.st_ino) == (own.st_dev, own.st_ino));
+        if !same {
+            continue;
+        }
         match unlinkat(&*lock.folder, &lock.name, AtFlags::empty()) {
             Ok(()) => count += 1,
             Err(Errno::NOENT) => {}

@@ -69,6 +69,12 @@ pub enum DataError {
         /// Where it would be.
         path: PathBuf,
     },
+    /// There is nothing to copy.
+    #[error("there is no state in {}", path.display())]
+    NoState {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The state is larger than what is copied.
     #[error("the state in {} is larger than {max}", path.display())]
     TooLarge {
@@ -206,13 +212,17 @@ fn candidates(data: &Data, patterns: &[Pattern]) -> Result<Vec<Candidate>, DataE
             }
         };
         let entries = Dir::read_from(&*folder).map_err(io_failed("read", &path))?;
-        for entry in entries.flatten().take(ENTRIES_MAX) {
+        for entry in entries.take(ENTRIES_MAX) {
+            // What cannot be read must not pass for what is not there.
+            let entry = entry.map_err(io_failed("read", &path))?;
             let name = entry.file_name().to_owned();
             let Some(text) = name.to_str().ok().filter(|text| pattern.matches(text)) else {
                 continue;
             };
-            let Ok(stat) = statat(&*folder, &name, AtFlags::SYMLINK_NOFOLLOW) else {
-                continue;
+            let stat = match statat(&*folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(failed("look at", &path.join(text))(error.into())),
             };
             let path = path.join(text);
             let known = found.iter().any(|one| one.path == path);

@@ -12,11 +12,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use homeostat_common::ids::Token;
 use homeostat_common::units::Bytes;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::{Candidate, DataError, candidates, failed};
@@ -39,6 +40,12 @@ const SLASH: char = '+';
 /// [`DataError`]; then the copies that were there are still there.
 pub(super) fn take(data: &Data, kept: &Path) -> Result<(usize, Bytes), DataError> {
     let found = candidates(data, &data.snapshot)?;
+    // A folder whose mount is missing looks like this as well.
+    if found.is_empty() {
+        return Err(DataError::NoState {
+            path: data.path.clone(),
+        });
+    }
     let copies = numbers(kept)?;
     let number = copies.last().map_or(1, |newest| newest + 1);
     let done = copy(data, &found, kept, &number.to_string())?;
@@ -82,7 +89,12 @@ pub(super) fn take_back(data: &Data, kept: &Path, token: Token) -> Result<usize,
         return Ok(0);
     }
     let count = put_back(data, &before)?;
-    let _ = fs::remove_dir_all(&before);
+    // Its name goes at once: a half-deleted one would pass for what was there.
+    let gone = kept.join("gone");
+    let _ = fs::remove_dir_all(&gone);
+    fs::rename(&before, &gone).map_err(failed("rename", &before))?;
+    synced(kept).map_err(failed("sync", kept))?;
+    let _ = fs::remove_dir_all(&gone);
     Ok(count)
 }
 
@@ -123,12 +135,21 @@ fn copy(
     fs::create_dir_all(&fresh).map_err(failed("create", &fresh))?;
     let mut left = SIZE_MAX.0;
     for file in found {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // The service can put something else there at any moment: nothing that is
+        // opened may block.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let from = match openat(&*file.folder, &file.name, flags, Mode::empty()) {
             Ok(from) => File::from(from),
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(failed("open", &file.path)(error.into())),
         };
+        if !from
+            .metadata()
+            .map_err(failed("open", &file.path))?
+            .is_file()
+        {
+            continue;
+        }
         let to = fresh.join(flat(file));
         let written = write(from, &to, left + 1).map_err(failed("copy", &file.path))?;
         left = left
@@ -138,12 +159,15 @@ fn copy(
                 max: SIZE_MAX,
             })?;
     }
-    let synced = |path: &Path| File::open(path).and_then(|folder| folder.sync_all());
     synced(&fresh).map_err(failed("sync", &fresh))?;
     let whole = kept.join(name);
     fs::rename(&fresh, &whole).map_err(failed("rename", &fresh))?;
     synced(kept).map_err(failed("sync", kept))?;
     Ok((found.len(), Bytes(SIZE_MAX.0 - left)))
+}
+
+fn synced(folder: &Path) -> io::Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all())
 }
 
 /// The name of a file within a copy.
@@ -157,7 +181,9 @@ fn flat(file: &Candidate) -> String {
 
 /// Copies at most `max` bytes, and has them on the disk.
 fn write(from: File, to: &Path, max: u64) -> io::Result<u64> {
+    let mode = from.metadata()?.permissions();
     let mut to = File::create(to)?;
+    to.set_permissions(mode)?;
     let written = io::copy(&mut from.take(max), &mut to)?;
     to.flush()?;
     to.sync_all()?;
@@ -199,14 +225,28 @@ fn put_back(data: &Data, copy: &Path) -> Result<usize, DataError> {
             };
             let from = File::open(copy.join(flat)).map_err(failed("read the copy of"))?;
             let meta = from.metadata().map_err(failed("read the copy of"))?;
-            let mode = Mode::from_raw_mode(std::os::unix::fs::MetadataExt::mode(&meta));
-            let flags = OFlags::WRONLY
-                | OFlags::CREATE
-                | OFlags::TRUNC
-                | OFlags::NOFOLLOW
-                | OFlags::CLOEXEC;
-            let to = openat(&open, &fresh, flags, mode);
+            // Whatever the service has put there under that name goes: a link or a
+            // pipe would lead elsewhere, or block.
+            match unlinkat(&open, &fresh, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed("write")(error.into())),
+            }
+            let flags =
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let to = openat(&open, &fresh, flags, Mode::RUSR | Mode::WUSR);
             let mut to = File::from(to.map_err(|error| failed("write")(error.into()))?);
+            // As what it replaces, or as the folder: the service must be able to
+            // write its own state.
+            let like = statat(&open, name, AtFlags::SYMLINK_NOFOLLOW)
+                .or_else(|_| fstat(&open))
+                .map_err(|error| failed("look at")(error.into()))?;
+            let own = to.metadata().map_err(failed("look at"))?;
+            if (own.uid(), own.gid()) != (like.st_uid, like.st_gid) {
+                let given = std::os::unix::fs::fchown(&to, Some(like.st_uid), Some(like.st_gid));
+                given.map_err(failed("give its service"))?;
+            }
+            to.set_permissions(meta.permissions())
+                .map_err(failed("write"))?;
             io::copy(&mut from.take(SIZE_MAX.0), &mut to).map_err(failed("write"))?;
             to.sync_all().map_err(failed("sync"))?;
             renameat(&open, &fresh, &open, name)

@@ -8,7 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, mount_remount};
 
 /// Why it is not writable.
@@ -49,7 +49,17 @@ pub(super) fn writable(path: &Path) -> Result<(), MountError> {
         path: path.to_owned(),
         source: source.into(),
     };
-    let flags = rustix::fs::statvfs(path).map_err(look)?.f_flag;
+    // A service may own the folder above its data, and put a link there that leads
+    // to a mount which is read-only on purpose.
+    let folder = rustix::fs::openat2(
+        rustix::fs::CWD,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+    .map_err(look)?;
+    let flags = rustix::fs::fstatvfs(&folder).map_err(look)?.f_flag;
     if !flags.contains(StatVfsMountFlags::RDONLY) {
         return Ok(());
     }
@@ -80,7 +90,6 @@ pub(super) fn writable(path: &Path) -> Result<(), MountError> {
 /// Where the file system of a path is mounted: the longest mount point above it,
 /// of equal ones the last, which covers the others.
 fn point(path: &Path, mounts: &str) -> Option<PathBuf> {
-    let path = path.canonicalize().ok()?;
     mounts
         .lines()
         .filter_map(|line| line.split(' ').nth(1))
@@ -110,7 +119,7 @@ mod tests {
         let mounts = "a / ext4 ro 0 0\nb /dev devtmpfs rw 0 0\nc /dev/x\\040y tmpfs rw 0 0\n";
         assert_eq!(point(Path::new("/dev/null"), mounts), Some("/dev".into()));
         assert_eq!(point(Path::new("/"), mounts), Some("/".into()));
-        assert_eq!(point(Path::new("/nonexistent"), mounts), None);
+        assert_eq!(point(Path::new("data"), mounts), None);
         assert_eq!(unescaped("/a\\040b\\134c"), "/a b\\c");
     }
 
