@@ -227,8 +227,11 @@ pub(super) fn recurring(mut at: Fields<'_, '_>) -> Option<Recurring> {
 
 fn why(value: &DeValue<'_>) -> Result<String, Wanted> {
     let text = text(value)?;
-    if text.is_empty() || text.len() > WHY_MAX {
-        return Err(format!("expected a text of 1 to {WHY_MAX} bytes"));
+    let plain = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    if !plain || text.len() > WHY_MAX {
+        return Err(format!(
+            "expected a text of 1 to {WHY_MAX} bytes in one line"
+        ));
     }
     Ok(text)
 }

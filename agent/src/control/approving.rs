@@ -34,6 +34,8 @@ pub(super) struct Held {
     purpose: Purpose,
     /// Then it is stale.
     pub(super) until: Micros,
+    /// Another plan waited before: who says yes may mean that one.
+    replaced: bool,
 }
 
 impl Held {
@@ -87,13 +89,13 @@ impl Loop {
         now: Micros,
         effects: &mut Vec<Effect>,
     ) {
-        let known = self.approvals.held.get_mut(&incident.id);
-        if let Some(held) = known
-            && held.plan == option.plan
-        {
-            held.purpose = option.purpose;
-            return;
-        }
+        let replaced = match self.approvals.held.get_mut(&incident.id) {
+            Some(held) if held.plan == option.plan => {
+                held.purpose = option.purpose;
+                return;
+            }
+            other => other.is_some(),
+        };
         let until = now + self.controls.people().approval;
         let text = format!(
             "{} waits for a person, for {}",
@@ -109,6 +111,7 @@ impl Loop {
                 source: option.source,
                 purpose: option.purpose,
                 until,
+                replaced,
             },
         );
         self.tell_of(incident, ControlKind::ApprovalAsked, "", text, effects);
@@ -143,6 +146,12 @@ impl Loop {
         effects: &mut Vec<Effect>,
     ) -> Result<String, String> {
         let held = self.held(id)?;
+        if plan.is_none() && held.replaced {
+            return Err(format!(
+                "what waits there has changed, to {}: approve it by name (--plan)",
+                held.plan
+            ));
+        }
         if let Some(plan) = plan.filter(|plan| **plan != held.plan) {
             return Err(format!("{plan} is not what waits there, {} is", held.plan));
         }

@@ -85,7 +85,19 @@ impl Controls {
     /// Another configuration; what is switched stays so.
     pub(super) fn renew(&mut self, config: &Config) {
         self.people = config.people;
-        self.recurring.clone_from(&config.recurring);
+        // By what it is, not by its place: a new one in front of it would pass for
+        // opened already.
+        let former = std::mem::replace(&mut self.recurring, config.recurring.clone());
+        let opened = std::mem::take(&mut self.opened);
+        let kept = self
+            .recurring
+            .iter()
+            .enumerate()
+            .filter_map(|(at, window)| {
+                let was = former.iter().position(|one| one == window)?;
+                Some((at, *opened.get(&was)?))
+            });
+        self.opened = kept.collect();
     }
 
     /// `moved` takes a time of the former run to the clock of this one.
@@ -360,7 +372,10 @@ impl Loop {
         if span == Millis(0) || span > WINDOW_MAX {
             return Err(format!("expected a span of at most {WINDOW_MAX}"));
         }
-        if self.controls.windows(switch).len() >= WINDOWS_MAX {
+        // What the configuration says, and what stands already, takes no room from people.
+        let standing = self.controls.windows(switch);
+        let more = !by.is_empty() && !standing.contains_key(&scope);
+        if more && standing.len() >= WINDOWS_MAX {
             return Err(format!("{WINDOWS_MAX} stand already: end some"));
         }
         let window = Window {
@@ -490,8 +505,14 @@ impl Loop {
                 continue;
             }
             let switch = Switch::Maintenance;
-            // The configuration has been checked: nothing is left to refuse.
-            let _ = self.begin_window(now, switch, scope, left, &window.why, "", effects);
+            let begun = self.begin_window(now, switch, scope, left, &window.why, "", effects);
+            if let Err(why) = begun {
+                self.note(
+                    None,
+                    format!("a maintenance window does not open: {why}"),
+                    effects,
+                );
+            }
             effects.push(Effect::Remember);
         }
     }

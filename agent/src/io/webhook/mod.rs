@@ -258,6 +258,12 @@ impl Hook {
         let mut failures = 0u32;
         let mut told = false;
         while let Some((message, since)) = self.next(reports) {
+            // Its step is over: done now, it would be done behind everybody's back.
+            if let Some(ticket) = message.ticket.filter(|_| since.elapsed() >= patience.call) {
+                let result = Err("older messages kept it waiting too long".to_owned());
+                let _ = reports.try_send(Report::Called { ticket, result });
+                continue;
+            }
             let mut pause = patience.first;
             let most = match message.ticket {
                 Some(_) => patience.call,
