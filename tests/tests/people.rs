@@ -38,7 +38,7 @@ fn begin(switch: Switch, scope: Scope, span: Millis) -> Fault {
 }
 
 fn service(name: &str) -> Scope {
-    Scope::Service(name.parse().unwrap())
+    Scope::Service(name.parse().expect("a scenario names a service"))
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn a_silence_holds_back_notices_and_no_healing() {
     let told = |sim: Sim| -> Vec<String> {
         let told = sim.notices_until(secs(400));
         told.into_iter()
-            .map(|(at, text)| format!("{:>3} {text}", at.0 / 1_000_000))
+            .map(|(at, text)| format!("{} {text}", at.0 / 1_000_000))
             .collect()
     };
     // Held after its first healing, so the second block alarms until it is over.
@@ -436,8 +436,8 @@ fn a_silence_holds_back_notices_and_no_healing() {
             .at(secs(20), Fault::Block("camera"))
     };
     expect![[r#"
-         45 1 camera-hung raised (0)
-         70 1 camera-hung cleared (0)"#]]
+        45 1 camera-hung raised (0)
+        70 1 camera-hung cleared (0)"#]]
     .assert_eq(&told(story()).join("\n"));
     let longer = story().at(secs(6), begin(Switch::Silence, Scope::Node, secs(300)));
     assert_eq!(

@@ -1,6 +1,8 @@
 //! What is done to a life that goes on: frozen and let go, given a share of the
 //! processors.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::{Duration, Instant};
 
 use homeostat_agent::io::spawner::client::{Client, Event};

@@ -346,7 +346,7 @@ impl Hang {
         let Some(missed) = self.missed_at else {
             return false;
         };
-        !self.look.is_some_and(|(at, _)| at >= missed)
+        self.look.is_none_or(|(at, _)| at < missed)
     }
 
     /// When the present silence began; `None` while there is none.

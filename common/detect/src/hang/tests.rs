@@ -293,7 +293,10 @@ fn it_is_known_what_was_asked_and_answered_since_a_moment() {
     // Nothing is missed, but who answers so late may have stood still until then.
     hang.absorb(ms(100), Input::Sent(ProbeNo(3)));
     hang.absorb(ms(112), answer(ProbeNo(3)));
-    assert_eq!((hang.silent_since(), hang.spoke_at()), (None, Some(ms(112))));
+    assert_eq!(
+        (hang.silent_since(), hang.spoke_at()),
+        (None, Some(ms(112)))
+    );
 }
 
 #[test]

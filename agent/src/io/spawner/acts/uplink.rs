@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
 
 use futures_util::TryStreamExt as _;
 use homeostat_common::ids::InterfaceId;
@@ -161,11 +162,11 @@ fn ours(mut route: RouteMessage) -> RouteMessage {
     route
 }
 
+/// A request to the kernel; those of the two versions are different types.
+type Request = Pin<Box<dyn Future<Output = Result<(), rtnetlink::Error>> + Send>>;
+
 /// The two rules of a version of the protocol.
-fn rules(
-    handle: &Handle,
-    v4: bool,
-) -> [std::pin::Pin<Box<dyn Future<Output = Result<(), rtnetlink::Error>> + Send>>; 2] {
+fn rules(handle: &Handle, v4: bool) -> [Request; 2] {
     [(PRIORITIES[0], MAIN), (PRIORITIES[1], OURS)].map(|(priority, table)| {
         let mut add = handle
             .rule()
@@ -180,7 +181,7 @@ fn rules(
             attributes.push(RuleAttribute::SuppressPrefixLen(0));
         }
         if v4 {
-            Box::pin(add.v4().execute()) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
+            Box::pin(add.v4().execute()) as Request
         } else {
             Box::pin(add.v6().execute())
         }
