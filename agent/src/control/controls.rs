@@ -390,7 +390,7 @@ impl Loop {
             ),
             Switch::Silence => (
                 ControlKind::SilenceBegan,
-                format!("nobody is notified of alarms of {scope} for {span}: {why}"),
+                format!("nobody is notified about {scope} for {span}: {why}"),
             ),
         };
         let about = (None, service_of(&scope));

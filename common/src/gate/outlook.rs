@@ -4,7 +4,7 @@
 //! bound, and shares of the node's health. It is arithmetic over the facts:
 //! nothing here forbids a plan, and nothing is learnt or rolled out.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::{Facts, ServiceFacts};
 use crate::budget::Cost;
@@ -110,22 +110,24 @@ pub fn health(facts: &Facts) -> Ratio {
 }
 
 /// The health that a plan leads to when its steps up to `through` do what they
-/// are for: whoever is restarted, started or waited for serves all its users.
-/// This is what the effect of a step is compared with.
+/// are for: whoever is restarted, started or waited for serves all its users, and
+/// who is frozen serves none. This is what the effect of a step is compared with.
 #[must_use]
 pub fn prospect(plan: &Plan, through: usize, facts: &Facts) -> Ratio {
-    let mended: BTreeSet<&ServiceId> = plan
+    let known: BTreeMap<&ServiceId, Ratio> = plan
         .steps()
         .take(through.saturating_add(1))
-        .filter(|primitive| primitive.signature().effect == Effect::Serves)
-        .filter_map(Primitive::service)
+        .filter_map(|primitive| {
+            let health = match primitive.signature().effect {
+                Effect::Serves => Ratio::ONE,
+                Effect::Halts => Ratio::ZERO,
+                _ => return None,
+            };
+            Some((primitive.service()?, health))
+        })
         .collect();
     weighted(facts, |id, service| {
-        if mended.contains(id) {
-            Ratio::ONE
-        } else {
-            service.health
-        }
+        known.get(id).copied().unwrap_or(service.health)
     })
 }
 

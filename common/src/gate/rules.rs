@@ -355,8 +355,21 @@ fn last_backend(plan: &Plan, facts: &Facts) -> Option<Objection> {
     if emptied.is_some() {
         return emptied;
     }
+    // What the plan takes from a route anywhere: of branches side by side nobody
+    // knows which one is first.
+    let all: BTreeSet<(&RouteId, &ServiceId)> = plan
+        .steps()
+        .filter_map(|primitive| Some((primitive.route()?, primitive.isolates()?)))
+        .collect();
+    let parallel = plan.is_parallel();
     let mut spared: BTreeSet<(&RouteId, &ServiceId)> = BTreeSet::new();
     for primitive in plan.steps() {
+        if let Some(service) = primitive.service().filter(|_| primitive.interrupts()) {
+            let away = if parallel { &all } else { &spared };
+            if let Some(objection) = left_alone(service, away, facts) {
+                return Some(objection);
+            }
+        }
         let Some(id) = primitive.route() else {
             continue;
         };
@@ -389,6 +402,34 @@ fn last_backend(plan: &Plan, facts: &Facts) -> Option<Objection> {
         }
     }
     None
+}
+
+/// A replica is not taken away while the plan itself has taken the others from its
+/// route.
+fn left_alone(
+    service: &ServiceId,
+    away: &BTreeSet<(&RouteId, &ServiceId)>,
+    facts: &Facts,
+) -> Option<Objection> {
+    let (id, _) = facts.routes.iter().find(|(id, route)| {
+        let fed = route
+            .backends
+            .get(service)
+            .is_some_and(|own| own.weight > 0);
+        let by_plan = away.iter().any(|(other, _)| other == id);
+        fed && by_plan
+            && !away.contains(&(id, service))
+            && !route.backends.iter().any(|(other, known)| {
+                let stays = facts
+                    .services
+                    .get(other)
+                    .is_none_or(|one| one.answering && one.leased.is_none() && !one.at_rest);
+                let free = other != service && !away.contains(&(id, other));
+                free && stays && known.healthy && known.weight > 0
+            })
+    })?;
+    let text = alloc::format!("without {service}, route {id} has no healthy backend");
+    Some((text, None))
 }
 
 /// A replica is not taken away while the only other one that could serve is under

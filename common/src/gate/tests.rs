@@ -318,6 +318,18 @@ fn a_route_keeps_a_backend_and_a_restart_behind_it_is_free() {
             "rule not-allowed: infer is no standby replica of this node",
         ),
         (
+            "isolate(model, edge-2, drain=1s) ; restart(infer, grace=1s)",
+            SURE,
+            &facts(|_| {}),
+            "rule last-backend: without infer, route model has no healthy backend",
+        ),
+        (
+            "restart(infer, grace=1s) | isolate(model, edge-2, drain=1s)",
+            SURE,
+            &facts(|_| {}),
+            "rule last-backend: without infer, route model has no healthy backend",
+        ),
+        (
             "limit-rate(model, to=19/s)",
             Purpose::Operate,
             &facts(|_| {}),
@@ -423,6 +435,10 @@ fn health_is_weighed_and_a_plan_promises_what_it_mends() {
     assert_eq!(shown(health(&facts)), "0.571");
     assert_eq!(shown(prospect(&plan, 0, &facts)), "0.571");
     assert_eq!(shown(prospect(&plan, 1, &facts)), "1.000");
+    // Who is frozen serves nobody until it is let go on.
+    let plan: Plan = "freeze(worker) ; thaw(worker)".parse().unwrap();
+    assert_eq!(shown(prospect(&plan, 0, &facts)), "0.286");
+    assert_eq!(shown(prospect(&plan, 1, &facts)), "0.571");
 }
 
 #[test]

@@ -133,6 +133,20 @@ impl Plan {
         ))
     }
 
+    /// Whether some of its steps run side by side.
+    #[must_use]
+    pub fn is_parallel(&self) -> bool {
+        let mut open = vec![&self.root];
+        while let Some(branch) = open.pop() {
+            match branch {
+                Branch::Step(_) => {}
+                Branch::Series(inner) => open.extend(inner),
+                Branch::Parallel(_) => return true,
+            }
+        }
+        false
+    }
+
     /// The tree.
     #[must_use]
     pub fn root(&self) -> &Branch {
