@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, footprint, forward, journal_kill, mttr, outbox, quiet, switch,
+    self, footprint, forward, journal_kill, mttr, outbox, power_cut, quiet, switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -41,6 +41,8 @@ enum Command {
     Outbox(outbox::Args),
     /// Healing with an agent that is killed in the middle of it.
     JournalKill(journal_kill::Args),
+    /// Power cuts, played back from a recorded trace of real writes.
+    PowerCut(power_cut::Args),
     /// Model switches under load, and bad candidates.
     Switch(switch::Args),
     /// What the forwarder costs, beside no forwarder.
@@ -80,6 +82,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Footprint(args) => footprint::run(args)?,
         Command::Outbox(args) => outbox::run(args, cli.seed)?,
         Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
+        Command::PowerCut(args) => power_cut::run(args, cli.seed)?,
         Command::Switch(args) => switch::run(args, cli.seed)?,
         Command::Forward(args) => forward::run(args, cli.seed)?,
     };

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 pub use self::explain::explain;
-pub use self::opening::open;
+pub use self::opening::{journal_limits, open};
 use crate::control::{Class, Event, HealRecord, Resumed, Saved};
 use crate::io::clock::{self, Wall};
 use crate::io::link::{Fetch, LinkHandle};
@@ -35,9 +35,10 @@ use crate::io::store::{self, Error};
 use crate::learn::Experience;
 use crate::words::{incident_of, words};
 
-/// Kinds of journal records; never reused.
-const KIND_HEAL: u8 = 1;
-const KIND_SAVED: u8 = 2;
+/// The records of [`Order::Journal`]. Kinds are never reused.
+pub const KIND_HEAL: u8 = 1;
+/// The checkpoint of what [`Order::Remember`] keeps.
+pub const KIND_SAVED: u8 = 2;
 
 /// Orders waiting for the disk; the loop makes a few per event, and a disk that
 /// hangs must not take the memory.

@@ -33,7 +33,7 @@ pub fn open(
     let (_, quality) = wall.unix_ms();
     let mut resumed = Resumed::default();
     let mut hlc = hlc::Clock::default();
-    let limits = limits(&config.store);
+    let limits = journal_limits(&config.store);
     let mut trouble = None;
     let outbox = match Outbox::open(&data.join("journal"), limits) {
         Ok((outbox, recovered)) => {
@@ -113,7 +113,8 @@ const SEGMENT_MAX: u64 = 512 << 10;
 
 /// What the journal may take: whatever is not needed for writing, for damaged
 /// files and as ballast is there to be filled, a fifth of it by plan records.
-fn limits(store: &config::Store) -> outbox::Config {
+#[must_use]
+pub fn journal_limits(store: &config::Store) -> outbox::Config {
     let total = store.quota.0 / 4 * JOURNAL_QUARTERS;
     let segment = (total / 64).clamp(SEGMENT_MIN, SEGMENT_MAX) / 4096 * 4096;
     let limits = store::journal::Limits {
@@ -192,7 +193,7 @@ mod tests {
                     continue;
                 };
                 let dir = tempfile::tempdir().unwrap();
-                let found = Outbox::open(dir.path(), limits(&config.store));
+                let found = Outbox::open(dir.path(), journal_limits(&config.store));
                 let (mut outbox, _) = found.unwrap_or_else(|error| panic!("{text}: {error}"));
                 outbox.append(KIND_HEAL, &[7; 60 << 10]).unwrap();
                 outbox.push(Class::Heal, &[7; 60 << 10]).unwrap();
@@ -213,7 +214,8 @@ mod tests {
         let dir = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .unwrap();
-        let (mut outbox, _) = Outbox::open(&dir.path().join("journal"), limits(&store)).unwrap();
+        let (mut outbox, _) =
+            Outbox::open(&dir.path().join("journal"), journal_limits(&store)).unwrap();
         let (mut kv, _) =
             Kv::open(&dir.path().join("kv"), kv_limits(&store), |_| Ok(true)).unwrap();
         let mut most = 0;
