@@ -47,8 +47,12 @@ impl Loop {
                 "a plan by hand changes one service, this one {service} and {other}: ask twice"
             ));
         }
-        if let Some(open) = self.incidents.get(&service) {
-            let id = open.id;
+        if let Some(id) = self.incidents.get(&service).map(|open| open.id) {
+            if self.forget_rivals(&service, effects) {
+                return Err(format!(
+                    "incident {id} of {service} goes on: what somebody else did is forgotten"
+                ));
+            }
             return Err(format!(
                 "incident {id} of {service} is open; ask again when it is over"
             ));
@@ -81,6 +85,7 @@ impl Loop {
         let begun = incident.plan().map(|(id, _)| id);
         match begun {
             Some(plan) => {
+                self.forget_rivals(&service, effects);
                 self.incidents.insert(service, incident);
                 Ok(format!("{number} {plan}"))
             }

@@ -12,6 +12,7 @@
 
 mod absorbing;
 mod asking;
+mod contesting;
 mod deciding;
 mod executing;
 mod incident;
@@ -46,8 +47,9 @@ use crate::config::{Config, Limits};
 use crate::execute::Order;
 use crate::learn::Experience;
 use crate::route::Routed;
-use crate::service::{Slot, Watched, instant};
+use crate::service::{Slot, SlotName, Version, Watched, instant};
 use crate::verify::Pace;
+use crate::verify::contest::Contest;
 
 /// While a fresh process has not answered yet it is asked this often: a small
 /// service is up within a few milliseconds, and a refused probe costs little.
@@ -80,6 +82,9 @@ pub struct Saved {
     paused: Vec<(ServiceId, Instance)>,
     /// Services that wait for a restart with their new configuration.
     renewing: Vec<ServiceId>,
+    /// What somebody else changes as well, and what plans have replaced.
+    contests: Vec<(ServiceId, Contest)>,
+    replaced: Vec<(ServiceId, SlotName, Version)>,
 }
 
 /// What a former run left behind.
@@ -135,6 +140,7 @@ pub struct Loop {
     renewing: BTreeSet<ServiceId>,
     /// Not before this time.
     renew_at: Micros,
+    rivals: contesting::Rivals,
     /// Orders of steps that moved outside of the usual round.
     waiting_orders: Vec<Order>,
     /// The stranger that was told of last.
@@ -189,6 +195,7 @@ impl Loop {
             repeat_routes: false,
             renewing: BTreeSet::new(),
             renew_at: Micros(0),
+            rivals: contesting::Rivals::new(now),
             waiting_orders: Vec::new(),
             stranger: None,
             measured: Micros(0),
@@ -245,6 +252,16 @@ impl Loop {
                     this.paces.insert(service, pace);
                 }
             }
+            for (service, mut contest) in saved.contests {
+                if this.services.contains_key(&service) {
+                    if !same_boot {
+                        contest.rebase(saved.at, now);
+                    }
+                    this.rivals.contests.insert(service, contest);
+                }
+            }
+            let replaced = saved.replaced.into_iter();
+            this.rivals.replaced = replaced.map(|(id, name, it)| ((id, name), it)).collect();
         }
         this.resume_incidents(resumed.records, now);
         this
@@ -294,6 +311,18 @@ impl Loop {
                 .filter_map(|(id, watched)| Some((id.clone(), watched.paused?)))
                 .collect(),
             renewing: self.renewing.iter().cloned().collect(),
+            contests: self
+                .rivals
+                .contests
+                .iter()
+                .map(|(service, contest)| (service.clone(), contest.clone()))
+                .collect(),
+            replaced: self
+                .rivals
+                .replaced
+                .iter()
+                .map(|((service, name), version)| (service.clone(), *name, *version))
+                .collect(),
         }
     }
 
@@ -328,8 +357,10 @@ impl Loop {
     /// Moves the loop to `now`. The shell carries out what comes back, in order.
     pub fn step(&mut self, now: Micros, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.heed_rivals(now, &event, &mut effects);
         self.absorb(now, event, &mut effects);
         self.decide(now, &mut effects);
+        self.note_own(now, &mut effects);
         self.promised = self.next_wake();
         effects
     }

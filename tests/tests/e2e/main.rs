@@ -11,3 +11,4 @@ mod killed;
 mod local;
 mod mqtt;
 mod rig;
+mod rival;

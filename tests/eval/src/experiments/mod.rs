@@ -78,6 +78,7 @@ mode = "act"
 hold = "0s"
 budget = 1.0
 quarantine = { count = 100, within = "1s", hold = "1s" }
+contest = { count = 100, within = "1s", hold = "1s" }
 restart = { burst = 100, within = "1s", backoff_min = "1ms" }
 
 [sample]
