@@ -96,7 +96,7 @@ fn list_names_every_command_of_the_program() {
         .skip(2)
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert_eq!(listed.len(), 8);
+    assert_eq!(listed.len(), 9);
     for command in listed {
         assert!(
             help.contains(&format!("  {command} ")),
@@ -226,6 +226,17 @@ fn an_agent_killed_while_it_heals_finishes_later() {
             "{key}"
         );
     }
+}
+
+#[test]
+fn flash_counts_what_reaches_the_card() {
+    let loops = Command::new("losetup").arg("-f").output();
+    if !loops.is_ok_and(|found| found.status.success()) || !Path::new("/sbin/mkfs.ext4").exists() {
+        println!("skip: no loop device or no mkfs.ext4");
+        return;
+    }
+    let rows = run(&["flash", "--seconds", "2"]);
+    assert!(value(&rows, "flash.mb_day") >= 0.0);
 }
 
 #[test]

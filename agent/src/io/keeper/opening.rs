@@ -5,6 +5,7 @@ use std::path::Path;
 
 use homeostat_common::hlc;
 use homeostat_common::ids::{BootId, StreamId};
+use homeostat_common::wire::Envelope;
 
 use super::{Checkpoint, KIND_HEAL, KIND_SAVED, Opened, Thread, chain, not_opened, quality_of};
 use crate::config::{self, Config};
@@ -93,6 +94,7 @@ pub fn open(
         hlc,
         marks: VecDeque::new(),
         unwritten: VecDeque::new(),
+        held: Vec::new(),
         dropped: 0,
         trouble,
         told: None,
@@ -150,6 +152,13 @@ fn recall(outbox: &Outbox, resumed: &mut Resumed, hlc: &mut hlc::Clock) -> Resul
             *hlc = hlc::Clock::resume(checkpoint.hlc);
         }
     })?;
+    // What came after the checkpoint has later stamps.
+    if let Some(bytes) = outbox.newest()?
+        && let Ok(newest) = Envelope::decode(&bytes)
+        && newest.hlc > hlc.high_water()
+    {
+        *hlc = hlc::Clock::resume(newest.hlc);
+    }
     outbox.records(KIND_HEAL, |_, checkpoint, bytes| {
         if !checkpoint && let Ok(record) = postcard::from_bytes(bytes) {
             resumed.records.push(record);

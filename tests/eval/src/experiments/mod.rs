@@ -1,6 +1,7 @@
 //! The experiments. Each takes its own arguments and returns a [`crate::result::Report`];
 //! an error means that it could not be measured, not that a goal was missed.
 
+pub mod flash;
 pub mod footprint;
 pub mod forward;
 pub mod journal_kill;
@@ -18,7 +19,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 8] = [
+pub const LIST: [[&str; 3]; 9] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -33,6 +34,11 @@ pub const LIST: [[&str; 3]; 8] = [
         "footprint",
         "memory, processor time and disk writes of agent and spawner at rest",
         "--seconds, 60 if not given",
+    ],
+    [
+        "flash",
+        "sectors that the agent at rest writes to the card that holds its data; needs root",
+        "--seconds, 3,600 if not given",
     ],
     [
         "outbox",
