@@ -575,6 +575,7 @@ impl Loop {
                     held_until: pace.and_then(|pace| pace.held_until),
                     quarantined_until: pace.and_then(|pace| pace.quarantined_until),
                     backoff_until: pace.and_then(|pace| pace.backoff_until),
+                    contested: self.rivals.contested(id, now),
                     start_timeout: watched.policy.start_timeout,
                     models: watched.at_hand(SlotName::Model).collect(),
                     configs: watched

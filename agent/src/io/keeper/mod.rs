@@ -9,6 +9,7 @@ mod explain;
 mod opening;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 pub use self::explain::explain;
-pub use self::opening::open;
+pub use self::opening::{journal_limits, open};
 use crate::control::{Class, Event, HealRecord, Resumed, Saved};
 use crate::io::clock::{self, Wall};
 use crate::io::link::{Fetch, LinkHandle};
@@ -35,22 +36,21 @@ use crate::io::store::{self, Error};
 use crate::learn::Experience;
 use crate::words::{incident_of, words};
 
-/// Kinds of journal records; never reused.
-const KIND_HEAL: u8 = 1;
-const KIND_SAVED: u8 = 2;
+/// The records of [`Order::Journal`]. Kinds are never reused.
+pub const KIND_HEAL: u8 = 1;
+/// The checkpoint of what [`Order::Remember`] keeps.
+pub const KIND_SAVED: u8 = 2;
 
 /// Orders waiting for the disk; the loop makes a few per event, and a disk that
 /// hangs must not take the memory.
 const ORDERS_MAX: usize = 1024;
 
-/// Events kept in memory while the disk refuses them.
-const UNWRITTEN_MAX: usize = 512;
-
 /// The disk is tried again this often.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Wall time is put on the disk this often.
-const CLOCK_PERIOD: Duration = Duration::from_secs(60);
+/// Wall time is put on the disk this often. It is a hint for a board that starts in 1970, and
+/// each time costs a flash card some ten blocks.
+const CLOCK_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Events whose place in the stream is remembered for the causes of others.
 const MARKS_MAX: usize = 1024;
@@ -181,6 +181,8 @@ pub struct Thread {
     marks: VecDeque<(u64, EventRef)>,
     /// Events that the disk refused.
     unwritten: VecDeque<(u64, Class, Vec<u64>, Body)>,
+    /// Aggregates that wait for company.
+    held: Vec<(u64, Vec<u64>, Body)>,
     dropped: u64,
     /// Why the disk is not used now.
     trouble: Option<String>,
@@ -264,9 +266,7 @@ impl Thread {
                 body,
             } => {
                 self.tell(&body);
-                if !self.unwritten.is_empty() || !self.push(mark, class, &causes, &body) {
-                    self.keep_for_later(mark, class, causes, *body);
-                }
+                self.accept(mark, class, causes, *body);
             }
             Order::Journal(record) => {
                 let written = postcard::to_allocvec(&record)
@@ -360,19 +360,6 @@ impl Thread {
                 false
             }
         }
-    }
-
-    fn keep_for_later(&mut self, mark: u64, class: Class, causes: Vec<u64>, body: Body) {
-        if self.unwritten.len() == UNWRITTEN_MAX {
-            let oldest = self
-                .unwritten
-                .iter()
-                .position(|(_, class, ..)| *class != Class::Heal)
-                .unwrap_or(0);
-            self.unwritten.remove(oldest);
-            self.dropped += 1;
-        }
-        self.unwritten.push_back((mark, class, causes, body));
     }
 
     /// Files an event under its incident, for `explain`.
@@ -532,6 +519,7 @@ impl Thread {
     }
 
     fn close(mut self) {
+        self.release();
         if let Err(error) = self.wall.persist() {
             warn!("clock: {}", chain(&error));
         }
