@@ -223,7 +223,7 @@ impl Loop {
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         for id in ids {
             let quiet = self.rivals.contested(&id, now).is_empty();
-            match (quiet, self.telling.stands(&alarm(&id))) {
+            match (quiet, self.alarms.stands(&alarm(&id))) {
                 (true, true) => self.clear(&alarm(&id), effects),
                 // A former run has seen it.
                 (false, false) => self.tell_contest(&id, now, effects),
@@ -292,7 +292,7 @@ impl Loop {
     /// A person has taken it into their hands: what others did to it is forgotten.
     /// Whether there was anything.
     pub(super) fn forget_rivals(&mut self, id: &ServiceId, effects: &mut Vec<Effect>) -> bool {
-        if self.rivals.contests.remove(id).is_none() || !self.telling.stands(&alarm(id)) {
+        if self.rivals.contests.remove(id).is_none() || !self.alarms.stands(&alarm(id)) {
             return false;
         }
         self.clear(&alarm(id), effects);
