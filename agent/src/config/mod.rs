@@ -162,6 +162,8 @@ pub struct Limits {
     pub quarantine: Quarantine,
     /// `restart`: the pace of the reflex.
     pub restart: Restart,
+    /// `contest`: when something is left to somebody else.
+    pub contest: Contest,
     /// `budget`, default 0.15: share of the node's capacity that healing may
     /// cost (the static beta).
     pub budget: Ratio,
@@ -178,6 +180,27 @@ pub struct Quarantine {
     pub hold: Millis,
     /// `hold_max`, default 6 h: up to this.
     pub hold_max: Millis,
+}
+
+/// What somebody else changes back, again and again, is left to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contest {
+    /// `count`, default 2: so many times ...
+    pub count: u8,
+    /// `within`, default 30 min: ... in this time, and
+    pub within: Millis,
+    /// `hold`, default 30 min: ... until it has been quiet for so long.
+    pub hold: Millis,
+}
+
+impl Default for Contest {
+    fn default() -> Self {
+        Self {
+            count: 2,
+            within: Millis::secs(1800),
+            hold: Millis::secs(1800),
+        }
+    }
 }
 
 /// The reflex restart of a dead process: for ever, ever slower.

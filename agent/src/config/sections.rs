@@ -23,9 +23,9 @@ use super::people::{
 use super::probe::probe;
 use super::problems::Problems;
 use super::{
-    Broker, Clock, Config, ConfigSlot, Criticality, Format, Forwarder, LIST_MAX, LOG_BYTES_MAX,
-    Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Quarantine, Reload, Restart,
-    SERVICES_MAX, Sample, Service, Store,
+    Broker, Clock, Config, ConfigSlot, Contest, Criticality, Format, Forwarder, LIST_MAX,
+    LOG_BYTES_MAX, Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Quarantine, Reload,
+    Restart, SERVICES_MAX, Sample, Service, Store,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -175,6 +175,7 @@ fn limits(mut at: Fields<'_, '_>) -> Limits {
         ),
         quarantine: quarantine(at.table("quarantine")),
         restart: restart(at.table("restart")),
+        contest: contest(at.table("contest")),
         budget: at.or("budget", Ratio::saturating(0.15), ratio),
     };
     at.finish();
@@ -200,6 +201,18 @@ fn quarantine(mut at: Fields<'_, '_>) -> Quarantine {
     }
     at.finish();
     quarantine
+}
+
+fn contest(mut at: Fields<'_, '_>) -> Contest {
+    let spans = || span(Millis::secs(1)..=Millis::secs(7 * 86_400));
+    let usual = Contest::default();
+    let contest = Contest {
+        count: at.or("count", usual.count, small(1, 100)),
+        within: at.or("within", usual.within, spans()),
+        hold: at.or("hold", usual.hold, spans()),
+    };
+    at.finish();
+    contest
 }
 
 fn restart(mut at: Fields<'_, '_>) -> Restart {

@@ -93,6 +93,7 @@ impl Loop {
         let begun = incident.plan().map(|(id, _)| id);
         match begun {
             Some(plan) => {
+                self.forget_rivals(&service, effects);
                 self.incidents.insert(service, incident);
                 Ok(format!("{number} {plan}"))
             }

@@ -15,6 +15,7 @@ mod alarms;
 mod approving;
 mod asking;
 mod command;
+mod contesting;
 mod controls;
 mod deciding;
 mod executing;
@@ -53,8 +54,9 @@ use crate::config::{Config, Limits};
 use crate::execute::Order;
 use crate::learn::Experience;
 use crate::route::Routed;
-use crate::service::{Slot, Watched, instant};
+use crate::service::{Slot, SlotName, Version, Watched, instant};
 use crate::verify::Pace;
+use crate::verify::contest::Contest;
 
 /// While a fresh process has not answered yet it is asked this often: a small
 /// service is up within a few milliseconds, and a refused probe costs little.
@@ -89,6 +91,9 @@ pub struct Saved {
     renewing: Vec<ServiceId>,
     controls: controls::SavedControls,
     alarms: alarms::SavedAlarms,
+    /// What somebody else changes as well, and what plans have replaced.
+    contests: Vec<(ServiceId, Contest)>,
+    replaced: Vec<(ServiceId, SlotName, Version)>,
 }
 
 /// What a former run left behind.
@@ -144,6 +149,7 @@ pub struct Loop {
     renewing: BTreeSet<ServiceId>,
     /// Not before this time.
     renew_at: Micros,
+    rivals: contesting::Rivals,
     /// Orders of steps that moved outside of the usual round.
     waiting_orders: Vec<Order>,
     /// The stranger that was told of last.
@@ -203,6 +209,7 @@ impl Loop {
             repeat_routes: false,
             renewing: BTreeSet::new(),
             renew_at: Micros(0),
+            rivals: contesting::Rivals::new(now),
             waiting_orders: Vec::new(),
             stranger: None,
             measured: Micros(0),
@@ -270,6 +277,16 @@ impl Loop {
                     this.paces.insert(service, pace);
                 }
             }
+            for (service, mut contest) in saved.contests {
+                if this.services.contains_key(&service) {
+                    if !same_boot {
+                        contest.rebase(saved.at, now);
+                    }
+                    this.rivals.contests.insert(service, contest);
+                }
+            }
+            let replaced = saved.replaced.into_iter();
+            this.rivals.replaced = replaced.map(|(id, name, it)| ((id, name), it)).collect();
         }
         this.resume_incidents(resumed.records, now);
         this.resume_alarms(alarms, now);
@@ -345,6 +362,18 @@ impl Loop {
             renewing: self.renewing.iter().cloned().collect(),
             controls: self.controls.saved(),
             alarms: self.alarms.saved(),
+            contests: self
+                .rivals
+                .contests
+                .iter()
+                .map(|(service, contest)| (service.clone(), contest.clone()))
+                .collect(),
+            replaced: self
+                .rivals
+                .replaced
+                .iter()
+                .map(|((service, name), version)| (service.clone(), *name, *version))
+                .collect(),
         }
     }
 
@@ -387,8 +416,10 @@ impl Loop {
     pub fn step(&mut self, now: Micros, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.now = now;
+        self.heed_rivals(now, &event, &mut effects);
         self.absorb(now, event, &mut effects);
         self.decide(now, &mut effects);
+        self.note_own(now, &mut effects);
         self.promised = self.next_wake();
         effects
     }

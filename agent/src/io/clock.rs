@@ -183,7 +183,9 @@ impl Wall {
             let mut file = File::create(&fresh)?;
             writeln!(file, "{}", self.seen)?;
             file.sync_all()?;
-            fs::rename(&fresh, &self.path)
+            fs::rename(&fresh, &self.path)?;
+            let folder = self.path.parent().unwrap_or(Path::new("."));
+            File::open(folder)?.sync_all()
         };
         write().map_err(|source| ClockError::Write {
             path: self.path.clone(),

@@ -5,6 +5,8 @@
 //! done. The gate itself (`homeostat_common::gate`) takes these as facts. This
 //! stage is pure and knows nothing of symptoms.
 
+pub mod contest;
+
 use std::collections::VecDeque;
 
 use homeostat_common::units::{Micros, Millis};
@@ -137,7 +139,7 @@ fn doubled(first: Millis, times: u32, most: Millis) -> Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Mode, Quarantine, Restart};
+    use crate::config::{Contest, Mode, Quarantine, Restart};
     use homeostat_common::units::Ratio;
 
     fn limits() -> Limits {
@@ -157,6 +159,7 @@ mod tests {
                 backoff_max: Millis::secs(300),
                 stable: Millis::secs(60),
             },
+            contest: Contest::default(),
             budget: Ratio::saturating(0.15),
         }
     }

@@ -31,6 +31,7 @@ use crate::ids::{ConfigVersion, InterfaceId, ModelVersion, PlanId, RouteId, Serv
 use crate::net::SourceNet;
 use crate::plan::Plan;
 use crate::primitive::Grant;
+use crate::primitive::Resource;
 use crate::units::{Micros, Millis, PerSecond, Ratio};
 
 /// How far the agent goes by itself; each rung includes those before it.
@@ -72,6 +73,17 @@ impl Criticality {
     }
 }
 
+/// Something that somebody else changes as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contested {
+    /// What.
+    pub resource: Resource,
+    /// Left alone until then.
+    pub until: Micros,
+    /// What was seen, in words.
+    pub seen: String,
+}
+
 /// What the rules know about a service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceFacts {
@@ -108,6 +120,8 @@ pub struct ServiceFacts {
     pub quarantined_until: Option<Micros>,
     /// No restart of a dead process before this time.
     pub backoff_until: Option<Micros>,
+    /// What of it somebody else changes as well.
+    pub contested: Vec<Contested>,
     /// How long it may take to come up.
     pub start_timeout: Millis,
     /// Versions of its model that are here and whole.

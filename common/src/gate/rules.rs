@@ -46,6 +46,8 @@ pub enum Rule {
     Quarantine,
     /// A dead process is started again only after a while.
     BackOff,
+    /// Somebody else changes it back, again and again.
+    Contested,
     /// Nothing recent is known about the service.
     StaleTelemetry,
     /// The diagnosis is too uncertain to change anything.
@@ -68,7 +70,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in the order in which they are checked.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::UnknownService,
         Self::UnknownRoute,
         Self::Stopped,
@@ -81,6 +83,7 @@ impl Rule {
         Self::Hold,
         Self::Quarantine,
         Self::BackOff,
+        Self::Contested,
         Self::StaleTelemetry,
         Self::LowConfidence,
         Self::UnverifiedVersion,
@@ -109,6 +112,7 @@ impl fmt::Display for Rule {
             Self::Hold => "hold",
             Self::Quarantine => "quarantine",
             Self::BackOff => "back-off",
+            Self::Contested => "contested",
             Self::StaleTelemetry => "stale-telemetry",
             Self::LowConfidence => "low-confidence",
             Self::UnverifiedVersion => "unverified-version",
@@ -193,6 +197,20 @@ pub(super) fn check(
             let left = until.since(facts.now);
             let text = alloc::format!("{id} keeps dying; next start in {left}");
             Some((text, Some(until)))
+        }),
+        Rule::Contested if operate => None,
+        Rule::Contested => each_written(plan, facts, |id, service, primitive| {
+            let written = primitive.signature().writes;
+            let found = service
+                .contested
+                .iter()
+                .find(|one| written.contains(&one.resource) && one.until > facts.now)?;
+            let left = found.until.since(facts.now);
+            let text = alloc::format!(
+                "somebody else changes {id}: {}; left to them for {left} more",
+                found.seen
+            );
+            Some((text, Some(found.until)))
         }),
         // Of a dead process the kernel's word is news enough.
         Rule::StaleTelemetry => each_written(plan, facts, |id, service, _| {

@@ -19,6 +19,7 @@ fn healthy() -> ServiceFacts {
         leased: None,
         held_until: None,
         quarantined_until: None,
+        contested: Vec::new(),
         backoff_until: None,
         start_timeout: Millis::secs(10),
         models: Vec::new(),
@@ -26,6 +27,14 @@ fn healthy() -> ServiceFacts {
         grants: BTreeSet::new(),
         blockable: vec!["192.168.0.0/16".parse().unwrap()],
         failure_share: Ratio::ZERO,
+    }
+}
+
+fn contested(resource: Resource) -> Contested {
+    Contested {
+        resource,
+        until: Micros(6_000_000),
+        seen: "a sign".into(),
     }
 }
 
@@ -136,6 +145,12 @@ fn each_rule_refuses_what_it_is_for_and_says_so() {
             SURE,
             facts(|web| web.quarantined_until = later),
             "rule quarantine: web was healed too often; quarantined for 5s more"
+        ),
+        (
+            restart,
+            SURE,
+            facts(|web| web.contested = Vec::from([contested(Resource::Process)])),
+            "rule contested: somebody else changes web: a sign; left to them for 5s more"
         ),
         (
             restart,

@@ -43,7 +43,7 @@ pub enum Adapter {
 }
 
 /// Something that a primitive looks at or changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Resource {
     /// The process of a service.
     Process,

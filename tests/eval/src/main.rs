@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, footprint, forward, journal_kill, mttr, outbox, quiet, switch,
+    self, flash, footprint, forward, journal_kill, mttr, outbox, power_cut, quiet, switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -37,10 +37,14 @@ enum Command {
     Quiet(quiet::Args),
     /// What the agent costs at rest.
     Footprint(footprint::Args),
+    /// What the agent writes to its flash card at rest.
+    Flash(flash::Args),
     /// Records lost or doubled by a broker that is killed.
     Outbox(outbox::Args),
     /// Healing with an agent that is killed in the middle of it.
     JournalKill(journal_kill::Args),
+    /// Power cuts, played back from a recorded trace of real writes.
+    PowerCut(power_cut::Args),
     /// Model switches under load, and bad candidates.
     Switch(switch::Args),
     /// What the forwarder costs, beside no forwarder.
@@ -78,8 +82,10 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Mttr(args) => mttr::run(args, cli.seed)?,
         Command::Quiet(args) => quiet::run(args, cli.seed)?,
         Command::Footprint(args) => footprint::run(args)?,
+        Command::Flash(args) => flash::run(args)?,
         Command::Outbox(args) => outbox::run(args, cli.seed)?,
         Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
+        Command::PowerCut(args) => power_cut::run(args, cli.seed)?,
         Command::Switch(args) => switch::run(args, cli.seed)?,
         Command::Forward(args) => forward::run(args, cli.seed)?,
     };

@@ -96,7 +96,7 @@ fn list_names_every_command_of_the_program() {
         .skip(2)
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert_eq!(listed.len(), 7);
+    assert_eq!(listed.len(), 9);
     for command in listed {
         assert!(
             help.contains(&format!("  {command} ")),
@@ -226,6 +226,42 @@ fn an_agent_killed_while_it_heals_finishes_later() {
             "{key}"
         );
     }
+}
+
+#[test]
+fn flash_counts_what_reaches_the_card() {
+    let loops = Command::new("losetup").arg("-f").output();
+    if !loops.is_ok_and(|found| found.status.success()) || !Path::new("/sbin/mkfs.ext4").exists() {
+        println!("skip: no loop device or no mkfs.ext4");
+        return;
+    }
+    let rows = run(&["flash", "--seconds", "2"]);
+    assert!(value(&rows, "flash.mb_day") >= 0.0);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_was_said_to_be_safe() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("skip: strace is not installed");
+        return;
+    }
+    let args = [
+        "--images", "120", "--sled", "12", "--rounds", "2", "--orders", "150",
+    ];
+    let rows = run(&[&["power-cut"], &args[..]].concat());
+    for (key, expected) in [
+        ("opens", 1.0),
+        ("lost", 0.0),
+        ("slots", 0.0),
+        ("sled.opens", 1.0),
+    ] {
+        assert_eq!(value(&rows, &format!("power_cut.{key}")), expected, "{key}");
+    }
+    let written = &row(&rows, "power_cut.lost")["reference"];
+    assert!(
+        written.as_f64().unwrap() > 10.0,
+        "cuts took what was not safe: {written}"
+    );
 }
 
 #[test]

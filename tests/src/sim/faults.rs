@@ -28,6 +28,21 @@ impl Sim {
                 };
                 self.bury(&id(name), instance, exit);
             }
+            Fault::Term(name) => {
+                let Some(instance) = self.world.life(&id(name)).map(|life| life.instance) else {
+                    return;
+                };
+                self.bury(&id(name), instance, Exit::Signal(15));
+            }
+            Fault::Rival(name, there) => {
+                if let Some(place) = self.world.places.get_mut(&id(name)) {
+                    place.rival = there;
+                }
+            }
+            Fault::Weight(name, weight) => {
+                self.forwarder.meddle(&id(name), weight);
+                self.report_routes();
+            }
             Fault::Block(name) => self.break_life(&id(name), |life| {
                 life.blocked = Some(Micros(u64::MAX));
             }),
@@ -131,6 +146,7 @@ impl Sim {
                 self.writes = 0;
                 return;
             }
+            Fault::Clock(wrong) => self.set_clock(wrong),
             Fault::Reboot(back) => self.reboot(back),
             _ => self.suffer_at_start(fault),
         }
@@ -174,7 +190,7 @@ impl Sim {
         self.agent = None;
         self.run += 1;
         self.connection += 1;
-        if self.rng.bool() {
+        if self.store.is_none() && self.rng.bool() {
             self.disk.crash(&mut self.rng);
         } else {
             self.disk.crash_gently();
@@ -188,7 +204,11 @@ impl Sim {
         self.agent = None;
         self.run += 1;
         self.connection += 1;
-        self.disk.crash(&mut self.rng);
+        if self.store.is_some() {
+            self.disk.crash_gently();
+        } else {
+            self.disk.crash(&mut self.rng);
+        }
         self.audit.crashed(self.now, &self.disk);
         self.world.blackout();
         self.spawner = true;

@@ -39,6 +39,14 @@ impl Forwarder {
         }
     }
 
+    /// Somebody else sets a weight.
+    pub(super) fn meddle(&mut self, service: &ServiceId, to: u16) {
+        let weights = self.weights.iter_mut();
+        for (_, weight) in weights.filter(|((_, backend), _)| backend == service) {
+            *weight = to;
+        }
+    }
+
     fn report(&mut self, config: &Config, world: &World, now: Micros) -> Event {
         self.seq += u64::from(!self.frozen);
         let routes = config.forwards.iter().map(|forward| RouteSample {

@@ -12,6 +12,7 @@ mod disk;
 mod faults;
 mod forwarder;
 mod shell;
+mod store;
 mod trace;
 mod world;
 
@@ -30,6 +31,7 @@ use crate::entry::Entry;
 
 use audit::Audit;
 use disk::Disk;
+pub use store::Offline;
 pub use trace::Trace;
 use world::World;
 
@@ -135,6 +137,8 @@ pub enum Fault {
     /// The agent is killed at its n-th journal write from now on, and comes
     /// back after this.
     AgentKilledAtWrite(u32, Millis),
+    /// From the next boot on, wall time is wrong by so many milliseconds.
+    Clock(i64),
     /// Power is lost and comes back after this.
     Reboot(Millis),
     /// The first byte of the process's answers takes so long.
@@ -149,6 +153,12 @@ pub enum Fault {
     RoutesFrozen(bool),
     /// The process says so of its watched gauge, and whether its metrics move.
     Gauge(&'static str, f64, bool),
+    /// Somebody sends the process a SIGTERM.
+    Term(&'static str),
+    /// Whether a process of somebody else holds the service's port.
+    Rival(&'static str, bool),
+    /// Somebody sets a backend's weight on every route.
+    Weight(&'static str, u16),
     /// A person asks for a plan.
     Ask(&'static str),
     /// A person orders something.
@@ -214,6 +224,8 @@ pub struct Sim {
     world: World,
     forwarder: forwarder::Forwarder,
     disk: Disk,
+    /// Real files, where a scenario is about them.
+    store: Option<store::Store>,
     host: shell::Host,
     probe_number: u64,
     /// Plans that people asked for.
@@ -268,6 +280,7 @@ impl Sim {
             world,
             forwarder: forwarder::Forwarder::new(&config),
             disk: Disk::default(),
+            store: None,
             host: shell::Host::default(),
             probe_number: 0,
             asked: 0,

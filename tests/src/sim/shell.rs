@@ -7,6 +7,7 @@ use homeostat_agent::control::{
     Told,
 };
 use homeostat_agent::execute::Act;
+use homeostat_agent::io::keeper::Order;
 use homeostat_agent::service::{ProcessSample, SlotName, Version};
 use homeostat_common::anomaly::{Exit, Symptom};
 use homeostat_common::ids::{Instance, ServiceId, Token};
@@ -14,6 +15,7 @@ use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 
 use super::disk::Entry;
+use super::store;
 use super::world::Reaction;
 use super::{Happening, Sim};
 
@@ -152,6 +154,7 @@ impl Sim {
             Effect::SettleSlot(service, name) => self.file(service, name, FileWork::Settle),
             Effect::Journal(record) => self.journal(record),
             Effect::Sync(ticket) => {
+                self.keep(Order::Sync(ticket));
                 if !self.disk.full {
                     let after = self.host.slow_sync.0 * 1000;
                     let after = self.rng.u64(after / 4..=after);
@@ -159,15 +162,26 @@ impl Sim {
                     self.push_us(after, Happening::SyncEnds(run, ticket, end));
                 }
             }
-            Effect::Quiet => self.disk.append(Entry::Quiet),
+            Effect::Quiet => {
+                self.keep(Order::Quiet);
+                self.disk.append(Entry::Quiet);
+            }
             Effect::Remember => {
                 let own_now = self.own_now();
                 if let Some(agent) = &self.agent {
                     let state = (agent.saved(own_now), agent.experience().clone());
+                    self.keep(Order::Remember(Box::new(state.0.clone())));
+                    self.keep(Order::Learn(state.1.clone()));
                     self.disk.append(Entry::State(Box::new(state)));
                 }
             }
-            Effect::Emit { body, .. } => {
+            Effect::Emit {
+                mark,
+                class,
+                causes,
+                body,
+            } => {
+                self.keep(store::event(mark, class, causes, body.clone()));
                 self.audit.emitted(self.now, &body);
                 self.trace.event(self.now, &body);
                 self.disk.append(Entry::Event(Box::new(body)));
@@ -225,6 +239,7 @@ impl Sim {
 
     fn journal(&mut self, record: HealRecord) {
         self.audit.journalled(self.now, &record);
+        self.keep(Order::Journal(record.clone()));
         self.disk.append(Entry::Heal(record));
         self.writes += 1;
         if let Some((at, back)) = self.kill_at_write
@@ -367,7 +382,7 @@ impl Sim {
                     self.spawner_says(Event::StartRefused { service, live, why });
                     return;
                 }
-                let short = place.short_lives > 0 || place.config_is_bad();
+                let short = place.short_lives > 0 || place.config_is_bad() || place.rival;
                 place.short_lives = place.short_lives.saturating_sub(1);
                 let delay = self.rng.u64(20..120);
                 if let Some(instance) = self.world.start(&service, self.now, delay) {
@@ -558,7 +573,7 @@ impl Sim {
             return;
         }
         self.run += 1;
-        let resumed = self.disk.resumed();
+        let resumed = self.resumed();
         let agent = Loop::new(&self.config, self.boot, resumed, self.own_now());
         self.agent = Some(Box::new(agent));
         if let Some(why) = self.host.stop {

@@ -69,6 +69,8 @@ pub(super) struct Place {
     pub(super) data: (u64, u64),
     /// Nothing needs to run here.
     pub(super) standby: bool,
+    /// A process of somebody else holds the port and answers.
+    pub(super) rival: bool,
 }
 
 impl Place {
@@ -274,6 +276,9 @@ impl World {
         let Some(place) = self.places.get(id) else {
             return Reaction::Refused;
         };
+        if place.rival {
+            return Reaction::Right;
+        }
         let Some(life) = &place.life else {
             return Reaction::Refused;
         };

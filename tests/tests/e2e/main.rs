@@ -12,3 +12,4 @@ mod local;
 mod mqtt;
 mod people;
 mod rig;
+mod rival;

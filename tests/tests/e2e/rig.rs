@@ -17,7 +17,7 @@ pub(crate) const HEALED_MAX: Duration = Duration::from_secs(10);
 /// One scene at a time: each is a whole fleet, and probes of 100 ms need a machine that answers.
 static STAGE: Mutex<()> = Mutex::new(());
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_homeostat-e2e-node");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_homeostat-e2e-node");
 
 /// Runs a test in a folder of its own. On failure the logs of all parts are shown; in any
 /// case no process may be left that was started for it.
@@ -76,6 +76,7 @@ mode = "act"
 hold = "0s"
 budget = 1.0
 quarantine = {{ count = 100, within = "1s", hold = "1s" }}
+contest = {{ count = 100, within = "1s", hold = "1s" }}
 restart = {{ burst = 100, within = "1s", backoff_min = "1ms" }}
 
 [sample]

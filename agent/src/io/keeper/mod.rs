@@ -9,6 +9,7 @@ mod explain;
 mod opening;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 pub use self::explain::explain;
-pub use self::opening::open;
+pub use self::opening::{journal_limits, open};
+use self::waiting::Waiting;
 use crate::control::{Class, Event, HealRecord, Resumed, Saved};
 use crate::io::clock::{self, Wall};
 use crate::io::link::{Fetch, LinkHandle};
@@ -35,22 +37,21 @@ use crate::io::store::{self, Error};
 use crate::learn::Experience;
 use crate::words::{incident_of, words};
 
-/// Kinds of journal records; never reused.
-const KIND_HEAL: u8 = 1;
-const KIND_SAVED: u8 = 2;
+/// The records of [`Order::Journal`]. Kinds are never reused.
+pub const KIND_HEAL: u8 = 1;
+/// The checkpoint of what [`Order::Remember`] keeps.
+pub const KIND_SAVED: u8 = 2;
 
 /// Orders waiting for the disk; the loop makes a few per event, and a disk that
 /// hangs must not take the memory.
 const ORDERS_MAX: usize = 1024;
 
-/// Events kept in memory while the disk refuses them.
-const UNWRITTEN_MAX: usize = 512;
-
 /// The disk is tried again this often.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Wall time is put on the disk this often.
-const CLOCK_PERIOD: Duration = Duration::from_secs(60);
+/// Wall time is put on the disk this often. It is a hint for a board that starts in 1970, and
+/// each time costs a flash card some ten blocks.
+const CLOCK_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Events whose place in the stream is remembered for the causes of others.
 const MARKS_MAX: usize = 1024;
@@ -86,7 +87,7 @@ pub enum Order {
     /// The records of the plan journal so far are not needed any more.
     Quiet,
     /// State that holds across restarts.
-    Remember(Saved),
+    Remember(Box<Saved>),
     /// What was learnt.
     Learn(Experience),
     /// The coordinator has everything up to here.
@@ -180,7 +181,9 @@ pub struct Thread {
     /// Mark and place of recent events.
     marks: VecDeque<(u64, EventRef)>,
     /// Events that the disk refused.
-    unwritten: VecDeque<(u64, Class, Vec<u64>, Body)>,
+    unwritten: VecDeque<Waiting>,
+    /// Aggregates that wait for company.
+    held: Vec<Waiting>,
     dropped: u64,
     /// Why the disk is not used now.
     trouble: Option<String>,
@@ -264,9 +267,7 @@ impl Thread {
                 body,
             } => {
                 self.tell(&body);
-                if !self.unwritten.is_empty() || !self.push(mark, class, &causes, &body) {
-                    self.keep_for_later(mark, class, causes, *body);
-                }
+                self.accept(mark, class, causes, *body);
             }
             Order::Journal(record) => {
                 let written = postcard::to_allocvec(&record)
@@ -281,7 +282,7 @@ impl Thread {
             }
             Order::Remember(saved) => {
                 let checkpoint = Checkpoint {
-                    saved,
+                    saved: *saved,
                     hlc: self.hlc.high_water(),
                 };
                 let written = postcard::to_allocvec(&checkpoint)
@@ -313,8 +314,7 @@ impl Thread {
         }
     }
 
-    fn push(&mut self, mark: u64, class: Class, causes: &[u64], body: &Body) -> bool {
-        let (unix_ms, _) = self.wall.unix_ms();
+    fn push(&mut self, event: &Waiting) -> bool {
         let Some(outbox) = &mut self.outbox else {
             self.note_trouble(Some(NOT_OPEN.into()));
             return false;
@@ -326,22 +326,23 @@ impl Thread {
             stream: self.stream,
             seq,
             boot: self.boot,
-            hlc: self.hlc.tick(unix_ms),
-            causes: causes
+            hlc: event.told,
+            causes: event
+                .causes
                 .iter()
                 .filter_map(|cause| {
                     let found = self.marks.iter().find(|(mark, _)| mark == cause);
                     found.map(|(_, reference)| *reference)
                 })
                 .collect(),
-            body: body.clone(),
+            body: event.body.clone(),
         };
         let written = envelope
             .encode()
             .map_err(|error| error.to_string())
             .and_then(|bytes| {
                 outbox
-                    .push(class_of(class), &bytes)
+                    .push(class_of(event.class), &bytes)
                     .map_err(|error| chain(&error))
             });
         match written {
@@ -350,7 +351,7 @@ impl Thread {
                 if self.marks.len() == MARKS_MAX {
                     self.marks.pop_front();
                 }
-                self.marks.push_back((mark, envelope.reference()));
+                self.marks.push_back((event.mark, envelope.reference()));
                 self.written = true;
                 self.file(&envelope);
                 true
@@ -360,19 +361,6 @@ impl Thread {
                 false
             }
         }
-    }
-
-    fn keep_for_later(&mut self, mark: u64, class: Class, causes: Vec<u64>, body: Body) {
-        if self.unwritten.len() == UNWRITTEN_MAX {
-            let oldest = self
-                .unwritten
-                .iter()
-                .position(|(_, class, ..)| *class != Class::Heal)
-                .unwrap_or(0);
-            self.unwritten.remove(oldest);
-            self.dropped += 1;
-        }
-        self.unwritten.push_back((mark, class, causes, body));
     }
 
     /// Files an event under its incident, for `explain`.
@@ -472,9 +460,9 @@ impl Thread {
                 return;
             }
         }
-        while let Some((mark, class, causes, body)) = self.unwritten.pop_front() {
-            if !self.push(mark, class, &causes, &body) {
-                self.unwritten.push_front((mark, class, causes, body));
+        while let Some(event) = self.unwritten.pop_front() {
+            if !self.push(&event) {
+                self.unwritten.push_front(event);
                 // What the push noted, else as before.
                 self.note_trouble(Some(former));
                 return;
@@ -532,6 +520,7 @@ impl Thread {
     }
 
     fn close(mut self) {
+        self.release();
         if let Err(error) = self.wall.persist() {
             warn!("clock: {}", chain(&error));
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use homeostat_common::hlc;
 use homeostat_common::ids::{BootId, StreamId};
+use homeostat_common::wire::Envelope;
 
 use super::{Checkpoint, KIND_HEAL, KIND_SAVED, Opened, Thread, chain, not_opened, quality_of};
 use crate::config::{self, Config};
@@ -33,7 +34,7 @@ pub fn open(
     let (_, quality) = wall.unix_ms();
     let mut resumed = Resumed::default();
     let mut hlc = hlc::Clock::default();
-    let limits = limits(&config.store);
+    let limits = journal_limits(&config.store);
     let mut trouble = None;
     let outbox = match Outbox::open(&data.join("journal"), limits) {
         Ok((outbox, recovered)) => {
@@ -93,6 +94,7 @@ pub fn open(
         hlc,
         marks: VecDeque::new(),
         unwritten: VecDeque::new(),
+        held: Vec::new(),
         dropped: 0,
         trouble,
         told: None,
@@ -113,7 +115,8 @@ const SEGMENT_MAX: u64 = 512 << 10;
 
 /// What the journal may take: whatever is not needed for writing, for damaged
 /// files and as ballast is there to be filled, a fifth of it by plan records.
-fn limits(store: &config::Store) -> outbox::Config {
+#[must_use]
+pub fn journal_limits(store: &config::Store) -> outbox::Config {
     let total = store.quota.0 / 4 * JOURNAL_QUARTERS;
     let segment = (total / 64).clamp(SEGMENT_MIN, SEGMENT_MAX) / 4096 * 4096;
     let limits = store::journal::Limits {
@@ -149,6 +152,13 @@ fn recall(outbox: &Outbox, resumed: &mut Resumed, hlc: &mut hlc::Clock) -> Resul
             *hlc = hlc::Clock::resume(checkpoint.hlc);
         }
     })?;
+    // What came after the checkpoint has later stamps.
+    if let Some(bytes) = outbox.newest()?
+        && let Ok(newest) = Envelope::decode(&bytes)
+        && newest.hlc > hlc.high_water()
+    {
+        *hlc = hlc::Clock::resume(newest.hlc);
+    }
     outbox.records(KIND_HEAL, |_, checkpoint, bytes| {
         if !checkpoint && let Ok(record) = postcard::from_bytes(bytes) {
             resumed.records.push(record);
@@ -192,7 +202,7 @@ mod tests {
                     continue;
                 };
                 let dir = tempfile::tempdir().unwrap();
-                let found = Outbox::open(dir.path(), limits(&config.store));
+                let found = Outbox::open(dir.path(), journal_limits(&config.store));
                 let (mut outbox, _) = found.unwrap_or_else(|error| panic!("{text}: {error}"));
                 outbox.append(KIND_HEAL, &[7; 60 << 10]).unwrap();
                 outbox.push(Class::Heal, &[7; 60 << 10]).unwrap();
@@ -213,7 +223,8 @@ mod tests {
         let dir = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .unwrap();
-        let (mut outbox, _) = Outbox::open(&dir.path().join("journal"), limits(&store)).unwrap();
+        let (mut outbox, _) =
+            Outbox::open(&dir.path().join("journal"), journal_limits(&store)).unwrap();
         let (mut kv, _) =
             Kv::open(&dir.path().join("kv"), kv_limits(&store), |_| Ok(true)).unwrap();
         let mut most = 0;

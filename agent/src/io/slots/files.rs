@@ -82,7 +82,8 @@ pub(super) fn fresh_folder(path: &Path) -> io::Result<()> {
     folder(path)
 }
 
-/// Makes a folder and those above it, for the service to look into.
+/// Makes a folder and those above it, for the service to look into. Each name is on the disk
+/// before anything is put below it: what is synced there would be lost with it.
 pub(super) fn folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -97,7 +98,8 @@ pub(super) fn folder(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    fs::set_permissions(path, Permissions::from_mode(0o755))
+    fs::set_permissions(path, Permissions::from_mode(0o755))?;
+    sync_parent(path)
 }
 
 /// Moves `from` to `to`, which is replaced, and waits until the disk knows.

@@ -281,6 +281,19 @@ impl Outbox {
         Ok(items)
     }
 
+    /// The newest event that is kept.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn newest(&self) -> Result<Option<Vec<u8>>> {
+        let newest = self.events.last_key_value();
+        let wanted: Vec<(u64, Event)> = newest
+            .map(|(seq, event)| (*seq, *event))
+            .into_iter()
+            .collect();
+        Ok(self.fetch(&wanted)?.into_values().next())
+    }
+
     /// The receiver has everything up to and including `up_to`; it cannot have more than
     /// there was.
     pub fn acked(&mut self, up_to: EventSeq) {

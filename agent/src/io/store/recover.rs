@@ -104,10 +104,14 @@ pub(super) fn recover(dir: &Dir, limits: &Limits) -> Result<Found> {
         .map(|c| c.first)
         .max();
     for (i, candidate) in candidates.iter().enumerate() {
+        // Not one whose records this file stands for: its removal was lost in a power cut, and
+        // its header says nothing about where this one ends.
+        let stands_for = candidate.header.as_ref().ok().and_then(|h| h.compacted);
         let next = candidates
             .iter()
             .skip(i + 1)
-            .find_map(|c| c.header.as_ref().ok());
+            .filter_map(|c| c.header.as_ref().ok())
+            .find(|next| stands_for.is_none_or(|c| next.first > c.last));
         pass.take(candidate, next);
     }
     pass.number(&names, newest);

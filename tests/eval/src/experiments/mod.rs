@@ -1,11 +1,13 @@
 //! The experiments. Each takes its own arguments and returns a [`crate::result::Report`];
 //! an error means that it could not be measured, not that a goal was missed.
 
+pub mod flash;
 pub mod footprint;
 pub mod forward;
 pub mod journal_kill;
 pub mod mttr;
 pub mod outbox;
+pub mod power_cut;
 pub mod quiet;
 pub mod switch;
 
@@ -17,7 +19,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 7] = [
+pub const LIST: [[&str; 3]; 9] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -34,6 +36,11 @@ pub const LIST: [[&str; 3]; 7] = [
         "--seconds, 60 if not given",
     ],
     [
+        "flash",
+        "sectors that the agent at rest writes to the card that holds its data; needs root",
+        "--seconds, 3,600 if not given",
+    ],
+    [
         "outbox",
         "records lost or doubled while the broker is killed again and again",
         "50 kills of each broker: 6 min",
@@ -42,6 +49,11 @@ pub const LIST: [[&str; 3]; 7] = [
         "journal-kill",
         "what is left unhealed or untold when the agent is killed in the middle of healing",
         "100 kills: 4 min",
+    ],
+    [
+        "power-cut",
+        "what a power cut takes of journal, outbox, slots and sled, at any of their recorded writes",
+        "5,000 images, and 1,000 of sled: 10 min",
     ],
     [
         "switch",
@@ -72,6 +84,7 @@ mode = "act"
 hold = "0s"
 budget = 1.0
 quarantine = { count = 100, within = "1s", hold = "1s" }
+contest = { count = 100, within = "1s", hold = "1s" }
 restart = { burst = 100, within = "1s", backoff_min = "1ms" }
 
 [sample]

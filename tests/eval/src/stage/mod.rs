@@ -18,5 +18,6 @@ pub use api::Api;
 pub use cloud::{BrokerKind, Cloud};
 pub use fleet::{Fleet, FleetSettings, infer_tables};
 pub use node::{Life, MODEL_VERSION, NODE, Node, Settings};
+pub(crate) use node::{MANIFEST, MODEL};
 pub use parts::{Part, Parts, Route};
 pub use process::{Process, log_tail};

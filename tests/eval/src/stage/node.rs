@@ -27,8 +27,8 @@ pub const NODE: &str = "edge-1";
 pub const MODEL_VERSION: &str = "7fbcf863705ca4d4";
 
 // The repository may be elsewhere, or gone, where the program runs.
-const MODEL: &[u8] = include_bytes!("../../../../models/vibration/model.onnx");
-const MANIFEST: &str = include_str!("../../../../models/vibration/manifest.toml");
+pub(crate) const MODEL: &[u8] = include_bytes!("../../../../models/vibration/model.onnx");
+pub(crate) const MANIFEST: &str = include_str!("../../../../models/vibration/manifest.toml");
 
 const READY_MAX: Duration = Duration::from_secs(30);
 /// A service that takes longer to say who it is counts as silent.

@@ -2,8 +2,8 @@
 //!
 //! `__broker`, `__coordinator`, `__spawn`, `__agent` and `__forwarder` are followed by their
 //! parent's pid and then by the arguments of the real command; `__web` by pid and the kind of
-//! server; `__run` by pid and any other program; `__service` and `__forward` by their own
-//! arguments, since the spawner starts them. A part asks the kernel to end it with its
+//! server; `__run` by pid and any other program; `__service`, `__forward` and `__store` by their own
+//! arguments, since others start them. A part asks the kernel to end it with its
 //! parent, so that nothing outlives a demo that was killed with SIGKILL.
 
 use std::ffi::{OsStr, OsString};
@@ -16,6 +16,8 @@ use std::sync::OnceLock;
 use homeostat_agent::io::keeper::TRIAL_ARGS;
 use homeostat_testbed::{SERVICE_ARG, service_main};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+use crate::experiments::power_cut::{self, WRITER_ARG};
 
 /// The forwarder: what follows is what `homeostat-agent forward` takes.
 pub const FORWARD_ARG: &str = "__forward";
@@ -110,6 +112,9 @@ pub fn dispatch() -> Option<ExitCode> {
             "homeostat-agent",
             args,
         )));
+    }
+    if first == WRITER_ARG {
+        return Some(power_cut::writer_main(args));
     }
     // The agent tries its store in a child, which is this program once more.
     if TRIAL_ARGS.iter().any(|trial| first == *trial) {

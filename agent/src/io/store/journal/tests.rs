@@ -216,6 +216,39 @@ fn damaged_files_stay_few_and_a_store_without_headers_is_a_new_stream() {
     assert!(files(dir.path(), "damaged").len() <= SMALL.damaged_kept);
 }
 
+/// A merge syncs its folder before it removes what it stands for, and a removal may be lost.
+#[test]
+fn files_that_come_back_after_a_merge_take_nothing_from_it() {
+    let dir = scratch();
+    let written = filled(dir.path(), 60);
+    let (mut journal, _) = open(dir.path());
+    let merged: Vec<PathBuf> = files(dir.path(), ".seg").into_iter().take(4).collect();
+    let before: Vec<Vec<u8>> = merged
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect();
+    let last = journal.sealed().nth(3).unwrap().last;
+    // What is kept comes from the last of them: behind all that the first ones held.
+    let kept = |seq: u64| seq > last.0 || seq + 5 > last.0;
+    journal.rewrite(0..4, |seq| kept(seq.0)).unwrap();
+    drop(journal);
+    for back in 1..8_usize {
+        for (place, (path, bytes)) in merged.iter().zip(&before).enumerate().skip(1) {
+            if back & (1 << (place - 1)) != 0 {
+                std::fs::write(path, bytes).unwrap();
+            }
+        }
+        let (journal, recovered) = open(dir.path());
+        assert_eq!(recovered.findings, [], "{back}");
+        let expected = written.iter().filter(|(seq, ..)| kept(*seq));
+        assert_eq!(
+            all(&journal),
+            expected.cloned().collect::<Vec<_>>(),
+            "{back}"
+        );
+    }
+}
+
 #[test]
 fn a_failed_sync_or_write_loses_nothing() {
     let dir = scratch();
