@@ -17,6 +17,7 @@ mod forward;
 mod hooks;
 mod probe;
 mod problems;
+mod process;
 mod sections;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use forward::{
 pub use hooks::{Hook, Hooks};
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
+pub use process::{Container, Process, Unit};
 pub use sections::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
 
 /// Largest file that is read; the largest sensible configuration has some
@@ -218,8 +220,8 @@ pub struct Clock {
 pub struct Service {
     /// `id`, required; unique on the node.
     pub id: ServiceId,
-    /// `command`, required: the program, by absolute path, and its arguments.
-    pub command: Vec<String>,
+    /// `command`, `unit` or `container`, required: who runs its process.
+    pub process: Process,
     /// `env`: all it gets besides `PATH` and, with a `user`, `HOME` and `USER`.
     pub env: BTreeMap<String, String>,
     /// `cwd`, default `/`.
@@ -252,7 +254,8 @@ pub struct Service {
     pub start_timeout: Millis,
     /// `stop_grace`, default 2 s from SIGTERM to SIGKILL.
     pub stop_grace: Millis,
-    /// `log`, default true: stdout and stderr go to `data_dir/logs/ID.log`.
+    /// `log`, default true: stdout and stderr go to `data_dir/logs/ID.log`. Those
+    /// of a unit or container go where these say.
     pub log: bool,
     /// `log_max`, default 4 MiB: at this size the log is copied to `ID.log.1` and
     /// cut.
