@@ -1,7 +1,9 @@
 //! The spawner with real processes: what it promises, and that it keeps it
 //! whatever dies in between.
 
+mod containers;
 mod node;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;
