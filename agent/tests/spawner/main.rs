@@ -2,7 +2,9 @@
 //! whatever dies in between.
 
 mod acts;
+mod containers;
 mod node;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;

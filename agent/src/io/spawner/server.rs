@@ -8,6 +8,8 @@
 //! disconnected rather than queued for; the `Welcome` of its next connection
 //! tells it everything that still matters.
 
+mod owned;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -25,9 +27,10 @@ use super::cgroup::Groups;
 use super::cpu;
 use super::logs::Logs;
 use super::oom::KernelLog;
+use super::owner::{Order, Owners};
 use super::process::{self, Live};
 use super::protocol::{
-    DecodeError, MESSAGE_MAX, Message, NodeAct, ProcessAct, Refusal, Request, SLOTS_MAX,
+    DecodeError, Exit, MESSAGE_MAX, Message, NodeAct, ProcessAct, Refusal, Request, SLOTS_MAX,
     StopSignal, VERSION, decode, encode,
 };
 pub use super::setup::SpawnerError;
@@ -35,7 +38,7 @@ use super::setup::{self, Peers, Signals, failed};
 use super::slots::{self, Slot, adopt, end_unrecorded, entries, logged, slot_of};
 use super::state::{self, State};
 use super::{folder, marks, socket_path};
-use crate::config::Config;
+use crate::config::{Config, Process};
 use crate::io::keeper::chain;
 use crate::io::local::datagram::reason;
 use crate::io::local::sockets::{self, Received};
@@ -75,6 +78,7 @@ pub fn run(options: &Options) -> Result<(), SpawnerError> {
         "spawner serves {}",
         socket_path(&server.config.node.run_dir).display()
     );
+    server.find_owned();
     server.serve();
     server.leave(options.stop_services_on_exit);
     Ok(())
@@ -105,6 +109,8 @@ struct Server {
     /// Does what takes a while; there once something was asked of it.
     acts: Option<Acts>,
     kernel: KernelLog,
+    /// The way to systemd and engines, if a service needs one.
+    owners: Option<Owners>,
     /// Started in this round.
     fresh: Vec<ServiceId>,
     /// Ended in this round.
@@ -120,6 +126,7 @@ struct Server {
 struct Ready {
     stop: bool,
     deaths: bool,
+    reports: bool,
     listener: bool,
     connection: bool,
     acts: bool,
@@ -158,6 +165,7 @@ impl Server {
             groups,
             kernel: KernelLog::open(),
             acts: None,
+            owners: None,
             file,
             name,
             boot,
@@ -195,6 +203,9 @@ impl Server {
             if ready.deaths {
                 self.bury_all();
             }
+            if ready.reports {
+                self.hear_owners();
+            }
             if ready.connection {
                 self.answer();
             }
@@ -209,7 +220,9 @@ impl Server {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ready> {
         let adopted = self.slots.values().filter_map(|slot| slot.live.as_ref());
-        let adopted = adopted.filter(|live| !live.child).map(|live| &live.pidfd);
+        let adopted = adopted
+            .filter(|live| !live.is_child())
+            .map(|live| &live.pidfd);
         let mut fds: Vec<PollFd<'_>> = vec![
             PollFd::new(&self.signals.stop, PollFlags::IN),
             PollFd::new(&self.signals.child, PollFlags::IN),
@@ -222,6 +235,8 @@ impl Server {
         fds.extend(connection.map(|socket| PollFd::new(socket, PollFlags::IN)));
         let acts = self.acts.as_ref().map(Acts::ready);
         fds.extend(acts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let wake = self.owners.as_ref().map(|owners| &owners.wake);
+        fds.extend(wake.map(|wake| PollFd::new(wake, PollFlags::IN)));
         fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
@@ -233,6 +248,7 @@ impl Server {
         let (stop, child, listener) = (next(), next(), next());
         let connection = self.connection.is_some() && next();
         let acts = self.acts.is_some() && next();
+        let reports = self.owners.is_some() && next();
         let died = fired.any(|fired| fired);
         if child {
             // Signals that came together are one; all children are looked at.
@@ -242,6 +258,7 @@ impl Server {
         Ok(Ready {
             stop,
             deaths: child || died,
+            reports,
             listener,
             connection,
             acts,
@@ -332,7 +349,7 @@ impl Server {
             } => {
                 let live = self.slots.get(&service).and_then(|slot| slot.live.as_ref());
                 let live = live.filter(|live| live.instance == instance);
-                if live.is_some_and(|live| live.signal(signal, &self.name)) {
+                if live.is_some_and(|live| self.signal(&service, live, signal)) {
                     Message::Signalled { service, instance }
                 } else {
                     Message::NotSignalled { service, instance }
@@ -343,9 +360,13 @@ impl Server {
                 service,
                 instance,
                 act,
-            } => Message::Acted {
-                token,
-                failed: self.act(&service, instance, act).err().map(reason),
+            } => match self.act(token, &service, instance, act) {
+                Some(done) => Message::Acted {
+                    token,
+                    failed: done.err().map(reason),
+                },
+                // Its owner does it, and the answer comes with what became of it.
+                None => return,
             },
             Request::ActOnNode { token, act } => match self.act_on_node(token, act) {
                 Ok(()) => return,
@@ -362,20 +383,29 @@ impl Server {
         self.tell(&answer, None);
     }
 
-    /// Does something to a life that goes on.
-    fn act(&self, service: &ServiceId, instance: Instance, act: ProcessAct) -> Result<(), String> {
+    /// Does something to a life that goes on; `None` when its owner was asked to.
+    fn act(
+        &self,
+        token: Token,
+        service: &ServiceId,
+        instance: Instance,
+        act: ProcessAct,
+    ) -> Option<Result<(), String>> {
         let live = self.slots.get(service).and_then(|slot| slot.live.as_ref());
-        let live = live
-            .filter(|live| live.instance == instance)
-            .ok_or("that life is over")?;
+        let Some(live) = live.filter(|live| live.instance == instance) else {
+            return Some(Err("that life is over".into()));
+        };
+        if let Some(handle) = live.handle() {
+            return self.act_owned(token, service, handle, act);
+        }
         let stopped = match act {
             ProcessAct::Freeze => live.halt(true, &self.name),
             ProcessAct::Thaw => live.halt(false, &self.name),
             ProcessAct::LimitCpu(share) => {
-                return cpu::limit(&self.config.node.id, service, live.pid, share);
+                return Some(cpu::limit(&self.config.node.id, service, live.pid, share));
             }
         };
-        stopped.then_some(()).ok_or_else(|| "it has ended".into())
+        Some(stopped.then_some(()).ok_or_else(|| "it has ended".into()))
     }
 
     /// Has something done to the node; the answer comes when it is done. What the
@@ -436,6 +466,9 @@ impl Server {
             });
         }
         let spec = slot.spec.as_ref().ok_or(Refusal::Unknown)?;
+        let Process::Command(command) = &spec.process else {
+            return self.start_owned(service);
+        };
         let instance = self.state.mint(entries(&self.slots));
         let mark = marks::mark(&self.name, service, instance);
         let log = spec.log.then(|| self.logs.file(service)).transpose();
@@ -444,17 +477,22 @@ impl Server {
             tracing::warn!(%service, %error, "starts without a log");
             None
         });
-        let live = process::start(spec, instance, &mark, log).map_err(|error| {
+        let live = process::start(spec, command, instance, &mark, log).map_err(|error| {
             tracing::warn!(%service, %error, "cannot start");
             Refusal::Spawn {
                 text: reason(error.to_string()),
             }
         })?;
-        let pid = live.pid();
+        self.occupy(service, live);
+        Ok(())
+    }
+
+    /// Puts `live` into the slot of `service`, which is free.
+    fn occupy(&mut self, service: &ServiceId, live: Live) {
         let started = Message::Started {
             service: service.clone(),
-            instance,
-            pid,
+            instance: live.instance,
+            pid: live.pid(),
         };
         // The slot is taken before anything else can fail.
         if let Some(slot) = self.slots.get_mut(service) {
@@ -464,7 +502,6 @@ impl Server {
         self.state.save(entries(&self.slots));
         self.tell(&started, Some(service));
         self.fresh.push(service.clone());
-        Ok(())
     }
 
     fn bury_all(&mut self) {
@@ -485,26 +522,33 @@ impl Server {
             return;
         };
         let Some(live) = slot.live.take() else { return };
-        let instance = live.instance;
-        let kills = self.groups.oom_kills(&self.config.node.id, service);
-        let status = live.attributed(status, &mut self.kernel, kills);
-        slot.last_exit = Some((instance, status));
         if slot.spec.is_none() {
             self.slots.remove(service);
         }
         self.unrecorded = true;
         self.ended.push(service.clone());
-        self.end_rest(service, &live);
-        let service = service.clone();
+        let kills = self.groups.oom_kills(&self.config.node.id, service);
+        let status = live.attributed(status, &mut self.kernel, kills);
+        if let Some(handle) = live.handle() {
+            self.ask_how_it_ended(service, &live, handle.clone(), status);
+        } else {
+            self.end_rest(service, &live);
+            self.tell_end(service, live.instance, status);
+        }
+    }
+
+    fn tell_end(&mut self, service: &ServiceId, instance: Instance, status: Exit) {
+        if let Some(slot) = self.slots.get_mut(service) {
+            slot.last_exit = Some((instance, status));
+        }
         tracing::info!(%service, %instance, ?status, "ended");
-        self.tell(
-            &Message::Exited {
-                service,
-                instance,
-                status,
-            },
-            None,
-        );
+        let service = service.clone();
+        let ended = Message::Exited {
+            service,
+            instance,
+            status,
+        };
+        self.tell(&ended, None);
     }
 
     /// Ends what the dead `live` left behind and waits until that is gone, as
@@ -512,7 +556,7 @@ impl Server {
     fn end_rest(&self, service: &ServiceId, live: &Live) {
         let begun = Instant::now();
         let children = self.children();
-        let mut rest = if live.child {
+        let mut rest = if live.is_child() {
             marks::children(&self.name, &children)
         } else {
             // They went to the parent of the spawner that started them.
@@ -521,7 +565,7 @@ impl Server {
         rest.retain(|marked| marked.instance == live.instance && marked.service == *service);
         marks::end(&rest, REST_GONE_MAX);
         // The group was killed before its leader was reaped.
-        while live.child
+        while live.is_child()
             && rustix::process::test_kill_process_group(live.pid).is_ok()
             && begun.elapsed() < REST_GONE_MAX
         {
@@ -533,7 +577,7 @@ impl Server {
     /// Pids of the services that are children.
     fn children(&self) -> Vec<Pid> {
         let live = self.slots.values().filter_map(|slot| slot.live.as_ref());
-        live.filter(|live| live.child)
+        live.filter(|live| live.is_child())
             .map(|live| live.pid)
             .collect()
     }
@@ -566,6 +610,7 @@ impl Server {
             self.groups = Groups::wanted_by(&config);
         }
         (self.config, self.peers, self.logs) = (config, peers, logs);
+        self.reach_owners();
         Ok(())
     }
 
@@ -643,6 +688,10 @@ impl Server {
         };
         live.settle();
         let Some(max) = spec.memory_limit else { return };
+        if let Some(handle) = live.handle() {
+            let order = Order::Limit(handle.clone(), live.instance, max);
+            return self.order(service, order);
+        }
         let limited = self
             .groups
             .limit(&self.config.node.id, service, live.pid, max);
@@ -700,30 +749,29 @@ impl Server {
     fn stop_all(&mut self) {
         let begun = Instant::now();
         let mut killed = false;
-        for live in self.slots.values().filter_map(|slot| slot.live.as_ref()) {
-            live.signal(StopSignal::Term, &self.name);
-        }
+        self.signal_all(StopSignal::Term);
         let grace = |slot: &Slot| slot.spec.as_ref().map_or(0, |spec| spec.stop_grace.0);
         let grace = Duration::from_millis(self.slots.values().map(grace).max().unwrap_or(0));
         loop {
             self.bury_all();
-            let live: Vec<_> = self
-                .slots
-                .values()
-                .filter_map(|slot| slot.live.as_ref())
-                .collect();
             let over = begun.elapsed();
-            if live.is_empty() || over > grace + KILL_WAIT_MAX {
+            if self.slots.values().all(|slot| slot.live.is_none()) || over > grace + KILL_WAIT_MAX {
                 return;
             }
             if over >= grace && !killed {
                 killed = true;
-                for live in live {
-                    live.signal(StopSignal::Kill, &self.name);
-                }
+                self.signal_all(StopSignal::Kill);
             }
             // A second SIGTERM changes nothing, so only deaths cut this short.
             std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn signal_all(&self, signal: StopSignal) {
+        for (service, slot) in &self.slots {
+            if let Some(live) = &slot.live {
+                self.signal(service, live, signal);
+            }
         }
     }
 }
