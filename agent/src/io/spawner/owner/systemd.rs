@@ -258,10 +258,13 @@ impl Systemd {
         path.map_err(|source| unit_error("load", name, source))
     }
 
+    /// One property after the other, in the order that a start sets them: a state
+    /// read after the last job is what the job has led to, and a process read after
+    /// that is its process.
     async fn look(&self, name: &str, path: &OwnedObjectPath) -> Result<Seen, OwnerError> {
+        let (job, _): (u32, OwnedObjectPath) = self.get(name, path, UNIT, "Job").await?;
         let active = self.get(name, path, UNIT, "ActiveState").await?;
         let main: u32 = self.get(name, path, SERVICE, "MainPID").await?;
-        let (job, _): (u32, OwnedObjectPath) = self.get(name, path, UNIT, "Job").await?;
         let result = self.get(name, path, SERVICE, "Result").await?;
         let main = i32::try_from(main).ok().filter(|pid| *pid > 0);
         Ok(Seen {
