@@ -1,89 +1,125 @@
-//! Containers of a real Podman, which answers Docker's API at a socket of this test.
+//! Containers of a real Podman.
 
 // The lint sees no test in here; a failure of a helper is one of its test.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use homeostat_agent::io::spawner::client::Event;
-use homeostat_agent::io::spawner::protocol::{Exit, Refusal, StopSignal};
+use homeostat_agent::io::spawner::client::{Client, Event};
+use homeostat_agent::io::spawner::protocol::{Exit, ProcessAct, Refusal, StopSignal};
+use homeostat_common::ids::{Instance, PlanId, ServiceId, Token};
+use homeostat_common::units::Percent;
 
-use crate::node::{Node, alive, died, exited, id, kill, next, refused, run, start, started, until};
+use crate::node::{
+    Node, alive, died, ended, exited, id, kill, lives, next, not_started, refused, report, run,
+    start, started, until,
+};
+use crate::podman::Podman;
 
-#[test]
-fn containers_are_run_by_their_engine_and_healed_like_any_service() {
-    let mut podman = match Podman::new() {
+/// Runs `test` with an engine, or says why that cannot be.
+fn with_podman(test: &str, inside: impl AsyncFnOnce(&mut Podman)) {
+    let made = Podman::new(test).and_then(|podman| {
+        podman.create("web", &[], &["sleep", "1000"])?;
+        Ok(podman)
+    });
+    let mut podman = match made {
         Ok(podman) => podman,
-        Err(why) => return println!("skip: containers: {why}"),
+        Err(why) => return println!("skip: {test}: {why}"),
     };
-    if let Err(why) = podman.create("web", &[], &["sleep", "1000"]) {
-        return println!("skip: containers: {why}");
-    }
-    podman.create("ends", &[], &["sh", "-c", "exit 3"]).unwrap();
-    podman
-        .create("always", &["--restart=always"], &["sleep", "1000"])
-        .unwrap();
     run(async {
         podman.serve().await;
-        let mut node = Node::new(&[]);
-        for name in ["web", "ends", "always", "absent"] {
-            let socket = podman.socket();
-            node.append(&format!(
-                "[[service]]\nid = \"{name}\"\ncontainer = \"{name}\"\nengine = \"unix://{socket}\"\n"
-            ));
-        }
-        node.append(
-            "[[service]]\nid = \"lost\"\ncontainer = \"web\"\nengine = \"unix:///no/such\"\n",
-        );
-        node.spawner(&[]);
-        let (mut client, slots) = node.connect().await;
-        assert!(slots.iter().all(|slot| slot.live.is_none()), "{slots:?}");
+        inside(&mut podman).await;
+    });
+}
+
+/// A node with these containers, and a spawner that found none of them running.
+async fn node(podman: &Podman, names: &[&str], more: &str) -> (Node, Client) {
+    let mut node = Node::new(&[]);
+    for name in names {
+        let socket = podman.socket();
+        node.append(&format!(
+            "[[service]]\nid = \"{name}\"\ncontainer = \"{name}\"\nengine = \"unix://{socket}\"\n"
+        ));
+    }
+    node.append(more);
+    node.spawner(&[]);
+    let (client, slots) = node.connect().await;
+    assert!(slots.iter().all(|slot| slot.live.is_none()), "{slots:?}");
+    (node, client)
+}
+
+#[test]
+fn a_container_is_healed_like_any_service() {
+    let test = "containers::a_container_is_healed_like_any_service";
+    with_podman(test, async |podman| {
+        let (mut node, mut client) = node(podman, &["web"], "").await;
         let web = id("web");
         let (mut last, mut pid) = start(&mut client, &web).await;
         let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-        assert_eq!(words, "/busybox\0sleep\01000\0");
-        for _ in 0..3 {
+        assert_eq!(words, "/busybox\0sleep\x001000\0");
+        let (mut noticed, mut restarted) = (Vec::new(), Vec::new());
+        for _ in 0..lives() {
+            let begun = Instant::now();
             kill(pid);
             assert_eq!(next(&mut client).await, died(&web, last));
+            noticed.push(begun.elapsed());
             client.start(&web).await.unwrap();
             assert_eq!(next(&mut client).await, exited(&web, last, Exit::Signal(9)));
             let (instance, now) = started(next(&mut client).await, &web);
+            restarted.push(begun.elapsed());
             assert!(instance > last && now != pid && alive(now));
             (last, pid) = (instance, now);
         }
-        // The engine may be gone, and the spawner: the life stays the same.
+        report("container: kill -9 to noticed", noticed);
+        report("container: kill -9 to the next first process", restarted);
+        // The spawner may be gone: the life stays the same.
         node.kill_spawner();
         node.spawner(&[]);
         let (mut client, slots) = node.connect().await;
-        let slot = slots.iter().find(|slot| slot.service == web).unwrap();
-        assert_eq!(slot.live, Some((last, pid)));
+        assert_eq!(slots[0].live, Some((last, pid)));
         // As the first process of its namespace it gets no signal that it has no
         // handler for, so only SIGKILL ends it.
         client.signal(&web, last, StopSignal::Term).await.unwrap();
         assert!(matches!(next(&mut client).await, Event::Signalled { .. }));
         client.signal(&web, last, StopSignal::Kill).await.unwrap();
-        assert!(matches!(next(&mut client).await, Event::Signalled { .. }));
-        assert_eq!(next(&mut client).await, died(&web, last));
-        assert_eq!(next(&mut client).await, exited(&web, last, Exit::Signal(9)));
+        assert_eq!(ended(&mut client, &web, last).await, Exit::Signal(9));
+        // Started by somebody else before this spawner's time.
+        node.kill_spawner();
+        podman.command(&["start", "web"]).output().unwrap();
+        node.spawner(&[]);
+        let (mut client, slots) = node.connect().await;
+        let (life, pid) = slots[0].live.unwrap();
+        assert!(life > last && alive(pid));
+        client.start(&web).await.unwrap();
+        let why = Refusal::Occupied { instance: life };
+        assert_eq!(next(&mut client).await, refused(&web, why));
+    });
+}
+
+#[test]
+fn what_cannot_be_run_or_has_another_healer_is_told_in_words() {
+    let test = "containers::what_cannot_be_run_or_has_another_healer_is_told_in_words";
+    with_podman(test, async |podman| {
+        podman.create("ends", &[], &["sh", "-c", "exit 3"]).unwrap();
+        let always = ["--restart=always"];
+        podman
+            .create("always", &always, &["sleep", "1000"])
+            .unwrap();
+        let more =
+            "[[service]]\nid = \"lost\"\ncontainer = \"web\"\nengine = \"unix:///no/such\"\n";
+        let names = ["web", "ends", "always", "absent"];
+        let (_node, mut client) = node(podman, &names, more).await;
         for (name, words) in [
             (
                 "always",
                 "container always has restart policy \"always\", and two healers",
             ),
             ("absent", "has no container absent"),
-            ("lost", "cannot reach the engine at /no/such"),
+            ("lost", "cannot reach the engine at /no/such: No such file"),
         ] {
-            client.start(&id(name)).await.unwrap();
-            let Event::Refused {
-                why: Refusal::Spawn { text },
-                service,
-            } = next(&mut client).await
-            else {
-                panic!("{name} started");
-            };
-            assert!(service == id(name) && text.contains(words), "{text}");
+            let text = not_started(&mut client, name).await;
+            assert!(text.contains(words), "{text}");
         }
         // Whether it is seen alive is a matter of microseconds.
         let ends = id("ends");
@@ -98,114 +134,107 @@ fn containers_are_run_by_their_engine_and_healed_like_any_service() {
             }
             event => {
                 let (life, _) = started(event, &ends);
-                assert_eq!(next(&mut client).await, died(&ends, life));
-                assert_eq!(next(&mut client).await, exited(&ends, life, Exit::Code(3)));
+                assert_eq!(ended(&mut client, &ends, life).await, Exit::Code(3));
             }
         }
-        // Started by somebody else before this spawner's time.
-        node.kill_spawner();
-        podman.command(&["start", "web"]).output().unwrap();
-        node.spawner(&[]);
-        let (mut client, slots) = node.connect().await;
-        let slot = slots.iter().find(|slot| slot.service == web).unwrap();
-        let (life, pid) = slot.live.unwrap();
-        assert!(life > last && alive(pid));
-        client.start(&web).await.unwrap();
-        let why = Refusal::Occupied { instance: life };
-        assert_eq!(next(&mut client).await, refused(&web, why));
+        // In no control group it cannot be paused, and the engine says so.
+        let web = id("web");
+        let (life, _) = start(&mut client, &web).await;
+        let why = act(&mut client, &web, life, ProcessAct::Freeze).await;
+        assert!(why.unwrap().contains("without using Cgroups"));
     });
 }
 
-/// Podman with a store of its own.
-struct Podman {
-    folder: tempfile::TempDir,
-    service: Option<Child>,
+#[test]
+fn a_container_is_frozen_limited_and_killed_for_memory() {
+    let test = "containers::a_container_is_frozen_limited_and_killed_for_memory";
+    with_podman(test, async |podman| {
+        let script = "while ! test -e /go; do sleep 0.01; done; exec tail /dev/zero";
+        podman
+            .create_grouped("small", &["sh", "-c", script])
+            .unwrap();
+        let more = "memory_limit = \"16MiB\"\n";
+        let (_node, mut client) = node(podman, &["small"], more).await;
+        let small = id("small");
+        client.start(&small).await.unwrap();
+        let (life, pid) = match next(&mut client).await {
+            // Which hierarchies an engine can use is a matter of the machine.
+            Event::Refused { why, .. } => return println!("skip: {test}: {why:?}"),
+            event => started(event, &small),
+        };
+        let Event::MemoryLimit { not_enforced, .. } = next(&mut client).await else {
+            panic!("what became of the limit");
+        };
+        assert_eq!(not_enforced, None);
+        let ticks = || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+            stat.split_whitespace()
+                .nth(2)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        let done = |act: Option<String>| assert_eq!(act, None);
+        done(act(&mut client, &small, life, ProcessAct::Freeze).await);
+        let frozen = ticks();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert_eq!(ticks(), frozen);
+        done(act(&mut client, &small, life, ProcessAct::Thaw).await);
+        until("it goes on", || ticks() > frozen).await;
+        let half = ProcessAct::LimitCpu(Percent::new(50).ok());
+        done(act(&mut client, &small, life, half).await);
+        done(act(&mut client, &small, life, ProcessAct::LimitCpu(None)).await);
+        fs::write(podman.root().join("go"), "").unwrap();
+        assert_eq!(ended(&mut client, &small, life).await, Exit::OutOfMemory);
+    });
 }
 
-impl Podman {
-    fn new() -> Result<Self, String> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("needs root".into());
-        }
-        for program in ["/usr/bin/podman", "/usr/bin/crun", "/usr/bin/busybox"] {
-            if !Path::new(program).exists() {
-                return Err(format!("{program} is not installed"));
-            }
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("rootfs");
-        for name in ["proc", "sys", "dev", "tmp", "etc", "run"] {
-            fs::create_dir_all(root.join(name)).unwrap();
-        }
-        fs::copy("/usr/bin/busybox", root.join("busybox")).unwrap();
-        fs::write(
-            folder.path().join("containers.conf"),
-            "[containers]\ndefault_ulimits = []\n",
-        )
-        .unwrap();
-        let service = None;
-        Ok(Self { folder, service })
-    }
-
-    fn socket(&self) -> String {
-        self.folder.path().join("socket").display().to_string()
-    }
-
-    /// In a mount namespace, because crun takes the mixed hierarchies of some
-    /// machines for one it does not know.
-    fn command(&self, words: &[&str]) -> Command {
-        let at = |name: &str| self.folder.path().join(name);
-        let mut command = Command::new("unshare");
-        command
-            .args(["-m", "/bin/sh", "-c"])
-            .arg("umount /sys/fs/cgroup/unified 2>/dev/null; exec podman \"$@\"")
-            .arg("sh")
-            .arg("--root")
-            .arg(at("store"))
-            .arg("--runroot")
-            .arg(at("run"))
-            .args(["--events-backend=none", "--cgroup-manager=cgroupfs"])
-            .args(words)
-            .env("CONTAINERS_CONF", at("containers.conf"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn create(&self, name: &str, more: &[&str], program: &[&str]) -> Result<(), String> {
-        let root = self.folder.path().join("rootfs").display().to_string();
-        let mut words = vec![
-            "create",
-            "--name",
-            name,
-            "--cgroups=disabled",
-            "--network=host",
-        ];
-        words.extend(["--ulimit=host", "--stop-timeout=0"]);
-        words.extend(more);
-        words.extend(["--rootfs", &root, "/busybox"]);
-        words.extend(program);
-        let output = self
-            .command(&words)
-            .output()
-            .map_err(|error| error.to_string())?;
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        output.status.success().then_some(()).ok_or(text)
-    }
-
-    async fn serve(&mut self) {
-        let address = format!("unix://{}", self.socket());
-        let mut command = self.command(&["system", "service", "-t", "0", &address]);
-        self.service = Some(command.stderr(Stdio::null()).spawn().unwrap());
-        until("the engine's socket", || Path::new(&self.socket()).exists()).await;
-    }
+#[test]
+fn an_engine_may_come_and_go() {
+    with_podman("containers::an_engine_may_come_and_go", async |podman| {
+        let (mut node, mut client) = node(podman, &["web"], "").await;
+        let web = id("web");
+        let (one, pid) = start(&mut client, &web).await;
+        podman.kill();
+        assert!(alive(pid));
+        // It is seen dying without the engine, and not asked for twice.
+        kill(pid);
+        assert_eq!(next(&mut client).await, died(&web, one));
+        let text = not_started(&mut client, "web").await;
+        let words = format!(
+            "cannot reach the engine at {}: Connection refused",
+            podman.socket()
+        );
+        assert!(text.contains(&words), "{text}");
+        fs::remove_file(podman.socket()).unwrap();
+        let text = not_started(&mut client, "web").await;
+        assert!(text.contains("No such file"), "{text}");
+        // A spawner that begins without one serves all the same.
+        node.kill_spawner();
+        node.spawner(&[]);
+        let (mut client, slots) = node.connect().await;
+        assert_eq!(slots[0].live, None);
+        podman.serve().await;
+        let (two, pid) = start(&mut client, &web).await;
+        assert!(two > one && alive(pid));
+    });
 }
 
-impl Drop for Podman {
-    fn drop(&mut self) {
-        let _ = self.command(&["rm", "--all", "--force"]).output();
-        if let Some(mut service) = self.service.take() {
-            let _ = service.kill();
-            let _ = service.wait();
-        }
+/// Asks for something, and says why it was not done.
+async fn act(
+    client: &mut Client,
+    service: &ServiceId,
+    life: Instance,
+    act: ProcessAct,
+) -> Option<String> {
+    let token = Token {
+        plan: PlanId(1),
+        step: 0,
+        undo: false,
+    };
+    client.act(token, service, life, act).await.unwrap();
+    match next(client).await {
+        Event::Acted { token: of, failed } if of == token => failed,
+        other => panic!("{other:?}"),
     }
 }

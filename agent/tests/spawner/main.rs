@@ -4,6 +4,8 @@
 mod acts;
 mod containers;
 mod node;
+mod podman;
+mod systemd;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};

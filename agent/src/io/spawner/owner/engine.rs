@@ -5,17 +5,23 @@
 //! is known, so that one of the same name that was made meanwhile gets no signal
 //! meant for another.
 //!
+//! A share of the processors ends with the life in Podman and stays in Docker, so
+//! the next start puts back what was there; a spawner that was killed in between has
+//! forgotten that.
+//!
 //! Does not create, pull or remove anything.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use homeostat_common::units::Bytes;
 use rustix::process::Pid;
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
 use super::http::{Answer, HttpError, ask};
-use super::{Found, Handle, OwnerError, SETTLED_MAX, all_cores, pauses};
+use super::{Found, Handle, OwnerError, SETTLED_MAX, all_cores, noticed, pauses};
 use crate::config::Container;
 use crate::io::spawner::protocol::{Exit, ProcessAct, StopSignal};
 
@@ -52,6 +58,15 @@ struct State {
 #[serde(default, rename_all = "PascalCase")]
 struct HostConfig {
     restart_policy: RestartPolicy,
+    cpu_period: u64,
+    cpu_quota: i64,
+}
+
+/// How much of each period of one core a container may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    period: u64,
+    quota: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,17 +111,27 @@ pub(super) async fn find(container: &Container) -> Result<Option<Found>, OwnerEr
     Ok(same.then_some(found))
 }
 
+/// What has to be put back, by the id of the container.
+#[derive(Debug, Default)]
+pub(super) struct Shares(Mutex<BTreeMap<String, Share>>);
+
 /// Has it run, and says what runs then; the caller limits how long that takes.
-pub(super) async fn start(container: &Container, limit: Duration) -> Result<Found, OwnerError> {
+pub(super) async fn start(
+    container: &Container,
+    limit: Duration,
+    shares: &Shares,
+) -> Result<Found, OwnerError> {
     let (engine, name) = (&container.engine, &container.name);
     let mut ordered = false;
+    let mut waited = Duration::ZERO;
     for pause in pauses(limit) {
-        if let Some(found) = find(container).await? {
+        if let Some(found) = noticed(find(container).await, waited)? {
             return Ok(found);
         }
         let seen = inspect(engine, name).await?;
         if running(&seen).is_some() {
             // It has ended, and the engine has not noticed yet.
+            waited += pause;
             tokio::time::sleep(pause).await;
         } else if ordered {
             return Err(OwnerError::Ended {
@@ -114,6 +139,9 @@ pub(super) async fn start(container: &Container, limit: Duration) -> Result<Foun
                 how: format!("exit status {}", seen.state.exit_code),
             });
         } else {
+            if let Some(share) = shares.0.lock().await.remove(&seen.id) {
+                put_share(engine, &seen.id, share).await?;
+            }
             let path = format!("/containers/{}/start", seen.id);
             let answer = ask(engine, "POST", &path, b"").await?;
             // 304: it runs by now.
@@ -145,25 +173,60 @@ pub(super) async fn signal(engine: &Path, id: &str, signal: StopSignal) -> Resul
 }
 
 /// Pauses it, lets it go on, or leaves it a share of the processors.
-pub(super) async fn act(engine: &Path, id: &str, act: ProcessAct) -> Result<(), OwnerError> {
+pub(super) async fn act(
+    engine: &Path,
+    id: &str,
+    act: ProcessAct,
+    shares: &Shares,
+) -> Result<(), OwnerError> {
     let seen = inspect(engine, id).await?;
     let word = match act {
         ProcessAct::Freeze if seen.state.paused => return Ok(()),
         ProcessAct::Thaw if !seen.state.paused => return Ok(()),
         ProcessAct::Freeze => "pause",
         ProcessAct::Thaw => "unpause",
-        ProcessAct::LimitCpu(share) => {
-            // Below zero is no limit.
-            let quota = share.map_or("-1".to_owned(), |share| {
-                share.of(all_cores(CPU_PERIOD_US)).to_string()
-            });
-            let body = format!("{{\"CpuPeriod\":{CPU_PERIOD_US},\"CpuQuota\":{quota}}}");
-            return update(engine, id, &body).await;
+        ProcessAct::LimitCpu(part) => {
+            let mut shares = shares.0.lock().await;
+            let former = || Share::of(&seen.host_config);
+            let share = match part {
+                Some(part) => {
+                    shares.entry(id.to_owned()).or_insert_with(former);
+                    Share {
+                        period: CPU_PERIOD_US,
+                        quota: part.of(all_cores(CPU_PERIOD_US)),
+                    }
+                }
+                None => shares.remove(id).unwrap_or_else(former),
+            };
+            return put_share(engine, id, share).await;
         }
     };
     let answer = ask(engine, "POST", &format!("/containers/{id}/{word}"), b"").await?;
     accepted(id, answer, &[204])?;
     Ok(())
+}
+
+impl Share {
+    fn of(config: &HostConfig) -> Self {
+        match u64::try_from(config.cpu_quota) {
+            Ok(quota) if quota > 0 => Self {
+                period: config.cpu_period.max(1),
+                quota,
+            },
+            // No number means "no limit" to all engines, and all cores are none.
+            _ => Self {
+                period: CPU_PERIOD_US,
+                quota: all_cores(CPU_PERIOD_US),
+            },
+        }
+    }
+}
+
+async fn put_share(engine: &Path, id: &str, share: Share) -> Result<(), OwnerError> {
+    let Share { period, quota } = share;
+    let docker = format!("{{\"CpuPeriod\":{period},\"CpuQuota\":{quota}}}");
+    let podman = format!("{{\"cpu\":{{\"period\":{period},\"quota\":{quota}}}}}");
+    update(engine, id, &docker, &podman).await
 }
 
 /// How the life ended that `pid` was of.
@@ -180,17 +243,27 @@ pub(super) async fn end(engine: &Path, id: &str, pid: Pid) -> Exit {
     Exit::Unknown
 }
 
-/// Sets its memory limit, for this life and later ones.
+/// Sets the memory limit of this life.
 pub(super) async fn limit(engine: &Path, id: &str, max: Bytes) -> Result<(), OwnerError> {
-    // Swap counts in: what is written out still is memory that it took.
-    let body = format!("{{\"Memory\":{0},\"MemorySwap\":{0}}}", max.0);
-    update(engine, id, &body).await
+    // Swap counts in: what is written out still is memory that it took. Podman adds
+    // that where the kernel counts swap, and refuses it where it does not.
+    let docker = format!("{{\"Memory\":{0},\"MemorySwap\":{0}}}", max.0);
+    let podman = format!("{{\"memory\":{{\"limit\":{}}}}}", max.0);
+    update(engine, id, &docker, &podman).await
 }
 
-async fn update(engine: &Path, id: &str, body: &str) -> Result<(), OwnerError> {
+/// Changes the limits of a container: as Docker does it, or in the words of Podman
+/// before it knew those.
+async fn update(engine: &Path, id: &str, docker: &str, podman: &str) -> Result<(), OwnerError> {
     let path = format!("/containers/{id}/update");
-    let answer = ask(engine, "POST", &path, body.as_bytes()).await?;
-    accepted(id, answer, &[200])?;
+    let answer = ask(engine, "POST", &path, docker.as_bytes()).await?;
+    if answer.status == 404 {
+        let path = format!("/v4.0.0/libpod{path}");
+        let answer = ask(engine, "POST", &path, podman.as_bytes()).await?;
+        accepted(id, answer, &[200, 201])?;
+    } else {
+        accepted(id, answer, &[200])?;
+    }
     Ok(())
 }
 
@@ -284,6 +357,24 @@ mod tests {
         assert_eq!(exit(&state(137, true)), Exit::OutOfMemory);
         // No signal has such a number.
         assert_eq!(exit(&state(255, false)), Exit::Code(255));
+    }
+
+    #[test]
+    fn the_share_that_is_put_back_is_the_one_it_had() {
+        let said = |quota| {
+            let text = format!(r#"{{"CpuPeriod":50000,"CpuQuota":{quota}}}"#);
+            Share::of(&serde_json::from_str(&text).unwrap())
+        };
+        let had = Share {
+            period: 50_000,
+            quota: 7_000,
+        };
+        assert_eq!(said(7_000), had);
+        let all = Share {
+            period: CPU_PERIOD_US,
+            quota: all_cores(CPU_PERIOD_US),
+        };
+        assert_eq!([said(0), said(-1)], [all, all]);
     }
 
     #[test]

@@ -46,14 +46,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Why an owner could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OwnerError {
-    #[error("cannot reach systemd over D-Bus")]
-    Bus(#[source] Box<zbus::Error>),
-    #[error("systemd refuses to {what} {unit}")]
+    // Not as sources: errors of zbus print theirs themselves.
+    #[error("cannot reach systemd over D-Bus: {0}")]
+    Bus(Box<zbus::Error>),
+    #[error("systemd refuses to {what} {unit}: {error}")]
     Unit {
         what: &'static str,
         unit: String,
-        #[source]
-        source: Box<zbus::Error>,
+        error: Box<zbus::Error>,
     },
     #[error("systemd {how} unit {unit}")]
     NoUnit { unit: String, how: String },
@@ -70,7 +70,7 @@ pub(crate) enum OwnerError {
     },
     #[error("{name} ended as it started: {how}")]
     Ended { name: String, how: String },
-    #[error("{name} is active and has no main process to watch (Type={kind})")]
+    #[error("unit {name} has no main process to watch (Type={kind})")]
     NoProcess { name: String, kind: String },
     #[error("process {pid} of {name} cannot be watched from here")]
     Hidden {
@@ -161,6 +161,18 @@ impl Found {
 fn all_cores(span: u64) -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     u64::try_from(cores).unwrap_or(1).saturating_mul(span)
+}
+
+/// As long as `seen` can be that an owner has not noticed an end, it is taken for
+/// one: a process that was reaped looks like one of another namespace.
+fn noticed(
+    seen: Result<Option<Found>, OwnerError>,
+    waited: Duration,
+) -> Result<Option<Found>, OwnerError> {
+    match seen {
+        Err(OwnerError::Hidden { .. }) if waited < SETTLED_MAX => Ok(None),
+        other => other,
+    }
 }
 
 /// Growing pauses, together about `total`.

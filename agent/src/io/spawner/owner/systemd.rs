@@ -10,15 +10,21 @@
 //! of systemd's would end the healing unseen. For the same reason `Restart=` has to
 //! be `no`. It cannot be overridden from here: `SetUnitProperties` refuses it, and a
 //! drop-in in `/run` would change somebody's unit behind his back.
+//!
+//! A share of the processors is a runtime property of the unit and would outlive the
+//! process; the next start puts back what was there. A spawner that was killed in
+//! between has forgotten it: then the share stays until it is taken back.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use homeostat_common::units::Bytes;
 use rustix::process::{Pid, Signal};
 use tokio::sync::Mutex;
-use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant};
+use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant, fdo};
 
-use super::{Found, Handle, OwnerError, SETTLED_MAX, all_cores, pauses};
+use super::{Found, Handle, OwnerError, SETTLED_MAX, all_cores, noticed, pauses};
 use crate::config::Unit;
 use crate::io::spawner::protocol::{Exit, ProcessAct, StopSignal};
 
@@ -28,6 +34,8 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+const CPU_SHARE: &str = "CPUQuotaPerSecUSec";
 
 /// Systemd answers within a millisecond unless the machine is stuck.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -42,6 +50,8 @@ const KILLED: [i32; 2] = [2, 3];
 #[derive(Debug, Default)]
 pub(super) struct Systemd {
     connection: Mutex<Option<Connection>>,
+    /// What units that got a share of the processors here had before.
+    shares: Mutex<BTreeMap<String, u64>>,
 }
 
 /// What matters of a unit at one moment.
@@ -65,12 +75,17 @@ impl Systemd {
     pub(super) async fn start(&self, unit: &Unit, limit: Duration) -> Result<Found, OwnerError> {
         let name = unit.name.as_str();
         let path = self.load(unit).await?;
+        if let Some(share) = self.shares.lock().await.remove(name) {
+            self.set(name, CPU_SHARE, share).await?;
+        }
         let mut ordered = false;
         let mut killed = false;
+        let mut bare = false;
         let mut waited = Duration::ZERO;
         for pause in pauses(limit) {
             let seen = self.look(name, &path).await?;
-            if let Some(found) = self.take(name, &path, &seen).await? {
+            let taken = self.take(name, &path, &seen).await;
+            if let Some(found) = noticed(taken, waited)? {
                 return Ok(found);
             }
             let ended = matches!(seen.active.as_str(), "failed" | "inactive") && !seen.job;
@@ -92,8 +107,10 @@ impl Systemd {
                 ordered = true;
                 continue;
             }
-            if seen.active == "active" && seen.main.is_none() {
-                let kind: String = self.get(name, &path, SERVICE, "Type").await?;
+            // Once may be an end between two answers.
+            if seen.active == "active" && seen.main.is_none() && std::mem::replace(&mut bare, true)
+            {
+                let kind = self.get(name, &path, SERVICE, "Type").await?;
                 let name = name.to_owned();
                 return Err(OwnerError::NoProcess { name, kind });
             }
@@ -135,9 +152,16 @@ impl Systemd {
             ProcessAct::Freeze => self.kill(name, "all", Signal::STOP.as_raw()).await,
             ProcessAct::Thaw => self.kill(name, "all", Signal::CONT.as_raw()).await,
             ProcessAct::LimitCpu(share) => {
-                // Of each second of one core; the largest number is no limit.
-                let quota = share.map_or(u64::MAX, |share| share.of(all_cores(1_000_000)));
-                self.set(name, "CPUQuotaPerSecUSec", quota).await
+                let path = self.path(name).await?;
+                let mut shares = self.shares.lock().await;
+                let present: u64 = self.get(name, &path, SERVICE, CPU_SHARE).await?;
+                let former = *shares.entry(name.to_owned()).or_insert(present);
+                // Of each second of one core.
+                let quota = share.map_or(former, |share| share.of(all_cores(1_000_000)));
+                if share.is_none() {
+                    shares.remove(name);
+                }
+                self.set(name, CPU_SHARE, quota).await
             }
         }
     }
@@ -234,6 +258,11 @@ impl Systemd {
             let unit = name.to_owned();
             return Err(OwnerError::NoUnit { unit, how });
         }
+        let kind: String = self.get(name, &path, SERVICE, "Type").await?;
+        if kind == "oneshot" {
+            let name = name.to_owned();
+            return Err(OwnerError::NoProcess { name, kind });
+        }
         let policy: String = self.get(name, &path, SERVICE, "Restart").await?;
         if policy != "no" && !unit.restarts {
             return Err(OwnerError::Restarts {
@@ -297,7 +326,7 @@ impl Systemd {
             .await;
         match reset {
             // Nothing is known of it, so nothing is held against it either.
-            Err(OwnerError::Unit { source, .. }) if is_unknown(&source) => Ok(()),
+            Err(OwnerError::Unit { error, .. }) if is_unknown(&error) => Ok(()),
             Err(error) => Err(error),
             Ok(_) => Ok(()),
         }
@@ -342,50 +371,73 @@ impl Systemd {
     where
         B: serde::Serialize + DynamicType,
     {
-        let connection = self.connection().await?;
-        let called = connection.call_method(Some(SYSTEMD), path, Some(interface), method, body);
-        let reply = match tokio::time::timeout(ANSWER_TIME, called).await {
-            Ok(reply) => reply,
-            Err(_) => Err(zbus::Error::InputOutput(
-                std::io::Error::from(std::io::ErrorKind::TimedOut).into(),
-            )),
-        };
-        match reply {
-            Ok(reply) => Ok(reply),
-            Err(source @ zbus::Error::MethodError(..)) => Err(unit_error(what, name, source)),
-            Err(error) => {
-                // The bus was restarted, or hangs: another connection next time.
-                *self.connection.lock().await = None;
-                Err(OwnerError::Bus(Box::new(error)))
+        // A signal is not sent twice: it could reach the next life.
+        let mut again = method != "KillUnit";
+        loop {
+            let (connection, fresh) = self.connection().await?;
+            let called = connection.call_method(Some(SYSTEMD), path, Some(interface), method, body);
+            let (reply, late) = match tokio::time::timeout(ANSWER_TIME, called).await {
+                Ok(reply) => (reply, false),
+                Err(_) => (Err(late()), true),
+            };
+            let error = match reply {
+                Ok(reply) => return Ok(reply),
+                Err(error) if !is_lost(&error) => return Err(unit_error(what, name, error)),
+                Err(error) => error,
+            };
+            // The bus was restarted, or hangs: by another connection, then.
+            *self.connection.lock().await = None;
+            if fresh || late || !std::mem::take(&mut again) {
+                return Err(OwnerError::Bus(Box::new(error)));
             }
         }
     }
 
-    async fn connection(&self) -> Result<Connection, OwnerError> {
+    /// The way to the bus, and whether it was made just now.
+    async fn connection(&self) -> Result<(Connection, bool), OwnerError> {
         let mut connection = self.connection.lock().await;
         if let Some(connection) = &*connection {
-            return Ok(connection.clone());
+            return Ok((connection.clone(), false));
         }
         let connecting = tokio::time::timeout(ANSWER_TIME, Connection::system()).await;
-        let fresh = connecting.unwrap_or_else(|_| {
-            Err(zbus::Error::InputOutput(
-                std::io::Error::from(std::io::ErrorKind::TimedOut).into(),
-            ))
-        });
+        let fresh = connecting.unwrap_or_else(|_| Err(late()));
         let fresh = fresh.map_err(|error| OwnerError::Bus(Box::new(error)))?;
         *connection = Some(fresh.clone());
-        Ok(fresh)
+        Ok((fresh, true))
     }
 }
 
-fn unit_error(what: &'static str, unit: &str, source: zbus::Error) -> OwnerError {
+fn unit_error(what: &'static str, unit: &str, error: zbus::Error) -> OwnerError {
     OwnerError::Unit {
         what,
         unit: unit.to_owned(),
-        source: Box::new(source),
+        error: Box::new(error),
     }
+}
+
+fn late() -> zbus::Error {
+    let text = format!("no answer within {} s", ANSWER_TIME.as_secs());
+    zbus::Error::InputOutput(io::Error::new(io::ErrorKind::TimedOut, text).into())
 }
 
 fn is_unknown(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(name, ..) if name.ends_with(".NoSuchUnit"))
+}
+
+/// Whether it was the bus that failed, or systemd is not on it; all else is its answer.
+fn is_lost(error: &zbus::Error) -> bool {
+    match error {
+        zbus::Error::MethodError(..) => false,
+        zbus::Error::FDO(error) => matches!(
+            **error,
+            fdo::Error::Disconnected(_)
+                | fdo::Error::NameHasNoOwner(_)
+                | fdo::Error::NoReply(_)
+                | fdo::Error::NoServer(_)
+                | fdo::Error::ServiceUnknown(_)
+                | fdo::Error::TimedOut(_)
+                | fdo::Error::Timeout(_)
+        ),
+        _ => true,
+    }
 }

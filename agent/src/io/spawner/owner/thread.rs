@@ -123,7 +123,7 @@ impl Reporting {
 }
 
 async fn serve(mut orders: mpsc::Receiver<(ServiceId, Order)>, reporting: Arc<Reporting>) {
-    let systemd = Arc::new(Systemd::default());
+    let owners = Arc::new((Systemd::default(), engine::Shares::default()));
     let room = Arc::new(Semaphore::new(TASKS_MAX));
     // Whoever holds the lock of a service works on it; the others wait in turn.
     let mut turns: BTreeMap<ServiceId, Arc<Mutex<()>>> = BTreeMap::new();
@@ -137,11 +137,11 @@ async fn serve(mut orders: mpsc::Receiver<(ServiceId, Order)>, reporting: Arc<Re
             Order::Signal(..) => Arc::default(),
             _ => turns.entry(service.clone()).or_default().clone(),
         };
-        let (systemd, reporting) = (systemd.clone(), reporting.clone());
+        let (owners, reporting) = (owners.clone(), reporting.clone());
         // Tasks of this runtime begin in the order in which they are made.
         tokio::spawn(async move {
             let _turn = turn.lock().await;
-            if let Some(report) = carry_out(&systemd, &service, order).await {
+            if let Some(report) = carry_out(&owners, &service, order).await {
                 reporting.tell(service, report);
             }
             drop(place);
@@ -149,7 +149,11 @@ async fn serve(mut orders: mpsc::Receiver<(ServiceId, Order)>, reporting: Arc<Re
     }
 }
 
-async fn carry_out(systemd: &Systemd, service: &ServiceId, order: Order) -> Option<Report> {
+async fn carry_out(
+    (systemd, shares): &(Systemd, engine::Shares),
+    service: &ServiceId,
+    order: Order,
+) -> Option<Report> {
     Some(match order {
         Order::Find(process) => Report::Found(match &process {
             Process::Command(_) => return None,
@@ -164,7 +168,7 @@ async fn carry_out(systemd: &Systemd, service: &ServiceId, order: Order) -> Opti
                     (&unit.name, tokio::time::timeout(limit, start).await)
                 }
                 Process::Container(container) => {
-                    let start = engine::start(container, limit);
+                    let start = engine::start(container, limit, shares);
                     (&container.name, tokio::time::timeout(limit, start).await)
                 }
             };
@@ -191,7 +195,7 @@ async fn carry_out(systemd: &Systemd, service: &ServiceId, order: Order) -> Opti
         Order::Act(handle, token, act) => {
             let done = match &handle {
                 Handle::Unit(unit) => systemd.act(unit, act).await,
-                Handle::Container { engine, id } => engine::act(engine, id, act).await,
+                Handle::Container { engine, id } => engine::act(engine, id, act, shares).await,
             };
             Report::Acted(token, done)
         }
