@@ -125,7 +125,8 @@ fn write_units(folder: &Path, program: &Path, test: &str) {
     unit(
         "dbus.service",
         "Requires=dbus.socket\n[Service]\nType=notify\nNotifyAccess=main\nExecStart=\
-         /usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile --syslog-only\n",
+         /usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile \
+         --systemd-activation --syslog-only\n",
     );
     unit(
         "inside.service",

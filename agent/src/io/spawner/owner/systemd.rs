@@ -22,7 +22,9 @@ use std::time::Duration;
 use homeostat_common::units::Bytes;
 use rustix::process::{Pid, Signal};
 use tokio::sync::Mutex;
-use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant, fdo};
+use zbus::{
+    Connection, DBusError as _, DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant, fdo,
+};
 
 use super::{Found, Handle, OwnerError, SETTLED_MAX, all_cores, noticed, pauses};
 use crate::config::Unit;
@@ -373,6 +375,7 @@ impl Systemd {
     {
         // A signal is not sent twice: it could reach the next life.
         let mut again = method != "KillUnit";
+        let mut waits = pauses(SETTLED_MAX);
         loop {
             let (connection, fresh) = self.connection().await?;
             let called = connection.call_method(Some(SYSTEMD), path, Some(interface), method, body);
@@ -382,13 +385,22 @@ impl Systemd {
             };
             let error = match reply {
                 Ok(reply) => return Ok(reply),
-                Err(error) if !is_lost(&error) => return Err(unit_error(what, name, error)),
                 Err(error) => error,
             };
-            // The bus was restarted, or hangs: by another connection, then.
-            *self.connection.lock().await = None;
-            if fresh || late || !std::mem::take(&mut again) {
-                return Err(OwnerError::Bus(Box::new(error)));
+            match lost(&error) {
+                Lost::Nobody => return Err(unit_error(what, name, error)),
+                // On a new bus it takes systemd a moment to be there.
+                Lost::Systemd => match waits.next() {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(OwnerError::Bus(Box::new(error))),
+                },
+                Lost::Bus => {
+                    // By another connection, then.
+                    *self.connection.lock().await = None;
+                    if fresh || late || !std::mem::take(&mut again) {
+                        return Err(OwnerError::Bus(Box::new(error)));
+                    }
+                }
             }
         }
     }
@@ -424,20 +436,30 @@ fn is_unknown(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(name, ..) if name.ends_with(".NoSuchUnit"))
 }
 
-/// Whether it was the bus that failed, or systemd is not on it; all else is its answer.
-fn is_lost(error: &zbus::Error) -> bool {
-    match error {
-        zbus::Error::MethodError(..) => false,
-        zbus::Error::FDO(error) => matches!(
-            **error,
-            fdo::Error::Disconnected(_)
-                | fdo::Error::NameHasNoOwner(_)
-                | fdo::Error::NoReply(_)
-                | fdo::Error::NoServer(_)
-                | fdo::Error::ServiceUnknown(_)
-                | fdo::Error::TimedOut(_)
-                | fdo::Error::Timeout(_)
-        ),
-        _ => true,
+/// Who is not there, by an error.
+enum Lost {
+    /// It is systemd's own answer.
+    Nobody,
+    Bus,
+    /// There is a bus, and systemd is not on it.
+    Systemd,
+}
+
+fn lost(error: &zbus::Error) -> Lost {
+    let error = match error {
+        zbus::Error::MethodError(..) => return Lost::Nobody,
+        zbus::Error::FDO(error) => error,
+        _ => return Lost::Bus,
+    };
+    match &**error {
+        fdo::Error::NameHasNoOwner(_) | fdo::Error::ServiceUnknown(_) => Lost::Systemd,
+        fdo::Error::Disconnected(_)
+        | fdo::Error::NoReply(_)
+        | fdo::Error::NoServer(_)
+        | fdo::Error::TimedOut(_)
+        | fdo::Error::Timeout(_) => Lost::Bus,
+        // A bus that does not find it tries to start it, in several ways that fail.
+        error if error.name().contains(".Spawn.") => Lost::Systemd,
+        _ => Lost::Nobody,
     }
 }
