@@ -138,7 +138,7 @@ fn doubled(first: Millis, times: u32, most: Millis) -> Millis {
 mod tests {
     use super::*;
     use crate::config::{Mode, Quarantine, Restart};
-    use homeostat_common::units::Ratio;
+    use homeostat_common::budget::Policy;
 
     fn limits() -> Limits {
         Limits {
@@ -157,7 +157,7 @@ mod tests {
                 backoff_max: Millis::secs(300),
                 stable: Millis::secs(60),
             },
-            budget: Ratio::saturating(0.15),
+            budget: Policy::default(),
         }
     }
 

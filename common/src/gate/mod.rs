@@ -11,6 +11,7 @@
 //! it can never let one through.
 
 mod outlook;
+mod routes;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -21,10 +22,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::outlook::{ACTION_COST_MAX, cost, health, prospect, share};
+pub use self::outlook::{Foreseen, class, foreseen, health, prospect, restart_cost_max, share};
 pub use self::rules::{CONFIDENCE_MIN, Rule};
 
-use crate::budget::{Cost, Ledger, Reservation};
+use crate::budget::{Budget, Cost, Reservation};
 use crate::ids::{ConfigVersion, InterfaceId, ModelVersion, PlanId, RouteId, ServiceId, WebhookId};
 use crate::net::SourceNet;
 use crate::plan::Plan;
@@ -42,7 +43,8 @@ pub enum Mode {
     Act,
 }
 
-/// How much depends on a service; weighs its share of the node's capacity.
+/// How much depends on a service; weighs its share of the node's capacity, and
+/// selects the rule of the budget that its healing is charged to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criticality {
@@ -55,6 +57,25 @@ pub enum Criticality {
 }
 
 impl Criticality {
+    /// All of them, the least first.
+    pub const ALL: [Self; 3] = [Self::BestEffort, Self::Business, Self::Mission];
+
+    /// Its place in [`Criticality::ALL`].
+    #[must_use]
+    pub fn place(self) -> usize {
+        self as usize
+    }
+
+    /// Its name, as in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BestEffort => "best-effort",
+            Self::Business => "business",
+            Self::Mission => "mission",
+        }
+    }
+
     /// Its weight in a service's share of the node.
     #[must_use]
     pub fn weight(self) -> f64 {
@@ -185,7 +206,7 @@ pub struct Rejection {
 #[derive(Debug)]
 pub struct VerifiedPlan {
     plan: Plan,
-    cost: Cost,
+    foreseen: Vec<Foreseen>,
     reservation: Reservation,
 }
 
@@ -199,12 +220,13 @@ impl VerifiedPlan {
     /// Its predicted cost: an upper bound.
     #[must_use]
     pub fn cost(&self) -> Cost {
-        self.cost
+        total(&self.foreseen)
     }
 
-    /// Hands plan and reservation over to whoever executes them.
-    pub fn into_parts(self) -> (Plan, Cost, Reservation) {
-        (self.plan, self.cost, self.reservation)
+    /// Hands plan, predicted cost of each step and reservation over to whoever
+    /// executes them.
+    pub fn into_parts(self) -> (Plan, Vec<Foreseen>, Reservation) {
+        (self.plan, self.foreseen, self.reservation)
     }
 }
 
@@ -216,14 +238,14 @@ pub fn verify(
     plan: Plan,
     purpose: Purpose,
     facts: &Facts,
-    ledger: &mut Ledger,
+    budget: &mut Budget,
 ) -> Result<VerifiedPlan, Rejection> {
     for rule in Rule::ALL {
         rules::check(rule, &plan, purpose, facts)?;
     }
-    let cost = cost(&plan, facts);
-    let reservation = ledger
-        .reserve(cost, facts.now)
+    let foreseen = foreseen(&plan, facts);
+    let reservation = budget
+        .reserve(class(&plan, facts), total(&foreseen), facts.now)
         .map_err(|overdrawn| Rejection {
             rule: Rule::Budget,
             reason: alloc::format!("{overdrawn}"),
@@ -231,7 +253,12 @@ pub fn verify(
         })?;
     Ok(VerifiedPlan {
         plan,
-        cost,
+        foreseen,
         reservation,
     })
+}
+
+fn total(foreseen: &[Foreseen]) -> Cost {
+    let costs = foreseen.iter().map(|one| one.cost);
+    costs.fold(Cost::default(), Cost::plus)
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::ask::outcome;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
-use crate::fleet::view::{Decision, Event, IncidentDetail};
+use crate::fleet::view::{CostParts, Decision, Event, IncidentDetail, StepCost};
 
 /// `incident show`
 pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, AskError> {
@@ -129,6 +129,7 @@ fn says(event: &Event) -> String {
         "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
         "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
         "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
+        "charge" => "the plan is paid for".into(),
         "note" => text(body, "text").into(),
         "route" => format!("{} at {}", text(body, "route"), text(body, "listen")),
         _ => String::new(),
@@ -172,6 +173,7 @@ fn decided(decision: &Decision) -> String {
                 share(step.predicted),
                 share(step.health),
                 or_dash(took.map(|(from, to)| duration(to.saturating_sub(from)))),
+                or_dash(step.cost.map(cost)),
                 step.why.clone().unwrap_or_default(),
             ]
         });
@@ -183,11 +185,20 @@ fn decided(decision: &Decision) -> String {
             "PREDICTED",
             "HEALTH",
             "TOOK",
+            "COST OF PREDICTED",
             "",
         ];
         out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
     }
     out
+}
+
+/// What a step cost of what it was to cost at most, in capacity-seconds:
+/// resource, disruption, risk.
+fn cost(cost: StepCost) -> String {
+    let parts =
+        |one: CostParts| format!("{:.2}+{:.2}+{:.2}", one.resource, one.disruption, one.risk);
+    format!("{} of {}", parts(cost.spent), parts(cost.predicted))
 }
 
 /// A share as people write it.

@@ -221,6 +221,7 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         Body::Decided(body) => number("incident", body.incident.0),
         Body::Step(body) => number("incident", body.incident.0),
         Body::IncidentClosed(body) => number("incident", body.incident.0),
+        Body::Charge(body) => number("incident", body.incident.0),
         Body::Gap(Gap { from, through, .. }) => {
             number("gap from", *from)?;
             number("gap through", *through)?;
@@ -242,6 +243,7 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         | Body::Note(_)
         | Body::State(_)
         | Body::RouteChange(_)
+        | Body::Budgets(_)
         | Body::Unknown { .. } => Ok(()),
     }
 }
