@@ -96,7 +96,7 @@ fn list_names_every_command_of_the_program() {
         .skip(2)
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert_eq!(listed.len(), 7);
+    assert_eq!(listed.len(), 9);
     for command in listed {
         assert!(
             help.contains(&format!("  {command} ")),
@@ -194,6 +194,15 @@ fn forward_measures_both_ways_and_comes_back_from_kills() {
     }
     assert_eq!(value(&rows, "forward.failures"), 0.0);
     assert!(value(&rows, "forward.return.median_ms") > 0.0);
+}
+
+#[test]
+fn nothing_that_breaks_a_rule_passes_and_nothing_passes_beta() {
+    let rows = run(&["gate", "--n", "5000"]);
+    assert_eq!(value(&rows, "gate.violations"), 0.0);
+    assert!(value(&rows, "gate.passed") >= 0.1);
+    let rows = run(&["ledger", "--n", "200"]);
+    assert_eq!(value(&rows, "ledger.broken"), 0.0);
 }
 
 #[test]
