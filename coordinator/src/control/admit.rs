@@ -221,6 +221,7 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         Body::Decided(body) => number("incident", body.incident.0),
         Body::Step(body) => number("incident", body.incident.0),
         Body::IncidentClosed(body) => number("incident", body.incident.0),
+        Body::Charge(body) => number("incident", body.incident.0),
         Body::Control(body) => body
             .incident
             .map_or(Ok(()), |incident| number("incident", incident.0)),
@@ -245,6 +246,7 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         | Body::Note(_)
         | Body::State(_)
         | Body::RouteChange(_)
+        | Body::Budgets(_)
         | Body::Unknown { .. } => Ok(()),
     }
 }

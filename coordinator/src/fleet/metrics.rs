@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use homeostat_common::outcome::Outcome;
 
+use super::view::Budget;
 use crate::control::admit::Reason;
 
 /// Upper bounds in milliseconds: from a reflex restart to a person's coffee.
@@ -166,7 +167,7 @@ impl Metrics {
 
     /// The Prometheus text.
     #[must_use]
-    pub fn text(&self, gauges: &Gauges) -> String {
+    pub fn text(&self, gauges: &Gauges, budgets: &[Budget]) -> String {
         let mut to = String::new();
         let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
             let name = format!("homeostat_{name}");
@@ -282,6 +283,7 @@ impl Metrics {
             "Records that nodes dropped and reported.",
             &one(gauges.lost),
         );
+        write_budgets(&mut to, budgets);
         self.healed.write(
             &mut to,
             "homeostat_incident_healed_seconds",
@@ -298,6 +300,43 @@ impl Metrics {
     }
 }
 
+/// A gauge for each node and class. Names need no escaping: they hold a-z, 0-9
+/// and '-'.
+fn write_budgets(to: &mut String, budgets: &[Budget]) {
+    type Field = fn(&Budget) -> f64;
+    let families: [(&str, &str, Field); 4] = [
+        ("beta", "What healing may cost at most.", |one| one.beta),
+        ("balance", "What a new plan may cost.", |one| one.balance),
+        ("reserved", "What is set aside for plans that run.", |one| {
+            one.reserved
+        }),
+        (
+            "overruns",
+            "Plans that cost more than was set aside, since the agent started.",
+            // Counts stay far below 2^53.
+            #[allow(clippy::cast_precision_loss)]
+            |one| one.overruns as f64,
+        ),
+    ];
+    for (name, help, field) in families {
+        let unit = if name == "overruns" {
+            ""
+        } else {
+            "_capacity_seconds"
+        };
+        let name = format!("homeostat_budget_{name}{unit}");
+        let _ = writeln!(to, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for one in budgets {
+            let (node, class) = (&one.node, &one.class);
+            let _ = writeln!(
+                to,
+                "{name}{{node=\"{node}\",class=\"{class}\"}} {}",
+                field(one)
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,10 +348,20 @@ mod tests {
         metrics.refused(Reason::Sender);
         metrics.closed(Outcome::Healed, 40);
         metrics.closed(Outcome::Refused, 9_000);
-        let text = metrics.text(&Gauges {
+        let gauges = Gauges {
             nodes: 2,
             ..Gauges::default()
-        });
+        };
+        let budget = Budget {
+            node: "edge-1".into(),
+            class: "mission".into(),
+            beta: 45.0,
+            balance: 30.5,
+            reserved: 14.0,
+            overruns: 1,
+            since_ms: 0,
+        };
+        let text = metrics.text(&gauges, &[budget]);
         for line in [
             "homeostat_records_ingested_total 3",
             "homeostat_records_duplicate_total 1",
@@ -323,6 +372,8 @@ mod tests {
             "homeostat_incident_healed_seconds_count 1",
             "homeostat_store_seconds_sum 0.0007",
             "homeostat_nodes 2",
+            "homeostat_budget_balance_capacity_seconds{node=\"edge-1\",class=\"mission\"} 30.5",
+            "homeostat_budget_overruns{node=\"edge-1\",class=\"mission\"} 1",
         ] {
             assert!(text.lines().any(|each| each == line), "{line}\n{text}");
         }

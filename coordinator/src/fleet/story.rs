@@ -11,7 +11,7 @@ use homeostat_common::plan::{Branch, Plan};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::view::{Decision, Event, PlanOption, PlanStep, Shape};
+use super::view::{Decision, Event, PlanOption, PlanStep, Shape, StepCost};
 
 /// Most steps of one decision that are shown; a plan has at most 8.
 const STEPS_MAX: usize = 32;
@@ -35,6 +35,12 @@ struct Step {
     phase: Value,
     predicted: Option<f64>,
     health: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Charge {
+    plan: u64,
+    steps: Vec<StepCost>,
 }
 
 /// The evidence and the decisions of the incident with this number in the
@@ -69,6 +75,17 @@ pub fn story(incident: u64, events: &[Event]) -> (Vec<String>, Vec<Decision>) {
                     step(decision, event, body);
                 }
             }
+            "charge" => {
+                let Ok(body) = Charge::deserialize(&event.body) else {
+                    continue;
+                };
+                let mut latest = decisions.iter_mut().rev();
+                if let Some((_, decision)) = latest.find(|(plan, _)| *plan == Some(body.plan)) {
+                    for (step, cost) in decision.steps.iter_mut().zip(body.steps) {
+                        step.cost = Some(cost);
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -100,6 +117,7 @@ pub fn in_a_line(event: &Event) -> String {
         "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
         "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
         "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
+        "charge" => "the plan is paid for".into(),
         "note" => text(body, "text").into(),
         "control" if text(body, "by").is_empty() => text(body, "text").into(),
         "control" => format!("{}, by {}", text(body, "text"), text(body, "by")),
@@ -148,6 +166,7 @@ fn waiting(step: u8, primitive: String) -> PlanStep {
         health: None,
         started_ms: None,
         ended_ms: None,
+        cost: None,
     }
 }
 
@@ -261,6 +280,14 @@ mod tests {
             told(5, 1, json!("started"), 0.7),
             told(6, 1, json!({"failed": "deadline"}), 0.6),
             told(7, 1, json!("undone"), 0.5),
+            event(
+                10,
+                "charge",
+                json!({"plan": 5, "steps": [{
+                    "predicted": {"resource": 0.02, "disruption": 4.5, "risk": 1.0},
+                    "spent": {"resource": 0.02, "disruption": 0.25, "risk": 0.0}}]}),
+            ),
+            event(11, "charge", json!({"plan": 6, "steps": "?"})),
             strange,
         ];
         let (evidence, decisions) = story(7, &events);
@@ -296,6 +323,12 @@ mod tests {
             (Some(50), Some(70))
         );
         assert_eq!(one.options[0].refusal.as_ref().unwrap().rule, "hold");
+        let cost = one.steps[0].cost.unwrap();
+        assert_eq!(
+            (cost.predicted.disruption, cost.spent.disruption),
+            (4.5, 0.25)
+        );
+        assert_eq!(one.steps[1].cost, None);
         assert_eq!(one.health, None, "an older agent does not say");
     }
 
