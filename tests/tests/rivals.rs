@@ -22,9 +22,9 @@ fn node() -> Sim {
 }
 
 /// Every so often from 60 s on, for ten minutes: longer than a young agent blames itself.
-fn again_and_again(sim: Sim, every: u64, fault: &Fault) -> Sim {
+fn again_and_again(sim: Sim, every: usize, fault: &Fault) -> Sim {
     (60..660)
-        .step_by(usize::try_from(every).unwrap())
+        .step_by(every)
         .fold(sim, |sim, second| sim.at(secs(second), fault.clone()))
 }
 
