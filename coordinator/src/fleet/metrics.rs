@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use homeostat_common::outcome::Outcome;
+use homeostat_common::wire::body::StepCost;
 
 use super::view::Budget;
 use crate::control::admit::Reason;
@@ -19,6 +20,17 @@ const HEALED_BOUNDS_MS: [u64; 12] = [
 /// Upper bounds in microseconds of receiving to having stored.
 const STORE_BOUNDS_US: [u64; 9] = [
     500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000, 10_000_000,
+];
+
+/// What of the costs of healing is told, and of what.
+type Part = fn(&StepCost) -> f32;
+const COSTS: [(&str, &str, Part); 6] = [
+    ("predicted", "resource", |step| step.predicted.resource),
+    ("predicted", "disruption", |step| step.predicted.disruption),
+    ("predicted", "risk", |step| step.predicted.risk),
+    ("spent", "resource", |step| step.spent.resource),
+    ("spent", "disruption", |step| step.spent.disruption),
+    ("spent", "risk", |step| step.spent.risk),
 ];
 
 /// Counts of values up to each bound.
@@ -77,6 +89,8 @@ pub struct Metrics {
     duplicates: AtomicU64,
     rejected: [AtomicU64; Reason::ALL.len()],
     closed: [AtomicU64; Outcome::ALL.len()],
+    /// In millionths of a capacity-second, as [`COSTS`] names them.
+    costs: [AtomicU64; COSTS.len()],
     healed: Histogram<{ HEALED_BOUNDS_MS.len() }>,
     store: Histogram<{ STORE_BOUNDS_US.len() }>,
     batches: AtomicU64,
@@ -92,6 +106,7 @@ impl Default for Metrics {
             duplicates: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
             closed: std::array::from_fn(|_| AtomicU64::new(0)),
+            costs: std::array::from_fn(|_| AtomicU64::new(0)),
             healed: Histogram::new(HEALED_BOUNDS_MS),
             store: Histogram::new(STORE_BOUNDS_US),
             batches: AtomicU64::new(0),
@@ -147,6 +162,15 @@ impl Metrics {
         }
         if outcome == Outcome::Healed {
             self.healed.record(lasted_ms);
+        }
+    }
+
+    /// A step was paid for.
+    pub fn charged(&self, step: &StepCost) {
+        for ((_, _, part), sum) in COSTS.iter().zip(&self.costs) {
+            // A cost that is below nothing counts for nothing.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            sum.fetch_add((f64::from(part(step)) * 1e6) as u64, Relaxed);
         }
     }
 
@@ -284,6 +308,7 @@ impl Metrics {
             &one(gauges.lost),
         );
         write_budgets(&mut to, budgets);
+        self.write_costs(&mut to);
         self.healed.write(
             &mut to,
             "homeostat_incident_healed_seconds",
@@ -297,6 +322,19 @@ impl Metrics {
             1e6,
         );
         to
+    }
+}
+
+impl Metrics {
+    #[allow(clippy::cast_precision_loss)] // 2^53 millionths are three centuries of outage.
+    fn write_costs(&self, to: &mut String) {
+        let name = "homeostat_healing_cost_capacity_seconds_total";
+        let help = "What plans were to cost at most, and what they have cost.";
+        let _ = writeln!(to, "# HELP {name} {help}\n# TYPE {name} counter");
+        for ((of, part, _), sum) in COSTS.iter().zip(&self.costs) {
+            let sum = sum.load(Relaxed) as f64 / 1e6;
+            let _ = writeln!(to, "{name}{{of=\"{of}\",part=\"{part}\"}} {sum}");
+        }
     }
 }
 
@@ -340,6 +378,7 @@ fn write_budgets(to: &mut String, budgets: &[Budget]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use homeostat_common::wire::body::CostParts;
 
     #[test]
     fn what_was_counted_stands_in_the_text() {
@@ -348,6 +387,17 @@ mod tests {
         metrics.refused(Reason::Sender);
         metrics.closed(Outcome::Healed, 40);
         metrics.closed(Outcome::Refused, 9_000);
+        metrics.charged(&StepCost {
+            predicted: CostParts {
+                resource: 0.25,
+                disruption: 4.5,
+                risk: 1.0,
+            },
+            spent: CostParts {
+                disruption: 0.125,
+                ..CostParts::default()
+            },
+        });
         let gauges = Gauges {
             nodes: 2,
             ..Gauges::default()
@@ -373,6 +423,9 @@ mod tests {
             "homeostat_store_seconds_sum 0.0007",
             "homeostat_nodes 2",
             "homeostat_budget_balance_capacity_seconds{node=\"edge-1\",class=\"mission\"} 30.5",
+            "homeostat_healing_cost_capacity_seconds_total{of=\"predicted\",part=\"disruption\"} 4.5",
+            "homeostat_healing_cost_capacity_seconds_total{of=\"spent\",part=\"disruption\"} 0.125",
+            "homeostat_healing_cost_capacity_seconds_total{of=\"spent\",part=\"risk\"} 0",
             "homeostat_budget_overruns{node=\"edge-1\",class=\"mission\"} 1",
         ] {
             assert!(text.lines().any(|each| each == line), "{line}\n{text}");

@@ -11,7 +11,7 @@ use homeostat_common::plan::{Branch, Plan};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::view::{Decision, Event, PlanOption, PlanStep, Shape, StepCost};
+use super::view::{CostParts, Decision, Event, PlanOption, PlanStep, Shape, StepCost};
 
 /// Most steps of one decision that are shown; a plan has at most 8.
 const STEPS_MAX: usize = 32;
@@ -117,13 +117,44 @@ pub fn in_a_line(event: &Event) -> String {
         "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
         "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
         "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
-        "charge" => "the plan is paid for".into(),
+        "charge" => paid(body),
+        "budget" => {
+            let classes = body.get("classes").and_then(Value::as_array);
+            let classes = classes.into_iter().flatten().filter_map(left);
+            format!(
+                "left of the budgets: {}",
+                classes.collect::<Vec<_>>().join(", ")
+            )
+        }
         "note" => text(body, "text").into(),
         "control" if text(body, "by").is_empty() => text(body, "text").into(),
         "control" => format!("{}, by {}", text(body, "text"), text(body, "by")),
         "route" => format!("{} at {}", text(body, "route"), text(body, "listen")),
         _ => String::new(),
     }
+}
+
+/// What a plan has cost, and what is left where it was paid from.
+fn paid(body: &Value) -> String {
+    let Ok(charge) = Charge::deserialize(body) else {
+        return String::new();
+    };
+    let total = |one: &CostParts| one.resource + one.disruption + one.risk;
+    let spent: f64 = charge.steps.iter().map(|step| total(&step.spent)).sum();
+    let predicted: f64 = charge.steps.iter().map(|step| total(&step.predicted)).sum();
+    let left = body.get("budget").and_then(left);
+    let left = left.map_or_else(String::new, |left| format!("; left: {left}"));
+    format!("the plan cost {spent:.2} of {predicted:.2} capacity-seconds{left}")
+}
+
+/// What is left of the budget of a class.
+fn left(budget: &Value) -> Option<String> {
+    let number = |field| budget.get(field).and_then(Value::as_f64);
+    let (balance, beta) = number("balance").zip(number("beta"))?;
+    Some(format!(
+        "{} {balance:.1} of {beta:.1}",
+        text(budget, "class")
+    ))
 }
 
 fn decision(event: &Event, body: Decided) -> Decision {

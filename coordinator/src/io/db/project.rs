@@ -9,7 +9,7 @@ use homeostat_common::observation::Metric;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::wire::body::{
     Boot, ClockQuality, Decided, Gap, IncidentClosed, IncidentOpened, Phase, RouteChange,
-    ServiceChange, ServiceState, Severity, Source, Step, Telemetry,
+    ServiceChange, ServiceState, Severity, Source, Step, StepCost, Telemetry,
 };
 use homeostat_common::wire::{Body, Envelope};
 use sqlx::SqliteConnection;
@@ -21,6 +21,7 @@ use super::{alarm, budget, int, uint};
 pub(super) struct Effect {
     pub(super) incident: Option<u64>,
     pub(super) closed: Option<(Outcome, u64)>,
+    pub(super) charged: Vec<StepCost>,
 }
 
 /// The incident that a body names.
@@ -130,7 +131,10 @@ pub(super) async fn apply(
                 budget::told(db, at, one).await?;
             }
         }
-        Body::Charge(body) => budget::told(db, at, &body.budget).await?,
+        Body::Charge(body) => {
+            budget::told(db, at, &body.budget).await?;
+            effect.charged.clone_from(&body.steps);
+        }
         Body::Observation(_)
         | Body::Note(_)
         | Body::Control(_)
