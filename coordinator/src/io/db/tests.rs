@@ -206,7 +206,7 @@ fn budgets(node: &str, seq: u64, classes: [Criticality; 2]) -> Envelope {
 
 fn charge(node: &str, seq: u64, class: Criticality) -> Envelope {
     let body = Charge {
-        incident: IncidentId(7),
+        incident: IncidentId(2),
         plan: PlanId(3),
         steps: vec![StepCost {
             predicted: CostParts::default(),
