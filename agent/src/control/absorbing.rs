@@ -438,6 +438,7 @@ impl Loop {
                 watched.growth = watched.memory.push(instant(now), resident.0 as f32);
             }
             watched.note_cpu(now);
+            watched.note_process(now);
             pressure.run_delay = share(sample.run_delay);
             for probe in &mut watched.probes {
                 probe.hang.absorb(instant(now), Input::Gate(pressure));

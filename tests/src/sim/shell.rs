@@ -13,7 +13,7 @@ use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 
 use super::disk::Entry;
-use super::world::Reaction;
+use super::world::{DESCRIPTORS_MAX, Reaction};
 use super::{Happening, Sim};
 
 /// From the kernel's signal to the end of a process, in microseconds.
@@ -475,6 +475,12 @@ impl Sim {
                 let resident = Bytes(self.world.resident(id, self.now) as u64);
                 let sample = ProcessSample {
                     resident: Reading::Fresh(resident),
+                    descriptors: Reading::Fresh(self.world.descriptors(id, self.now)),
+                    descriptor_limit: Reading::Fresh(DESCRIPTORS_MAX),
+                    state: Reading::Fresh(match self.world.life(id) {
+                        Some(life) if life.stopped => 'T',
+                        _ => 'S',
+                    }),
                     run_delay: share(self.host.pressure / 2.0),
                     cpu: Reading::Fresh(
                         self.world

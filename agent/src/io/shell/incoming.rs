@@ -332,6 +332,8 @@ fn process_of(reading: &ServiceReading) -> ProcessSample {
         resident: reading.resident,
         cpu: reading.cpu,
         descriptors: reading.descriptors,
+        descriptor_limit: reading.descriptor_limit,
+        state: reading.state,
         threads: reading.threads,
         run_delay: reading.run_delay,
     }
