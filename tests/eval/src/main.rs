@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, footprint, forward, journal_kill, mttr, outbox, quiet, switch,
+    self, forward, journal_kill, mttr, outbox, overhead, quiet, switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -35,8 +35,8 @@ enum Command {
     Mttr(mttr::Args),
     /// Restarts of healthy services on a loaded machine.
     Quiet(quiet::Args),
-    /// What the agent costs at rest.
-    Footprint(footprint::Args),
+    /// What agent and coordinator cost, at rest and for an incident.
+    Overhead(overhead::Args),
     /// Records lost or doubled by a broker that is killed.
     Outbox(outbox::Args),
     /// Healing with an agent that is killed in the middle of it.
@@ -77,7 +77,7 @@ fn run(cli: &Cli) -> Result<()> {
         }
         Command::Mttr(args) => mttr::run(args, cli.seed)?,
         Command::Quiet(args) => quiet::run(args, cli.seed)?,
-        Command::Footprint(args) => footprint::run(args)?,
+        Command::Overhead(args) => overhead::run(args)?,
         Command::Outbox(args) => outbox::run(args, cli.seed)?,
         Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
         Command::Switch(args) => switch::run(args, cli.seed)?,

@@ -20,6 +20,10 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 /// The forwarder: what follows is what `homeostat-agent forward` takes.
 pub const FORWARD_ARG: &str = "__forward";
 
+/// In the place of a parent's pid: whoever the parent is. For a part that another program has
+/// replaced itself by.
+pub const OWN_PARENT: &str = "any";
+
 /// What a process of the stage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -119,9 +123,12 @@ pub fn dispatch() -> Option<ExitCode> {
     let parent = args.next();
     let alive = |parent: &OsString| {
         let own = getppid().map(|pid| pid.as_raw_nonzero().to_string());
-        own.as_deref().map(OsStr::new) == Some(parent)
+        parent == OWN_PARENT || own.as_deref().map(OsStr::new) == Some(parent)
     };
-    if let Err(error) = set_parent_process_death_signal(Some(role.death_signal())) {
+    // Whoever stands between has been told already.
+    if parent.as_deref() != Some(OsStr::new(OWN_PARENT))
+        && let Err(error) = set_parent_process_death_signal(Some(role.death_signal()))
+    {
         eprintln!("{}: would outlive its parent: {error}", role.arg());
         return Some(ExitCode::FAILURE);
     }
