@@ -24,7 +24,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Instructions that the loop may take for a second of a node at rest: three services, a probe
 /// and a sample each. Of a build without optimisation, in which tests run; optimised it is a
 /// tenth.
-const LOOP_MAX: u64 = 1_500_000;
+const LOOP_MAX: u64 = 5_000_000;
 
 /// System calls a second of the loop's process at rest, with three probes and a sample of host
 /// and processes, less those of [`LOOKING`] ...

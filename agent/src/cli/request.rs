@@ -75,7 +75,7 @@ pub(super) fn reload(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask(config: &Config, question: &str) -> anyhow::Result<String> {
+pub(super) fn ask(config: &Config, question: &str) -> anyhow::Result<String> {
     let path = control_path(&config.node.run_dir);
     let mut agent = UnixStream::connect(&path)
         .with_context(|| format!("no agent answers on {}", path.display()))?;

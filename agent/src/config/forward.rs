@@ -311,6 +311,7 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
         data: None,
         mode: config.limits.mode,
         protected: false,
+        chaos: false,
         start_timeout: Millis::secs(5),
         stop_grace: Millis::secs(2),
         log: true,

@@ -162,6 +162,14 @@ impl Loop {
             }
             Event::Configured(config) => self.absorb_config(now, &config, effects),
             Event::Asked { ticket, plan } => self.absorb_asked(now, ticket, plan, effects),
+            Event::Wished { ticket, wish } => self.absorb_wish(now, ticket, wish, effects),
+            Event::Broken {
+                service,
+                injection,
+                left,
+            } => self.absorb_broken(now, service, injection, left, effects),
+            Event::NotBroken(why) => self.absorb_unbroken(why, effects),
+            Event::Mended(why) => self.absorb_mended(now, &why, effects),
         }
     }
 
@@ -191,6 +199,7 @@ impl Loop {
 
     fn absorb_slots(&mut self, now: Micros, slots: Vec<SlotReport>, effects: &mut Vec<Effect>) {
         self.spawner = true;
+        self.absorb_return(now, effects);
         for report in slots {
             let Some(watched) = self.services.get_mut(&report.service) else {
                 // The configuration dropped it while it ran.

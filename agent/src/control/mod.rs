@@ -12,6 +12,7 @@
 
 mod absorbing;
 mod asking;
+mod chaos;
 mod deciding;
 mod executing;
 mod incident;
@@ -152,6 +153,7 @@ pub struct Loop {
     /// How late the last wake-up was, and when that was.
     lag: (Millis, Micros),
     telling: telling::Telling,
+    chaos: chaos::Chaos,
 }
 
 impl Loop {
@@ -201,6 +203,7 @@ impl Loop {
             promised: None,
             lag: (Millis(0), now),
             telling: telling::Telling::new(now),
+            chaos: chaos::Chaos::default(),
             services,
         };
         if let Some(saved) = resumed.saved {

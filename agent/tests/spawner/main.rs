@@ -1,6 +1,7 @@
 //! The spawner with real processes: what it promises, and that it keeps it
 //! whatever dies in between.
 
+mod chaos;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -164,6 +164,8 @@ impl Sim {
             }
             Effect::SetWeight(route, backend, weight) => self.set_weight(route, backend, weight),
             Effect::Drain(route, backend, within) => self.drain(route, backend, within),
+            // No scenario wishes for one: it has its own ways to break things.
+            Effect::Break(..) => self.tell(Event::NotBroken("not here".into())),
             Effect::Answer(_, answer) => {
                 let words = answer.unwrap_or_else(|why| format!("refused: {why}"));
                 self.trace.say(self.now, "answer", words);

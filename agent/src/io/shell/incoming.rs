@@ -82,6 +82,17 @@ impl Shell {
                 self.not_reloaded(why);
                 return None;
             }
+            client::Event::Broken {
+                service,
+                injection,
+                left,
+            } => Event::Broken {
+                service,
+                injection,
+                left,
+            },
+            client::Event::NotBroken { why } => Event::NotBroken(why),
+            client::Event::Mended { why } => Event::Mended(why),
             client::Event::Malformed => {
                 warn!("spawner: it could not read a request");
                 return None;

@@ -42,6 +42,7 @@ use super::procfs::{Host, Process};
 use super::slots::thread as slots;
 use super::spawner::client::{self, Client, ClientError};
 use super::spawner::protocol::SlotView;
+use crate::chaos::Wish;
 use crate::config::{Config, Golden};
 use crate::control::{Class, Effect, Event, Loop, SlotReport};
 
@@ -100,8 +101,16 @@ pub fn run(config: &Config, file: &Path) -> Result<(), RunError> {
 /// Where the answer to a wish for a reload goes, if anybody waits for one.
 type ReloadReply = Option<oneshot::Sender<Result<String, String>>>;
 
-/// A plan that a person asks for, and where the answer goes.
-type Question = (Plan, oneshot::Sender<Result<String, String>>);
+/// What a person may ask the loop for.
+enum Asked {
+    Plan(Plan),
+    Chaos(Wish),
+    /// The end of a fault on purpose; the spawner's to answer.
+    Mend,
+}
+
+/// What a person asks for, and where the answer goes.
+type Question = (Asked, oneshot::Sender<Result<String, String>>);
 
 struct Shell {
     config: Arc<Config>,
@@ -243,11 +252,8 @@ impl Shell {
                     self.reload(None, &spawner).await;
                     None
                 }
-                Some((plan, reply)) = self.questions.1.recv() => {
-                    self.next_ticket += 1;
-                    let ticket = self.next_ticket;
-                    self.asked.insert(ticket, reply);
-                    Some(Event::Asked { ticket, plan })
+                Some((asked, reply)) = self.questions.1.recv() => {
+                    self.take_question(asked, reply, &spawner).await
                 }
                 Some(event) = self.link_events.recv() => self.link_event(event),
                 stream = accept(self.control.as_ref()) => {

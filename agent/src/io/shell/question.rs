@@ -2,26 +2,30 @@
 //!
 //! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan,
 //! `reload` for the configuration file to be read again, JSON for a change of a
-//! slot; their answers are JSON. Answers are made beside the loop, so that
-//! nobody who asks slowly holds it up. Who may connect is up to the socket's
-//! permissions: the agent's user and root.
+//! slot, `chaos FAULT SERVICE MS` for a fault on purpose and `mend` for its end; their
+//! answers are JSON. Answers are made beside the loop, so that nobody who asks slowly
+//! holds it up. Who may connect is up to the socket's permissions: the agent's user
+//! and root.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use homeostat_common::ids::{IncidentId, ServiceId};
-use homeostat_common::plan::{Plan, PlanError};
+use homeostat_common::plan::PlanError;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{Question, Shell};
+use super::{Asked, Question, Shell};
+use crate::chaos;
 use crate::config::Config;
+use crate::control::Event;
 use crate::io::keeper::{Keeper, Order};
 use crate::io::slots::thread::{self as slots, What};
 use crate::io::slots::{Candidate, Name, Slot, Version};
+use crate::io::spawner::client::Client;
 
 /// Longest question: two paths of the kernel's length, escaped, and names.
 const QUESTION_MAX: u64 = 32 * 1024;
@@ -64,6 +68,10 @@ impl Shell {
         let config = Arc::clone(&self.config);
         let questions = self.questions.0.clone();
         let reloads = self.reloads.0.clone();
+        let who = match stream.peer_cred() {
+            Ok(peer) => format!("user {}", peer.uid()),
+            Err(_) => "somebody".to_owned(),
+        };
         tokio::spawn(async move {
             let mut question = String::new();
             let (reader, mut writer) = stream.split();
@@ -83,7 +91,14 @@ impl Shell {
                 };
                 serde_json::to_string(&answer).ok()
             } else if let Some(plan) = question.trim().strip_prefix("do ") {
-                let answer = ask(&questions, plan).await;
+                let plan = plan.parse().map_err(|error: PlanError| error.to_string());
+                let answer = ask(&questions, plan.map(Asked::Plan)).await;
+                serde_json::to_string(&answer).ok()
+            } else if let Some(wish) = question.trim().strip_prefix("chaos ") {
+                let wish = chaos::Wish::parse(wish, who).map(Asked::Chaos);
+                serde_json::to_string(&ask(&questions, wish).await).ok()
+            } else if question.trim() == "mend" {
+                let answer = ask(&questions, Ok(Asked::Mend)).await;
                 serde_json::to_string(&answer).ok()
             } else if question.starts_with('{') {
                 let answer = change(&question, &files, &config).await;
@@ -98,12 +113,44 @@ impl Shell {
     }
 }
 
-/// Hands a plan to the loop and waits for what the gate says.
-async fn ask(questions: &mpsc::Sender<Question>, plan: &str) -> Result<String, String> {
-    let plan: Plan = plan.parse().map_err(|error: PlanError| error.to_string())?;
+impl Shell {
+    /// What a person asks for, as an event of the loop.
+    pub(super) async fn take_question(
+        &mut self,
+        asked: Asked,
+        reply: oneshot::Sender<Result<String, String>>,
+        spawner: &Option<Client>,
+    ) -> Option<Event> {
+        if let Asked::Mend = asked {
+            let answer = match spawner {
+                None => Err("the spawner is lost; it ends the fault by itself".to_owned()),
+                Some(client) => match client.mend().await {
+                    Ok(()) => Ok("what is in force of faults on purpose is ended".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                },
+            };
+            let _ = reply.send(answer);
+            return None;
+        }
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        self.asked.insert(ticket, reply);
+        Some(match asked {
+            Asked::Plan(plan) => Event::Asked { ticket, plan },
+            Asked::Chaos(wish) => Event::Wished { ticket, wish },
+            Asked::Mend => return None,
+        })
+    }
+}
+
+/// Hands what is asked for to the loop and waits for what it says.
+async fn ask(
+    questions: &mpsc::Sender<Question>,
+    asked: Result<Asked, String>,
+) -> Result<String, String> {
     let (reply, answer) = oneshot::channel();
     let busy = || "too many questions at once".to_owned();
-    questions.try_send((plan, reply)).map_err(|_| busy())?;
+    questions.try_send((asked?, reply)).map_err(|_| busy())?;
     answer
         .await
         .unwrap_or_else(|_| Err("the agent is ending".into()))

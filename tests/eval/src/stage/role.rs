@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 
 use homeostat_agent::io::keeper::TRIAL_ARGS;
+use homeostat_agent::io::spawner::chaos::LOAD_ARG;
 use homeostat_testbed::{SERVICE_ARG, service_main};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
@@ -115,8 +116,10 @@ pub fn dispatch() -> Option<ExitCode> {
             args,
         )));
     }
-    // The agent tries its store in a child, which is this program once more.
-    if TRIAL_ARGS.iter().any(|trial| first == *trial) {
+    // The agent tries its store in a child, and the spawner has loads for faults on purpose:
+    // this program once more.
+    let mut hidden = TRIAL_ARGS.iter().chain([&LOAD_ARG]);
+    if hidden.any(|word| first == *word) {
         return Some(homeostat_agent::cli::main_from(std::env::args_os()));
     }
     let role = Role::of(&first)?;
