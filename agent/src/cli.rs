@@ -1,5 +1,6 @@
 //! The command line: reads it and plays the role it names.
 
+mod chaos;
 mod people;
 mod request;
 mod slot;
@@ -16,7 +17,7 @@ use homeostat_common::ids::IncidentId;
 
 use crate::config::Config;
 use crate::io::forward::server::ForwardError;
-use crate::io::spawner::server;
+use crate::io::spawner::{chaos as spawner_chaos, server};
 use crate::io::store::kv::{Kv, KvLimits, trial_main};
 use crate::io::{forward, keeper, shell};
 use crate::selftest;
@@ -96,6 +97,14 @@ enum Role {
         /// The configuration file.
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
+    },
+    /// Put a fault into a service on purpose, for a while.
+    Chaos(chaos::ChaosArgs),
+    /// Take memory or processors; for the spawner alone.
+    #[command(hide = true, name = "chaos-load")]
+    ChaosLoad {
+        /// Parent, what to take, and for how long.
+        words: Vec<String>,
     },
     /// Show the slots of models and configurations, and give them candidates.
     #[command(subcommand)]
@@ -181,6 +190,8 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             quiet,
             config,
         } => with_config(&config, |config| request::run(config, &plan, quiet)),
+        Role::Chaos(args) => with_config(&args.config, |config| chaos::run(config, &args)),
+        Role::ChaosLoad { words } => spawner_chaos::load_main(&words),
         Role::Slot(command) => with_config(command.config(), |config| command.run(config)),
         Role::People(command) => with_config(command.config(), |config| command.run(config)),
         Role::KvTrial { path } => trial_main(&path),

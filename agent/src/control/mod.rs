@@ -14,6 +14,7 @@ mod absorbing;
 mod alarms;
 mod approving;
 mod asking;
+mod chaos;
 mod command;
 mod contesting;
 mod controls;
@@ -172,6 +173,7 @@ pub struct Loop {
     approvals: approving::Approvals,
     /// The moment of this step.
     now: Micros,
+    chaos: chaos::Chaos,
 }
 
 impl Loop {
@@ -226,6 +228,7 @@ impl Loop {
             alarms: alarms::Alarms::new(now),
             approvals: approving::Approvals::default(),
             now,
+            chaos: chaos::Chaos::default(),
             services,
         };
         let mut alarms = alarms::SavedAlarms::default();

@@ -2,6 +2,7 @@
 //! whatever dies in between.
 
 mod acts;
+mod chaos;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -122,6 +122,22 @@ fn mttr_measures_both_sides() {
 }
 
 #[test]
+fn mttr_heals_what_is_stopped_or_runs_out_of_descriptors() {
+    let faults = ["--fault", "sigstop", "--fault", "descriptors"];
+    let rows = run(&[&["mttr", "--n", "1"], &faults[..]].concat());
+    heals_on_its_own(&rows, &["sigstop", "descriptors"]);
+}
+
+#[test]
+fn mttr_counts_what_clients_lose() {
+    let rows = run(&["mttr", "--n", "1", "--fault", "descriptors-load"]);
+    assert_eq!(value(&rows, "mttr.descriptors_load.recovered"), 1.0);
+    // Until it is killed nobody can be served.
+    let lost = row(&rows, "mttr.descriptors_load.lost_supervisor");
+    assert!(lost["reference"].as_f64().unwrap() > 0.0, "{lost}");
+}
+
+#[test]
 fn mttr_heals_what_a_supervisor_leaves_broken() {
     let faults = [
         "corrupt-model",
@@ -197,11 +213,21 @@ fn forward_measures_both_ways_and_comes_back_from_kills() {
 }
 
 #[test]
-fn footprint_reads_both_processes() {
-    let rows = run(&["footprint", "--seconds", "1"]);
-    for process in ["agent", "spawner"] {
-        assert!(value(&rows, &format!("footprint.{process}.rss_mib")) > 0.5);
+fn overhead_reads_all_processes() {
+    let rows = run(&[
+        "overhead",
+        "--seconds",
+        "2",
+        "--incidents",
+        "1",
+        "--count",
+        "0",
+    ]);
+    for process in ["agent", "spawner", "forwarder"] {
+        assert!(value(&rows, &format!("overhead.{process}.rss_mib")) > 0.5);
     }
+    assert!(value(&rows, "overhead.incident_net_kib") > 0.0);
+    assert!(value(&rows, "overhead.total_percent") > 0.0);
 }
 
 #[test]
@@ -268,7 +294,15 @@ fn a_power_cut_takes_nothing_that_was_said_to_be_safe() {
 fn killed_itself_it_leaves_no_process_behind() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_homeostat-eval"))
-        .args(["footprint", "--seconds", "600"])
+        .args([
+            "overhead",
+            "--seconds",
+            "8",
+            "--incidents",
+            "600",
+            "--count",
+            "0",
+        ])
         .env("TMPDIR", dir.path())
         .stdin(Stdio::null())
         .stderr(Stdio::null())
@@ -282,10 +316,11 @@ fn killed_itself_it_leaves_no_process_behind() {
             .filter(|line| line.windows(mark.len()).any(|part| part == mark))
             .count()
     };
-    // Coordinator, agent, spawner and three services name the folder; the broker does not.
-    let end = Instant::now() + Duration::from_secs(30);
-    while running() < 6 {
-        assert!(Instant::now() < end, "{} of 6 processes", running());
+    // Coordinator, agent, spawner, forwarder and three services name the folder; the broker
+    // does not.
+    let end = Instant::now() + Duration::from_secs(60);
+    while running() < 7 {
+        assert!(Instant::now() < end, "{} of 7 processes", running());
         std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().unwrap();

@@ -83,6 +83,17 @@ impl Shell {
                 self.not_reloaded(why);
                 return None;
             }
+            client::Event::Broken {
+                service,
+                injection,
+                left,
+            } => Event::Broken {
+                service,
+                injection,
+                left,
+            },
+            client::Event::NotBroken { why } => Event::NotBroken(why),
+            client::Event::Mended { why } => Event::Mended(why),
             client::Event::Malformed => {
                 warn!("spawner: it could not read a request");
                 return None;
@@ -346,6 +357,8 @@ fn process_of(reading: &ServiceReading) -> ProcessSample {
         resident: reading.resident,
         cpu: reading.cpu,
         descriptors: reading.descriptors,
+        descriptor_limit: reading.descriptor_limit,
+        state: reading.state,
         threads: reading.threads,
         run_delay: reading.run_delay,
         starved: reading.starved,

@@ -97,6 +97,34 @@ impl Groups {
         oom_kills(&fs::read_to_string(group(base, node, service).join(file)).ok()?)
     }
 
+    /// Memory that the group of a service has left, or none without a group.
+    pub(super) fn free(&self, node: &NodeId, service: &ServiceId) -> Option<u64> {
+        let (base, max, used) = match self {
+            Self::V1 { base } => (base, "memory.limit_in_bytes", "memory.usage_in_bytes"),
+            Self::V2 { base } => (base, "memory.max", "memory.current"),
+            Self::None { .. } => return None,
+        };
+        let group = group(base, node, service);
+        let read = |file: &str| {
+            fs::read_to_string(group.join(file))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        let (max, used): (u64, u64) = (read(max)?, read(used)?);
+        Some(max.saturating_sub(used))
+    }
+
+    /// Puts another process into the group of a service.
+    pub(super) fn join(&self, node: &NodeId, service: &ServiceId, pid: u32) -> io::Result<()> {
+        let (Self::V1 { base } | Self::V2 { base }) = self else {
+            return Err(io::Error::other("there are no groups"));
+        };
+        let members = group(base, node, service).join("cgroup.procs");
+        fs::write(members, pid.to_string())
+    }
+
     /// Removes the group of a service that has ended; one with members stays.
     pub(super) fn release(&self, node: &NodeId, service: &ServiceId) {
         match self {

@@ -23,6 +23,7 @@
 
 mod acts;
 mod cgroup;
+pub mod chaos;
 pub mod client;
 mod cpu;
 mod logs;

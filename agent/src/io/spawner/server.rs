@@ -17,11 +17,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use homeostat_common::ids::{BootId, Instance, ServiceId, Token};
+use homeostat_common::units::Millis;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Pid;
 
 use super::acts::{Acts, Deed};
 use super::cgroup::Groups;
+use super::chaos::{Chaos, Room, View};
 use super::cpu;
 use super::logs::Logs;
 use super::oom::KernelLog;
@@ -35,6 +37,7 @@ use super::setup::{self, Peers, Signals, failed};
 use super::slots::{self, Slot, adopt, end_unrecorded, entries, logged, slot_of};
 use super::state::{self, State};
 use super::{folder, marks, socket_path};
+use crate::chaos::Injection;
 use crate::config::Config;
 use crate::io::keeper::chain;
 use crate::io::local::datagram::reason;
@@ -104,6 +107,7 @@ struct Server {
     groups: Groups,
     /// Does what takes a while; there once something was asked of it.
     acts: Option<Acts>,
+    chaos: Chaos,
     kernel: KernelLog,
     /// Started in this round.
     fresh: Vec<ServiceId>,
@@ -149,6 +153,7 @@ impl Server {
             }
         }
         end_unrecorded(&name, &slots, &mut state);
+        let chaos = Chaos::open(&config.node.data_dir, boot, &name);
         let socket = socket_path(run_dir);
         let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;
         // Who may speak is decided by the credentials of the peer.
@@ -156,6 +161,7 @@ impl Server {
             .map_err(failed("open up", &socket))?;
         Ok(Self {
             groups,
+            chaos,
             kernel: KernelLog::open(),
             acts: None,
             file,
@@ -180,7 +186,7 @@ impl Server {
     fn serve(&mut self) {
         loop {
             self.after_round();
-            let ready = match self.wait(self.until_logs()) {
+            let ready = match self.wait(self.until_next()) {
                 Ok(ready) => ready,
                 Err(error) => {
                     // Out of memory in the kernel; there is nothing to undo.
@@ -195,6 +201,7 @@ impl Server {
             if ready.deaths {
                 self.bury_all();
             }
+            self.tend_chaos();
             if ready.connection {
                 self.answer();
             }
@@ -354,6 +361,20 @@ impl Server {
                     failed: Some(reason(why)),
                 },
             },
+            Request::Break {
+                service,
+                injection,
+                span,
+            } => match self.inject(&service, injection, span) {
+                Ok(view) => broken(view),
+                Err(why) => Message::NotBroken { why: reason(why) },
+            },
+            Request::Mend => match self.chaos.end("it was asked for".into()) {
+                Some((_, why)) => Message::Mended { why },
+                None => Message::NotBroken {
+                    why: "no fault on purpose is in force".into(),
+                },
+            },
             Request::Reload => match self.reload() {
                 Ok(()) => Message::Reloaded,
                 Err(why) => Message::NotReloaded { why: reason(why) },
@@ -465,6 +486,41 @@ impl Server {
         self.tell(&started, Some(service));
         self.fresh.push(service.clone());
         Ok(())
+    }
+
+    fn inject(
+        &mut self,
+        service: &ServiceId,
+        injection: Injection,
+        span: Millis,
+    ) -> Result<View, String> {
+        self.bury(service);
+        let slot = self.slots.get(service).ok_or("it is not configured")?;
+        let (groups, node) = (&self.groups, &self.config.node.id);
+        let room = Room {
+            free: groups.free(node, service),
+            join: &|pid| groups.join(node, service, pid),
+        };
+        self.chaos.begin(slot, injection, span, &room)?;
+        Ok(self.chaos.view().unwrap_or(View {
+            service: service.clone(),
+            injection,
+            left: Millis(0),
+        }))
+    }
+
+    /// Ends a fault on purpose whose time has come.
+    fn tend_chaos(&mut self) {
+        let concerned = |service: &ServiceId| {
+            let live = self.slots.get(service).and_then(|slot| slot.live.as_ref());
+            live.is_some_and(|live| self.chaos.concerns(live))
+        };
+        let Some(why) = self.chaos.over(concerned) else {
+            return;
+        };
+        if let Some((_, why)) = self.chaos.end(why.to_owned()) {
+            self.tell(&Message::Mended { why }, None);
+        }
     }
 
     fn bury_all(&mut self) {
@@ -582,6 +638,9 @@ impl Server {
             tracing::warn!(pid = connection.pid, %error, "cannot greet the loop");
             self.connection = None;
         }
+        if let Some(view) = self.chaos.view() {
+            self.tell(&broken(view), None);
+        }
     }
 
     /// Sends `message`, with the pidfd of `beside`, to the loop if there is one.
@@ -686,8 +745,15 @@ impl Server {
         any.then(|| LOG_PERIOD.saturating_sub(self.logs_measured.elapsed()))
     }
 
+    /// How long to sleep at most.
+    fn until_next(&self) -> Option<Duration> {
+        let logs = self.until_logs();
+        logs.into_iter().chain(self.chaos.due()).min()
+    }
+
     /// Ends the spawner, with the services or without.
     fn leave(&mut self, stop_services: bool) {
+        self.chaos.end("the spawner ends".into());
         if stop_services {
             self.stop_all();
             self.after_round();
@@ -725,6 +791,14 @@ impl Server {
             // A second SIGTERM changes nothing, so only deaths cut this short.
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+}
+
+fn broken(view: View) -> Message {
+    Message::Broken {
+        service: view.service,
+        injection: view.injection,
+        left: view.left,
     }
 }
 
