@@ -144,7 +144,7 @@ fn simulated_seconds() {
             };
             let processes = config.services.iter();
             let processes = processes.map(|service| (service.id.clone(), process));
-            events.push(Event::Sample(HostSample::default(), processes.collect()));
+            events.push(Event::Sample(Box::default(), processes.collect()));
             continue;
         }
         let due = Micros((sampled + 1) * 1_000_000);

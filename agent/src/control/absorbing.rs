@@ -132,7 +132,7 @@ impl Loop {
                 probe,
                 told,
             } => self.absorb_told(now, &service, probe, told, effects),
-            Event::Sample(host, processes) => self.absorb_sample(now, host, processes, effects),
+            Event::Sample(host, processes) => self.absorb_sample(now, *host, processes, effects),
             Event::Logs(counts) => self.logs = (counts, now),
             Event::Synced(ticket) => {
                 self.absorb_synced(ticket);

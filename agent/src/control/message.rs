@@ -166,7 +166,7 @@ pub enum Event {
         told: Told,
     },
     /// The host and the processes were looked at.
-    Sample(HostSample, Vec<(ServiceId, ProcessSample)>),
+    Sample(Box<HostSample>, Vec<(ServiceId, ProcessSample)>),
     /// Log lines of the last while, by template.
     Logs(Vec<LogCount>),
     /// Everything journalled up to this ticket is on the disk.

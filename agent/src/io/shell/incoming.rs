@@ -178,7 +178,7 @@ impl Shell {
                 (id.clone(), process_of(&reading))
             })
             .collect();
-        Event::Sample(sample, processes)
+        Event::Sample(Box::new(sample), processes)
     }
 
     pub(super) fn slot_report(&mut self, report: slots::Report) -> Option<Event> {
