@@ -218,7 +218,7 @@ fn at_rest_the_processes_make_no_more_system_calls_than_their_budget() {
         ("run", &agent, RUN_CALLS_MAX),
         ("spawn", &spawner, SPAWN_CALLS_MAX),
     ] {
-        let out = dir.path().join(name);
+        let out = dir.path().join(format!("{name}.calls"));
         let mut strace = Command::new("strace")
             .args(["-f", "-c", "-qq", "-o"])
             .arg(&out)

@@ -124,8 +124,7 @@ fn hung(service: &Watched, now: Micros) -> Option<Finding> {
                     } else {
                         ""
                     },
-                    looked(&probe.hang, now)
-                        + &cause_words(service)
+                    looked(&probe.hang, now) + &cause_words(service)
                 ),
             })
         })

@@ -92,6 +92,11 @@ async fn begin(client: &mut Client, service: &str, injection: Injection, span: M
     }
 }
 
+async fn broken(client: &mut Client, injection: Injection, span: Millis) {
+    let said = begin(client, "a", injection, span).await;
+    assert!(is_broken(&said), "{said:?}");
+}
+
 async fn mended(client: &mut Client) -> String {
     loop {
         if let Event::Mended { why } = next(client).await {
@@ -122,7 +127,14 @@ fn what_did_not_opt_in_is_left_alone() {
         assert!(!is_broken(&long), "{long:?}");
         assert_ne!(state(pid), 'T');
         client.mend().await.unwrap();
-        assert!(matches!(next(&mut client).await, Event::NotBroken { .. }));
+        let answer = loop {
+            match next(&mut client).await {
+                Event::NotBroken { why } => break why,
+                Event::Mended { why } => panic!("{why}"),
+                _ => {}
+            }
+        };
+        assert!(answer.contains("no fault"), "{answer}");
     });
 }
 
@@ -133,18 +145,14 @@ fn a_stopped_process_runs_on_when_the_time_is_over() {
     run(async {
         let (mut client, _) = node.connect().await;
         let (instance, pid) = start(&mut client, &id("a")).await;
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::Sigstop, SPAN).await
-        ));
+        broken(&mut client, Injection::Sigstop, SPAN).await;
         until("it to stop", || state(pid) == 'T').await;
         // One at a time, of any kind.
         let second = begin(&mut client, "a", Injection::Hog, SPAN).await;
         assert!(!is_broken(&second), "{second:?}");
         assert!(mended(&mut client).await.contains("undone"));
         until("it to run on", || state(pid) != 'T').await;
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::Kill, SPAN).await
-        ));
+        broken(&mut client, Injection::Kill, SPAN).await;
         loop {
             if let Event::Exited { instance: gone, .. } = next(&mut client).await {
                 assert_eq!(gone, instance);
@@ -161,9 +169,7 @@ fn nobody_has_to_be_there_for_the_end() {
     run(async {
         let (mut client, _) = node.connect().await;
         let (_, pid) = start(&mut client, &id("a")).await;
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::Sigstop, SPAN).await
-        ));
+        broken(&mut client, Injection::Sigstop, SPAN).await;
         until("it to stop", || state(pid) == 'T').await;
         // The loop dies; whoever comes next is told what is in force.
         drop(client);
@@ -182,24 +188,18 @@ fn descriptors_and_files_are_as_they_were_when_the_time_is_over() {
         let (mut client, _) = node.connect().await;
         let (_, pid) = start(&mut client, &id("a")).await;
         let before = files_max(pid);
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::Descriptors, SPAN).await
-        ));
+        broken(&mut client, Injection::Descriptors, SPAN).await;
         assert_ne!(files_max(pid), before);
         mended(&mut client).await;
         assert_eq!(files_max(pid), before);
         // The folder is on tmpfs or a disk with 64 MiB to spare.
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::DataFull, SPAN).await
-        ));
+        broken(&mut client, Injection::DataFull, SPAN).await;
         let ballast = node.folder.path().join("kept/homeostat-chaos.old");
         assert!(std::fs::metadata(&ballast).unwrap().len() >= 1 << 20);
         mended(&mut client).await;
         assert!(!ballast.exists());
         let intact = std::fs::read(model(&node)).unwrap();
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::CorruptModel, SPAN).await
-        ));
+        broken(&mut client, Injection::CorruptModel, SPAN).await;
         assert_ne!(std::fs::read(model(&node)).unwrap(), intact);
         mended(&mut client).await;
         assert_eq!(std::fs::read(model(&node)).unwrap(), intact);
@@ -214,14 +214,14 @@ fn a_bad_configuration_is_read_at_the_next_start_and_put_back() {
         let (mut client, _) = node.connect().await;
         let (instance, _) = start(&mut client, &id("a")).await;
         let file = node.folder.path().join("config-slot/versions/0304/a.toml");
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::BadConfig, SPAN).await
-        ));
+        broken(&mut client, Injection::BadConfig, SPAN).await;
         assert!(String::from_utf8(std::fs::read(&file).unwrap()).is_err());
         let mut killed = false;
         let why = loop {
             match next(&mut client).await {
-                Event::Died { instance: gone, .. } => killed |= gone == instance,
+                Event::Died { instance: gone, .. } | Event::Exited { instance: gone, .. } => {
+                    killed |= gone == instance;
+                }
                 Event::Mended { why } => break why,
                 _ => {}
             }
@@ -248,17 +248,21 @@ fn a_spawner_that_is_killed_is_followed_by_one_that_ends_its_faults() {
             let (mut client, _) = node.connect().await;
             let (_, pid) = start(&mut client, &id("a")).await;
             known = Some((pid, files_max(pid)));
-            assert!(is_broken(&begin(&mut client, "a", injection, LONG).await));
+            broken(&mut client, injection, LONG).await;
         });
         let (pid, before) = known.unwrap();
         node.kill_spawner();
         node.spawner(&[]);
         run(async {
             let (_client, slots) = node.connect().await;
-            assert!(slots.iter().any(|slot| slot.live.is_some()), "{injection}");
             until("it to run on", || state(pid) != 'T').await;
+            // Nor does the kernel leave a stopped group to an owner that is gone: it ends it
+            // with SIGHUP, or has it run on, if it takes no notice of that.
+            if injection != Injection::Sigstop {
+                assert!(slots.iter().any(|slot| slot.live.is_some()), "{injection}");
+                assert_eq!(files_max(pid), before, "{injection}");
+            }
         });
-        assert_eq!(files_max(pid), before, "{injection}");
         assert!(!ballast.exists(), "{injection}");
         assert_eq!(std::fs::read(model(&node)).unwrap(), intact, "{injection}");
         assert!(!node.folder.path().join("data/chaos/chaos").exists());
@@ -279,15 +283,11 @@ fn a_load_ends_with_its_spawner_and_with_its_time() {
     run(async {
         let (mut client, _) = node.connect().await;
         start(&mut client, &id("a")).await;
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::Hog, SPAN).await
-        ));
+        broken(&mut client, Injection::Hog, SPAN).await;
         until("it to burn", || !burning(&node).is_empty()).await;
         mended(&mut client).await;
         until("it to end", || burning(&node).is_empty()).await;
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::Hog, LONG).await
-        ));
+        broken(&mut client, Injection::Hog, LONG).await;
         until("it to burn", || !burning(&node).is_empty()).await;
     });
     let load = burning(&node);
@@ -321,9 +321,7 @@ fn who_has_no_memory_left_is_killed_by_the_kernel_and_the_load_ends() {
             println!("skip: only root can have the service killed before the load");
             return;
         }
-        assert!(is_broken(
-            &begin(&mut client, "a", Injection::Oom, LONG).await
-        ));
+        broken(&mut client, Injection::Oom, LONG).await;
         let mut last: Option<Instance> = None;
         let why = loop {
             match next(&mut client).await {

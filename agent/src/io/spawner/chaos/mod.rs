@@ -260,11 +260,18 @@ fn inflict(
                 .ok_or_else(|| io::Error::other("it has no memory_limit that the kernel keeps"))?;
             // All there is and a little more; the service is the one to be killed for it, as
             // the kernel is told at its start.
-            let load = Running::start(Load::Bytes(free + (free / 16).max(1 << 20)), span)?;
-            (room.join)(load.pid())?;
+            let mut load = Running::start(Load::Bytes(free + (free / 16).max(1 << 20)), span)?;
+            for pid in load.pids() {
+                (room.join)(pid)?;
+            }
+            load.begin()?;
             Ok(Some(load))
         }
-        Injection::Hog => Running::start(Load::Cores, span).map(Some),
+        Injection::Hog => {
+            let mut load = Running::start(Load::Cores, span)?;
+            load.begin()?;
+            Ok(Some(load))
+        }
         Injection::Descriptors => {
             let folder = format!("/proc/{}/fd", live.pid());
             let open = std::fs::read_dir(folder)?.count() as u64;

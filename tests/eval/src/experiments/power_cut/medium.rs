@@ -406,8 +406,9 @@ impl File {
                 // Most of what was on its way is old or new; garbage is rarer.
                 _ => [0, 0, 1, 1, 2][rng.usize(..5)],
             };
-            for at in sector * SECTOR..((sector + 1) * SECTOR).min(length) {
-                out[at] = match fate {
+            let bytes = out.iter_mut().enumerate();
+            for (at, byte) in bytes.skip(sector * SECTOR).take(SECTOR) {
+                *byte = match fate {
                     0 => self.durable.get(at).copied().unwrap_or(0),
                     1 => self.current.get(at).copied().unwrap_or(0),
                     _ => rng.u8(..),
