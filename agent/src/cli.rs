@@ -101,8 +101,8 @@ enum Role {
     /// Put a fault into a service on purpose, for a while.
     Chaos(chaos::ChaosArgs),
     /// Take memory or processors; for the spawner alone.
-    #[command(hide = true, name = "chaos-load")]
-    ChaosLoad {
+    #[command(hide = true, name = "chaos-helper")]
+    ChaosHelper {
         /// Parent, what to take, and for how long.
         words: Vec<String>,
     },
@@ -191,7 +191,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             config,
         } => with_config(&config, |config| request::run(config, &plan, quiet)),
         Role::Chaos(args) => with_config(&args.config, |config| chaos::run(config, &args)),
-        Role::ChaosLoad { words } => spawner_chaos::load_main(&words),
+        Role::ChaosHelper { words } => spawner_chaos::helper_main(&words),
         Role::Slot(command) => with_config(command.config(), |config| command.run(config)),
         Role::People(command) => with_config(command.config(), |config| command.run(config)),
         Role::KvTrial { path } => trial_main(&path),

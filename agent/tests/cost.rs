@@ -12,9 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use homeostat_agent::config::Config;
-use homeostat_agent::control::{
-    Effect, Event, HostSample, Loop, ProbeOutcome, Resumed, SlotReport,
-};
+use homeostat_agent::control::{Effect, Event, Loop, ProbeOutcome, Resumed, SlotReport};
 use homeostat_agent::service::ProcessSample;
 use homeostat_common::ids::{BootId, Instance};
 use homeostat_common::observation::Reading;

@@ -16,9 +16,9 @@ use crate::config::Config;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Faults: kill, sigstop, oom, hog, data-full, corrupt-model, bad-config, descriptors; or `end` for \
-the end of the one that is in force. A leak cannot be put into a service from outside: oom takes \
-the memory that it may have instead.
+Faults: kill, block, sigstop, leak, oom, data-full, corrupt-model, bad-config, descriptors, hog; \
+or `end` for the end of the one that is in force. `leak`, `oom` and `hog` are done by processes \
+beside the service in its group, which it has if it has a memory_limit.
 
 Refused: without `chaos = true` in the service's configuration, for a protected service, while an \
 incident is open or another fault in force, and whenever the agent could not \

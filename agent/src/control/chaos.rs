@@ -269,11 +269,15 @@ fn fits(watched: &Watched, injection: Injection) -> Result<(), String> {
         )),
     };
     match injection {
-        Injection::Kill | Injection::Sigstop | Injection::Hog | Injection::Descriptors => Ok(()),
-        Injection::Oom if policy.memory_limit.is_none() => {
+        Injection::Kill | Injection::Sigstop | Injection::Hog => Ok(()),
+        Injection::Block | Injection::Descriptors if policy.probes.is_empty() => {
+            Err(format!("{} has no probe: nobody would notice", policy.id))
+        }
+        Injection::Block | Injection::Descriptors => Ok(()),
+        Injection::Leak | Injection::Oom if policy.memory_limit.is_none() => {
             Err(format!("{} has no memory_limit", policy.id))
         }
-        Injection::Oom => Ok(()),
+        Injection::Leak | Injection::Oom => Ok(()),
         Injection::DataFull => match &policy.data {
             Some(data) if !data.prune.is_empty() => Ok(()),
             _ => Err(format!("{} has no data that may be pruned", policy.id)),

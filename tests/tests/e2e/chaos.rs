@@ -29,7 +29,7 @@ fn what_is_broken_on_purpose_is_healed_and_told_to_be_on_purpose() {
         ensure!(!done && said.contains("nothing was done"), "{said}");
         ensure!(life(&node, "web")? == web);
         for (words, why) in [
-            (["leak", "web"], "oom"),
+            (["earthquake", "web"], "data-full"),
             (["kill", "nobody"], "there is no service nobody"),
             (["data-full", "web"], "no data"),
             (["corrupt-model", "web"], "no slot"),

@@ -9,6 +9,7 @@
 //! caller's; the first sample has none. Files stay open. Judges nothing. Run delay is
 //! that of the main thread, unless all threads are asked for ([`Process::threads`]).
 
+mod group;
 mod parse;
 mod source;
 pub mod strangers;
@@ -24,6 +25,7 @@ use homeostat_common::units::{Bytes, Micros, Ratio};
 use rustix::fs::{CWD, Dir, Mode, OFlags, fstat, openat, statvfs};
 use rustix::param::{clock_ticks_per_second, page_size};
 
+use self::group::Group;
 use self::source::{Memory, NoText, Rate, Source, TEXT_MAX};
 use self::threads::Threads;
 
@@ -216,6 +218,7 @@ pub struct Process {
     schedstat: Source,
     threads: Threads,
     limits: Source,
+    group: Option<Group>,
     fds: PathBuf,
     fd_dir: Option<OwnedFd>,
     started: Option<u64>,
@@ -244,6 +247,15 @@ impl Process {
         Self::open(&proc.join(pid.to_string()))
     }
 
+    /// The same, of whatever is in the group of this name too, if the process is.
+    #[must_use]
+    pub fn in_group(proc: &Path, pid: u32, name: String) -> Self {
+        Self {
+            group: Some(Group::new(proc, pid, name)),
+            ..Self::new(proc, pid)
+        }
+    }
+
     fn open(folder: &Path) -> Self {
         Self {
             texts: Texts::default(),
@@ -252,6 +264,7 @@ impl Process {
             schedstat: Source::new(&folder.join("schedstat")),
             threads: Threads::new(folder),
             limits: Source::new(&folder.join("limits")),
+            group: None,
             fd_dir: open_path(&folder.join("fd")),
             fds: folder.join("fd"),
             started: None,
@@ -275,7 +288,16 @@ impl Process {
             limit = texts.parse(&mut self.limits, parse::open_files).flatten();
             descriptors = self.descriptors();
         }
-        let bytes = |pages: u64| pages.checked_mul(page_size() as u64).map(Bytes);
+        let bytes = |pages: u64| pages.checked_mul(page_size() as u64);
+        let resident = pages.and_then(|(resident, _)| bytes(resident));
+        let anonymous = pages.and_then(|(resident, shared)| bytes(resident.saturating_sub(shared)));
+        // What others of its group hold beside it.
+        let group = self.group.as_mut().filter(|_| stat.is_some());
+        let group = group.and_then(|group| group.anonymous(&mut self.texts));
+        let beside = group
+            .zip(anonymous)
+            .map_or(0, |(all, own)| all.saturating_sub(own));
+        let whole = |own: Option<u64>| own.map(|own| Bytes(own.saturating_add(beside)));
         let cores = self
             .ticks
             .per_second(now, stat.map(|stat| stat.ticks))
@@ -283,13 +305,8 @@ impl Process {
         let delayed = self.delay.per_second(now, delay).map(|ns| share(ns / 1e9));
         let kept = &mut self.kept;
         ServiceReading {
-            resident: kept
-                .resident
-                .reading(now, pages.and_then(|(resident, _)| bytes(resident))),
-            anonymous: kept.anonymous.reading(
-                now,
-                pages.and_then(|(resident, shared)| bytes(resident.saturating_sub(shared))),
-            ),
+            resident: kept.resident.reading(now, whole(resident)),
+            anonymous: kept.anonymous.reading(now, whole(anonymous)),
             cpu: kept.cpu.reading(now, cores),
             descriptors: kept.descriptors.reading(now, descriptors),
             descriptor_limit: kept.descriptor_limit.reading(now, limit),

@@ -164,7 +164,7 @@ impl Shell {
                 _ => Reading::Missing,
             },
         };
-        let core = &self.core;
+        let (core, strangers, pids) = (&self.core, &self.strangers, &self.pids);
         let processes = self
             .processes
             .iter_mut()
@@ -175,7 +175,12 @@ impl Shell {
                 } else {
                     process.sample(now)
                 };
-                (id.clone(), process_of(&reading))
+                let mut sample = process_of(&reading);
+                let workers = pids.get(id).and_then(|pid| strangers.workers(*pid));
+                if let (Reading::Fresh(cores), Some(workers)) = (&mut sample.cpu, workers) {
+                    *cores += workers;
+                }
+                (id.clone(), sample)
             })
             .collect();
         Event::Sample(Box::new(sample), processes)
@@ -221,7 +226,10 @@ impl Shell {
         }
         let mut ours: Vec<u32> = self.pids.values().copied().collect();
         ours.push(std::process::id());
-        self.strangers.look(now, &ours)
+        let groups = self.pids.iter();
+        let groups = groups.filter_map(|(service, pid)| Some((*pid, self.group(service)?)));
+        let groups: Vec<_> = groups.collect();
+        self.strangers.look(now, &ours, &groups)
     }
 
     pub(super) fn link_event(&mut self, event: LinkEvent) -> Option<Event> {

@@ -42,6 +42,7 @@ use super::probe::{Prober, TargetNo};
 use super::procfs::strangers::Strangers;
 use super::procfs::{Host, Process};
 use super::slots::thread as slots;
+use super::spawner::cgroup;
 use super::spawner::client::{self, Client, ClientError};
 use super::spawner::protocol::SlotView;
 use super::webhook::{self, Webhooks};
@@ -360,8 +361,18 @@ impl Shell {
 
     fn watch(&mut self, service: &ServiceId, pid: u32) {
         self.pids.insert(service.clone(), pid);
-        self.processes
-            .insert(service.clone(), Process::new(Path::new("/proc"), pid));
+        let proc = Path::new("/proc");
+        let process = match self.group(service) {
+            Some(group) => Process::in_group(proc, pid, group),
+            None => Process::new(proc, pid),
+        };
+        self.processes.insert(service.clone(), process);
+    }
+
+    /// The group of a service, if it is to have one.
+    fn group(&self, service: &ServiceId) -> Option<String> {
+        let limit = self.config.service(service)?.memory_limit;
+        limit.map(|_| cgroup::name(&self.config.node.id, service))
     }
 
     async fn read_logs(&mut self, spawner: &mut Option<Client>) {

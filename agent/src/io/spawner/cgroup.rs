@@ -137,9 +137,14 @@ impl Groups {
     }
 }
 
-/// Several nodes may share a machine, hence the name of the node.
+/// What the group of a service is called. Several nodes may share a machine, hence the name
+/// of the node.
+pub(in crate::io) fn name(node: &NodeId, service: &ServiceId) -> String {
+    format!("homeostat-{node}-{service}")
+}
+
 pub(super) fn group(base: &Path, node: &NodeId, service: &ServiceId) -> PathBuf {
-    base.join(format!("homeostat-{node}-{service}"))
+    base.join(name(node, service))
 }
 
 fn limit(group: &Path, file: &str, pid: Pid, max: Bytes) -> io::Result<()> {

@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 
 use homeostat_agent::io::keeper::TRIAL_ARGS;
-use homeostat_agent::io::spawner::chaos::LOAD_ARG;
+use homeostat_agent::io::spawner::chaos::HELPER_ARG;
 use homeostat_testbed::{SERVICE_ARG, service_main};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
@@ -123,7 +123,7 @@ pub fn dispatch() -> Option<ExitCode> {
     }
     // The agent tries its store in a child, and the spawner has loads for faults on purpose:
     // this program once more.
-    let mut hidden = TRIAL_ARGS.iter().chain([&LOAD_ARG]);
+    let mut hidden = TRIAL_ARGS.iter().chain([&HELPER_ARG]);
     if hidden.any(|word| first == *word) {
         return Some(homeostat_agent::cli::main_from(std::env::args_os()));
     }

@@ -147,6 +147,11 @@ impl Faults {
         }
     }
 
+    /// Whether descriptors leak.
+    pub(super) fn opens(&self) -> bool {
+        self.open_rate.load(Ordering::Relaxed) > 0
+    }
+
     /// What somebody else closes meanwhile is taken as well.
     fn open_loop(&self) {
         let (mut last, mut owed) = (Instant::now(), 0.0);

@@ -4,24 +4,27 @@
 //! services that opted in with `chaos = true`, never one that is protected, one fault at a
 //! time, none for longer than [`SPAN_MAX`]. Out: one fault, a record of how it is undone that
 //! is on the disk before it is done, and its end: when its time is over, when its process is
-//! gone and nothing else is left of it, when the loop asks, and at the next start of a spawner
-//! that was killed. Loops may come and go meanwhile.
+//! gone and nothing else is left of it, when the loop asks, and when the spawner dies: by the
+//! kernel, by a guard, or at the next start. Loops may come and go meanwhile.
 //!
 //! Nothing is healed here: a service that was killed is started by the loop, or not at all.
 
 mod files;
+mod guard;
+mod hold;
 mod load;
 mod record;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use homeostat_common::ids::{BootId, ServiceId};
 use homeostat_common::units::{Bytes, Millis};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-pub use self::load::{LOAD_ARG, load_main};
+use self::guard::Guard;
+pub use self::load::{HELPER_ARG, helper_main};
 use self::load::{Load, Running};
 use self::record::{Place, Record, Undo};
 use super::process::Live;
@@ -40,6 +43,8 @@ struct Active {
     until: Instant,
     /// Whoever takes memory or processors; ended with this.
     load: Option<Running>,
+    /// Ends it if the spawner cannot; there where something is to be undone.
+    guard: Option<Guard>,
 }
 
 /// All faults on purpose of this spawner: one, or none.
@@ -47,6 +52,7 @@ struct Active {
 pub(super) struct Chaos {
     /// Names the spawner in the marks of its services.
     spawner: String,
+    data_dir: PathBuf,
     place: Result<Place, String>,
     boot: BootId,
     active: Option<Active>,
@@ -80,6 +86,7 @@ impl Chaos {
         }
         Self {
             spawner: spawner.to_owned(),
+            data_dir: data_dir.to_owned(),
             place,
             boot,
             active: None,
@@ -138,8 +145,14 @@ impl Chaos {
             injection,
             undo: plan(spec, live, injection).map_err(failed)?,
         };
-        if injection.lasts() {
+        let mut guard = None;
+        if record.undo != Undo::Nothing {
             place.write(&record).map_err(failed)?;
+            let started = Guard::start(&self.data_dir, &self.spawner, span);
+            guard = Some(started.map_err(|error| {
+                place.clear();
+                failed(error)
+            })?);
         }
         match inflict(spec, live, &record, span, room, &self.spawner) {
             Ok(load) => {
@@ -148,6 +161,7 @@ impl Chaos {
                     record,
                     until: Instant::now() + Duration::from_millis(span.0),
                     load,
+                    guard,
                 });
                 Ok(())
             }
@@ -155,6 +169,9 @@ impl Chaos {
                 // Whatever was done of it.
                 undo(&record, self.boot, &self.spawner);
                 place.clear();
+                if let Some(guard) = guard {
+                    guard.dismiss();
+                }
                 Err(failed(error))
             }
         }
@@ -190,6 +207,9 @@ impl Chaos {
         if let Ok(place) = &self.place {
             place.clear();
         }
+        if let Some(guard) = active.guard {
+            guard.dismiss();
+        }
         let (service, injection) = (&view.service, view.injection);
         tracing::warn!(%service, %injection, why, undone, "a fault on purpose has ended");
         let left = if undone {
@@ -205,7 +225,9 @@ impl Chaos {
 fn plan(spec: &Service, live: &Live, injection: Injection) -> io::Result<Undo> {
     let missing = |what: &str| io::Error::other(format!("it has no {what}"));
     Ok(match injection {
-        Injection::Kill | Injection::Oom | Injection::Hog => Undo::Nothing,
+        Injection::Kill | Injection::Block | Injection::Leak | Injection::Oom | Injection::Hog => {
+            Undo::Nothing
+        }
         Injection::Sigstop => Undo::Resume,
         Injection::Descriptors => {
             let limit = prlimit_of(live.pid)?;
@@ -254,10 +276,24 @@ fn inflict(
     match record.injection {
         Injection::Kill => signalled(live.send(Signal::KILL, spawner)),
         Injection::Sigstop => signalled(live.send(Signal::STOP, spawner)),
+        Injection::Block => {
+            let mut load = Running::start(Load::Hold(live.pid()), span)?;
+            load.begin()?;
+            load.confirmed()?;
+            Ok(Some(load))
+        }
+        Injection::Leak => {
+            // The kernel is not to end it: a leak is to be seen before that.
+            let free = free(room)?;
+            let mut load = Running::start(Load::Leak(free - free / 16), span)?;
+            for pid in load.pids() {
+                (room.join)(pid)?;
+            }
+            load.begin()?;
+            Ok(Some(load))
+        }
         Injection::Oom => {
-            let free = room
-                .free
-                .ok_or_else(|| io::Error::other("it has no memory_limit that the kernel keeps"))?;
+            let free = free(room)?;
             // All there is and a little more; the service is the one to be killed for it, as
             // the kernel is told at its start.
             let mut load = Running::start(Load::Bytes(free + (free / 16).max(1 << 20)), span)?;
@@ -269,6 +305,12 @@ fn inflict(
         }
         Injection::Hog => {
             let mut load = Running::start(Load::Cores, span)?;
+            // In its group it is one of its workers; without one it is a stranger.
+            if room.free.is_some() {
+                for pid in load.pids() {
+                    (room.join)(pid)?;
+                }
+            }
             load.begin()?;
             Ok(Some(load))
         }
@@ -304,6 +346,11 @@ fn inflict(
             Ok(None)
         }
     }
+}
+
+fn free(room: &Room<'_>) -> io::Result<u64> {
+    let missing = || io::Error::other("it has no memory_limit that the kernel keeps");
+    room.free.ok_or_else(missing)
 }
 
 fn watches(spec: &Service, injection: Injection) -> bool {
