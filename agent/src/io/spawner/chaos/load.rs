@@ -185,8 +185,9 @@ pub fn helper_main(arguments: &[String]) -> ExitCode {
     } else if let Some(Ok(bytes)) = what.strip_prefix(LEAK).map(str::parse::<u64>) {
         let bytes = bytes.min(BYTES_MAX);
         take(DROP, end, || {
-            let passed = begun.elapsed().as_secs_f64() / LEAK_TIME.as_secs_f64();
-            (bytes as f64 * passed.min(1.0)) as u64
+            let passed = begun.elapsed().min(LEAK_TIME).as_millis();
+            let due = u128::from(bytes) * passed / LEAK_TIME.as_millis();
+            u64::try_from(due).unwrap_or(bytes)
         });
     } else if let Ok(bytes) = what.parse::<u64>() {
         take(PIECE, end, || bytes.min(BYTES_MAX));
