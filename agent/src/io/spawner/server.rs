@@ -755,6 +755,8 @@ impl Server {
     fn leave(&mut self, stop_services: bool) {
         self.chaos.end("the spawner ends".into());
         if stop_services {
+            // The loop would take these ends for somebody else's doing.
+            self.connection = None;
             self.stop_all();
             self.after_round();
         }
