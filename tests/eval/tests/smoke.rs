@@ -119,6 +119,8 @@ fn switch_fails_no_request_and_serves_no_bad_model() {
 fn mttr_measures_both_sides() {
     let rows = run(&["mttr", "--n", "2", "--fault", "kill", "--fault", "leak"]);
     heals_on_its_own(&rows, &["kill", "leak"]);
+    let noticed = value(&rows, "mttr.kill.noticed_median_ms");
+    assert!(noticed > 0.0 && noticed < 1000.0, "{noticed}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod clients;
 mod frozen;
+mod noticed;
 mod plain;
 mod rows;
 mod slow;

@@ -257,6 +257,12 @@ pub(super) fn measure(fault: Plain, n: u32, seed: u64) -> Result<Vec<Row>> {
         }
     }
     let mut rows = all_rows(fault, &subjects, &respawn(dir.path())?, seed);
+    if fault == Plain::Kill {
+        // The node of the trials is gone by then.
+        drop((subjects, node));
+        rows.extend(super::noticed::measure(dir.path(), n, seed)?);
+        return Ok(rows);
+    }
     if fault == Plain::Oom {
         let (told, all) = told_why(&node)?;
         let what = format!("{}: incidents that say so", fault.what());
