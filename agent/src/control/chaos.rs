@@ -130,7 +130,7 @@ impl Loop {
             grace: Millis(0),
         });
         let facts = self.facts(now, id, Fault::Crash, Recipe::RestartAtOnce);
-        let mut thought = self.ledger.clone();
+        let mut thought = self.budget.clone();
         gate::verify(restart, Purpose::Heal(Ratio::ONE), &facts, &mut thought)
             .map(|_| ())
             .map_err(|rejection| format!("the agent could not heal it now: {rejection}"))

@@ -3,7 +3,11 @@
 
 mod acts;
 mod chaos;
+mod containers;
 mod node;
+mod podman;
+mod systemd;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;

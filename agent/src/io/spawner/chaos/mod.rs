@@ -366,7 +366,7 @@ fn watches(spec: &Service, injection: Injection) -> bool {
 fn undo(record: &Record, boot: BootId, spawner: &str) -> bool {
     // Of another boot no process is left.
     let live = || {
-        let found = Live::adopt(record.instance, record.pid, record.start);
+        let found = Live::adopt(record.instance, record.pid, record.start, None);
         found.filter(|_| record.boot == boot)
     };
     let done: io::Result<bool> = match &record.undo {

@@ -47,7 +47,9 @@ pub(super) fn measure(dir: &Path, n: u32, seed: u64) -> Result<Vec<Row>> {
         .block_on(Client::connect_within(&run_dir, Millis::secs(10)))
         .context("cannot reach the spawner")?;
     let life = slots.iter().find(|slot| slot.service == web);
-    let life = life.and_then(|slot| slot.live).context("web does not run")?;
+    let life = life
+        .and_then(|slot| slot.live)
+        .context("web does not run")?;
     let mut rng = fastrand::Rng::with_seed(seed);
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     let mut watch = Watch { client, web, life };
