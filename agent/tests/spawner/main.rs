@@ -2,6 +2,7 @@
 //! whatever dies in between.
 
 mod acts;
+mod chaos;
 mod containers;
 mod node;
 mod podman;

@@ -271,7 +271,8 @@ impl Live {
         self.send(if on { Signal::STOP } else { Signal::CONT }, spawner)
     }
 
-    fn send(&self, signal: Signal, spawner: &str) -> bool {
+    /// The same with any signal.
+    pub(super) fn send(&self, signal: Signal, spawner: &str) -> bool {
         if self.ended() {
             return false;
         }

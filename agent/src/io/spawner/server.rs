@@ -9,6 +9,7 @@
 //! tells it everything that still matters.
 
 mod acting;
+mod breaking;
 mod burying;
 mod owned;
 mod reloading;
@@ -26,6 +27,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::acts::Acts;
 use super::cgroup::Groups;
+use super::chaos::Chaos;
 use super::cpu;
 use super::logs::Logs;
 use super::oom::KernelLog;
@@ -107,6 +109,7 @@ struct Server {
     groups: Groups,
     /// Does what takes a while; there once something was asked of it.
     acts: Option<Acts>,
+    chaos: Chaos,
     kernel: KernelLog,
     /// The way to systemd and engines, if a service needs one.
     owners: Option<Owners>,
@@ -155,6 +158,7 @@ impl Server {
             }
         }
         end_unrecorded(&name, &slots, &mut state);
+        let chaos = Chaos::open(&config.node.data_dir, boot, &name);
         let socket = socket_path(run_dir);
         let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;
         // Who may speak is decided by the credentials of the peer.
@@ -162,6 +166,7 @@ impl Server {
             .map_err(failed("open up", &socket))?;
         Ok(Self {
             groups,
+            chaos,
             kernel: KernelLog::open(),
             acts: None,
             owners: None,
@@ -193,7 +198,7 @@ impl Server {
                 _ => {
                     left = None;
                     self.after_round();
-                    self.until_logs()
+                    self.until_next()
                 }
             };
             let ready = match self.wait(timeout) {
@@ -216,6 +221,7 @@ impl Server {
             if ready.deaths {
                 self.bury_all();
             }
+            self.tend_chaos();
             if ready.reports {
                 self.hear_owners();
             }
@@ -396,6 +402,12 @@ impl Server {
                     failed: Some(reason(why)),
                 },
             },
+            Request::Break {
+                service,
+                injection,
+                span,
+            } => self.inject(&service, injection, span),
+            Request::Mend => self.mend(),
             Request::Reload => match self.reload() {
                 Ok(()) => Message::Reloaded,
                 Err(why) => Message::NotReloaded { why: reason(why) },
@@ -465,6 +477,7 @@ impl Server {
             tracing::warn!(pid = connection.pid, %error, "cannot greet the loop");
             self.connection = None;
         }
+        self.tell_chaos();
     }
 
     /// Sends `message`, with the pidfd of `beside`, to the loop if there is one.
