@@ -11,7 +11,7 @@ use homeostat_common::primitive::Primitive;
 use homeostat_common::units::Micros;
 
 use super::problems::Problems;
-use super::{Config, Service};
+use super::{Config, Process, Service};
 
 pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
     let services = &config.services;
@@ -36,6 +36,7 @@ pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
         }
     }
     no_shared_slot(services, problems);
+    no_shared_process(services, problems);
     no_restart_beyond_budget(config, problems);
     let mut dangling = false;
     for (n, service) in services.iter().enumerate() {
@@ -97,6 +98,25 @@ fn no_shared_slot(services: &[Service], problems: &mut Problems<'_>) {
                     format!("is already a slot of {owner}"),
                 );
             }
+        }
+    }
+}
+
+/// Two services that are one unit or container would be started and ended twice.
+fn no_shared_process(services: &[Service], problems: &mut Problems<'_>) {
+    let mut owners: BTreeMap<(&Path, &str), &ServiceId> = BTreeMap::new();
+    for (n, service) in services.iter().enumerate() {
+        let (key, place) = match &service.process {
+            Process::Command(_) => continue,
+            Process::Unit(unit) => ("unit", (Path::new(""), unit.name.as_str())),
+            Process::Container(container) => {
+                let place = (container.engine.as_path(), container.name.as_str());
+                ("container", place)
+            }
+        };
+        if let Some(owner) = owners.insert(place, &service.id) {
+            let wanted = format!("is already what {owner} runs as");
+            problems.at(&format!("service[{n}].{key}"), wanted);
         }
     }
 }

@@ -19,6 +19,7 @@ mod hooks;
 mod people;
 mod probe;
 mod problems;
+mod process;
 mod sections;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use people::{
 };
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
+pub use process::{Container, Process, Unit};
 pub use sections::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
 
 /// Largest file that is read; the largest sensible configuration has some
@@ -255,8 +257,8 @@ pub struct Clock {
 pub struct Service {
     /// `id`, required; unique on the node.
     pub id: ServiceId,
-    /// `command`, required: the program, by absolute path, and its arguments.
-    pub command: Vec<String>,
+    /// `command`, `unit` or `container`, required: who runs its process.
+    pub process: Process,
     /// `env`: all it gets besides `PATH` and, with a `user`, `HOME` and `USER`.
     pub env: BTreeMap<String, String>,
     /// `cwd`, default `/`.
@@ -291,7 +293,8 @@ pub struct Service {
     pub start_timeout: Millis,
     /// `stop_grace`, default 2 s from SIGTERM to SIGKILL.
     pub stop_grace: Millis,
-    /// `log`, default true: stdout and stderr go to `data_dir/logs/ID.log`.
+    /// `log`, default true: stdout and stderr go to `data_dir/logs/ID.log`. Those
+    /// of a unit or container go where these say.
     pub log: bool,
     /// `log_max`, default 4 MiB: at this size the log is copied to `ID.log.1` and
     /// cut.

@@ -207,10 +207,26 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
         (
             "[node]\nid = \"edge-1\"\n[[service]]\nid = \"db\"\n[[service]]\ncommand = []\n[[service]]\nid = \"x\"\ncommand = [\"x\"]",
             expect![[r#"
-                a.toml:3: service[0].command: is required
+                a.toml:3: service[0].command: is required, or unit, or container
                 a.toml:5: service[1].id: is required
                 a.toml:6: service[1].command = []: expected at least the program
                 a.toml:9: service[2].command = ["x"]: expected the program by its absolute path"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nunit = \"a.service\"\n[[service]]\nid = \"b\"\nunit = \"b.timer\"\nengine = \"/x\"\n[[service]]\nid = \"c\"\ncontainer = \"a b\"\nrestart_by_systemd = true\n[[service]]\nid = \"d\"\nunit = \"d.service\"\nuser = \"d\"\nlog = true",
+            expect![[r#"
+                a.toml:6: service[0].unit = "a.service": only one of command, unit and container fits
+                a.toml:9: service[1].unit = "b.timer": expected the whole name of a service unit, such as "camera.service"
+                a.toml:10: service[1].engine = "/x": expected "unix://" and the absolute path of a socket without spaces
+                a.toml:10: service[1].engine = "/x": is for a service that is a container, not a unit
+                a.toml:13: service[2].container = "a b": expected the name or id of a container: a-z, A-Z, 0-9, '_', '.', '-'
+                a.toml:14: service[2].restart_by_systemd = true: is for a service that is a unit, not a container
+                a.toml:18: service[3].user = "d": is for a command; a unit says so itself
+                a.toml:19: service[3].log = true: is for a command; a unit says so itself"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\nunit = \"x.service\"\n[[service]]\nid = \"b\"\nunit = \"x.service\"",
+            expect![[r#"a.toml:8: service[1].unit = "x.service": is already what a runs as"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[[service]]\nid = \"db\"\ncommand = [\"/x\"]\nports = [80]\n[[service]]\nid = \"db\"\ncommand = [\"/x\"]\nports = [80]\ndepends_on = [\"web\"]",

@@ -188,7 +188,7 @@ impl Loop {
 
 /// Whether a process started now would be another one than that which runs.
 fn other_process(former: &Service, service: &Service) -> bool {
-    former.command != service.command
+    former.process != service.process
         || former.env != service.env
         || former.cwd != service.cwd
         || former.user != service.user

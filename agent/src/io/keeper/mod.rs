@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 pub use self::explain::explain;
 pub use self::opening::{journal_limits, open};
+pub use self::waiting::HELD_MAX;
 use self::waiting::Waiting;
 use crate::control::{Class, Event, HealRecord, Resumed, Saved};
 use crate::io::clock::{self, Wall};

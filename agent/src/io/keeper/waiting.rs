@@ -9,7 +9,7 @@ use crate::control::Class;
 /// Aggregates that wait for something else to be written, half an hour of them: a write each
 /// five minutes would be most of what a node at rest writes. They have no number yet, so a
 /// power cut takes them without a trace.
-const HELD_MAX: usize = 6;
+pub const HELD_MAX: usize = 6;
 
 /// Events kept in memory while the disk refuses them.
 const UNWRITTEN_MAX: usize = 512;
