@@ -182,11 +182,14 @@ impl Loop {
                 // A plan by hand that only looks or waits excuses nobody.
                 let mended = self.incidents.get(need).is_some_and(|incident| {
                     let by_hand = incident.symptom == Symptom::Requested;
-                    !by_hand
-                        || !self
-                            .services
-                            .get(need)
-                            .is_some_and(|one| one.answering(now))
+                    let answers = self
+                        .services
+                        .get(need)
+                        .is_some_and(|one| one.answering(now));
+                    // Nor does one that is left to somebody else.
+                    let left = incident.execution.is_none()
+                        && !self.rivals.contested(need, now).is_empty();
+                    !(left || by_hand && answers)
                 });
                 if mended || self.settling.contains_key(need) {
                     if self.telling.held_back.insert(id.clone()) {
