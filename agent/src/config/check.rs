@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use homeostat_common::budget::Ledger;
+use homeostat_common::budget::{Budget, Ledger, Shares};
 use homeostat_common::gate;
 use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::primitive::Primitive;
@@ -124,7 +124,8 @@ fn no_shared_process(services: &[Service], problems: &mut Problems<'_>) {
 /// A service whose restart could never be paid for would never be healed, and
 /// nobody would know before the night it matters.
 fn no_restart_beyond_budget(config: &Config, problems: &mut Problems<'_>) {
-    let budget = Ledger::new(config.limits.budget, Micros(0)).balance_max();
+    let classes = config.services.iter().map(|service| service.criticality);
+    let budget = Budget::new(config.limits.budget, Shares::of(classes), Micros(0));
     let whole: f64 = config
         .services
         .iter()
@@ -135,16 +136,19 @@ fn no_restart_beyond_budget(config: &Config, problems: &mut Problems<'_>) {
             service: service.id.clone(),
             grace: service.stop_grace,
         };
-        let away = restart.deadline(service.start_timeout).as_secs_f64();
-        let cost = away * service.criticality.weight() / whole + gate::ACTION_COST_MAX;
-        if cost > budget {
+        let share = service.criticality.weight() / whole;
+        let cost = gate::restart_cost_max(&restart, share, service.start_timeout);
+        let class = service.criticality;
+        let most = Ledger::most(budget.bounds(class).0);
+        if cost > most {
             problems.at(
                 &format!("service[{n}].start_timeout"),
                 format!(
-                    "restarting {} may cost {cost:.0} capacity-seconds, more than the budget of \
-                     {budget:.0} admits: shorten start_timeout or stop_grace, or raise \
-                     limits.budget",
-                    service.id
+                    "restarting {} may cost {cost:.0} capacity-seconds, more than the {most:.0} \
+                     that the budget of {} services always admits: shorten start_timeout or \
+                     stop_grace, or raise limits.budget",
+                    service.id,
+                    class.name()
                 ),
             );
         }

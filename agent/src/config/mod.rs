@@ -10,6 +10,7 @@
 //! is found out where it is used. Unknown keys are refused, because a mistyped
 //! safety limit must not quietly become a default.
 
+mod budget;
 mod check;
 mod data;
 mod fields;
@@ -30,6 +31,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use homeostat_common::budget::Policy;
 pub use homeostat_common::gate::{Criticality, Mode};
 use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::net::SourceNet;
@@ -166,9 +168,11 @@ pub struct Limits {
     pub restart: Restart,
     /// `contest`: when something is left to somebody else.
     pub contest: Contest,
-    /// `budget`, default 0.15: share of the node's capacity that healing may
-    /// cost (the static beta).
-    pub budget: Ratio,
+    /// `budget`: share of capacity that healing may cost, by criticality:
+    /// `mission`, default 0.15; `business = { alpha = 0.4, floor = 0.15,
+    /// ceiling = 0.30 }`; `best_effort = { base = 0.10, healed = 0.10,
+    /// health = 0.10, floor = 0.15, ceiling = 0.30 }`.
+    pub budget: Policy,
 }
 
 /// A resource that the same action did not help is left alone for a while.

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::net::SourceNet;
-use homeostat_common::units::{Bytes, Millis, Ratio};
+use homeostat_common::units::{Bytes, Millis};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::budget::budget;
 use super::data::data;
 use super::fields::{
-    Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
+    Fields, Wanted, choice, flag, list, number, parsed, size, span, text, texts, whole,
 };
 use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
 use super::hooks::hooks;
@@ -177,7 +178,7 @@ fn limits(mut at: Fields<'_, '_>) -> Limits {
         quarantine: quarantine(at.table("quarantine")),
         restart: restart(at.table("restart")),
         contest: contest(at.table("contest")),
-        budget: at.or("budget", Ratio::saturating(0.15), ratio),
+        budget: budget(at.table("budget")),
     };
     at.finish();
     limits

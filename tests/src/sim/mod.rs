@@ -367,7 +367,10 @@ impl Sim {
             }
         }
         let (open, beta) = self.agent.as_ref().map_or((1, 0.0), |agent| {
-            (agent.incidents().count(), agent.ledger().beta())
+            let budget = agent.budget();
+            // The largest that each class's beta can have been.
+            let classes = budget.standings().map(|one| budget.bounds(one.class).1);
+            (agent.incidents().count(), classes.sum())
         });
         if open > 0 {
             self.audit.broke(now, format!("{open} incidents are open"));

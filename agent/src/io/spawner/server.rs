@@ -45,6 +45,10 @@ use crate::io::local::sockets::{self, Received};
 
 /// Requests answered before deaths are looked at again.
 const REQUESTS_A_ROUND: usize = 32;
+/// What nobody waits for is done after such a pause: the loop's answer to a death comes before.
+const LULL: Duration = Duration::from_millis(1);
+/// It waits so long at most, however much there is to do.
+const LEFT_MAX: Duration = Duration::from_millis(20);
 /// How often logs are measured.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
@@ -117,7 +121,7 @@ struct Server {
 }
 
 /// What `poll` found.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 struct Ready {
     stop: bool,
     deaths: bool,
@@ -181,9 +185,23 @@ impl Server {
     }
 
     fn serve(&mut self) {
+        // Since when something is left that nobody waits for.
+        let mut left: Option<Instant> = None;
         loop {
-            self.after_round();
-            let ready = match self.wait(self.until_logs()) {
+            let timeout = match left {
+                Some(since) if since.elapsed() < LEFT_MAX => Some(LULL),
+                _ => {
+                    left = None;
+                    self.after_round();
+                    self.until_logs()
+                }
+            };
+            let ready = match self.wait(timeout) {
+                Ok(ready) if left.is_some() && ready == Ready::default() => {
+                    left = None;
+                    self.after_round();
+                    continue;
+                }
                 Ok(ready) => ready,
                 Err(error) => {
                     // Out of memory in the kernel; there is nothing to undo.
@@ -210,7 +228,15 @@ impl Server {
             if ready.listener {
                 self.accept();
             }
+            if left.is_none() && self.has_left() {
+                left = Some(Instant::now());
+            }
         }
+    }
+
+    /// Whether something waits for a lull.
+    fn has_left(&self) -> bool {
+        self.unrecorded || !self.fresh.is_empty() || !self.ended.is_empty()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ready> {
