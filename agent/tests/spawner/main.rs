@@ -8,6 +8,7 @@ mod node;
 mod podman;
 mod systemd;
 mod units;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;
