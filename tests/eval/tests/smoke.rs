@@ -96,7 +96,7 @@ fn list_names_every_command_of_the_program() {
         .skip(2)
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert_eq!(listed.len(), 9);
+    assert_eq!(listed.len(), 11);
     for command in listed {
         assert!(
             help.contains(&format!("  {command} ")),
