@@ -76,6 +76,8 @@ impl Podman {
             .args(["--events-backend=none", "--cgroup-manager=cgroupfs"])
             .args(words)
             .env("CONTAINERS_CONF", at("containers.conf"))
+            // Where conmon leaves a file named `oom` when the kernel kills for memory.
+            .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command
     }
