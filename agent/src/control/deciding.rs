@@ -490,7 +490,7 @@ impl Loop {
         facts
     }
 
-    fn facts_of(&self, now: Micros, failure_share: impl Fn(&ServiceId) -> Ratio) -> Facts {
+    pub(super) fn facts_of(&self, now: Micros, failure_share: impl Fn(&ServiceId) -> Ratio) -> Facts {
         let services = self
             .services
             .iter()
@@ -500,7 +500,8 @@ impl Loop {
                     .incidents
                     .get(id)
                     .and_then(|incident| incident.execution.as_ref())
-                    .map(|execution| execution.id);
+                    .map(|execution| execution.id)
+                    .or_else(|| self.part_on(id));
                 let facts = ServiceFacts {
                     mode: watched.policy.mode,
                     protected: watched.policy.protected,

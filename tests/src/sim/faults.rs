@@ -64,6 +64,7 @@ impl Sim {
                 let ticket = self.asked;
                 self.tell(Event::Asked { ticket, plan });
             }
+            Fault::Order(order) => self.tell(Event::Ordered(Box::new(order))),
             Fault::ShowWeights => {
                 let weights = self.weights();
                 self.trace.say(self.now, "weights", weights);

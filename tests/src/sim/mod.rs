@@ -24,6 +24,7 @@ use homeostat_agent::control::{Event, Loop};
 use homeostat_agent::service::SlotName;
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::saga::Order;
 use homeostat_common::units::{Micros, Millis};
 
 use audit::Audit;
@@ -144,6 +145,8 @@ pub enum Fault {
     Gauge(&'static str, f64, bool),
     /// A person asks for a plan.
     Ask(&'static str),
+    /// The initiator of a plan across nodes wants something.
+    Order(Order),
     /// The weights are told in the story.
     ShowWeights,
 }

@@ -98,6 +98,8 @@ impl Shell {
                 asked(&route, client.drain(&route, &backend, within));
                 return self.ask_forwarder();
             }
+            // Nothing carries orders to this node yet, so nobody waits for this.
+            Effect::Say(answer) => debug!("saga {}: {:?}", answer.saga, answer.stand),
             Effect::Answer(ticket, answer) => self.tell_answer(ticket, answer),
             Effect::Journal(record) => self.order(Order::Journal(record)),
             Effect::Sync(ticket) => {
@@ -334,7 +336,7 @@ impl Shell {
 
 /// Every alarm that the loop can raise.
 fn alarm_names<'a>(services: impl Iterator<Item = &'a ServiceId>) -> Vec<String> {
-    let mut names: Vec<String> = ["store", "stranger-cpu", "forwarder-frozen"]
+    let mut names: Vec<String> = ["store", "stranger-cpu", "forwarder-frozen", "saga"]
         .map(String::from)
         .into();
     for service in services {
