@@ -17,6 +17,7 @@ use super::fields::{
 };
 use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
 use super::hooks::hooks;
+use super::orders::orders;
 use super::people::{
     MODES, RECURRING_MAX, Recurring, WEBHOOKS_MAX, Webhook, autonomy, people, recurring, webhook,
 };
@@ -45,6 +46,7 @@ pub(super) fn read<'t>(
     let sample = sample(root.table("sample"));
     let clock = clock(root.table("clock"));
     let forwarder = forwarder(root.table("forwarder"));
+    let orders = orders(root.table("orders"));
     let people = people(root.table("people"));
     let hooks = root.tables("webhook", WEBHOOKS_MAX);
     let hook_count = hooks.len();
@@ -87,6 +89,7 @@ pub(super) fn read<'t>(
         services,
         forwards,
         forwarder,
+        orders,
         people,
         webhooks,
         recurring,

@@ -6,6 +6,7 @@ use homeostat_common::ids::{
 };
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
+use homeostat_common::saga;
 use homeostat_common::transaction;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_common::wire::body::{Body, Source};
@@ -228,6 +229,9 @@ pub enum Event {
     StopFile(Option<String>),
     /// Notices that a webhook should have got do not arrive (`Some`), or do again.
     Webhook(WebhookId, Option<String>),
+    /// The initiator of a plan across nodes wants something; answered by
+    /// [`Effect::Say`].
+    SagaOrder(Box<saga::Order>),
     /// A person on the node asks for a plan; answered by [`Effect::Answer`].
     Asked {
         /// Names the question.
@@ -312,6 +316,8 @@ pub enum HealRecord {
     Step(PlanId, transaction::Record),
     /// An incident was closed.
     Closed(IncidentId),
+    /// A part of a plan across nodes moved on.
+    Saga(PlanId, saga::Record),
 }
 
 /// What must be done outside, in order.
@@ -345,6 +351,8 @@ pub enum Effect {
     SetWeight(RouteId, ServiceId, u16),
     /// Ask the forwarder to end a backend's connections; answered by `Drained`.
     Drain(RouteId, ServiceId, Millis),
+    /// Tell the initiator of a plan across nodes.
+    Say(saga::Answer),
     /// Answer a person's question.
     Answer(u64, Result<String, String>),
     /// Append to the journal.

@@ -26,6 +26,7 @@ mod reporting;
 mod resuming;
 mod revising;
 mod routing;
+mod sagas;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ use homeostat_common::ids::{
     BootId, IncidentId, Instance, InterfaceId, NodeId, PlanId, RouteId, ServiceId,
 };
 use homeostat_common::observation::LogCount;
+use homeostat_common::saga::Fences;
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, Note};
 use homeostat_detect::hang::Input;
@@ -94,6 +96,8 @@ pub struct Saved {
     /// What somebody else changes as well, and what plans have replaced.
     contests: Vec<(ServiceId, Contest)>,
     replaced: Vec<(ServiceId, SlotName, Version)>,
+    /// What is remembered of those who give orders.
+    fences: Fences,
 }
 
 /// What a former run left behind.
@@ -125,6 +129,9 @@ pub struct Loop {
     start_order: Vec<ServiceId>,
     paces: BTreeMap<ServiceId, Pace>,
     incidents: BTreeMap<ServiceId, Incident>,
+    /// Parts of plans across nodes that run here.
+    parts: Vec<sagas::Part>,
+    fences: Fences,
     /// Lives that a former run of the agent has seen to work.
     proven_before: BTreeMap<ServiceId, Instance>,
     /// Until when dependents of a mended service are given time to settle.
@@ -184,6 +191,7 @@ impl Loop {
             .map(|service| (service.id.clone(), Watched::new(service.clone(), now)))
             .collect();
         let budget = config.limits.budget;
+        let mut rebooted = false;
         let mut this = Self {
             node: config.node.id.clone(),
             boot,
@@ -194,6 +202,8 @@ impl Loop {
             start_order: start_order(config),
             paces: BTreeMap::new(),
             incidents: BTreeMap::new(),
+            parts: Vec::new(),
+            fences: Fences::default(),
             proven_before: BTreeMap::new(),
             settling: BTreeMap::new(),
             ledger: Ledger::new(budget, now),
@@ -233,6 +243,8 @@ impl Loop {
             // Times of another boot mean nothing here; what was left of a hold
             // then is left of it now. Time in between is not credited.
             let same_boot = saved.boot == boot;
+            rebooted = !same_boot;
+            this.fences = saved.fences;
             if same_boot {
                 this.proven_before = saved.proven.into_iter().collect();
                 for (service, life) in saved.paused {
@@ -288,7 +300,20 @@ impl Loop {
             let replaced = saved.replaced.into_iter();
             this.rivals.replaced = replaced.map(|(id, name, it)| ((id, name), it)).collect();
         }
-        this.resume_incidents(resumed.records, now);
+        let mut parts = Vec::new();
+        let mut records = resumed.records;
+        records.retain(|record| match record {
+            HealRecord::Saga(id, record) => {
+                parts.push((*id, record.clone()));
+                false
+            }
+            HealRecord::Opened { .. }
+            | HealRecord::Begun { .. }
+            | HealRecord::Step(..)
+            | HealRecord::Closed(_) => true,
+        });
+        this.resume_incidents(records, now);
+        this.resume_parts(parts, rebooted, now);
         this.resume_alarms(alarms, now);
         this
     }
@@ -374,6 +399,7 @@ impl Loop {
                 .iter()
                 .map(|((service, name), version)| (service.clone(), *name, *version))
                 .collect(),
+            fences: self.fences.clone(),
         }
     }
 
@@ -457,9 +483,13 @@ impl Loop {
                     run.repeat_route(&mut orders);
                 }
             }
+            for run in self.part_runs() {
+                run.repeat_route(&mut orders);
+            }
         }
         self.carry_out(&mut orders, now, effects);
         self.advance_plans(now, effects);
+        self.advance_parts(now, effects);
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         for id in &ids {
             self.look_after(id, now, effects);
@@ -562,6 +592,7 @@ impl Loop {
                 _ => None,
             });
         let plans = self.incidents.values().filter_map(Incident::next_wake);
+        let plans = plans.chain(self.parts_wake());
         let settling = self.settling.values().copied();
         let silence = self.silence_at();
         let kept = self

@@ -290,7 +290,7 @@ impl Loop {
         self.emit(Class::Heal, &[incident.mark], body, effects);
         // Told first: a crash in between doubles the event and never loses it.
         effects.push(Effect::Journal(HealRecord::Closed(incident.id)));
-        if self.incidents.values().all(|open| !open.told) {
+        if self.parts.is_empty() && self.incidents.values().all(|open| !open.told) {
             effects.push(Effect::Remember);
             effects.push(Effect::Quiet);
         }

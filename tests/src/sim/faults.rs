@@ -100,6 +100,7 @@ impl Sim {
                 self.tell(Event::StopFile(why.map(str::to_owned)));
             }
             Fault::Wall(unix_ms) => self.host.wall = Some(unix_ms),
+            Fault::SagaOrder(order) => self.tell(Event::SagaOrder(Box::new(order))),
             Fault::ShowWeights => {
                 let weights = self.weights();
                 self.trace.say(self.now, "weights", weights);

@@ -25,6 +25,7 @@ use homeostat_agent::control::{Command, Event, Loop};
 use homeostat_agent::service::SlotName;
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::saga::Order;
 use homeostat_common::units::{Micros, Millis};
 
 use audit::Audit;
@@ -165,6 +166,8 @@ pub enum Fault {
     StopFile(Option<&'static str>),
     /// The wall clock can be believed: milliseconds since 1970 at the start.
     Wall(u64),
+    /// The initiator of a plan across nodes wants something.
+    SagaOrder(Order),
     /// The weights are told in the story.
     ShowWeights,
 }

@@ -194,6 +194,10 @@ impl Sim {
             }
             Effect::SetWeight(route, backend, weight) => self.set_weight(route, backend, weight),
             Effect::Drain(route, backend, within) => self.drain(route, backend, within),
+            Effect::Say(answer) => {
+                let stand = format!("{}: {:?}", answer.saga, answer.stand);
+                self.trace.say(self.now, "say", stand);
+            }
             Effect::Answer(_, answer) => {
                 let words = answer.unwrap_or_else(|why| format!("refused: {why}"));
                 self.trace.say(self.now, "answer", words);

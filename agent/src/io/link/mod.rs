@@ -37,7 +37,10 @@ pub mod uplink;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use homeostat_common::ids::NodeId;
+use homeostat_common::saga::{self, Order};
 use homeostat_common::wire::projection::{Meta, Status};
+use homeostat_common::wire::seal::{Refusal, Trusted};
 use tokio::sync::{Notify, mpsc};
 
 pub use backlog::{Backlog, Fetch, Record, backlog};
@@ -74,6 +77,8 @@ pub struct LinkConfig {
     pub status: Status,
     /// Published at each connection.
     pub meta: Meta,
+    /// Who may give orders.
+    pub trusted: Trusted,
     /// Last event that the coordinator has acknowledged.
     pub acked: u64,
     /// Newest event in the store: an acknowledgement up to here is believed,
@@ -88,7 +93,7 @@ pub struct LinkConfig {
 /// What the loop learns from the link.
 ///
 /// A receiver that lags gets the newest state of each sort, not every change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum LinkEvent {
     /// Subscribed, announced, and sending.
     Connected {
@@ -111,6 +116,12 @@ pub enum LinkEvent {
     CoordinatorOnline(bool),
     /// A request that must be answered by [`LinkHandle::reply`].
     Command(CommandRequest),
+    /// What an initiator that is trusted wants, signed by it for this node.
+    Order(Box<Order>),
+    /// An order was refused: who it says it is from, and why.
+    OrderRefused(String, Refusal),
+    /// What a node answers to this one as an initiator.
+    Answer(NodeId, Box<saga::Answer>),
 }
 
 /// What has happened since the start.

@@ -97,6 +97,7 @@ impl Shell {
                 asked(&route, client.drain(&route, &backend, within));
                 return self.ask_forwarder();
             }
+            Effect::Say(answer) => self.say(&answer),
             Effect::Answer(ticket, answer) => self.tell_answer(ticket, answer),
             Effect::Journal(record) => self.order(Order::Journal(record)),
             Effect::Sync(ticket) => {

@@ -8,6 +8,7 @@
 mod effects;
 mod incoming;
 mod notices;
+mod orders;
 pub mod question;
 mod reload;
 mod setup;
@@ -169,6 +170,8 @@ struct Shell {
     stream: StreamId,
     /// The wall clock as the windows of the configuration need it.
     wall: clock::Wall,
+    /// Orders that were refused, by whose name they came under.
+    refusals: orders::Refusals,
     /// Whether the file `STOP` was there when it was looked for last.
     stop_seen: bool,
 }

@@ -11,6 +11,7 @@ mod ingest;
 mod project;
 mod read;
 mod retain;
+pub mod saga;
 
 pub use forgotten::Forgotten;
 pub use ingest::{Acknowledge, Stored};
