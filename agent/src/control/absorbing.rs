@@ -161,6 +161,9 @@ impl Loop {
                 self.absorb_acted(token, result);
             }
             Event::SagaOrder(order) => self.absorb_order(now, &order, effects),
+            Event::AskedParts(ticket) => {
+                effects.push(Effect::Answer(ticket, Ok(self.parts_text())));
+            }
             Event::Link(connected) => self.connected = connected,
             Event::Routes { seq, routes } => self.absorb_routes(now, seq, &routes),
             Event::ForwarderLost => self.routed = None,

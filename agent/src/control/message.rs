@@ -232,6 +232,9 @@ pub enum Event {
     /// The initiator of a plan across nodes wants something; answered by
     /// [`Effect::Say`].
     SagaOrder(Box<saga::Order>),
+    /// A person asks for the parts of plans across nodes; answered by
+    /// [`Effect::Answer`] to this ticket.
+    AskedParts(u64),
     /// A person on the node asks for a plan; answered by [`Effect::Answer`].
     Asked {
         /// Names the question.

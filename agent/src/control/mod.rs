@@ -132,6 +132,8 @@ pub struct Loop {
     /// Parts of plans across nodes that run here.
     parts: Vec<sagas::Part>,
     fences: Fences,
+    /// Orders that their fence gave away as old.
+    stale_orders: u64,
     /// Lives that a former run of the agent has seen to work.
     proven_before: BTreeMap<ServiceId, Instance>,
     /// Until when dependents of a mended service are given time to settle.
@@ -204,6 +206,7 @@ impl Loop {
             incidents: BTreeMap::new(),
             parts: Vec::new(),
             fences: Fences::default(),
+            stale_orders: 0,
             proven_before: BTreeMap::new(),
             settling: BTreeMap::new(),
             ledger: Ledger::new(budget, now),

@@ -12,7 +12,9 @@ use homeostat_common::budget::{Cost, Reservation};
 use homeostat_common::gate::{self, Purpose};
 use homeostat_common::ids::{PlanId, RouteId, ServiceId, Token};
 use homeostat_common::primitive::Primitive;
-use homeostat_common::saga::{Action, Admission, Order, Participant, Prepare, Record};
+use homeostat_common::saga::{
+    Action, Admission, Order, Participant, Prepare, Record, Stand, StepState,
+};
 use homeostat_common::transaction::Ending;
 use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::body::Severity;
@@ -116,11 +118,11 @@ impl Loop {
             .position(|part| *part.machine.saga() == order.saga);
         let before = self.fences.clone();
         match self.fences.admit(order, place.is_some()) {
-            Admission::Stale => {}
+            Admission::Stale => self.stale_orders += 1,
             Admission::Open => {
                 let part = place.and_then(|place| self.parts.get_mut(place));
-                if let Some(part) = part {
-                    part.machine.order(now, order);
+                if part.is_some_and(|part| !part.machine.order(now, order)) {
+                    self.stale_orders += 1;
                 }
             }
             Admission::Answer(answer) => effects.push(Effect::Say(answer)),
@@ -406,6 +408,57 @@ impl Loop {
         effects.push(Effect::Remember);
     }
 
+    /// What runs here of plans across nodes, and how the last ones ended.
+    pub(super) fn parts_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |line: String| {
+            if text.is_empty() {
+                text.push_str("\nparts of plans across nodes\n");
+            }
+            text.push_str(&format!("  {line}\n"));
+        };
+        if self.stale_orders > 0 {
+            line(format!(
+                "{} orders refused: played back, delivered twice, or of a former life",
+                self.stale_orders
+            ));
+        }
+        for (saga, stand) in self.fences.past() {
+            match stand {
+                Stand::Refused(why) => line(format!("{saga}: refused: {why}")),
+                Stand::Ended(Ending::Done) => line(format!("{saga}: kept")),
+                Stand::Ended(Ending::Undone) => line(format!("{saga}: taken back")),
+                Stand::Ended(Ending::Stuck) => line(format!("{saga}: could not be taken back")),
+                Stand::Unknown | Stand::Open { .. } => {}
+            }
+        }
+        for part in &self.parts {
+            let machine = &part.machine;
+            let Stand::Open {
+                steps,
+                voted,
+                undoing,
+                why,
+            } = machine.answer().stand
+            else {
+                continue;
+            };
+            let state = match (voted, undoing) {
+                (_, true) => "is taken back",
+                (true, false) => "has promised to keep it",
+                (false, false) => "is on its way",
+            };
+            let why = why.map_or(String::new(), |why| format!(": {why}"));
+            line(format!("{}: {} {state}{why}", machine.saga(), part.id));
+            for (number, state) in steps {
+                if let Some(primitive) = machine.primitive(number) {
+                    line(format!("  {primitive}: {}", word(state)));
+                }
+            }
+        }
+        text
+    }
+
     /// The runs of all parts, for what is lost and found again.
     pub(super) fn part_runs(&self) -> impl Iterator<Item = &StepRun> {
         self.parts.iter().flat_map(|part| &part.runs)
@@ -473,5 +526,17 @@ impl Loop {
             }
         }
         self.waiting_orders.extend(orders);
+    }
+}
+
+fn word(state: StepState) -> &'static str {
+    match state {
+        StepState::Waiting => "waits for its turn",
+        StepState::Running => "runs",
+        StepState::Done => "done",
+        StepState::Failed => "failed",
+        StepState::Undoing => "is taken back",
+        StepState::Undone => "taken back",
+        StepState::Stuck => "could not be taken back",
     }
 }

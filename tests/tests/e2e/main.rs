@@ -13,3 +13,4 @@ mod mqtt;
 mod people;
 mod rig;
 mod rival;
+mod sagas;

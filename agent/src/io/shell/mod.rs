@@ -109,6 +109,8 @@ type ReloadReply = Option<oneshot::Sender<Result<String, String>>>;
 enum Asked {
     /// A plan.
     Plan(Plan),
+    /// Its parts of plans across nodes, in words.
+    Parts,
     /// Something else, and who.
     Order(String, Command),
 }
@@ -281,6 +283,7 @@ impl Shell {
                     self.asked.insert(ticket, reply);
                     Some(match asked {
                         Asked::Plan(plan) => Event::Asked { ticket, plan },
+                        Asked::Parts => Event::AskedParts(ticket),
                         Asked::Order(by, command) => Event::Ordered {
                             ticket,
                             by,

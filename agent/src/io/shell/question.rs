@@ -98,7 +98,7 @@ impl Shell {
                 let answer = change(&question, &files, &config).await;
                 serde_json::to_string(&answer).ok()
             } else {
-                explain(&question, &keeper).await
+                explain(&question, &keeper, &questions).await
             };
             if let Some(text) = answer {
                 let _ = timeout(QUESTION_TIME, writer.write_all(text.as_bytes())).await;
@@ -182,13 +182,24 @@ async fn ask(questions: &mpsc::Sender<Question>, asked: Asked) -> Result<String,
         .unwrap_or_else(|_| Err("the agent is ending".into()))
 }
 
-async fn explain(question: &str, keeper: &Keeper) -> Option<String> {
+async fn explain(
+    question: &str,
+    keeper: &Keeper,
+    questions: &mpsc::Sender<Question>,
+) -> Option<String> {
     let incident = question.trim().parse().ok().map(IncidentId);
     let (reply, answer) = oneshot::channel();
     if !keeper.order(keeper::Order::Explain(incident, reply)) {
         return None;
     }
-    timeout(QUESTION_TIME, answer).await.ok()?.ok()
+    let mut text = timeout(QUESTION_TIME, answer).await.ok()?.ok()?;
+    // Parts of plans across nodes belong to no incident of this node.
+    if incident.is_none()
+        && let Ok(parts) = ask(questions, Asked::Parts).await
+    {
+        text.push_str(&parts);
+    }
+    Some(text)
 }
 
 async fn change(
