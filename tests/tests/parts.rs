@@ -139,3 +139,32 @@ fn a_part_that_the_gate_refuses_is_refused_with_its_reason() {
         .run_until(secs(12));
     assert!(said(&trace).contains("below 0.5"), "{trace}");
 }
+
+#[test]
+fn a_node_leads_a_plan_that_outlives_it_at_each_write() {
+    let own = "n1: isolate(infer, infer-1, drain=1s)";
+    let trace = Sim::with(7, NODE)
+        .at(secs(10), Fault::AskAcross(own))
+        .at(secs(30), Fault::ShowWeights)
+        .run_until(secs(30));
+    assert_eq!(weights(&trace), "infer-1=0 infer-2=100", "{trace}");
+    let mut ends = std::collections::BTreeSet::new();
+    for write in 1..60 {
+        let trace = Sim::with(7, NODE)
+            .at(secs(9), Fault::AgentKilledAtWrite(write, Millis(500)))
+            .at(secs(10), Fault::AskAcross(own))
+            .at(secs(80), Fault::ShowWeights)
+            .run_until(secs(80));
+        let done = trace.to_string().contains(": all done");
+        let expected = match weights(&trace).as_str() {
+            // Killed after the end was stored, it is not told again.
+            "infer-1=0 infer-2=100" => true,
+            // It died before it was stored, or it was taken back.
+            "infer-1=100 infer-2=100" => !done,
+            other => panic!("{write}: {other}\n{trace}"),
+        };
+        assert!(expected, "{write}\n{trace}");
+        ends.insert(done);
+    }
+    assert_eq!(ends.len(), 2, "{ends:?}");
+}

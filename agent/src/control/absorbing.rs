@@ -161,6 +161,10 @@ impl Loop {
                 self.absorb_acted(token, result);
             }
             Event::SagaOrder(order) => self.absorb_order(now, &order, effects),
+            Event::SagaAnswer(node, answer) => self.absorb_answer(now, &node, &answer),
+            Event::AskedAcross { ticket, plan } => {
+                self.absorb_asked_across(now, ticket, plan, effects);
+            }
             Event::AskedParts(ticket) => {
                 effects.push(Effect::Answer(ticket, Ok(self.parts_text())));
             }

@@ -498,6 +498,7 @@ impl Loop {
 
     pub(super) fn absorb_synced(&mut self, ticket: u64) {
         self.part_synced(ticket);
+        self.lead_synced(ticket);
         for incident in self.incidents.values_mut() {
             if let Some(execution) = &mut incident.execution
                 && execution.ticket.is_some_and(|awaited| awaited <= ticket)

@@ -20,6 +20,7 @@ mod controls;
 mod deciding;
 mod executing;
 mod incident;
+mod leading;
 mod message;
 mod reloading;
 mod reporting;
@@ -29,7 +30,7 @@ mod routing;
 mod sagas;
 mod telling;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::budget::{self, Ledger};
@@ -37,7 +38,7 @@ use homeostat_common::ids::{
     BootId, IncidentId, Instance, InterfaceId, NodeId, PlanId, RouteId, ServiceId,
 };
 use homeostat_common::observation::LogCount;
-use homeostat_common::saga::Fences;
+use homeostat_common::saga::{Answer, Fences};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, Note};
 use homeostat_detect::hang::Input;
@@ -98,6 +99,9 @@ pub struct Saved {
     replaced: Vec<(ServiceId, SlotName, Version)>,
     /// What is remembered of those who give orders.
     fences: Fences,
+    /// This run of the agent as an initiator, and its next number as one.
+    life: u64,
+    next_lead: u64,
 }
 
 /// What a former run left behind.
@@ -132,6 +136,14 @@ pub struct Loop {
     /// Parts of plans across nodes that run here.
     parts: Vec<sagas::Part>,
     fences: Fences,
+    /// Plans across nodes that are led from here.
+    leads: BTreeMap<u64, leading::Lead>,
+    life: u64,
+    next_lead: u64,
+    /// How the last of them ended, in words.
+    led: VecDeque<String>,
+    /// What this node says to itself about them.
+    own_answers: Vec<Answer>,
     /// Orders that their fence gave away as old.
     stale_orders: u64,
     /// Lives that a former run of the agent has seen to work.
@@ -206,6 +218,11 @@ impl Loop {
             incidents: BTreeMap::new(),
             parts: Vec::new(),
             fences: Fences::default(),
+            leads: BTreeMap::new(),
+            life: 1,
+            next_lead: 1,
+            led: VecDeque::new(),
+            own_answers: Vec::new(),
             stale_orders: 0,
             proven_before: BTreeMap::new(),
             settling: BTreeMap::new(),
@@ -248,6 +265,8 @@ impl Loop {
             let same_boot = saved.boot == boot;
             rebooted = !same_boot;
             this.fences = saved.fences;
+            this.life = saved.life.saturating_add(1);
+            this.next_lead = saved.next_lead;
             if same_boot {
                 this.proven_before = saved.proven.into_iter().collect();
                 for (service, life) in saved.paused {
@@ -304,10 +323,15 @@ impl Loop {
             this.rivals.replaced = replaced.map(|(id, name, it)| ((id, name), it)).collect();
         }
         let mut parts = Vec::new();
+        let mut leads = Vec::new();
         let mut records = resumed.records;
         records.retain(|record| match record {
             HealRecord::Saga(id, record) => {
                 parts.push((*id, record.clone()));
+                false
+            }
+            HealRecord::Lead(number, at, decision) => {
+                leads.push((*number, *at, decision.clone()));
                 false
             }
             HealRecord::Opened { .. }
@@ -316,7 +340,8 @@ impl Loop {
             | HealRecord::Closed(_) => true,
         });
         this.resume_incidents(records, now);
-        this.resume_parts(parts, rebooted, now);
+        this.resume_parts(&parts, rebooted, now);
+        this.resume_leads(leads, rebooted, now);
         this.resume_alarms(alarms, now);
         this
     }
@@ -403,6 +428,8 @@ impl Loop {
                 .map(|((service, name), version)| (service.clone(), *name, *version))
                 .collect(),
             fences: self.fences.clone(),
+            life: self.life,
+            next_lead: self.next_lead,
         }
     }
 
@@ -492,7 +519,12 @@ impl Loop {
         }
         self.carry_out(&mut orders, now, effects);
         self.advance_plans(now, effects);
-        self.advance_parts(now, effects);
+        for _ in 0..leading::TURNS_MAX {
+            self.advance_parts(now, effects);
+            if !self.advance_leads(now, effects) {
+                break;
+            }
+        }
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         for id in &ids {
             self.look_after(id, now, effects);
@@ -595,7 +627,7 @@ impl Loop {
                 _ => None,
             });
         let plans = self.incidents.values().filter_map(Incident::next_wake);
-        let plans = plans.chain(self.parts_wake());
+        let plans = plans.chain(self.parts_wake()).chain(self.leads_wake());
         let settling = self.settling.values().copied();
         let silence = self.silence_at();
         let kept = self

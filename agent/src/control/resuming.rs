@@ -84,7 +84,7 @@ impl Loop {
                     self.incidents.retain(|_, open| open.id != incident);
                 }
                 // Parts of plans across nodes belong to no incident.
-                HealRecord::Saga(..) => {}
+                HealRecord::Saga(..) | HealRecord::Lead(..) => {}
             }
         }
     }

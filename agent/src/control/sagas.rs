@@ -125,12 +125,13 @@ impl Loop {
                     self.stale_orders += 1;
                 }
             }
-            Admission::Answer(answer) => effects.push(Effect::Say(answer)),
+            Admission::Answer(answer) => self.say(answer, effects),
             Admission::New(prepare) => {
                 if let Err(why) = self.take_on(now, order, prepare, effects) {
                     let text = format!("saga {}: refused: {why}", order.saga);
                     self.note(None, text, effects);
-                    effects.push(Effect::Say(self.fences.refuse(&order.saga, &why)));
+                    let answer = self.fences.refuse(&order.saga, &why);
+                    self.say(answer, effects);
                 }
             }
         }
@@ -202,7 +203,7 @@ impl Loop {
     /// Takes up the parts that a former run of the agent has left open.
     pub(super) fn resume_parts(
         &mut self,
-        records: Vec<(PlanId, Record)>,
+        records: &[(PlanId, Record)],
         rebooted: bool,
         now: Micros,
     ) {
@@ -254,10 +255,8 @@ impl Loop {
                 self.parts.push(part);
             }
         }
-        let ended = self.parts.len() < before;
-        if ended && self.parts.is_empty() && self.incidents.values().all(|open| !open.told) {
-            effects.push(Effect::Remember);
-            effects.push(Effect::Quiet);
+        if self.parts.len() < before {
+            self.quiet(effects);
         }
     }
 
@@ -290,7 +289,7 @@ impl Loop {
                     }
                     Action::Run(step) => self.begin_step(part, step, false, now, &mut orders),
                     Action::Undo(step) => self.begin_step(part, step, true, now, &mut orders),
-                    Action::Say(answer) => effects.push(Effect::Say(answer)),
+                    Action::Say(answer) => self.say(answer, effects),
                     Action::Flag(why) => self.raise(SAGA, None, Severity::Critical, why, effects),
                     Action::End(ending) => {
                         self.end_part(part, ending, now, effects);
@@ -431,6 +430,9 @@ impl Loop {
                 Stand::Ended(Ending::Stuck) => line(format!("{saga}: could not be taken back")),
                 Stand::Unknown | Stand::Open { .. } => {}
             }
+        }
+        for lead in self.leads_lines() {
+            line(lead);
         }
         for part in &self.parts {
             let machine = &part.machine;

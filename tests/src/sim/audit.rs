@@ -91,7 +91,10 @@ impl Audit {
     pub(super) fn journalled(&mut self, now: Micros, record: &HealRecord) {
         match record {
             // What holds for parts of plans across nodes is checked in `crate::fleet`.
-            HealRecord::Opened { .. } | HealRecord::Closed(_) | HealRecord::Saga(..) => {}
+            HealRecord::Opened { .. }
+            | HealRecord::Closed(_)
+            | HealRecord::Saga(..)
+            | HealRecord::Lead(..) => {}
             HealRecord::Begun {
                 plan,
                 incident,

@@ -170,7 +170,7 @@ impl Sim {
                 let own_now = self.own_now();
                 if let Some(agent) = &self.agent {
                     let state = (agent.saved(own_now), agent.experience().clone());
-                    self.keep(Order::Remember(state.0.clone()));
+                    self.keep(Order::Remember(Box::new(state.0.clone())));
                     self.keep(Order::Learn(state.1.clone()));
                     self.disk.append(Entry::State(Box::new(state)));
                 }
@@ -194,6 +194,10 @@ impl Sim {
             }
             Effect::SetWeight(route, backend, weight) => self.set_weight(route, backend, weight),
             Effect::Drain(route, backend, within) => self.drain(route, backend, within),
+            Effect::Order(node, order) => {
+                let want = format!("{node}: {}: {:?}", order.saga, order.want);
+                self.trace.say(self.now, "order", want);
+            }
             Effect::Say(answer) => {
                 let stand = format!("{}: {:?}", answer.saga, answer.stand);
                 self.trace.say(self.now, "say", stand);

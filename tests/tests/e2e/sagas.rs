@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use homeostat_coordinator::fleet::plans::StepIs;
-use homeostat_eval::stage::trio::{PLAN, Stand, Trio};
+use homeostat_eval::stage::trio::{BACK, PLAN, Stand, Trio};
 use homeostat_eval::stage::{BrokerKind, interrupt};
 
-use crate::rig::{explain, rest, scene};
+use crate::rig::{agent, explain, rest, scene};
 
 /// Every plan has ended by then, or a person is called.
 const SPAN: Duration = Duration::from_secs(60);
@@ -60,6 +60,44 @@ fn a_plan_across_three_nodes_is_done_or_taken_back() {
             told.contains(&format!("coordinator-{id}: taken back")),
             "{told}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_leads_a_plan_without_a_coordinator() {
+    scene(|dir| {
+        let mut trio = Trio::start(dir, BrokerKind::Embedded)?;
+        trio.cloud_mut().kill_coordinator()?;
+        let config = trio.nodes()[0].config().to_str().unwrap().to_owned();
+        let ask = |plan: &str| -> Result<()> {
+            let output = agent(&["do", plan, "--config", &config])?;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let error = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{said}{error}");
+            ensure!(said.ends_with("all done\n"), "{said}");
+            Ok(())
+        };
+        ask(PLAN)?;
+        ensure!(trio.stands()? == [Stand::After; 3], "{:?}", trio.stands()?);
+        ask(BACK)?;
+        ensure!(trio.stands()? == [Stand::Before; 3], "{:?}", trio.stands()?);
+
+        // Killed while it leads: the next life goes on with it, and takes it back, as its
+        // own part was not done.
+        let slow = "edge-1: isolate(web, web-1, drain=200ms) ; edge-1: wait(2s) ; \
+                    edge-3: reroute(web, from=web-1, to=web-2, share=40%)";
+        let begun = agent(&["do", slow, "--quiet", "--config", &config])?;
+        ensure!(begun.status.success(), "{begun:?}");
+        rest(Duration::from_millis(700));
+        ensure!(trio.stand(0)? == Stand::After, "{:?}", trio.stands()?);
+        trio.node_mut(0)?.kill_agent()?;
+        trio.node_mut(0)?.start_agent()?;
+        until_long("its end", || {
+            let told = explain(&trio.nodes()[0], None).ok()?;
+            told.contains(": all taken back").then_some(())
+        })?;
+        ensure!(trio.stands()? == [Stand::Before; 3], "{:?}", trio.stands()?);
         Ok(())
     });
 }

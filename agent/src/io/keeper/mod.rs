@@ -86,7 +86,7 @@ pub enum Order {
     /// The records of the plan journal so far are not needed any more.
     Quiet,
     /// State that holds across restarts.
-    Remember(Saved),
+    Remember(Box<Saved>),
     /// What was learnt.
     Learn(Experience),
     /// The coordinator has everything up to here.
@@ -281,7 +281,7 @@ impl Thread {
             }
             Order::Remember(saved) => {
                 let checkpoint = Checkpoint {
-                    saved,
+                    saved: *saved,
                     hlc: self.hlc.high_water(),
                 };
                 let written = postcard::to_allocvec(&checkpoint)

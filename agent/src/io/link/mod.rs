@@ -47,6 +47,7 @@ pub use backlog::{Backlog, Fetch, Record, backlog};
 pub use incoming::{Class, CommandKind, CommandRequest, Ignored, Reason};
 pub use outgoing::{Delivery, Projection};
 pub use session::Link;
+pub(super) use session::unix_ms;
 pub use uplink::Patience;
 
 use outgoing::{Answer, Shelf};

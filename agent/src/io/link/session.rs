@@ -537,7 +537,8 @@ async fn some<F: Future>(question: Option<F>) -> Option<F::Output> {
     }
 }
 
-fn unix_ms() -> u64 {
+/// Wall time as it is, for what other machines have to judge.
+pub(in crate::io) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -97,6 +97,7 @@ impl Shell {
                 asked(&route, client.drain(&route, &backend, within));
                 return self.ask_forwarder();
             }
+            Effect::Order(node, order) => self.give(&node, &order),
             Effect::Say(answer) => self.say(&answer),
             Effect::Answer(ticket, answer) => self.tell_answer(ticket, answer),
             Effect::Journal(record) => self.order(Order::Journal(record)),
@@ -107,7 +108,7 @@ impl Shell {
                 }
             }
             Effect::Quiet => self.order(Order::Quiet),
-            Effect::Remember => self.order(Order::Remember(self.core.saved(now))),
+            Effect::Remember => self.order(Order::Remember(Box::new(self.core.saved(now)))),
             Effect::Emit {
                 mark,
                 class,

@@ -243,7 +243,7 @@ impl Shell {
                 self.order_refused(by, &refusal);
                 None
             }
-            LinkEvent::Answer(..) => None,
+            LinkEvent::Answer(node, answer) => Some(Event::SagaAnswer(node, answer)),
         }
     }
 

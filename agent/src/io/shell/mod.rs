@@ -23,8 +23,10 @@ use std::time::Duration;
 use homeostat_common::ids::{Instance, ServiceId, StreamId};
 use homeostat_common::observation::LogCount;
 use homeostat_common::plan::Plan;
+use homeostat_common::saga::FleetPlan;
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Boot};
+use homeostat_common::wire::seal::Signer;
 use homeostat_common::wire::topic::NodeTopics;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -109,6 +111,8 @@ type ReloadReply = Option<oneshot::Sender<Result<String, String>>>;
 enum Asked {
     /// A plan.
     Plan(Plan),
+    /// A plan across nodes.
+    Across(FleetPlan),
     /// Its parts of plans across nodes, in words.
     Parts,
     /// Something else, and who.
@@ -174,6 +178,8 @@ struct Shell {
     wall: clock::Wall,
     /// Orders that were refused, by whose name they came under.
     refusals: orders::Refusals,
+    /// What orders to other nodes are signed with, once one was.
+    signer: Option<Signer>,
     /// Whether the file `STOP` was there when it was looked for last.
     stop_seen: bool,
 }
@@ -283,6 +289,7 @@ impl Shell {
                     self.asked.insert(ticket, reply);
                     Some(match asked {
                         Asked::Plan(plan) => Event::Asked { ticket, plan },
+                        Asked::Across(plan) => Event::AskedAcross { ticket, plan },
                         Asked::Parts => Event::AskedParts(ticket),
                         Asked::Order(by, command) => Event::Ordered {
                             ticket,
@@ -390,7 +397,7 @@ impl Shell {
 
     fn close(mut self) -> Result<(), RunError> {
         self.tell_start(0);
-        self.order(Order::Remember(self.core.saved(clock::now())));
+        self.order(Order::Remember(Box::new(self.core.saved(clock::now()))));
         self.order(Order::Close);
         if let Some(link) = &self.link {
             link.stop();

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use homeostat_common::saga::{Answer, INITIATORS_MAX};
+use homeostat_common::ids::NodeId;
+use homeostat_common::saga::{Answer, INITIATORS_MAX, Order};
 use homeostat_common::wire::seal::Refusal;
-use homeostat_common::wire::topic::NodeTopics;
+use homeostat_common::wire::topic::{self, NodeTopics};
 use tracing::warn;
 
 use super::Shell;
-use crate::io::link::Projection;
+use crate::io::link::{Delivery, Projection, unix_ms};
+use crate::io::secret;
 
 /// Refused orders of one name are recorded this often: they may come by the
 /// thousand.
@@ -31,6 +33,34 @@ impl Shell {
             && let Some(message) = Projection::new(topics.answers(&answer.saga.by), payload)
         {
             link.publish(message);
+        }
+    }
+
+    /// Gives another node an order, signed. Without a connection it is lost: it is
+    /// repeated each second.
+    pub(super) fn give(&mut self, node: &NodeId, order: &Order) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        let own = &self.config.node;
+        if self.signer.is_none() {
+            match secret::signer(&own.data_dir) {
+                Ok(signer) => self.signer = Some(signer),
+                Err(error) => warn!("orders.key: {error}"),
+            }
+        }
+        let Some(signer) = &self.signer else {
+            return;
+        };
+        let topic = NodeTopics::new(&own.site, node).orders(&own.id);
+        if let Ok(payload) = signer.seal(&own.site, node, order, unix_ms()) {
+            link.publish(Projection {
+                expiry_s: topic::find(&topic).and_then(|row| row.expiry_s),
+                topic,
+                payload,
+                qos: Delivery::AtLeastOnce,
+                retain: false,
+            });
         }
     }
 

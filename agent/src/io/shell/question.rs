@@ -1,6 +1,6 @@
 //! Questions on the control socket: what may be asked, and how it is answered.
 //!
-//! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan,
+//! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan, of this node or across nodes,
 //! `reload` for the configuration file to be read again, `order` and JSON for what
 //! people control, JSON alone for a change of a slot; their answers are JSON. Answers are made beside the loop, so that
 //! nobody who asks slowly holds it up. Who may connect is up to the socket's
@@ -9,8 +9,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use homeostat_common::ids::{IncidentId, ServiceId};
+use homeostat_common::ids::{IncidentId, NodeId, ServiceId};
 use homeostat_common::plan::PlanError;
+use homeostat_common::saga::FleetPlanError;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -86,14 +87,16 @@ impl Shell {
                 };
                 serde_json::to_string(&answer).ok()
             } else if let Some(plan) = question.trim().strip_prefix("do ") {
-                let answer = match plan.parse() {
-                    Ok(plan) => ask(&questions, Asked::Plan(plan)).await,
-                    Err(error) => Err(PlanError::to_string(&error)),
+                let answer = match wish(plan) {
+                    Ok(wish) => ask(&questions, wish).await,
+                    Err(why) => Err(why),
                 };
                 serde_json::to_string(&answer).ok()
             } else if let Some(order) = question.trim().strip_prefix("order ") {
                 let answer = obey(&questions, order, uid, &config).await;
                 serde_json::to_string(&answer).ok()
+            } else if question.trim() == PARTS {
+                ask(&questions, Asked::Parts).await.ok()
             } else if question.starts_with('{') {
                 let answer = change(&question, &files, &config).await;
                 serde_json::to_string(&answer).ok()
@@ -104,6 +107,27 @@ impl Shell {
                 let _ = timeout(QUESTION_TIME, writer.write_all(text.as_bytes())).await;
             }
         });
+    }
+}
+
+/// Asks for the parts of plans across nodes, and for those that are led here.
+pub const PARTS: &str = "parts";
+
+/// Whether a plan's steps name nodes, by its first one.
+#[must_use]
+pub fn is_across(text: &str) -> bool {
+    let first = text.trim_start_matches(['(', ' ']).split_once(':');
+    first.is_some_and(|(label, _)| NodeId::new(label.trim()).is_ok())
+}
+
+/// A plan of this node, or one across nodes.
+fn wish(text: &str) -> Result<Asked, String> {
+    if is_across(text) {
+        let plan = text.parse().map(Asked::Across);
+        plan.map_err(|error| FleetPlanError::to_string(&error))
+    } else {
+        let plan = text.parse().map(Asked::Plan);
+        plan.map_err(|error| PlanError::to_string(&error))
     }
 }
 

@@ -148,6 +148,7 @@ impl Shell {
             stream: opened.stream,
             wall,
             refusals: BTreeMap::new(),
+            signer: None,
             stop_seen: false,
             config: Arc::new(config.clone()),
         })

@@ -7,12 +7,15 @@
 //! `web >` is a route of the node's forwarder, `(web-3)` a standby.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use homeostat_agent::io::forward;
+use homeostat_agent::io::secret::signer;
+use homeostat_common::wire::seal::hex;
 use homeostat_coordinator::fleet::plans::FleetPlanView;
 use homeostat_coordinator::io::secret;
 use homeostat_testbed::{Kind, Port, ServiceSpec, ports};
@@ -84,10 +87,17 @@ impl Trio {
     pub fn start(dir: &Path, kind: BrokerKind) -> Result<Self> {
         let cloud = Cloud::start(dir, kind)?;
         let key = cloud.api().orders_key()?;
-        let trusted = format!(
+        // Each may lead the others, too.
+        let mut trusted = format!(
             "{SECTIONS}\n\n[orders.trusted]\n{} = \"{}\"",
             key.name, key.key
         );
+        for id in NODES {
+            let data = dir.join(id).join("data");
+            fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+            let key = signer(&data).context("cannot make a key")?.key();
+            let _ = write!(trusted, "\n{id} = \"{}\"", hex(&key));
+        }
         let mut nodes = Vec::new();
         let listen = ports(NODES.len())?;
         for (id, port) in NODES.into_iter().zip(&listen) {
@@ -103,7 +113,7 @@ impl Trio {
         }
         let token = secret::read(&cloud.dir().join("data"), secret::OPERATOR_TOKEN)?;
         let trio = Self {
-            token: homeostat_common::wire::seal::hex(&token),
+            token: hex(&token),
             nodes,
             cloud,
             _listen: listen,
