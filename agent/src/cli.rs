@@ -16,7 +16,7 @@ use homeostat_common::ids::IncidentId;
 
 use crate::config::Config;
 use crate::io::forward::server::ForwardError;
-use crate::io::spawner::server;
+use crate::io::spawner::{owner, server};
 use crate::io::store::kv::{Kv, KvLimits, trial_main};
 use crate::io::{forward, keeper, shell};
 use crate::selftest;
@@ -64,7 +64,8 @@ enum Role {
         #[arg(long)]
         json: bool,
     },
-    /// Check a configuration file and print what is wrong with it.
+    /// Check a configuration file, and the units and containers it names, and print
+    /// what is wrong with them.
     Check {
         /// The file.
         file: PathBuf,
@@ -167,14 +168,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             Ok(())
         }),
-        Role::Check { file } => with_config(&file, |config| {
-            println!(
-                "{}: {} services, fine",
-                file.display(),
-                config.services.len()
-            );
-            Ok(())
-        }),
+        Role::Check { file } => check(&file),
         Role::Selftest => match selftest::run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
@@ -193,6 +187,27 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::People(command) => with_config(command.config(), |config| command.run(config)),
         Role::KvTrial { path } => trial_main(&path),
     }
+}
+
+/// Reads `file`, and asks systemd and engines about what it names of theirs.
+fn check(file: &Path) -> ExitCode {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => return fail(&error.into(), EXIT_CONFIG),
+    };
+    let (wrong, unknown) = owner::check(&config);
+    for text in unknown {
+        eprintln!("{}: not checked: {text}", file.display());
+    }
+    for text in &wrong {
+        eprintln!("{}: {text}", file.display());
+    }
+    if !wrong.is_empty() {
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let services = config.services.len();
+    println!("{}: {services} services, fine", file.display());
+    ExitCode::SUCCESS
 }
 
 fn with_config(file: &Path, run: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {

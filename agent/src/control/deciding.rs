@@ -12,6 +12,7 @@ use homeostat_common::transaction::{Ending, Transaction};
 use homeostat_common::units::{Micros, Millis, Ratio, narrow};
 use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, ServiceState};
 
+use super::budgeting::Meter;
 use super::incident::Execution;
 use super::message::{Class, Effect, HealRecord};
 use super::{Incident, Loop};
@@ -182,11 +183,14 @@ impl Loop {
                 // A plan by hand that only looks or waits excuses nobody.
                 let mended = self.incidents.get(need).is_some_and(|incident| {
                     let by_hand = incident.symptom == Symptom::Requested;
-                    !by_hand
-                        || !self
-                            .services
-                            .get(need)
-                            .is_some_and(|one| one.answering(now))
+                    let answers = self
+                        .services
+                        .get(need)
+                        .is_some_and(|one| one.answering(now));
+                    // Nor does one that is left to somebody else.
+                    let left = incident.execution.is_none()
+                        && !self.rivals.contested(need, now).is_empty();
+                    !(left || by_hand && answers)
                 });
                 if mended || self.settling.contains_key(need) {
                     if self.telling.held_back.insert(id.clone()) {
@@ -383,21 +387,18 @@ impl Loop {
             let facts = self.facts(now, &incident.service, incident.fault, option.recipe);
             let text = option.plan.to_string();
             let candidate = option.clone();
-            match gate::verify(option.plan, option.purpose, &facts, &mut self.ledger) {
+            match gate::verify(option.plan, option.purpose, &facts, &mut self.budget) {
                 Ok(verified) => {
                     considered.push(Considered {
                         plan: text,
                         source: option.source,
                         refusal: None,
                     });
-                    let (plan, cost, reservation) = verified.into_parts();
+                    let (plan, costs, reservation) = verified.into_parts();
                     let prospects = prospects(&plan, &facts);
                     let careful = Transaction::wants_care(&plan);
                     let transaction = Transaction::new(plan, careful, self.limit());
-                    let was_answering = facts
-                        .services
-                        .get(&incident.service)
-                        .is_some_and(|facts| facts.answering);
+                    let meter = Meter::after(0, costs);
                     let execution = Execution {
                         id: self.mint_plan(),
                         recipe: option.recipe,
@@ -405,7 +406,7 @@ impl Loop {
                         purpose: option.purpose,
                         transaction,
                         reservation: Some(reservation),
-                        predicted: cost,
+                        meter,
                         health: gate::health(&facts),
                         prospects,
                         runs: Vec::new(),
@@ -414,8 +415,6 @@ impl Loop {
                         ticket: None,
                         synced_by: None,
                         wake: None,
-                        interrupted: None,
-                        was_answering,
                         refused: false,
                     };
                     self.begin(incident, execution, considered, now, effects);
@@ -491,8 +490,8 @@ impl Loop {
             incident: incident.id,
             plan: Some(execution.id),
             considered,
-            cost: narrow(execution.predicted.total()),
-            balance: narrow(self.ledger.balance()),
+            cost: narrow(execution.meter.foreseen().total()),
+            balance: narrow(self.balance(execution.reservation.as_ref())),
             health: execution.health.get(),
             predicted: execution.prospects.last().map_or(0.0, |after| after.get()),
         });

@@ -181,7 +181,7 @@ impl Loop {
             plan: None,
             considered,
             cost: 0.0,
-            balance: narrow(self.ledger.balance()),
+            balance: narrow(self.balance_of(&incident.service)),
             health: health.get(),
             predicted: health.get(),
         });

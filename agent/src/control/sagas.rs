@@ -175,12 +175,14 @@ impl Loop {
         }
         let facts = self.facts_of(now, |_| Ratio::ZERO);
         let text = own.to_string();
-        let verified = gate::verify(own, purpose, &facts, &mut self.ledger)
+        let verified = gate::verify(own, purpose, &facts, &mut self.budget)
             .map_err(|rejection| rejection.to_string())?;
-        let (_, predicted, reservation) = verified.into_parts();
+        let (_, foreseen, reservation) = verified.into_parts();
+        let predicted = foreseen.iter().map(|one| one.cost);
+        let predicted = predicted.fold(Cost::default(), Cost::plus);
         let machine = Participant::new(order, prepare.plan, &self.node, now, self.limit());
         let Some(machine) = machine else {
-            self.ledger.settle(reservation, Cost::default());
+            self.budget.settle(reservation, Cost::default());
             return Err(nothing());
         };
         let id = self.mint_plan();
@@ -374,7 +376,7 @@ impl Loop {
                     ..part.predicted
                 },
             };
-            self.ledger.settle(reservation, spent);
+            self.budget.settle(reservation, spent);
         }
         let written: BTreeSet<_> = part
             .primitives()

@@ -2,7 +2,11 @@
 //! whatever dies in between.
 
 mod acts;
+mod containers;
 mod node;
+mod podman;
+mod systemd;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;

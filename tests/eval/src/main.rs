@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, flash, footprint, forward, journal_kill, mttr, outbox, power_cut, quiet, saga, switch,
+    self, flash, footprint, forward, gate, journal_kill, ledger, mttr, outbox, power_cut, quiet,
+    saga, switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -51,6 +52,10 @@ enum Command {
     Switch(switch::Args),
     /// What the forwarder costs, beside no forwarder.
     Forward(forward::Args),
+    /// Plans that pass the gate and break a rule, judged by a checker of its own.
+    Gate(gate::Args),
+    /// What is spent of beta in random histories.
+    Ledger(ledger::Args),
 }
 
 fn main() -> ExitCode {
@@ -91,6 +96,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Saga(args) => saga::run(args, cli.seed)?,
         Command::Switch(args) => switch::run(args, cli.seed)?,
         Command::Forward(args) => forward::run(args, cli.seed)?,
+        Command::Gate(args) => gate::run(args, cli.seed)?,
+        Command::Ledger(args) => ledger::run(args, cli.seed)?,
     };
     print!("{}", report.table());
     if let Some(file) = &cli.json {

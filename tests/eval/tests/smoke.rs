@@ -197,6 +197,15 @@ fn forward_measures_both_ways_and_comes_back_from_kills() {
 }
 
 #[test]
+fn nothing_that_breaks_a_rule_passes_and_nothing_passes_beta() {
+    let rows = run(&["gate", "--n", "5000"]);
+    assert_eq!(value(&rows, "gate.violations"), 0.0);
+    assert!(value(&rows, "gate.passed") >= 0.1);
+    let rows = run(&["ledger", "--n", "200"]);
+    assert_eq!(value(&rows, "ledger.broken"), 0.0);
+}
+
+#[test]
 fn footprint_reads_both_processes() {
     let rows = run(&["footprint", "--seconds", "1"]);
     for process in ["agent", "spawner"] {

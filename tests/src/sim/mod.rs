@@ -28,6 +28,8 @@ use homeostat_common::ids::{BootId, Instance, NodeId, ServiceId};
 use homeostat_common::saga::{Answer, Order};
 use homeostat_common::units::{Micros, Millis};
 
+use crate::entry::Entry;
+
 use audit::Audit;
 use disk::Disk;
 pub use store::Offline;
@@ -193,30 +195,6 @@ enum Happening {
     SpawnerBack,
 }
 
-#[derive(Debug)]
-struct Entry {
-    at: Micros,
-    order: u64,
-    what: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// Broken promises after which a run is given up.
 const BROKEN_MAX: usize = 5;
 
@@ -240,7 +218,7 @@ pub struct Sim {
     probe_rng: fastrand::Rng,
     file_rng: fastrand::Rng,
     now: Micros,
-    queue: BinaryHeap<Reverse<Entry>>,
+    queue: BinaryHeap<Reverse<Entry<Happening>>>,
     order: u64,
     boot: BootId,
     booted: Micros,
@@ -396,7 +374,10 @@ impl Sim {
             }
         }
         let (open, beta) = self.agent.as_ref().map_or((1, 0.0), |agent| {
-            (agent.incidents().count(), agent.ledger().beta())
+            let budget = agent.budget();
+            // The largest that each class's beta can have been.
+            let classes = budget.standings().map(|one| budget.bounds(one.class).1);
+            (agent.incidents().count(), classes.sum())
         });
         if open > 0 {
             self.audit.broke(now, format!("{open} incidents are open"));

@@ -4,7 +4,9 @@
 pub mod flash;
 pub mod footprint;
 pub mod forward;
+pub mod gate;
 pub mod journal_kill;
+pub mod ledger;
 pub mod mttr;
 pub mod outbox;
 pub mod power_cut;
@@ -20,7 +22,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 10] = [
+pub const LIST: [[&str; 3]; 12] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -71,6 +73,16 @@ pub const LIST: [[&str; 3]; 10] = [
         "what the forwarder costs in throughput, latency and memory, and its return from a kill",
         "--seconds for each side of each of 4 cases, 10 if not given: 2 min",
     ],
+    [
+        "gate",
+        "plans that pass the gate and break a rule, judged by a checker of its own",
+        "1,000,000 plans: --n",
+    ],
+    [
+        "ledger",
+        "what is spent of beta in random histories of plans, restarts and clocks",
+        "100,000 histories: --n",
+    ],
 ];
 
 /// Shown while a long experiment runs; on stderr, so that the table can be piped.
@@ -88,7 +100,7 @@ reconnect_max = "2s"
 [limits]
 mode = "act"
 hold = "0s"
-budget = 1.0
+budget = { mission = 1.0, business = { floor = 1.0, ceiling = 1.0 }, best_effort = { floor = 1.0, ceiling = 1.0 } }
 quarantine = { count = 100, within = "1s", hold = "1s" }
 contest = { count = 100, within = "1s", hold = "1s" }
 restart = { burst = 100, within = "1s", backoff_min = "1ms" }

@@ -188,7 +188,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         points.extend(found);
     }
     let known = points.len();
-    let points = spread(points, args.points.unwrap_or(known));
+    let points = spread(&points, args.points.unwrap_or(known));
     let mut verdicts = Vec::new();
     for (place, point) in points.iter().enumerate() {
         let verdict = round(
@@ -215,7 +215,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     Ok(report)
 }
 
-fn spread(points: Vec<Point>, wanted: usize) -> Vec<Point> {
+fn spread(points: &[Point], wanted: usize) -> Vec<Point> {
     let (all, wanted) = (points.len(), wanted.min(points.len()).max(1));
     (0..wanted)
         .filter_map(|place| points.get((2 * place + 1) * all / (2 * wanted)).cloned())

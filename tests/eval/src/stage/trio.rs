@@ -49,7 +49,7 @@ reconnect_max = "500ms"
 [limits]
 mode = "act"
 hold = "0s"
-budget = 1.0
+budget = { mission = 1.0, business = { floor = 1.0, ceiling = 1.0 }, best_effort = { floor = 1.0, ceiling = 1.0 } }
 quarantine = { count = 100, within = "1s", hold = "1s" }
 contest = { count = 100, within = "1s", hold = "1s" }
 restart = { burst = 100, within = "1s", backoff_min = "1ms" }
@@ -222,11 +222,11 @@ pub fn weights(node: &Node) -> Result<Vec<u16>> {
 /// Processes that were started with this control socket.
 fn lives(control: &Path) -> usize {
     let mark = control.as_os_str().as_encoded_bytes();
-    let Ok(all) = std::fs::read_dir("/proc") else {
+    let Ok(all) = fs::read_dir("/proc") else {
         return 0;
     };
     all.flatten()
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
         .filter(|line| line.split(|byte| *byte == 0).any(|word| word == mark))
         .count()
 }

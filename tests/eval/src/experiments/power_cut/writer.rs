@@ -418,6 +418,7 @@ impl Writer {
     }
 
     fn close(mut self) -> Result<()> {
+        self.say(&Mark::Closing)?;
         self.send(Order::Close)?;
         let ended = self.thread.join();
         self.ticket = 0;
