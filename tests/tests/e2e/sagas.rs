@@ -55,7 +55,23 @@ fn a_plan_across_three_nodes_is_done_or_taken_back() {
         let why = plan.why.context("it says why")?;
         ensure!(why == "edge-3 does not answer", "{why}");
         ensure!(trio.stands()? == [Stand::Before; 3], "{:?}", trio.stands()?);
+        // The coordinator killed in the middle: its next life goes on with the plan.
+        let kept = trio.begin(slow)?;
+        rest(Duration::from_millis(700));
+        trio.cloud_mut().kill_coordinator()?;
+        trio.cloud_mut().start_coordinator()?;
+        let plan = trio.ended(kept, SPAN)?;
+        ensure!(plan.phase == "done", "{plan:?}");
+        let stands = trio.stands()?;
+        ensure!(
+            stands == [Stand::After, Stand::Before, Stand::After],
+            "{stands:?}"
+        );
         let told = explain(&trio.nodes()[0], None)?;
+        ensure!(
+            told.contains(&format!("coordinator-{kept}: kept")),
+            "{told}"
+        );
         ensure!(
             told.contains(&format!("coordinator-{id}: taken back")),
             "{told}"
