@@ -1,5 +1,6 @@
 //! The command line: reads it and plays the role it names.
 
+mod chaos;
 mod people;
 mod request;
 mod slot;
@@ -16,7 +17,7 @@ use homeostat_common::ids::IncidentId;
 
 use crate::config::Config;
 use crate::io::forward::server::ForwardError;
-use crate::io::spawner::{owner, server};
+use crate::io::spawner::{chaos as spawner_chaos, owner, server};
 use crate::io::store::kv::{Kv, KvLimits, trial_main};
 use crate::io::{forward, keeper, shell};
 use crate::selftest;
@@ -105,6 +106,14 @@ enum Role {
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
     },
+    /// Put a fault into a service on purpose, for a while.
+    Chaos(chaos::ChaosArgs),
+    /// Take memory or processors; for the spawner alone.
+    #[command(hide = true, name = "chaos-helper")]
+    ChaosHelper {
+        /// Parent, what to take, and for how long.
+        words: Vec<String>,
+    },
     /// Show the slots of models and configurations, and give them candidates.
     #[command(subcommand)]
     Slot(slot::SlotCommand),
@@ -183,6 +192,8 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             quiet,
             config,
         } => with_config(&config, |config| request::run(config, &plan, quiet)),
+        Role::Chaos(args) => with_config(&args.config, |config| chaos::run(config, &args)),
+        Role::ChaosHelper { words } => spawner_chaos::helper_main(&words),
         Role::Slot(command) => with_config(command.config(), |config| command.run(config)),
         Role::People(command) => with_config(command.config(), |config| command.run(config)),
         Role::KvTrial { path } => trial_main(&path),

@@ -59,11 +59,13 @@ pub enum Symptom {
     Saturated,
     /// Nothing: somebody asked for a plan.
     Requested,
+    /// Its open descriptors grow towards the limit that the kernel holds it to.
+    LeakingDescriptors,
 }
 
 impl Symptom {
     /// Every symptom.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Dead,
         Self::Hung,
         Self::WrongAnswers,
@@ -74,6 +76,7 @@ impl Symptom {
         Self::DataFull,
         Self::Saturated,
         Self::Requested,
+        Self::LeakingDescriptors,
     ];
 }
 
@@ -90,6 +93,7 @@ impl fmt::Display for Symptom {
             Self::DataFull => "data-full",
             Self::Saturated => "saturated",
             Self::Requested => "requested",
+            Self::LeakingDescriptors => "leaking-descriptors",
         })
     }
 }
@@ -139,11 +143,13 @@ pub enum Fault {
     Saturation,
     /// None: somebody asked for a plan.
     Request,
+    /// Files or sockets are opened and not closed again.
+    DescriptorLeak,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Crash,
         Self::Hang,
         Self::MemoryLeak,
@@ -157,6 +163,7 @@ impl Fault {
         Self::DataFull,
         Self::Saturation,
         Self::Request,
+        Self::DescriptorLeak,
     ];
 }
 
@@ -176,6 +183,7 @@ impl fmt::Display for Fault {
             Self::DataFull => "data-full",
             Self::Saturation => "saturation",
             Self::Request => "request",
+            Self::DescriptorLeak => "descriptor-leak",
         })
     }
 }

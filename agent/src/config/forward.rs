@@ -312,6 +312,7 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
         mode: config.limits.mode,
         modes: Default::default(),
         protected: false,
+        chaos: false,
         start_timeout: Millis::secs(5),
         stop_grace: Millis::secs(2),
         log: true,

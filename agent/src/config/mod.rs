@@ -293,6 +293,8 @@ pub struct Service {
     pub modes: BTreeMap<&'static str, Mode>,
     /// `protected`, default false: never the target of a plan.
     pub protected: bool,
+    /// `chaos`, default false: faults may be put into it on purpose.
+    pub chaos: bool,
     /// `start_timeout`, default 10 s from start to the first good probe.
     pub start_timeout: Millis,
     /// `stop_grace`, default 2 s from SIGTERM to SIGKILL.

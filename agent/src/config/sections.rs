@@ -340,6 +340,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
     let mode = at.or("mode", mode, choice(&MODES));
     let modes = autonomy(at.table("autonomy"));
     let protected = at.or("protected", false, flag);
+    let chaos = at.or("chaos", false, flag);
     let start_timeout = at.or("start_timeout", Millis::secs(10), spans());
     let stop_grace = at.or("stop_grace", Millis::secs(2), spans());
     let own = matches!(process, Some(Process::Command(_)));
@@ -390,6 +391,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         mode,
         modes,
         protected,
+        chaos,
         start_timeout,
         stop_grace,
         log,

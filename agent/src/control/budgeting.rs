@@ -71,7 +71,7 @@ impl Loop {
         };
         let class = reservation.class();
         let spent = execution.meter.spent();
-        self.budget.settle(reservation, spent);
+        self.budget.settle(reservation, spent, now);
         incident.cost += spent.total();
         let body = self.charge(incident, execution, class);
         incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);

@@ -151,7 +151,11 @@ impl Loop {
     ) -> bool {
         if matches!(
             finding.symptom,
-            Symptom::Dead | Symptom::Leaking | Symptom::Hogging | Symptom::DataFull
+            Symptom::Dead
+                | Symptom::Leaking
+                | Symptom::LeakingDescriptors
+                | Symptom::Hogging
+                | Symptom::DataFull
         ) {
             return false;
         }

@@ -15,6 +15,7 @@ mod alarms;
 mod approving;
 mod asking;
 mod budgeting;
+mod chaos;
 mod command;
 mod contesting;
 mod controls;
@@ -194,6 +195,7 @@ pub struct Loop {
     approvals: approving::Approvals,
     /// The moment of this step.
     now: Micros,
+    chaos: chaos::Chaos,
 }
 
 impl Loop {
@@ -257,6 +259,7 @@ impl Loop {
             alarms: alarms::Alarms::new(now),
             approvals: approving::Approvals::default(),
             now,
+            chaos: chaos::Chaos::default(),
             services,
         };
         let mut alarms = alarms::SavedAlarms::default();

@@ -83,7 +83,7 @@ impl Loop {
             }
         }
         let shares = budgeting::shares(&config.services);
-        self.budget.reconfigure(config.limits.budget, shares);
+        self.budget.reconfigure(config.limits.budget, shares, now);
         self.limits = config.limits.clone();
         self.controls.renew(config);
         self.start_order = start_order(config);

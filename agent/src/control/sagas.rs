@@ -182,7 +182,7 @@ impl Loop {
         let predicted = predicted.fold(Cost::default(), Cost::plus);
         let machine = Participant::new(order, prepare.plan, &self.node, now, self.limit());
         let Some(machine) = machine else {
-            self.budget.settle(reservation, Cost::default());
+            self.budget.settle(reservation, Cost::default(), now);
             return Err(nothing());
         };
         let id = self.mint_plan();
@@ -376,7 +376,7 @@ impl Loop {
                     ..part.predicted
                 },
             };
-            self.budget.settle(reservation, spent);
+            self.budget.settle(reservation, spent, now);
         }
         let written: BTreeSet<_> = part
             .primitives()

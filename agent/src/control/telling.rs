@@ -219,7 +219,7 @@ impl Loop {
     /// `s_t`: the node's state, for models and for people.
     #[must_use]
     pub fn state(&self, now: Micros) -> State {
-        let mut open = [0; Symptom::ALL.len()];
+        let mut open = vec![0; Symptom::ALL.len()];
         for incident in self.incidents.values() {
             if let Some(count) = open.get_mut(symptom_place(incident.symptom)) {
                 *count += 1;

@@ -297,6 +297,14 @@ async fn adoption(node: &mut Node, mut client: Client) {
     assert!(matches!(next(&mut client).await, Event::Exited { .. }));
     let (_, pid) = started(next(&mut client).await, &web);
     assert_eq!(show("web", "MainPID"), pid.to_string());
+    // It outlives its spawner, unless that is told to take it along.
+    drop(client);
+    node.stop_spawner();
+    assert!(alive(pid));
+    node.spawner(&["--stop-services-on-exit"]);
+    drop(node.connect().await);
+    node.stop_spawner();
+    assert!(!alive(pid));
 }
 
 /// Asks for something that can be done, and waits until it is.

@@ -15,7 +15,7 @@
 //! let cost = Cost { disruption: 60.0, ..Cost::default() };
 //! let held = budget.reserve(Criticality::Mission, cost, Micros(0)).unwrap();
 //! assert!(budget.reserve(Criticality::Mission, cost, Micros(0)).is_err());
-//! budget.settle(held, Cost::default());
+//! budget.settle(held, Cost::default(), Micros(0));
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -154,13 +154,13 @@ impl Budget {
     }
 
     /// Another configuration, while plans may run.
-    pub fn reconfigure(&mut self, policy: Policy, shares: Shares) {
+    pub fn reconfigure(&mut self, policy: Policy, shares: Shares, now: Micros) {
         self.policy = policy;
         self.shares = shares;
         for class in Criticality::ALL {
             let (least, most) = self.bounds(class);
             let ledger = &mut self.ledgers[class.place()];
-            ledger.set_beta(ledger.beta().clamp(least, most));
+            ledger.set_beta(ledger.beta().clamp(least, most), now);
         }
     }
 
@@ -193,7 +193,7 @@ impl Budget {
         for class in Criticality::ALL {
             let share = self.policy.share(class, signals, self.usual);
             let beta = share * self.shares.capacity(class);
-            self.ledgers[class.place()].set_beta(beta);
+            self.ledgers[class.place()].set_beta(beta, now);
         }
     }
 
@@ -213,9 +213,9 @@ impl Budget {
 
     /// Charges what was really spent and frees the rest. Returns whether that
     /// was more than had been set aside.
-    pub fn settle(&mut self, reservation: Reservation, spent: Cost) -> bool {
+    pub fn settle(&mut self, reservation: Reservation, spent: Cost, now: Micros) -> bool {
         let Reservation { class, held } = reservation;
-        self.ledgers[class.place()].settle(held, spent)
+        self.ledgers[class.place()].settle(held, spent, now)
     }
 
     /// How a class stands.
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!((held.class(), held.bound()), (BestEffort, 14.0));
         assert!(budget.reserve(BestEffort, cost(14.0), at(0)).is_err());
         assert!(budget.reserve(Mission, cost(44.0), at(0)).is_ok());
-        assert!(budget.settle(held, cost(15.0)));
+        assert!(budget.settle(held, cost(15.0), at(0)));
         let standing = budget.standing(BestEffort);
         assert_eq!((standing.overruns, standing.reserved), (1, 0.0));
         assert_eq!(rounded(standing.balance), 0.15);
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!((after.beta, after.balance), (before.beta, before.balance));
         assert_eq!(after.reserved, 0.0);
         assert_eq!(again.saved(), saved);
-        budget.settle(held, cost(20.0));
+        budget.settle(held, cost(20.0), at(60));
         assert_eq!(balance(&budget, Business), rounded(after.balance));
         // A policy that became stricter holds at once.
         let floor = Ratio::saturating(0.02);
@@ -360,7 +360,7 @@ mod tests {
         let again = Budget::resume(strict, shares, &saved, at(3));
         assert_eq!(beta(&again, Business), 4.0);
         assert_eq!(balance(&again, Business), 4.0);
-        budget.reconfigure(strict, shares);
+        budget.reconfigure(strict, shares, at(60));
         assert_eq!(balance(&budget, Mission), 6.0);
         // What cannot be read counts as spent, and is within bounds.
         let strange = Saved {
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(beta(&budget, Business), 0.0);
         assert!(budget.reserve(Business, cost(0.1), at(0)).is_err());
         let saved = budget.saved();
-        budget.reconfigure(Policy::default(), Shares::of([Mission, Business]));
+        budget.reconfigure(Policy::default(), Shares::of([Mission, Business]), at(0));
         assert_eq!(balance(&budget, Business), 36.0);
         let both = Shares::of([Mission, Business]);
         let again = Budget::resume(Policy::default(), both, &saved, at(0));

@@ -17,7 +17,7 @@
 //! let mut ledger = Ledger::new(90.0, Micros(0));
 //! let cost = Cost { resource: 1.0, disruption: 39.0, risk: 0.0 };
 //! let held = ledger.reserve(cost, Micros(0)).unwrap();
-//! ledger.settle(held, Cost { resource: 1.0, disruption: 3.0, risk: 0.0 });
+//! ledger.settle(held, Cost { resource: 1.0, disruption: 3.0, risk: 0.0 }, Micros(0));
 //! assert_eq!(ledger.balance(), 86.0);
 //! ```
 
@@ -136,7 +136,8 @@ impl Ledger {
     }
 
     /// Another bound from now on. What was admitted stays admitted.
-    pub fn set_beta(&mut self, beta: f64) {
+    pub fn set_beta(&mut self, beta: f64, now: Micros) {
+        self.advance(now);
         let former = core::mem::replace(&mut self.beta, sound(beta));
         // Where nothing was allowed nothing was spent.
         if former == 0.0 {
@@ -190,7 +191,10 @@ impl Ledger {
     /// was more than had been set aside.
     // By value on purpose: a reservation cannot be settled twice.
     #[allow(clippy::needless_pass_by_value)]
-    pub fn settle(&mut self, held: Held, spent: Cost) -> bool {
+    pub fn settle(&mut self, held: Held, spent: Cost, now: Micros) -> bool {
+        // First: what was claimed until now has not grown, and later nobody
+        // could tell.
+        self.advance(now);
         let spent = sound(spent.total());
         let overrun = spent > held.bound;
         self.overruns += u64::from(overrun);
@@ -248,7 +252,7 @@ mod tests {
                     let mut still = Vec::new();
                     for (end, held, cost) in running.drain(..) {
                         if end <= now {
-                            ledger.settle(held, disruption(cost));
+                            ledger.settle(held, disruption(cost), at(now));
                             spent.push((now, cost));
                         } else {
                             still.push((end, held, cost));
@@ -279,7 +283,7 @@ mod tests {
     fn an_exhausted_budget_refuses_and_grows_back() {
         let mut ledger = Ledger::new(90.0, Micros(0));
         let held = ledger.reserve(disruption(89.0), Micros(0)).unwrap();
-        ledger.settle(held, disruption(89.0));
+        ledger.settle(held, disruption(89.0), Micros(0));
         let refused = ledger.reserve(disruption(5.0), Micros(0)).unwrap_err();
         assert_eq!(
             std::format!("{refused}"),
@@ -303,14 +307,14 @@ mod tests {
         assert_eq!(Ledger::most(90.0), 89.1);
         // What costs nothing always fits.
         assert!(ledger.reserve(Cost::default(), Micros(0)).is_ok());
-        assert!(!ledger.settle(held, disruption(89.1)));
+        assert!(!ledger.settle(held, disruption(89.1), Micros(0)));
     }
 
     #[test]
     fn time_that_was_not_measured_earns_nothing() {
         let mut ledger = Ledger::new(90.0, Micros(0));
         let held = ledger.reserve(disruption(80.0), Micros(0)).unwrap();
-        ledger.settle(held, disruption(80.0));
+        ledger.settle(held, disruption(80.0), Micros(0));
         ledger.advance(at(86_400));
         let credited = 10.0 * (1.0 + 60.0 * RATE);
         assert!((ledger.balance() - credited).abs() < 1e-9);
@@ -340,50 +344,62 @@ mod tests {
     fn a_cost_beyond_its_bound_is_charged_and_counted() {
         let mut ledger = Ledger::new(90.0, Micros(0));
         let held = ledger.reserve(disruption(1.0), Micros(0)).unwrap();
-        assert!(ledger.settle(held, disruption(7.0)));
+        assert!(ledger.settle(held, disruption(7.0), Micros(0)));
         assert_eq!((ledger.balance(), ledger.overruns()), (83.0, 1));
         assert!(ledger.reserve(disruption(f64::NAN), Micros(0)).is_err());
         assert!(ledger.reserve(disruption(-1.0), Micros(0)).is_err());
         // One beyond all there is leaves the seed, and what others have claimed.
         let other = ledger.reserve(disruption(20.0), Micros(0)).unwrap();
         let held = ledger.reserve(disruption(1.0), Micros(0)).unwrap();
-        assert!(ledger.settle(held, disruption(1e6)));
+        assert!(ledger.settle(held, disruption(1e6), Micros(0)));
         assert!((ledger.balance() - 0.9).abs() < 1e-9);
         assert_eq!(ledger.reserved(), 20.0);
-        assert!(!ledger.settle(other, disruption(20.0)));
+        assert!(!ledger.settle(other, disruption(20.0), Micros(0)));
+    }
+
+    #[test]
+    fn what_a_plan_gives_back_has_not_grown_meanwhile() {
+        let mut ledger = Ledger::new(90.0, Micros(0));
+        let held = ledger.reserve(disruption(45.0), Micros(0)).unwrap();
+        let other = ledger.reserve(disruption(45.0 - 1.0), Micros(0)).unwrap();
+        // Nobody looked until both ended, a minute later.
+        assert!(!ledger.settle(held, disruption(45.0), at(60)));
+        assert!(!ledger.settle(other, disruption(0.0), at(60)));
+        ledger.advance(at(60));
+        assert!(ledger.balance() <= 44.0 + 1.0 + 60.0 * RATE, "{ledger:?}");
     }
 
     #[test]
     fn a_beta_that_falls_keeps_what_was_admitted() {
         let mut ledger = Ledger::new(90.0, Micros(0));
         let held = ledger.reserve(disruption(80.0), Micros(0)).unwrap();
-        ledger.set_beta(40.0);
+        ledger.set_beta(40.0, ledger.looked);
         assert_eq!(ledger.reserved(), 80.0);
         assert!((ledger.balance() - 0.4).abs() < 1e-9);
         assert!(ledger.reserve(disruption(0.1), at(1)).is_err());
         // It ends for less: never above the new beta.
-        assert!(!ledger.settle(held, disruption(1.0)));
+        assert!(!ledger.settle(held, disruption(1.0), Micros(0)));
         assert_eq!(ledger.balance(), 40.0);
     }
 
     #[test]
     fn a_beta_that_rises_gives_room_and_no_balance() {
         let mut ledger = Ledger::new(40.0, Micros(0));
-        ledger.set_beta(90.0);
+        ledger.set_beta(90.0, ledger.looked);
         assert_eq!((ledger.beta(), ledger.balance()), (90.0, 40.0));
         ledger.advance(at(60));
         assert!((ledger.balance() - 40.0 * (1.0 + 60.0 * RATE)).abs() < 1e-9);
         for _ in 0..1000 {
             // To and fro earns nothing.
-            ledger.set_beta(1.0);
-            ledger.set_beta(90.0);
+            ledger.set_beta(1.0, ledger.looked);
+            ledger.set_beta(90.0, ledger.looked);
         }
         assert_eq!(ledger.balance(), 1.0);
         // Except from nothing at all: a class that had no services.
         let mut none = Ledger::new(0.0, Micros(0));
         assert!(none.reserve(disruption(0.1), Micros(0)).is_err());
         assert!(none.reserve(Cost::default(), Micros(0)).is_ok());
-        none.set_beta(9.0);
+        none.set_beta(9.0, Micros(0));
         assert_eq!(none.balance(), 9.0);
     }
 }

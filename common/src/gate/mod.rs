@@ -287,7 +287,7 @@ pub fn verify(
             // In thought: what a rule behind it refuses sets nothing aside.
             let mut thought = budget.clone();
             let thought_of = reserve(&mut thought)?;
-            thought.settle(thought_of, Cost::default());
+            thought.settle(thought_of, Cost::default(), facts.now);
         }
         rules::check(rule, &plan, purpose, facts)?;
     }

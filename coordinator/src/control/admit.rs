@@ -373,7 +373,7 @@ mod tests {
         for body in numbers_that_are_none() {
             let mut record = note(9);
             record.body = body;
-            assert_eq!(reason(TOPIC, &record.encode().unwrap()), Reason::Range);
+            assert_eq!(refusal(TOPIC, &record.encode().unwrap()), Reason::Range);
         }
         let kept = Refused::new(Reason::Malformed, &[b'x'; 999], &[7; 999], &"y".repeat(999));
         assert_eq!(

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, flash, footprint, forward, gate, journal_kill, ledger, mttr, outbox, power_cut, quiet,
+    self, flash, forward, gate, journal_kill, ledger, mttr, outbox, overhead, power_cut, quiet,
     saga, switch,
 };
 use homeostat_eval::result::{Report, columns};
@@ -36,10 +36,10 @@ enum Command {
     Mttr(mttr::Args),
     /// Restarts of healthy services on a loaded machine.
     Quiet(quiet::Args),
-    /// What the agent costs at rest.
-    Footprint(footprint::Args),
     /// What the agent writes to its flash card at rest.
     Flash(flash::Args),
+    /// What agent and coordinator cost, at rest and for an incident.
+    Overhead(overhead::Args),
     /// Records lost or doubled by a broker that is killed.
     Outbox(outbox::Args),
     /// Healing with an agent that is killed in the middle of it.
@@ -88,8 +88,8 @@ fn run(cli: &Cli) -> Result<()> {
         }
         Command::Mttr(args) => mttr::run(args, cli.seed)?,
         Command::Quiet(args) => quiet::run(args, cli.seed)?,
-        Command::Footprint(args) => footprint::run(args)?,
         Command::Flash(args) => flash::run(args)?,
+        Command::Overhead(args) => overhead::run(args)?,
         Command::Outbox(args) => outbox::run(args, cli.seed)?,
         Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
         Command::PowerCut(args) => power_cut::run(args, cli.seed)?,

@@ -59,6 +59,10 @@ impl Sim {
             Fault::Leak(name, rate) => {
                 self.break_life(&id(name), |life| life.leak = Some((rate, now)));
             }
+            Fault::Open(name, rate) => {
+                self.break_life(&id(name), |life| life.opens = Some((rate, now)));
+            }
+            Fault::Stop(name) => self.break_life(&id(name), |life| life.stopped = true),
             Fault::Corrupt(name) => self.world.corrupt(&id(name)),
             Fault::BadModel(name) => self.world.replace(&id(name), SlotName::Model),
             Fault::BadConfig(name) => self.world.replace(&id(name), SlotName::Config),

@@ -97,6 +97,10 @@ pub enum Fault {
     Starve(&'static str, Millis),
     /// The process takes so many bytes each second.
     Leak(&'static str, f64),
+    /// The process opens so many descriptors each second.
+    Open(&'static str, f64),
+    /// The process gets a SIGSTOP from somebody.
+    Stop(&'static str),
     /// The model file is overwritten and loaded.
     Corrupt(&'static str),
     /// Another whole model, a bad one, is put into the slot by hand, and loaded.

@@ -99,6 +99,16 @@ impl Shell {
             }
             Effect::Order(node, order) => self.give(&node, &order),
             Effect::Say(answer) => self.say(&answer),
+            Effect::Break(service, injection, span) => {
+                let Some(client) = spawner.as_ref() else {
+                    return Some(Event::NotBroken("the spawner is lost".into()));
+                };
+                report(
+                    &service,
+                    "break",
+                    client.inject(&service, injection, span).await,
+                );
+            }
             Effect::Answer(ticket, answer) => self.tell_answer(ticket, answer),
             Effect::Journal(record) => self.order(Order::Journal(record)),
             Effect::Sync(ticket) => {

@@ -23,7 +23,8 @@
 //! - `client`: the loop's end.
 
 mod acts;
-mod cgroup;
+pub(in crate::io) mod cgroup;
+pub mod chaos;
 pub mod client;
 mod cpu;
 mod logs;

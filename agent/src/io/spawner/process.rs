@@ -85,6 +85,7 @@ pub(super) fn start(
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the kernel gave no pid"))?;
+    at_usual_priority(pid);
     // Not reaped yet, so the pid is still its own.
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Live {
@@ -101,6 +102,15 @@ pub(super) fn start(
             let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
             Err(error.into())
         }
+    }
+}
+
+/// Takes from a fresh service the better priority that the spawner may have so that it is not
+/// late under load. All threads at once: the kernel lets none begin meanwhile.
+fn at_usual_priority(group: Pid) {
+    let ahead = rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0);
+    if ahead && let Err(error) = rustix::process::setpriority_pgrp(Some(group), 0) {
+        tracing::warn!(%error, "a service keeps the priority of the spawner");
     }
 }
 
@@ -261,7 +271,8 @@ impl Live {
         self.send(if on { Signal::STOP } else { Signal::CONT }, spawner)
     }
 
-    fn send(&self, signal: Signal, spawner: &str) -> bool {
+    /// The same with any signal.
+    pub(super) fn send(&self, signal: Signal, spawner: &str) -> bool {
         if self.ended() {
             return false;
         }

@@ -9,6 +9,7 @@
 //! tells it everything that still matters.
 
 mod acting;
+mod breaking;
 mod burying;
 mod owned;
 mod reloading;
@@ -26,6 +27,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::acts::Acts;
 use super::cgroup::Groups;
+use super::chaos::Chaos;
 use super::cpu;
 use super::logs::Logs;
 use super::oom::KernelLog;
@@ -45,6 +47,10 @@ use crate::io::local::sockets::{self, Received};
 
 /// Requests answered before deaths are looked at again.
 const REQUESTS_A_ROUND: usize = 32;
+/// What nobody waits for is done after such a pause: the loop's answer to a death comes before.
+const LULL: Duration = Duration::from_millis(1);
+/// It waits so long at most, however much there is to do.
+const LEFT_MAX: Duration = Duration::from_millis(20);
 /// How often logs are measured.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
@@ -103,6 +109,7 @@ struct Server {
     groups: Groups,
     /// Does what takes a while; there once something was asked of it.
     acts: Option<Acts>,
+    chaos: Chaos,
     kernel: KernelLog,
     /// The way to systemd and engines, if a service needs one.
     owners: Option<Owners>,
@@ -117,7 +124,7 @@ struct Server {
 }
 
 /// What `poll` found.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 struct Ready {
     stop: bool,
     deaths: bool,
@@ -151,6 +158,7 @@ impl Server {
             }
         }
         end_unrecorded(&name, &slots, &mut state);
+        let chaos = Chaos::open(&config.node.data_dir, boot, &name);
         let socket = socket_path(run_dir);
         let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;
         // Who may speak is decided by the credentials of the peer.
@@ -158,6 +166,7 @@ impl Server {
             .map_err(failed("open up", &socket))?;
         Ok(Self {
             groups,
+            chaos,
             kernel: KernelLog::open(),
             acts: None,
             owners: None,
@@ -181,9 +190,23 @@ impl Server {
     }
 
     fn serve(&mut self) {
+        // Since when something is left that nobody waits for.
+        let mut left: Option<Instant> = None;
         loop {
-            self.after_round();
-            let ready = match self.wait(self.until_logs()) {
+            let timeout = match left {
+                Some(since) if since.elapsed() < LEFT_MAX => Some(LULL),
+                _ => {
+                    left = None;
+                    self.after_round();
+                    self.until_next()
+                }
+            };
+            let ready = match self.wait(timeout) {
+                Ok(ready) if left.is_some() && ready == Ready::default() => {
+                    left = None;
+                    self.after_round();
+                    continue;
+                }
                 Ok(ready) => ready,
                 Err(error) => {
                     // Out of memory in the kernel; there is nothing to undo.
@@ -198,6 +221,7 @@ impl Server {
             if ready.deaths {
                 self.bury_all();
             }
+            self.tend_chaos();
             if ready.reports {
                 self.hear_owners();
             }
@@ -210,7 +234,15 @@ impl Server {
             if ready.listener {
                 self.accept();
             }
+            if left.is_none() && self.has_left() {
+                left = Some(Instant::now());
+            }
         }
+    }
+
+    /// Whether something waits for a lull.
+    fn has_left(&self) -> bool {
+        self.unrecorded || !self.fresh.is_empty() || !self.ended.is_empty()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ready> {
@@ -370,6 +402,12 @@ impl Server {
                     failed: Some(reason(why)),
                 },
             },
+            Request::Break {
+                service,
+                injection,
+                span,
+            } => self.inject(&service, injection, span),
+            Request::Mend => self.mend(),
             Request::Reload => match self.reload() {
                 Ok(()) => Message::Reloaded,
                 Err(why) => Message::NotReloaded { why: reason(why) },
@@ -439,6 +477,7 @@ impl Server {
             tracing::warn!(pid = connection.pid, %error, "cannot greet the loop");
             self.connection = None;
         }
+        self.tell_chaos();
     }
 
     /// Sends `message`, with the pidfd of `beside`, to the loop if there is one.

@@ -360,7 +360,12 @@ fn round(trio: &mut Trio, dir: &Path, point: &Point, away: Duration) -> Result<V
                 format!("--trace={}", point.call),
                 format!("--inject={}:signal=KILL:when={}", point.call, point.number),
             ];
-            Some(Strace::attach(&[*id], &arguments, &dir.join("inject"))?)
+            match Strace::attach(&[*id], &arguments, &dir.join("inject")) {
+                Ok(trace) => Some(trace),
+                Err(error) if error.is::<interrupt::Interrupted>() => return Err(error),
+                // The thread has ended since: this plan runs undisturbed.
+                Err(_) => None,
+            }
         }
         None => None,
     };
