@@ -87,8 +87,15 @@ enum Role {
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
     },
+    /// Print the key that other nodes need to take orders from this one.
+    Key {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+    },
     /// Ask the running agent for a plan, such as "restart(web, grace=2s)", and
-    /// follow it.
+    /// follow it; steps that name nodes are led from here, such as
+    /// "edge-1: restart(web, grace=2s) ; edge-2: restart(web, grace=2s)".
     Do {
         /// The plan, as `explain` prints plans.
         plan: String,
@@ -179,6 +186,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             with_config(&config, |config| explain(config, incident))
         }
         Role::Reload { config } => with_config(&config, request::reload),
+        Role::Key { config } => with_config(&config, request::key),
         Role::Do {
             plan,
             quiet,

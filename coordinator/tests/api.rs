@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use homeostat_common::anomaly::Fault;
 use serde_json::Value;
 use support::{End, Node, Program, boot, fleet, healthy, incident};
@@ -99,13 +101,23 @@ fn every_answer_is_what_the_document_says() {
     silent.status(true);
 
     let document = serve.json("/api/openapi.json");
+    let plan = begin(&serve, data.path(), &document);
     let mut asked = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         if path == "/api/v1/live" {
             continue; // Does not end; the page's test listens to it.
         }
-        let mut requests = vec![(path.replace("{id}", "1"), "200")];
+        let id = if path.contains("plans") {
+            plan.as_str()
+        } else {
+            "1"
+        };
+        let mut requests = vec![(path.replace("{id}", id), "200")];
         match path.as_str() {
+            "/api/v1/plans/{id}" => requests.extend([
+                (path.replace("{id}", "99"), "404"),
+                (path.replace("{id}", "x"), "400"),
+            ]),
             "/api/v1/incidents/{id}" => requests.extend([
                 (path.replace("{id}", "99"), "404"),
                 (path.replace("{id}", "x"), "400"),
@@ -171,6 +183,43 @@ fn every_answer_is_what_the_document_says() {
         (&rest["incidents"][0]["id"], &rest["next"]),
         (&1.into(), &Value::Null)
     );
+}
+
+/// Has a plan run as described, and in none of the ways that are not; its number.
+fn begin(serve: &Program, data: &Path, document: &Value) -> String {
+    let token = std::fs::read_to_string(data.join("operator.token")).unwrap();
+    let post = |token: &str, body: &str, expected: &str| -> Value {
+        let request = format!(
+            "POST /api/v1/plans HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            token.trim(),
+            body.len()
+        );
+        let (status, head, answer) = serve.exchange(&request);
+        assert_eq!(status.to_string(), expected, "{body}: {answer}");
+        let content = &document["paths"]["/api/v1/plans"]["post"]["responses"][expected]["content"];
+        let (kind, described) = content.as_object().unwrap().iter().next().unwrap();
+        assert!(head.contains(&format!("content-type: {kind}")), "{head}");
+        let value: Value = serde_json::from_str(&answer).unwrap();
+        let wrong = check(document, &described["schema"], &value, body);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        value
+    };
+    let good = r#"{"plan":"edge-9: wait(1s)"}"#;
+    let wrong = token.replace(&token[..1], if token.starts_with('0') { "1" } else { "0" });
+    post("", good, "401");
+    post(&wrong, good, "401");
+    post(&token, "{}", "400");
+    post(&token, r#"{"plan":"edge-9: dance(1s)"}"#, "400");
+    post(
+        &token,
+        r#"{"plan":"edge-9: wait(1s)","confidence":2}"#,
+        "400",
+    );
+    post(&token, r#"{"plan":"edge-77: wait(1s)"}"#, "409");
+    let doubtful = r#"{"plan":"edge-9: restart(infer, grace=1s)","confidence":0.4}"#;
+    post(&token, doubtful, "409");
+    post(&token, good, "202")["id"].to_string()
 }
 
 #[test]

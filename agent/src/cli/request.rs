@@ -10,9 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use homeostat_common::plan::Plan;
+use homeostat_common::saga::{FleetPlan, SPAN};
+use homeostat_common::wire::seal;
 
 use crate::config::Config;
+use crate::io::secret;
 use crate::io::shell::control_path;
+use crate::io::shell::question::{PARTS, is_across};
 
 /// How long the agent may take to say whether the gate admits a plan.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -26,6 +30,9 @@ const FOLLOW_MAX: Duration = Duration::from_secs(3600);
 /// Asks, prints the story as it unfolds, and fails unless the plan was carried
 /// out.
 pub(super) fn run(config: &Config, plan: &str, quiet: bool) -> anyhow::Result<()> {
+    if is_across(plan) {
+        return across(config, plan, quiet);
+    }
     let plan: Plan = plan.parse().context("not a plan")?;
     let answer = ask(config, &format!("do {plan}"))?;
     let answer: Result<String, String> =
@@ -61,6 +68,49 @@ pub(super) fn run(config: &Config, plan: &str, quiet: bool) -> anyhow::Result<()
     bail!(
         "incident {incident} is still open; homeostat-agent explain {incident} tells how it goes on"
     )
+}
+
+/// The same for a plan across nodes, which this one leads.
+fn across(config: &Config, plan: &str, quiet: bool) -> anyhow::Result<()> {
+    let plan: FleetPlan = plan.parse().context("not a plan")?;
+    let answer = ask(config, &format!("do {plan}"))?;
+    let answer: Result<String, String> =
+        serde_json::from_str(&answer).context("the agent's answer cannot be read")?;
+    let begun = match answer {
+        Ok(begun) => begun,
+        Err(why) => bail!("not done: {why}"),
+    };
+    println!("{begun}");
+    let saga = begun.split(' ').nth(1).unwrap_or_default();
+    let end = Instant::now() + Duration::from_millis(SPAN.0);
+    while !quiet && Instant::now() < end {
+        let parts = ask(config, PARTS)?;
+        let mark = format!("saga {saga}: ");
+        let told = parts
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(&mark));
+        if let Some(told) = told.filter(|told| !told.contains("led here")) {
+            println!("{told}");
+            anyhow::ensure!(told == "all done", "the plan was not carried out");
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+    anyhow::ensure!(
+        quiet,
+        "saga {saga} is still open, and a person is called for it"
+    );
+    Ok(())
+}
+
+/// Prints what other nodes have to trust to take orders from this one.
+pub(super) fn key(config: &Config) -> anyhow::Result<()> {
+    let folder = &config.node.data_dir;
+    let signer = secret::signer(folder);
+    let signer = signer.with_context(|| format!("orders.key in {}", folder.display()))?;
+    println!("# In agent.toml of the nodes that it may lead:\n[orders.trusted]");
+    println!("{} = \"{}\"", config.node.id, seal::hex(&signer.key()));
+    Ok(())
 }
 
 /// Asks for a reload. The file was read without complaint by this command; the

@@ -16,6 +16,7 @@ mod data;
 mod fields;
 mod forward;
 mod hooks;
+mod orders;
 mod people;
 mod probe;
 mod problems;
@@ -44,6 +45,7 @@ pub use forward::{
     BACKENDS_MAX, BLOCKABLE_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX,
 };
 pub use hooks::{Hook, Hooks};
+pub use orders::Orders;
 pub use people::{
     People, RECURRING_MAX, Recurring, Told, Url, WEBHOOKS_MAX, WHY_MAX, WINDOW_MAX, Webhook,
 };
@@ -95,6 +97,8 @@ pub struct Config {
     pub forwards: Vec<Forward>,
     /// `[forwarder]`: the process that carries them out.
     pub forwarder: Forwarder,
+    /// `[orders]`: who may give it parts of plans across nodes.
+    pub orders: Orders,
     /// `[people]`: how they are asked and told.
     pub people: People,
     /// `[[webhook]]`, in the order of the file.

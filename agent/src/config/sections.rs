@@ -18,6 +18,7 @@ use super::fields::{
 };
 use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
 use super::hooks::hooks;
+use super::orders::orders;
 use super::people::{
     MODES, RECURRING_MAX, Recurring, WEBHOOKS_MAX, Webhook, autonomy, people, recurring, webhook,
 };
@@ -47,6 +48,7 @@ pub(super) fn read<'t>(
     let sample = sample(root.table("sample"));
     let clock = clock(root.table("clock"));
     let forwarder = forwarder(root.table("forwarder"));
+    let orders = orders(root.table("orders"));
     let people = people(root.table("people"));
     let hooks = root.tables("webhook", WEBHOOKS_MAX);
     let hook_count = hooks.len();
@@ -89,6 +91,7 @@ pub(super) fn read<'t>(
         services,
         forwards,
         forwarder,
+        orders,
         people,
         webhooks,
         recurring,

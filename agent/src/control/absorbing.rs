@@ -76,6 +76,7 @@ impl Loop {
             }
             Event::StartRefused { service, live, why } => {
                 self.absorb_refusal(now, &service, live, &why, effects);
+                self.part_refused(&service, live, &why, effects);
             }
             Event::Died { service, instance } => {
                 self.absorb_death(now, &service, instance);
@@ -155,7 +156,18 @@ impl Loop {
                     incident.retry_at = None;
                 }
             }
-            Event::Acted { token, result } => self.absorb_acted(token, result),
+            Event::Acted { token, result } => {
+                self.part_acted(token, &result);
+                self.absorb_acted(token, result);
+            }
+            Event::SagaOrder(order) => self.absorb_order(now, &order, effects),
+            Event::SagaAnswer(node, answer) => self.absorb_answer(now, &node, &answer),
+            Event::AskedAcross { ticket, plan } => {
+                self.absorb_asked_across(now, ticket, plan, effects);
+            }
+            Event::AskedParts(ticket) => {
+                effects.push(Effect::Answer(ticket, Ok(self.parts_text())));
+            }
             Event::Link(connected) => self.connected = connected,
             Event::Routes { seq, routes } => self.absorb_routes(now, seq, &routes),
             Event::ForwarderLost => self.routed = None,

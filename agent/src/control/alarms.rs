@@ -35,12 +35,15 @@ const KEPT_TEXT_MAX: usize = 240;
 /// The alarm of a stop of all healing.
 pub(super) const STOPPED: &str = "healing-stopped";
 
+/// The alarm of a plan across nodes that needs a person.
+pub(super) const SAGA: &str = "saga";
+
 /// Every alarm that the loop can raise, for these services and webhooks.
 pub fn alarm_names<'a>(
     services: impl Iterator<Item = &'a ServiceId>,
     webhooks: impl Iterator<Item = &'a WebhookId>,
 ) -> Vec<String> {
-    let mut names: Vec<String> = ["store", "stranger-cpu", "forwarder-frozen", STOPPED]
+    let mut names: Vec<String> = ["store", "stranger-cpu", "forwarder-frozen", SAGA, STOPPED]
         .map(String::from)
         .into();
     names.extend(webhooks.map(|name| format!("webhook-{name}")));

@@ -551,7 +551,11 @@ impl Loop {
         facts
     }
 
-    fn facts_of(&self, now: Micros, failure_share: impl Fn(&ServiceId) -> Ratio) -> Facts {
+    pub(super) fn facts_of(
+        &self,
+        now: Micros,
+        failure_share: impl Fn(&ServiceId) -> Ratio,
+    ) -> Facts {
         let services = self
             .services
             .iter()
@@ -561,7 +565,8 @@ impl Loop {
                     .incidents
                     .get(id)
                     .and_then(|incident| incident.execution.as_ref())
-                    .map(|execution| execution.id);
+                    .map(|execution| execution.id)
+                    .or_else(|| self.part_on(id));
                 let facts = ServiceFacts {
                     mode: watched.policy.mode,
                     modes: watched.policy.modes.clone(),

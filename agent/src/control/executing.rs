@@ -466,10 +466,17 @@ impl Loop {
                 }
             }
         }
+        for run in self.part_runs() {
+            if let Some(watched) = run.service().and_then(|id| self.services.get(id)) {
+                run.repeat(watched, &mut orders);
+            }
+        }
         self.carry_out(&mut orders, now, effects);
     }
 
     pub(super) fn absorb_synced(&mut self, ticket: u64) {
+        self.part_synced(ticket);
+        self.lead_synced(ticket);
         for incident in self.incidents.values_mut() {
             if let Some(execution) = &mut incident.execution
                 && execution.ticket.is_some_and(|awaited| awaited <= ticket)
@@ -503,7 +510,7 @@ pub(super) fn journal(execution: &Execution, record: Record, effects: &mut Vec<E
 }
 
 /// The slot that a primitive writes.
-fn slot_of(primitive: &Primitive) -> Option<SlotName> {
+pub(super) fn slot_of(primitive: &Primitive) -> Option<SlotName> {
     let writes = primitive.signature().writes;
     if writes.contains(&Resource::Model) {
         Some(SlotName::Model)

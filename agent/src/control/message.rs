@@ -2,10 +2,11 @@
 
 use homeostat_common::anomaly::{Exit, Fault, Symptom};
 use homeostat_common::ids::{
-    IncidentId, Instance, ModelVersion, PlanId, RouteId, ServiceId, Token, WebhookId,
+    IncidentId, Instance, ModelVersion, NodeId, PlanId, RouteId, ServiceId, Token, WebhookId,
 };
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
+use homeostat_common::saga;
 use homeostat_common::transaction;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_common::wire::body::{Body, Source};
@@ -229,6 +230,22 @@ pub enum Event {
     StopFile(Option<String>),
     /// Notices that a webhook should have got do not arrive (`Some`), or do again.
     Webhook(WebhookId, Option<String>),
+    /// The initiator of a plan across nodes wants something; answered by
+    /// [`Effect::Say`].
+    SagaOrder(Box<saga::Order>),
+    /// A node answers to this one as an initiator.
+    SagaAnswer(NodeId, Box<saga::Answer>),
+    /// A person on the node asks for a plan across nodes; answered by
+    /// [`Effect::Answer`].
+    AskedAcross {
+        /// Names the question.
+        ticket: u64,
+        /// The plan.
+        plan: saga::FleetPlan,
+    },
+    /// A person asks for the parts of plans across nodes; answered by
+    /// [`Effect::Answer`] to this ticket.
+    AskedParts(u64),
     /// A person on the node asks for a plan; answered by [`Effect::Answer`].
     Asked {
         /// Names the question.
@@ -334,6 +351,11 @@ pub enum HealRecord {
     Step(PlanId, transaction::Record),
     /// An incident was closed.
     Closed(IncidentId),
+    /// A part of a plan across nodes moved on.
+    Saga(PlanId, saga::Record),
+    /// What was decided about a plan across nodes that is led here: its number, when it
+    /// began, what.
+    Lead(u64, Micros, saga::Decision),
 }
 
 /// What must be done outside, in order.
@@ -367,6 +389,10 @@ pub enum Effect {
     SetWeight(RouteId, ServiceId, u16),
     /// Ask the forwarder to end a backend's connections; answered by `Drained`.
     Drain(RouteId, ServiceId, Millis),
+    /// Give another node an order of a plan across nodes that is led here.
+    Order(NodeId, saga::Order),
+    /// Tell the initiator of a plan across nodes.
+    Say(saga::Answer),
     /// Put a fault into a service on purpose; answered by `Broken` or `NotBroken`.
     Break(ServiceId, Injection, Millis),
     /// Answer a person's question.

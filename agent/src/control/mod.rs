@@ -22,15 +22,17 @@ mod controls;
 mod deciding;
 mod executing;
 mod incident;
+mod leading;
 mod message;
 mod reloading;
 mod reporting;
 mod resuming;
 mod revising;
 mod routing;
+mod sagas;
 mod telling;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::budget::{self, Budget};
@@ -38,6 +40,7 @@ use homeostat_common::ids::{
     BootId, IncidentId, Instance, InterfaceId, NodeId, PlanId, RouteId, ServiceId,
 };
 use homeostat_common::observation::LogCount;
+use homeostat_common::saga::{Answer, Fences};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, Note};
 use homeostat_detect::hang::Input;
@@ -96,6 +99,11 @@ pub struct Saved {
     /// What somebody else changes as well, and what plans have replaced.
     contests: Vec<(ServiceId, Contest)>,
     replaced: Vec<(ServiceId, SlotName, Version)>,
+    /// What is remembered of those who give orders.
+    fences: Fences,
+    /// This run of the agent as an initiator, and its next number as one.
+    life: u64,
+    next_lead: u64,
 }
 
 /// What a former run left behind.
@@ -127,6 +135,19 @@ pub struct Loop {
     start_order: Vec<ServiceId>,
     paces: BTreeMap<ServiceId, Pace>,
     incidents: BTreeMap<ServiceId, Incident>,
+    /// Parts of plans across nodes that run here.
+    parts: Vec<sagas::Part>,
+    fences: Fences,
+    /// Plans across nodes that are led from here.
+    leads: BTreeMap<u64, leading::Lead>,
+    life: u64,
+    next_lead: u64,
+    /// How the last of them ended, in words.
+    led: VecDeque<String>,
+    /// What this node says to itself about them.
+    own_answers: Vec<Answer>,
+    /// Orders that their fence gave away as old.
+    stale_orders: u64,
     /// Lives that a former run of the agent has seen to work.
     proven_before: BTreeMap<ServiceId, Instance>,
     /// Until when dependents of a mended service are given time to settle.
@@ -187,6 +208,7 @@ impl Loop {
             .map(|service| (service.id.clone(), Watched::new(service.clone(), now)))
             .collect();
         let (policy, shares) = (config.limits.budget, budgeting::shares(&config.services));
+        let mut rebooted = false;
         let mut this = Self {
             node: config.node.id.clone(),
             boot,
@@ -197,6 +219,14 @@ impl Loop {
             start_order: start_order(config),
             paces: BTreeMap::new(),
             incidents: BTreeMap::new(),
+            parts: Vec::new(),
+            fences: Fences::default(),
+            leads: BTreeMap::new(),
+            life: 1,
+            next_lead: 1,
+            led: VecDeque::new(),
+            own_answers: Vec::new(),
+            stale_orders: 0,
             proven_before: BTreeMap::new(),
             settling: BTreeMap::new(),
             budget: Budget::new(policy, shares, now),
@@ -237,6 +267,10 @@ impl Loop {
             // Times of another boot mean nothing here; what was left of a hold
             // then is left of it now. Time in between is not credited.
             let same_boot = saved.boot == boot;
+            rebooted = !same_boot;
+            this.fences = saved.fences;
+            this.life = saved.life.saturating_add(1);
+            this.next_lead = saved.next_lead;
             if same_boot {
                 this.proven_before = saved.proven.into_iter().collect();
                 for (service, life) in saved.paused {
@@ -292,7 +326,26 @@ impl Loop {
             let replaced = saved.replaced.into_iter();
             this.rivals.replaced = replaced.map(|(id, name, it)| ((id, name), it)).collect();
         }
-        this.resume_incidents(resumed.records, now);
+        let mut parts = Vec::new();
+        let mut leads = Vec::new();
+        let mut records = resumed.records;
+        records.retain(|record| match record {
+            HealRecord::Saga(id, record) => {
+                parts.push((*id, record.clone()));
+                false
+            }
+            HealRecord::Lead(number, at, decision) => {
+                leads.push((*number, *at, decision.clone()));
+                false
+            }
+            HealRecord::Opened { .. }
+            | HealRecord::Begun { .. }
+            | HealRecord::Step(..)
+            | HealRecord::Closed(_) => true,
+        });
+        this.resume_incidents(records, now);
+        this.resume_parts(&parts, rebooted, now);
+        this.resume_leads(leads, rebooted, now);
         this.resume_alarms(alarms, now);
         this
     }
@@ -378,6 +431,9 @@ impl Loop {
                 .iter()
                 .map(|((service, name), version)| (service.clone(), *name, *version))
                 .collect(),
+            fences: self.fences.clone(),
+            life: self.life,
+            next_lead: self.next_lead,
         }
     }
 
@@ -461,9 +517,18 @@ impl Loop {
                     run.repeat_route(&mut orders);
                 }
             }
+            for run in self.part_runs() {
+                run.repeat_route(&mut orders);
+            }
         }
         self.carry_out(&mut orders, now, effects);
         self.advance_plans(now, effects);
+        for _ in 0..leading::TURNS_MAX {
+            self.advance_parts(now, effects);
+            if !self.advance_leads(now, effects) {
+                break;
+            }
+        }
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         for id in &ids {
             self.look_after(id, now, effects);
@@ -566,6 +631,7 @@ impl Loop {
                 _ => None,
             });
         let plans = self.incidents.values().filter_map(Incident::next_wake);
+        let plans = plans.chain(self.parts_wake()).chain(self.leads_wake());
         let settling = self.settling.values().copied();
         let silence = self.silence_at();
         let kept = self

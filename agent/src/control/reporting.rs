@@ -296,7 +296,13 @@ impl Loop {
         self.emit(Class::Heal, &[incident.mark], body, effects);
         // Told first: a crash in between doubles the event and never loses it.
         effects.push(Effect::Journal(HealRecord::Closed(incident.id)));
-        if self.incidents.values().all(|open| !open.told) {
+        self.quiet(effects);
+    }
+
+    /// Lets the records go once nothing is open that they are needed for.
+    pub(super) fn quiet(&self, effects: &mut Vec<Effect>) {
+        let over = self.parts.is_empty() && self.leads.is_empty();
+        if over && self.incidents.values().all(|open| !open.told) {
             effects.push(Effect::Remember);
             effects.push(Effect::Quiet);
         }

@@ -83,6 +83,8 @@ impl Loop {
                 HealRecord::Closed(incident) => {
                     self.incidents.retain(|_, open| open.id != incident);
                 }
+                // Parts of plans across nodes belong to no incident.
+                HealRecord::Saga(..) | HealRecord::Lead(..) => {}
             }
         }
     }

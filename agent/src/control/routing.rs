@@ -69,6 +69,7 @@ impl Loop {
 
     /// A backend has no connections left.
     pub(super) fn absorb_drained(&mut self, now: Micros, route: &RouteId, backend: &ServiceId) {
+        self.part_drained(route, backend, now);
         // What a step orders when it goes on is handed out with its next move.
         let view = View {
             services: &self.services,

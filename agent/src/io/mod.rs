@@ -11,6 +11,7 @@ pub mod local;
 pub mod logs;
 pub mod probe;
 pub mod procfs;
+pub mod secret;
 pub mod shell;
 pub mod slots;
 pub mod spawner;

@@ -7,6 +7,7 @@
 #![allow(missing_debug_implementations, reason = "helpers of tests")]
 
 mod broker;
+mod orders;
 mod rig;
 
 use std::io::{Read as _, Write as _};
@@ -23,7 +24,7 @@ use rumqttc::v5::mqttbytes::QoS;
 const PATIENT: Duration = Duration::from_secs(20);
 
 /// The ports of both brokers; mosquitto lives as long as the guard.
-fn both(max_payload: usize) -> (Vec<(&'static str, u16)>, Option<broker::Mosquitto>) {
+pub(crate) fn both(max_payload: usize) -> (Vec<(&'static str, u16)>, Option<broker::Mosquitto>) {
     let mosquitto = broker::mosquitto();
     let mut ports = vec![("rumqttd", broker::rumqttd(max_payload))];
     ports.extend(mosquitto.iter().map(|broker| ("mosquitto", broker.port)));

@@ -13,6 +13,7 @@ use homeostat_common::ids::{BootId, NodeId, SiteId, StreamId};
 use homeostat_common::wire::Down;
 use homeostat_common::wire::body::ClockQuality;
 use homeostat_common::wire::projection::{CoordinatorStatus, Meta, Status};
+use homeostat_common::wire::seal::Trusted;
 use homeostat_common::wire::topic::{COORDINATOR_STATUS, NodeTopics};
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
@@ -58,6 +59,7 @@ pub fn config(port: u16) -> LinkConfig {
             primitives: Vec::new(),
             metrics: Vec::new(),
         },
+        trusted: Trusted::default(),
         acked: 0,
         last: 0,
         patience: Patience {

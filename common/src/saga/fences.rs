@@ -140,6 +140,11 @@ impl Fences {
         }
     }
 
+    /// The sagas that are over here, oldest first, and how.
+    pub fn past(&self) -> impl Iterator<Item = (&SagaId, &Stand)> {
+        self.ended.iter().map(|past| (&past.saga, &past.stand))
+    }
+
     /// The newest life of an initiator that was heard.
     #[must_use]
     pub fn epoch(&self, by: &NodeId) -> Option<u64> {

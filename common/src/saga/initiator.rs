@@ -217,6 +217,12 @@ impl Initiator {
         &self.plan
     }
 
+    /// How sure the diagnosis behind it is; `None` when a person asked.
+    #[must_use]
+    pub fn confidence(&self) -> Option<Ratio> {
+        self.confidence
+    }
+
     /// How far each step is, in the order of the plan.
     pub fn steps(&self) -> impl Iterator<Item = StepState> {
         self.steps.iter().map(|(_, _, state)| *state)

@@ -352,6 +352,19 @@ impl Participant {
         Some(&step.primitive)
     }
 
+    /// The primitives of this node, in the order of the plan.
+    pub fn primitives(&self) -> impl Iterator<Item = &Primitive> {
+        self.steps.iter().map(|step| &step.primitive)
+    }
+
+    /// Whether all of it has taken effect, so that nothing is left to begin.
+    #[must_use]
+    pub fn is_carried_out(&self) -> bool {
+        self.steps
+            .iter()
+            .all(|step| step.progress == Progress::Done)
+    }
+
     /// Why a step failed, when one did.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {

@@ -12,6 +12,8 @@
 
 pub mod body;
 pub mod projection;
+#[cfg(feature = "sign")]
+pub mod seal;
 pub mod signed;
 pub mod topic;
 

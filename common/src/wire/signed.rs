@@ -1,8 +1,8 @@
 //! The frame of a signed order: who signed it, for which node, until when.
 //!
-//! Only the bytes are here; the signature itself (ed25519) is made and checked by the
-//! rooms, with a library that this crate does not need. What is signed are the bytes
-//! as they travel, with the site and the node they are for in front, so that an order
+//! Only the bytes are here; the signature itself (ed25519) is made and checked in
+//! `seal`, with a library that is there only with the feature `sign`. What is signed are
+//! the bytes as they travel, with the site and the node they are for in front, so that an order
 //! to one node is worth nothing on another.
 //!
 //! ```text

@@ -21,6 +21,9 @@ pub enum Writer {
     Coordinator,
     /// An operator or the coordinator.
     Operator,
+    /// The initiator of plans across nodes whose name is the last level: the
+    /// coordinator, or another node.
+    Initiator,
 }
 
 /// One row of the table.
@@ -43,7 +46,7 @@ pub struct Topic {
 }
 
 /// Every topic there is.
-pub const TABLE: [Topic; 11] = [
+pub const TABLE: [Topic; 13] = [
     Topic {
         pattern: "+/+/status",
         writer: Writer::Node,
@@ -135,6 +138,24 @@ pub const TABLE: [Topic; 11] = [
         why: "the answer to the request of the same kind and id",
     },
     Topic {
+        pattern: "+/+/ord/+",
+        writer: Writer::Initiator,
+        qos: 1,
+        retained: false,
+        expiry_s: Some(10),
+        payload: "signed frame around postcard: order of a plan across nodes",
+        why: "what the initiator (last level) wants of the node now; repeated each second",
+    },
+    Topic {
+        pattern: "+/+/ans/+",
+        writer: Writer::Node,
+        qos: 1,
+        retained: false,
+        expiry_s: Some(10),
+        payload: "postcard: how far the node's part of a plan across nodes is",
+        why: "to the initiator (last level); after each order and each change",
+    },
+    Topic {
         pattern: "_coord/status",
         writer: Writer::Coordinator,
         qos: 1,
@@ -170,8 +191,15 @@ pub fn find(topic: &str) -> Option<&'static Topic> {
 /// `_coord/status`.
 pub const COORDINATOR_STATUS: &str = "hs/v1/_coord/status";
 
+/// The coordinator's name as an initiator of plans across nodes.
+pub const COORDINATOR: &str = "coordinator";
+
 /// What a coordinator subscribes to, in full.
-pub const COORDINATOR_FILTERS: [&str; 2] = ["hs/v1/+/+/up/+", "hs/v1/+/+/status"];
+pub const COORDINATOR_FILTERS: [&str; 3] = [
+    "hs/v1/+/+/up/+",
+    "hs/v1/+/+/status",
+    "hs/v1/+/+/ans/coordinator",
+];
 
 /// The topics of one node.
 ///
@@ -255,12 +283,27 @@ impl NodeTopics {
         self.under(&format!("res/{kind}/{id}"))
     }
 
+    /// `ord/{by}`: what an initiator wants of this node.
+    #[must_use]
+    pub fn orders(&self, by: &NodeId) -> String {
+        self.under(&format!("ord/{by}"))
+    }
+
+    /// `ans/{by}`: what this node answers to an initiator.
+    #[must_use]
+    pub fn answers(&self, by: &NodeId) -> String {
+        self.under(&format!("ans/{by}"))
+    }
+
     /// What the node subscribes to.
     #[must_use]
-    pub fn subscriptions(&self, stream: StreamId) -> [String; 4] {
+    pub fn subscriptions(&self, stream: StreamId) -> [String; 6] {
         [
             self.down(stream),
             self.under("cmd/+/+"),
+            self.under("ord/+"),
+            // As an initiator, from the nodes of its site.
+            format!("{ROOT}/{}/+/ans/{}", self.site, self.node),
             format!("{ROOT}/{}/_all/cmd/+/+", self.site),
             String::from(COORDINATOR_STATUS),
         ]
@@ -300,6 +343,8 @@ mod tests {
             topics.up(stream),
             topics.down(stream),
             topics.reply("ping", "1"),
+            topics.orders(&NodeId::new("c").unwrap()),
+            topics.answers(&NodeId::new(COORDINATOR).unwrap()),
             String::from(COORDINATOR_STATUS),
         ] {
             assert!(find(&topic).is_some(), "{topic}");

@@ -1,4 +1,4 @@
-//! Asks the coordinator's API: one GET over plain HTTP, blocking.
+//! Asks the coordinator's API: one request over plain HTTP, blocking.
 //!
 //! The API speaks HTTP/1.1 on loopback, so a client library with TLS and
 //! redirects would be all weight and no use.
@@ -40,6 +40,24 @@ pub(super) enum AskError {
 
 /// The text of an answer.
 pub(super) fn get(url: &str, path: &str) -> Result<String, AskError> {
+    ask(url, |host| {
+        format!("GET {path} HTTP/1.0\r\nhost: {host}\r\naccept: application/json\r\n\r\n")
+    })
+}
+
+/// Sends JSON with the operator's token.
+pub(super) fn post(url: &str, path: &str, token: &str, body: &str) -> Result<String, AskError> {
+    ask(url, |host| {
+        format!(
+            "POST {path} HTTP/1.0\r\nhost: {host}\r\naccept: application/json\r\n\
+             authorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    })
+}
+
+fn ask(url: &str, request: impl Fn(&str) -> String) -> Result<String, AskError> {
     let authority = url
         .strip_prefix("http://")
         .map(|rest| rest.strip_suffix('/').unwrap_or(rest))
@@ -53,7 +71,7 @@ pub(super) fn get(url: &str, path: &str) -> Result<String, AskError> {
         url: url.to_owned(),
         source,
     };
-    let answer = exchange(&target, authority, path).map_err(reach)?;
+    let answer = exchange(&target, &request(authority)).map_err(reach)?;
     let strange = |what: &str| AskError::Answer {
         url: url.to_owned(),
         what: what.to_owned(),
@@ -81,7 +99,7 @@ pub(super) fn get(url: &str, path: &str) -> Result<String, AskError> {
         return Err(strange("the answer ended too early"));
     }
     let body = std::str::from_utf8(body).map_err(|_| strange("not UTF-8"))?;
-    if code == 200 {
+    if (200..300).contains(&code) {
         return Ok(body.to_owned());
     }
     match serde_json::from_str::<Problem>(body) {
@@ -98,7 +116,7 @@ pub(super) fn decode<T: DeserializeOwned>(url: &str, text: &str) -> Result<T, As
     })
 }
 
-fn exchange(target: &str, host: &str, path: &str) -> std::io::Result<Vec<u8>> {
+fn exchange(target: &str, request: &str) -> std::io::Result<Vec<u8>> {
     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in target.to_socket_addrs()? {
         let mut stream = match TcpStream::connect_timeout(&address, PATIENCE) {
@@ -111,10 +129,7 @@ fn exchange(target: &str, host: &str, path: &str) -> std::io::Result<Vec<u8>> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         // HTTP/1.0: no chunks, and the end of the stream ends the answer.
-        stream.write_all(
-            format!("GET {path} HTTP/1.0\r\nhost: {host}\r\naccept: application/json\r\n\r\n")
-                .as_bytes(),
-        )?;
+        stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
         return Ok(answer);

@@ -11,6 +11,7 @@ fn writer(writer: Writer) -> &'static str {
         Writer::Node => "node",
         Writer::Coordinator => "coordinator",
         Writer::Operator => "operator",
+        Writer::Initiator => "initiator",
     }
 }
 

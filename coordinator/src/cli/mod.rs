@@ -5,6 +5,7 @@
 mod ask;
 mod client;
 mod explain;
+mod plan;
 mod show;
 mod table;
 
@@ -50,6 +51,11 @@ enum Command {
     Incident {
         #[command(subcommand)]
         what: IncidentCommand,
+    },
+    /// Plans across nodes: all done, or all taken back, or a person is called.
+    Plan {
+        #[command(subcommand)]
+        what: PlanCommand,
     },
     /// Put a fault into a service of this node on purpose; `homeostat chaos --help` says more.
     #[command(disable_help_flag = true)]
@@ -130,6 +136,36 @@ enum IncidentCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum PlanCommand {
+    /// Have a plan run, such as
+    /// `n1: isolate(infer, infer-1, drain=1s) ; (n2: scale-out(infer, infer-3) | n3: wait(1s))`.
+    Run {
+        /// Its text, with # for comments; - reads it from stdin.
+        file: PathBuf,
+        /// The coordinator's data folder, which holds the operator's token.
+        #[arg(long, value_name = "DIR", default_value = "homeostat-data")]
+        data: PathBuf,
+        /// How sure the diagnosis behind it is, 0 to 1; without one it is your own wish.
+        #[arg(long)]
+        confidence: Option<f32>,
+        /// Wait for its end; exit status 0 only if all is done.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// List plans, or show one: how far each step on each node is, and why.
+    Show {
+        /// Its number.
+        id: Option<u64>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// What nodes have to trust to take orders from this coordinator.
+    Key(Ask),
+}
+
+#[derive(Debug, Subcommand)]
 enum MqttCommand {
     /// Say who writes a topic, when, and what is in it; without one, all of
     /// them.
@@ -189,6 +225,22 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Incident {
             what: IncidentCommand::Show { number, ask },
         } => show::incident(&ask.url, ask.json, number).map_err(failed),
+        Command::Plan {
+            what:
+                PlanCommand::Run {
+                    file,
+                    data,
+                    confidence,
+                    wait,
+                    ask,
+                },
+        } => plan::run(&ask, &file, &data, confidence, wait),
+        Command::Plan {
+            what: PlanCommand::Show { id, ask },
+        } => plan::show(&ask, id).map_err(failed),
+        Command::Plan {
+            what: PlanCommand::Key(ask),
+        } => plan::key(&ask).map_err(failed),
         Command::Chaos { words } => Err(Failure::Failed(chaos(words))),
         Command::Mqtt {
             what: MqttCommand::Explain { topic },

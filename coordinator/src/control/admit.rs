@@ -6,6 +6,7 @@
 //! stream belongs to the node, only the database can tell.
 
 use homeostat_common::ids::{NodeId, SiteId};
+use homeostat_common::saga::Answer;
 use homeostat_common::wire::body::{ClassBudget, Gap, StepCost};
 use homeostat_common::wire::projection::Status;
 use homeostat_common::wire::{Body, Envelope, RECORD_MAX, WireError, bounded, topic};
@@ -26,6 +27,8 @@ pub const NUMBER_MAX: u64 = i64::MAX as u64;
 pub enum Admitted {
     /// To be stored once.
     Record(Box<Envelope>),
+    /// What a node says of its part of a plan across nodes.
+    Answer(NodeId, Box<Answer>),
     /// A node came or went.
     Presence {
         /// Where the topic says it stands.
@@ -141,17 +144,18 @@ pub fn admit(topic: &[u8], payload: &[u8]) -> Result<Admitted, Refused> {
         (Some("status"), None, None) => {
             presence(site, node, payload).map_err(|(reason, detail)| refuse(reason, &detail))
         }
+        (Some("ans"), Some(topic::COORDINATOR), None) => {
+            let answer = Answer::decode(payload)
+                .map_err(|error| refuse(reason(&error), &error.to_string()))?;
+            if answer.saga.by.as_str() != topic::COORDINATOR {
+                let detail = format!("an answer to {}", answer.saga.by);
+                return Err(refuse(Reason::Sender, &detail));
+            }
+            Ok(Admitted::Answer(node, Box::new(answer)))
+        }
         (Some("up"), Some(stream), None) => {
-            let envelope = Envelope::decode(payload).map_err(|error| {
-                let reason = match error {
-                    WireError::TooLarge(_) => Reason::TooLarge,
-                    WireError::Version(_) => Reason::Version,
-                    WireError::Malformed(_) | WireError::Trailing(_) | WireError::Causes(_) => {
-                        Reason::Malformed
-                    }
-                };
-                refuse(reason, &error.to_string())
-            })?;
+            let envelope = Envelope::decode(payload)
+                .map_err(|error| refuse(reason(&error), &error.to_string()))?;
             if envelope.site != site
                 || envelope.node != node
                 || envelope.stream.to_string() != stream
@@ -167,7 +171,20 @@ pub fn admit(topic: &[u8], payload: &[u8]) -> Result<Admitted, Refused> {
             in_range(&envelope).map_err(|detail| refuse(Reason::Range, &detail))?;
             Ok(Admitted::Record(Box::new(envelope)))
         }
-        _ => Err(refuse(Reason::Topic, "neither up/{stream} nor status")),
+        _ => Err(refuse(
+            Reason::Topic,
+            "neither up/{stream} nor status nor an answer",
+        )),
+    }
+}
+
+fn reason(error: &WireError) -> Reason {
+    match error {
+        WireError::TooLarge(_) => Reason::TooLarge,
+        WireError::Version(_) => Reason::Version,
+        WireError::Malformed(_) | WireError::Trailing(_) | WireError::Causes(_) => {
+            Reason::Malformed
+        }
     }
 }
 
@@ -305,7 +322,7 @@ mod tests {
 
     const TOPIC: &str = "hs/v1/plant-7/edge-1/up/07070707070707070707070707070707";
 
-    fn reason(topic: &str, payload: &[u8]) -> Reason {
+    fn refusal(topic: &str, payload: &[u8]) -> Reason {
         admit(topic.as_bytes(), payload).unwrap_err().reason
     }
 
@@ -321,23 +338,23 @@ mod tests {
             TOPIC.replace("edge-1", "edge-2"),
             TOPIC.replace("/0707", "/0807"),
         ] {
-            assert_eq!(reason(&other, &bytes), Reason::Sender, "{other}");
+            assert_eq!(refusal(&other, &bytes), Reason::Sender, "{other}");
         }
-        assert_eq!(reason("hs/v1/A/b/up/c", &bytes), Reason::Topic);
+        assert_eq!(refusal("hs/v1/A/b/up/c", &bytes), Reason::Topic);
         assert_eq!(
-            reason("hs/v1/plant-7/edge-1/evt/boot", &bytes),
+            refusal("hs/v1/plant-7/edge-1/evt/boot", &bytes),
             Reason::Topic
         );
     }
 
     #[test]
     fn each_defect_is_refused_by_its_own_name() {
-        assert_eq!(reason(TOPIC, &[9, 1, 2]), Reason::Version);
-        assert_eq!(reason(TOPIC, &[1, 2]), Reason::Malformed);
-        assert_eq!(reason(TOPIC, &vec![1; RECORD_MAX + 1]), Reason::TooLarge);
-        assert_eq!(reason(TOPIC, &note(0).encode().unwrap()), Reason::Range);
+        assert_eq!(refusal(TOPIC, &[9, 1, 2]), Reason::Version);
+        assert_eq!(refusal(TOPIC, &[1, 2]), Reason::Malformed);
+        assert_eq!(refusal(TOPIC, &vec![1; RECORD_MAX + 1]), Reason::TooLarge);
+        assert_eq!(refusal(TOPIC, &note(0).encode().unwrap()), Reason::Range);
         assert_eq!(
-            reason(TOPIC, &note(u64::MAX).encode().unwrap()),
+            refusal(TOPIC, &note(u64::MAX).encode().unwrap()),
             Reason::Range
         );
         for (from, through) in [(0, 3), (4, 3), (10, 12), (3, u64::MAX)] {
@@ -348,7 +365,7 @@ mod tests {
                 heal: 0,
             });
             assert_eq!(
-                reason(TOPIC, &gap.encode().unwrap()),
+                refusal(TOPIC, &gap.encode().unwrap()),
                 Reason::Range,
                 "{from}..={through}"
             );
@@ -356,7 +373,7 @@ mod tests {
         for body in numbers_that_are_none() {
             let mut record = note(9);
             record.body = body;
-            assert_eq!(reason(TOPIC, &record.encode().unwrap()), Reason::Range);
+            assert_eq!(refusal(TOPIC, &record.encode().unwrap()), Reason::Range);
         }
         let kept = Refused::new(Reason::Malformed, &[b'x'; 999], &[7; 999], &"y".repeat(999));
         assert_eq!(

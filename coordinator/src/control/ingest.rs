@@ -15,6 +15,7 @@ use homeostat_common::wire::Envelope;
 use tokio::sync::{mpsc, watch};
 
 use super::admit::{Admitted, Reason, Refused, admit};
+use super::sagas::Ask;
 use super::{Hub, now_ms};
 use crate::fleet::view::Change;
 use crate::io::db::{DbError, Forgotten, Stored};
@@ -38,17 +39,25 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 pub struct Ingest {
     hub: Arc<Hub>,
     settled: mpsc::Sender<Settled>,
+    answers: mpsc::Sender<Ask>,
     stop: watch::Receiver<bool>,
     logged: BTreeMap<Reason, (Instant, u64)>,
 }
 
 impl Ingest {
-    /// Settles what it stores over `settled`, and waits while that is full.
+    /// Settles what it stores over `settled`, and waits while that is full. Answers
+    /// about plans across nodes go to `answers`.
     #[must_use]
-    pub fn new(hub: Arc<Hub>, settled: mpsc::Sender<Settled>, stop: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        hub: Arc<Hub>,
+        settled: mpsc::Sender<Settled>,
+        answers: mpsc::Sender<Ask>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             hub,
             settled,
+            answers,
             stop,
             logged: BTreeMap::new(),
         }
@@ -98,6 +107,10 @@ impl Ingest {
                                 presence.heard(site, node, status.as_deref(), now_ms())
                             });
                         }
+                        // One that finds no room is lost: it comes again.
+                        Ok(Admitted::Answer(node, answer)) => {
+                            let _ = self.answers.try_send(Ask::Answer(node, *answer));
+                        }
                         Err(objection) => refused.push(objection),
                     }
                     messages.push(*message);
@@ -141,6 +154,7 @@ impl Ingest {
         let done = Settled {
             messages,
             acks: stored.acks,
+            orders: Vec::new(),
         };
         let _ = self.settled.send(done).await;
         change.cursor = stored.cursor;
@@ -240,8 +254,8 @@ impl Ingest {
         match self.hub.db.acknowledged().await {
             Ok(acks) => {
                 let done = Settled {
-                    messages: Vec::new(),
                     acks,
+                    ..Settled::default()
                 };
                 let _ = self.settled.send(done).await;
             }

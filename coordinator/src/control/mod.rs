@@ -1,20 +1,24 @@
 //! Joins the parts: what is admitted, stored, acknowledged and shown.
 //!
-//! [`admit`] judges a message, [`ingest`] drives batches into the database and
+//! [`sagas`] carries out plans across nodes. [`admit`] judges a message, [`ingest`] drives batches into the database and
 //! settles them, [`serve`] starts and ends it all. [`Hub`] is what they share
 //! with the API.
 
 pub mod admit;
 pub mod ingest;
+pub mod sagas;
 pub mod serve;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::broadcast;
+use homeostat_common::wire::signed::Key;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::fleet::metrics::Metrics;
+use crate::fleet::plans::FleetPlanView;
 use crate::fleet::presence::Presence;
 use crate::fleet::view::Change;
 use crate::io::db::Db;
@@ -24,7 +28,6 @@ use crate::io::db::Db;
 const CHANGES_KEPT: usize = 256;
 
 /// What ingest and API share.
-#[derive(Debug)]
 pub struct Hub {
     /// The truth.
     pub db: Db,
@@ -36,18 +39,39 @@ pub struct Hub {
     pub changes: broadcast::Sender<Change>,
     /// Whether the database took the last batch.
     pub storing: AtomicBool,
+    /// Plans across nodes that are on their way, as they stand now.
+    pub plans: Mutex<BTreeMap<u64, FleetPlanView>>,
+    /// Where more of them are asked for.
+    pub asks: mpsc::Sender<sagas::Ask>,
+    /// What orders are signed with.
+    pub key: Key,
+    /// Who has it may ask for plans.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Hub {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub")
+            .field("db", &self.db)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Hub {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(db: Db) -> Self {
+    pub fn new(db: Db, asks: mpsc::Sender<sagas::Ask>, key: Key, token: String) -> Self {
         Self {
             db,
             metrics: Metrics::default(),
             presence: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_KEPT),
             storing: AtomicBool::new(true),
+            plans: Mutex::default(),
+            asks,
+            key,
+            token,
         }
     }
 
@@ -56,6 +80,15 @@ impl Hub {
         // A panic while it was held leaves a map that is still whole.
         let mut guard = self
             .presence
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        f(&mut guard)
+    }
+
+    /// Reads or changes the plans on their way.
+    pub fn with_plans<T>(&self, f: impl FnOnce(&mut BTreeMap<u64, FleetPlanView>) -> T) -> T {
+        let mut guard = self
+            .plans
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         f(&mut guard)

@@ -9,10 +9,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use homeostat_common::wire::seal::{self, Signer};
+
 use super::ingest::{Ingest, chain};
+use super::sagas::{self, Sagas};
 use super::{Hub, now_ms};
 use crate::io::broker::{self, BrokerError};
 use crate::io::db::{Db, DbError};
+use crate::io::secret::{self, SecretError};
 use crate::io::{http, mqtt};
 
 /// How often old records are looked for.
@@ -45,6 +49,9 @@ pub enum ServeError {
     /// The embedded broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// What orders are signed with.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// API and page.
     #[error("cannot listen on http://{address}")]
     Listen {
@@ -93,11 +100,17 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         listener.local_addr().map_err(listen)?
     );
 
-    let hub = Arc::new(Hub::new(db));
+    let (asks, wishes) = mpsc::channel(sagas::ASKS_MAX);
+    let signer = Signer::new(&secret::open(&options.data, secret::ORDERS_KEY)?);
+    let token = seal::hex(&secret::open(&options.data, secret::OPERATOR_TOKEN)?);
+    let hub = Arc::new(Hub::new(db, asks.clone(), signer.key(), token));
     let (stop, stopped) = watch::channel(false);
     let (up, arrived) = mpsc::channel(mqtt::ARRIVED_MAX);
     let (settle, settled) = mpsc::channel(mqtt::SETTLED_MAX);
-    let ingest = tokio::spawn(Ingest::new(hub.clone(), settle, stopped.clone()).run(arrived));
+    let plans = Sagas::open(hub.clone(), signer, settle.clone()).await?;
+    let ingest = Ingest::new(hub.clone(), settle, asks, stopped.clone());
+    let ingest = tokio::spawn(ingest.run(arrived));
+    let plans = tokio::spawn(plans.run(wishes, stopped.clone()));
     let link = {
         let (hub, stopped) = (hub.clone(), stopped.clone());
         let address = mqtt::Address { host, port, client };
@@ -116,6 +129,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     forget.abort();
     let end = async {
         let _ = ingest.await;
+        let _ = plans.await;
         let _ = link.await;
         hub.db.close().await;
     };

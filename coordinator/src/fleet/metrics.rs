@@ -128,6 +128,10 @@ pub struct Gauges {
     pub open_incidents: u64,
     /// Alarms that are raised.
     pub alarms: u64,
+    /// Plans across nodes that have not ended.
+    pub plans: u64,
+    /// Those, and those that got stuck, that a person was called for.
+    pub flagged: u64,
     /// Events that are stored but cannot be acknowledged: something before
     /// them is missing. The largest of all streams.
     pub ack_lag: u64,
@@ -294,6 +298,18 @@ impl Metrics {
             "gauge",
             "Alarms that are raised.",
             &one(gauges.alarms),
+        );
+        family(
+            "plans_open",
+            "gauge",
+            "Plans across nodes that have not ended.",
+            &one(gauges.plans),
+        );
+        family(
+            "plans_flagged",
+            "gauge",
+            "Plans across nodes that a person was called for: open, or stuck.",
+            &one(gauges.flagged),
         );
         family(
             "ack_lag_records",

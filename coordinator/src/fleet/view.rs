@@ -523,6 +523,9 @@ pub struct Change {
     pub cursor: u64,
     /// Incidents that changed.
     pub incidents: Vec<u64>,
+    /// Plans across nodes that changed.
+    #[serde(default)]
+    pub plans: Vec<u64>,
     /// Whether nodes came or went, or the broker did.
     pub presence: bool,
 }

@@ -4,3 +4,4 @@ pub mod broker;
 pub mod db;
 pub mod http;
 pub mod mqtt;
+pub mod secret;

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use homeostat_common::wire::Down;
 use homeostat_common::wire::projection::CoordinatorStatus;
-use homeostat_common::wire::topic::{COORDINATOR_FILTERS, COORDINATOR_STATUS, NodeTopics};
+use homeostat_common::wire::topic::{COORDINATOR_FILTERS, COORDINATOR_STATUS, NodeTopics, find};
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectProperties, Filter, LastWill, Packet, Publish, SubscribeReasonCode,
+    ConnectProperties, Filter, LastWill, Packet, Publish, PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::{mpsc, watch};
@@ -114,6 +114,17 @@ pub struct Settled {
     pub messages: Vec<Arrived>,
     /// What their senders may forget.
     pub acks: Vec<Acknowledge>,
+    /// Orders to nodes. Without a connection they are lost: they are repeated.
+    pub orders: Vec<Sealed>,
+}
+
+/// A signed order on its way.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Where to.
+    pub topic: String,
+    /// The frame.
+    pub frame: Vec<u8>,
 }
 
 /// Where the broker is and who we are.
@@ -319,6 +330,22 @@ impl Link<'_> {
                 // There is room for every message in flight, so this is a
                 // broker that sent more than it may; it will send it again.
                 tracing::warn!("no room to acknowledge a message to the broker");
+            }
+        }
+        for order in done.orders {
+            let properties = PublishProperties {
+                message_expiry_interval: find(&order.topic).and_then(|row| row.expiry_s),
+                ..PublishProperties::default()
+            };
+            let sent = self.client.try_publish_with_properties(
+                order.topic,
+                QoS::AtLeastOnce,
+                false,
+                order.frame,
+                properties,
+            );
+            if sent.is_err() {
+                tracing::debug!("no room for an order; it is repeated");
             }
         }
         self.offer();

@@ -78,9 +78,9 @@ async function refresh() {
   try {
     const { page, id } = route();
     const wanted = Math.min(500, Math.max(PAGE, state.recent.length));
-    const [fleet, open, alarms, recent, left] = await Promise.all([
+    const [fleet, open, alarms, recent, left, across] = await Promise.all([
       get("/api/v1/fleet"), get("/api/v1/incidents?state=open&limit=100"), get("/api/v1/alarms?raised=true"),
-      get(`/api/v1/incidents?state=closed&limit=${wanted}`), get("/api/v1/left-alone")]);
+      get(`/api/v1/incidents?state=closed&limit=${wanted}`), get("/api/v1/left-alone"), get("/api/v1/plans")]);
     // Nodes' own times, moved to the coordinator's clock.
     const ahead = new Map(fleet.nodes.map((n) => [n.node, n.clock_ahead_ms || 0]));
     const move = (all, ...fields) => {
@@ -92,7 +92,7 @@ async function refresh() {
     for (const n of fleet.nodes) move(n.services, "since_ms");
     // What needs a person first, then what waits longest.
     open.incidents.sort((a, b) => !a.why - !b.why || a.opened_ms - b.opened_ms);
-    Object.assign(state, { fleet, open: open.incidents, alarms, left, asOf: fleet.now_ms, next: recent.next });
+    Object.assign(state, { fleet, open: open.incidents, alarms, left, across, asOf: fleet.now_ms, next: recent.next });
     state.recent = recent.incidents.sort((a, b) => b.opened_ms - a.opened_ms || b.id - a.id);
     setSkew(fleet.now_ms - Date.now());
     if (page === "incident") {

@@ -7,6 +7,7 @@ import { planTree, promise } from "./plan.js";
 import { traffic } from "./traffic.js";
 
 const LEFT_SHOWN = 8;
+const ACROSS_SHOWN = 3;
 
 function verdict(state) {
   const { fleet, open, alarms, recent } = state;
@@ -94,6 +95,16 @@ function nodeItem(n) {
     facts.length ? el("p", { class: "facts" }, facts.join(" · ")) : null);
 }
 
+// A plan across nodes: how far each step is, and why it is taken back.
+function acrossItem(p) {
+  const tag = p.flag || p.phase === "stuck" ? "tag bad" : p.phase === "done" ? "tag good" : p.phase === "undone" ? "tag warn" : "tag";
+  return el("li", { class: "card" },
+    el("div", { class: "head" },
+      el("b", {}, `Plan ${p.id}`), el("span", { class: tag }, p.flag ? `${p.phase}, a person is called` : p.phase), since(p.begun_ms)),
+    p.flag || p.why ? el("div", { class: "doing" }, el("span", {}, p.flag || p.why)) : null,
+    el("ul", {}, p.steps.map((s) => el("li", {}, el("span", { class: "soft" }, `${s.node} `), el("code", {}, s.primitive), ` ${words(s.state)}`))));
+}
+
 // `width`: of the page; `older`: fetches more incidents; `toggled`: the list of
 // routes was folded or unfolded.
 export function overview(state, width, older, toggled) {
@@ -118,6 +129,8 @@ export function overview(state, width, older, toggled) {
     left.length ? [el("ul", { class: "alarms card" }, left.slice(0, LEFT_SHOWN).map(leftAloneItem)),
       left.length > LEFT_SHOWN ? el("p", { class: "legend" }, el("a", { href: "#/timeline" }, `${left.length - LEFT_SHOWN} more on the timeline`)) : null]
       : el("p", { class: "card quiet" }, "Nothing: all that was seen was dealt with."));
+  const plans = state.across && state.across.length ? section("a-across", "Plans across nodes",
+    el("ul", { class: "open" }, state.across.slice(0, ACROSS_SHOWN).map(acrossItem))) : null;
   const nodes = section("a-fleet", `Fleet · ${plural(fleet.nodes.length, "node")}`,
     fleet.nodes.length ? el("ul", { class: "nodes card" }, fleet.nodes.map(nodeItem)) : el("p", { class: "card quiet" }, "No nodes yet."));
   return [
@@ -125,7 +138,7 @@ export function overview(state, width, older, toggled) {
     open.length ? el("div", { class: "columns" }, el("div", {}, incidents), el("div", {}, raised)) : null,
     traffic(fleet, width, state.unfolded, toggled),
     el("div", { class: "columns" },
-      el("div", {}, past, alone),
+      el("div", {}, plans, past, alone),
       el("div", {}, open.length ? null : raised, nodes)),
   ];
 }

@@ -39,6 +39,7 @@ fn a_class_has_one_direction() {
         "rep/config",
         "up/s1",
         "log/cam",
+        "ans/coordinator",
     ] {
         broker.accepts("edge-1", &format!("hs/v1/local/edge-1/{class}"));
         broker.refuses("edge-2", &format!("hs/v1/local/edge-1/{class}"));
@@ -49,6 +50,12 @@ fn a_class_has_one_direction() {
         broker.accepts("_coordinator", &format!("hs/v1/local/edge-1/{class}"));
         broker.refuses("edge-1", &format!("hs/v1/local/edge-1/{class}"));
     }
+    // An initiator orders under its own name only.
+    broker.accepts("_coordinator", "hs/v1/local/edge-1/ord/coordinator");
+    broker.accepts("edge-2", "hs/v1/local/edge-1/ord/edge-2");
+    broker.refuses("edge-2", "hs/v1/local/edge-1/ord/coordinator");
+    broker.refuses("_coordinator", "hs/v1/local/edge-1/ord/edge-2");
+    broker.refuses("_operator", "hs/v1/local/edge-1/ord/coordinator");
     broker.accepts("_operator", "hs/v1/local/edge-1/cmd/ping/1");
     broker.refuses("_operator", "hs/v1/local/edge-1/des/config");
     for (topic, writer) in [

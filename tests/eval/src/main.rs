@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
     self, flash, forward, gate, journal_kill, ledger, mttr, outbox, overhead, power_cut, quiet,
-    switch,
+    saga, switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -46,6 +46,8 @@ enum Command {
     JournalKill(journal_kill::Args),
     /// Power cuts, played back from a recorded trace of real writes.
     PowerCut(power_cut::Args),
+    /// A plan across three nodes with somebody killed at each write and message.
+    Saga(saga::Args),
     /// Model switches under load, and bad candidates.
     Switch(switch::Args),
     /// What the forwarder costs, beside no forwarder.
@@ -91,6 +93,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Outbox(args) => outbox::run(args, cli.seed)?,
         Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
         Command::PowerCut(args) => power_cut::run(args, cli.seed)?,
+        Command::Saga(args) => saga::run(args, cli.seed)?,
         Command::Switch(args) => switch::run(args, cli.seed)?,
         Command::Forward(args) => forward::run(args, cli.seed)?,
         Command::Gate(args) => gate::run(args, cli.seed)?,

@@ -342,3 +342,16 @@ fn killed_itself_it_leaves_no_process_behind() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_plan_across_nodes_is_whole_whoever_dies() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("skip: strace is not installed");
+        return;
+    }
+    let rows = run(&["saga", "--points", "5"]);
+    for id in ["saga.halfway", "saga.lives", "saga.doubled"] {
+        assert_eq!(value(&rows, id), 0.0, "{id}");
+    }
+    assert!(value(&rows, "saga.killed") >= 3.0);
+}

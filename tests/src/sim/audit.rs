@@ -93,7 +93,11 @@ impl Audit {
 
     pub(super) fn journalled(&mut self, now: Micros, record: &HealRecord) {
         match record {
-            HealRecord::Opened { .. } | HealRecord::Closed(_) => {}
+            // What holds for parts of plans across nodes is checked in `crate::fleet`.
+            HealRecord::Opened { .. }
+            | HealRecord::Closed(_)
+            | HealRecord::Saga(..)
+            | HealRecord::Lead(..) => {}
             HealRecord::Begun {
                 plan,
                 incident,

@@ -104,6 +104,17 @@ impl Sim {
                 self.tell(Event::StopFile(why.map(str::to_owned)));
             }
             Fault::Wall(unix_ms) => self.host.wall = Some(unix_ms),
+            Fault::SagaAnswer(node, answer) => {
+                self.tell(Event::SagaAnswer(node, Box::new(answer)));
+            }
+            Fault::AskAcross(plan) => {
+                self.asked += 1;
+                let ticket = self.asked;
+                // A mistake in the test.
+                let plan = plan.parse().expect("a plan across nodes");
+                self.tell(Event::AskedAcross { ticket, plan });
+            }
+            Fault::SagaOrder(order) => self.tell(Event::SagaOrder(Box::new(order))),
             Fault::ShowWeights => {
                 let weights = self.weights();
                 self.trace.say(self.now, "weights", weights);

@@ -24,7 +24,8 @@ use homeostat_agent::config::Config;
 use homeostat_agent::control::{Command, Event, Loop};
 use homeostat_agent::service::SlotName;
 use homeostat_common::anomaly::Exit;
-use homeostat_common::ids::{BootId, Instance, ServiceId};
+use homeostat_common::ids::{BootId, Instance, NodeId, ServiceId};
+use homeostat_common::saga::{Answer, Order};
 use homeostat_common::units::{Micros, Millis};
 
 use crate::entry::Entry;
@@ -171,6 +172,12 @@ pub enum Fault {
     StopFile(Option<&'static str>),
     /// The wall clock can be believed: milliseconds since 1970 at the start.
     Wall(u64),
+    /// The initiator of a plan across nodes wants something.
+    SagaOrder(Order),
+    /// A person asks this node for a plan across nodes.
+    AskAcross(&'static str),
+    /// A node answers to this one as an initiator.
+    SagaAnswer(NodeId, Answer),
     /// The weights are told in the story.
     ShowWeights,
 }

@@ -194,6 +194,14 @@ impl Sim {
             }
             Effect::SetWeight(route, backend, weight) => self.set_weight(route, backend, weight),
             Effect::Drain(route, backend, within) => self.drain(route, backend, within),
+            Effect::Order(node, order) => {
+                let want = format!("{node}: {}: {:?}", order.saga, order.want);
+                self.trace.say(self.now, "order", want);
+            }
+            Effect::Say(answer) => {
+                let stand = format!("{}: {:?}", answer.saga, answer.stand);
+                self.trace.say(self.now, "say", stand);
+            }
             // No scenario wishes for one: it has its own ways to break things.
             Effect::Break(..) => self.tell(Event::NotBroken("not here".into())),
             Effect::Answer(_, answer) => {

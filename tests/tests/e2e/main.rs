@@ -14,3 +14,4 @@ mod mqtt;
 mod people;
 mod rig;
 mod rival;
+mod sagas;

@@ -34,6 +34,9 @@ pub(crate) fn scene(body: impl FnOnce(&Path) -> Result<()>) {
             ("node", "spawner"),
             ("cloud", "coordinator"),
             ("cloud", "broker"),
+            ("edge-1", "agent"),
+            ("edge-2", "agent"),
+            ("edge-3", "agent"),
         ] {
             let place = dir.path().join(place);
             if place.join(format!("{name}.log")).exists() {

@@ -1,14 +1,17 @@
 //! What may arrive, and what is made of it.
 //!
 //! In goes any message of any size from a broker that is not trusted, out comes
-//! a [`Verdict`]. Nothing here can fail: what is not understood is counted by
+//! a [`Verdict`]. Orders of plans across nodes are believed only with the signature
+//! of somebody whom the configuration trusts. Nothing here can fail: what is not understood is counted by
 //! topic class and reason, and the next message is judged on its own.
 
 use std::collections::VecDeque;
 
 use homeostat_common::ids::{NodeId, SiteId, StreamId};
+use homeostat_common::saga::{Answer, Order};
 use homeostat_common::wire::projection::{Command, CoordinatorStatus};
-use homeostat_common::wire::topic::{COORDINATOR_STATUS, NodeTopics, ROOT, Writer, find};
+use homeostat_common::wire::seal::{Refusal, Trusted};
+use homeostat_common::wire::topic::{COORDINATOR_STATUS, NodeTopics, ROOT, Writer, address, find};
 use homeostat_common::wire::{Down, RECORD_MAX};
 
 /// Largest command or status: both are one line of JSON.
@@ -32,6 +35,10 @@ pub enum Class {
     Command,
     /// `_coord/status`
     CoordinatorStatus,
+    /// `ord/{initiator}`
+    Order,
+    /// `ans/{initiator}` of another node, to this one.
+    Answer,
     /// Nothing that was subscribed to.
     Other,
 }
@@ -57,10 +64,16 @@ pub enum Reason {
     Beyond,
     /// More commands than the loop takes.
     Busy,
+    /// No signed frame at all.
+    Unsigned,
+    /// Under a name that nobody is trusted with, or with another's key.
+    Untrusted,
+    /// Altered, or signed for another node.
+    Signature,
 }
 
-const CLASSES: usize = 4;
-const REASONS: usize = 9;
+const CLASSES: usize = 6;
+const REASONS: usize = 12;
 
 /// Messages without effect, by class and reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -123,7 +136,7 @@ pub(super) struct Message<'m> {
 }
 
 /// What a message means.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {
     Ack(u64),
     Coordinator {
@@ -138,6 +151,9 @@ pub(super) enum Verdict {
         text: String,
         why: Reason,
     },
+    Order(Box<Order>),
+    OrderRefused(String, Refusal),
+    Answer(NodeId, Box<Answer>),
     Ignore(Class, Reason),
 }
 
@@ -149,17 +165,25 @@ pub(super) struct Inbox {
     own: String,
     all: String,
     replies: String,
+    orders: String,
+    site: SiteId,
+    node: NodeId,
+    trusted: Trusted,
     seen: VecDeque<(CommandKind, String)>,
 }
 
 impl Inbox {
-    pub(super) fn new(site: &SiteId, node: &NodeId, stream: StreamId) -> Self {
+    pub(super) fn new(site: &SiteId, node: &NodeId, stream: StreamId, trusted: Trusted) -> Self {
         let topics = NodeTopics::new(site, node);
         Self {
             down: topics.down(stream),
             own: format!("{ROOT}/{site}/{node}/cmd/"),
             all: format!("{ROOT}/{site}/_all/cmd/"),
             replies: format!("{ROOT}/{site}/{node}/res/"),
+            orders: format!("{ROOT}/{site}/{node}/ord/"),
+            site: site.clone(),
+            node: node.clone(),
+            trusted,
             topics,
             seen: VecDeque::new(),
         }
@@ -176,6 +200,17 @@ impl Inbox {
         if topic == COORDINATOR_STATUS {
             return status(message);
         }
+        if let Some(by) = topic.strip_prefix(&self.orders) {
+            return self.order(by, message, unix_ms);
+        }
+        if let Some(node) = self.answering(topic) {
+            return match Answer::decode(message.payload) {
+                Ok(answer) if answer.saga.by == self.node => {
+                    Verdict::Answer(node, Box::new(answer))
+                }
+                Ok(_) | Err(_) => Verdict::Ignore(Class::Answer, Reason::Malformed),
+            };
+        }
         let rest = topic
             .strip_prefix(&self.own)
             .or_else(|| topic.strip_prefix(&self.all));
@@ -186,6 +221,29 @@ impl Inbox {
             }
             None => Verdict::Ignore(Class::Other, Reason::Malformed),
         }
+    }
+
+    fn order(&self, by: &str, message: &Message<'_>, unix_ms: u64) -> Verdict {
+        if message.retained {
+            return Verdict::Ignore(Class::Order, Reason::Retained);
+        }
+        let Ok(by) = NodeId::new(by) else {
+            return Verdict::Ignore(Class::Order, Reason::Malformed);
+        };
+        match self
+            .trusted
+            .judge(&self.site, &self.node, &by, message.payload, unix_ms)
+        {
+            Ok(order) => Verdict::Order(Box::new(order)),
+            Err(refusal) => Verdict::OrderRefused(by.to_string(), refusal),
+        }
+    }
+
+    /// The node whose answer to this one the topic carries.
+    fn answering(&self, topic: &str) -> Option<NodeId> {
+        let (_, node) = address(topic)?;
+        let own = NodeTopics::new(&self.site, &node).answers(&self.node);
+        (own == topic).then_some(node)
     }
 
     fn command(&mut self, kind: &str, id: String, message: &Message<'_>, unix_ms: u64) -> Verdict {
@@ -302,6 +360,17 @@ fn parse(payload: &[u8]) -> Result<Command, serde_json::Error> {
     serde_json::from_slice(payload)
 }
 
+/// Under which reason a refused order is counted.
+pub(super) fn reason_of(refusal: &Refusal) -> Reason {
+    match refusal {
+        Refusal::Unsigned(_) => Reason::Unsigned,
+        Refusal::Untrusted(_) | Refusal::Key(_) | Refusal::Name(_) => Reason::Untrusted,
+        Refusal::Signature => Reason::Signature,
+        Refusal::Expired(_) | Refusal::Clock(_) => Reason::Expired,
+        Refusal::Body(_) => Reason::Malformed,
+    }
+}
+
 fn is_word(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=ID_MAX).contains(&text.len()) && text.bytes().all(allowed)
@@ -310,12 +379,17 @@ fn is_word(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use homeostat_common::saga::{Fence, SagaId, Want};
+    use homeostat_common::wire::seal::Signer;
 
     const NOW: u64 = 1_790_000_000_000;
 
     fn inbox() -> Inbox {
         let (site, node) = (SiteId::new("s").unwrap(), NodeId::new("n").unwrap());
-        Inbox::new(&site, &node, StreamId([1; 16]))
+        let mut trusted = Trusted::default();
+        let key = Signer::new(&[1; 32]).key();
+        trusted.trust(NodeId::new("boss").unwrap(), &key).unwrap();
+        Inbox::new(&site, &node, StreamId([1; 16]), trusted)
     }
 
     fn message<'m>(topic: &'m str, payload: &'m str) -> Message<'m> {
@@ -462,5 +536,58 @@ mod tests {
         let mut ignored = Ignored::default();
         ignored.add(Class::Other, Reason::Busy);
         assert_eq!(ignored.count(Class::Other, Reason::Busy), 1);
+    }
+
+    #[test]
+    fn an_order_is_taken_from_its_topic_with_its_signature_only() {
+        let mut inbox = inbox();
+        let (site, node) = (SiteId::new("s").unwrap(), NodeId::new("n").unwrap());
+        let by = NodeId::new("boss").unwrap();
+        let order = Order {
+            saga: SagaId {
+                by: by.clone(),
+                number: 1,
+            },
+            fence: Fence {
+                epoch: 1,
+                counter: 1,
+            },
+            want: Want::Vote,
+        };
+        let signed = |seed| {
+            Signer::new(&[seed; 32])
+                .seal(&site, &node, &order, NOW)
+                .unwrap()
+        };
+        let topics = NodeTopics::new(&site, &node);
+        let mut judge = |topic: &str, payload: &[u8], retained| {
+            let message = Message {
+                topic: topic.as_bytes(),
+                payload,
+                retained,
+                ..Message::default()
+            };
+            inbox.judge(&message, NOW)
+        };
+        let topic = topics.orders(&by);
+        assert_eq!(
+            judge(&topic, &signed(1), false),
+            Verdict::Order(Box::new(order.clone()))
+        );
+        assert_eq!(
+            judge(&topic, &signed(1), true),
+            Verdict::Ignore(Class::Order, Reason::Retained)
+        );
+        let refused = |verdict| match verdict {
+            Verdict::OrderRefused(_, refusal) => reason_of(&refusal),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(judge(&topic, &signed(2), false)), Reason::Untrusted);
+        assert_eq!(refused(judge(&topic, b"plain", false)), Reason::Unsigned);
+        let stranger = topics.orders(&NodeId::new("who").unwrap());
+        assert_eq!(
+            refused(judge(&stranger, &signed(1), false)),
+            Reason::Untrusted
+        );
     }
 }

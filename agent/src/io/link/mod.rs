@@ -37,13 +37,17 @@ pub mod uplink;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use homeostat_common::ids::NodeId;
+use homeostat_common::saga::{self, Order};
 use homeostat_common::wire::projection::{Meta, Status};
+use homeostat_common::wire::seal::{Refusal, Trusted};
 use tokio::sync::{Notify, mpsc};
 
 pub use backlog::{Backlog, Fetch, Record, backlog};
 pub use incoming::{Class, CommandKind, CommandRequest, Ignored, Reason};
 pub use outgoing::{Delivery, Projection};
 pub use session::Link;
+pub(super) use session::unix_ms;
 pub use uplink::Patience;
 
 use outgoing::{Answer, Shelf};
@@ -74,6 +78,8 @@ pub struct LinkConfig {
     pub status: Status,
     /// Published at each connection.
     pub meta: Meta,
+    /// Who may give orders.
+    pub trusted: Trusted,
     /// Last event that the coordinator has acknowledged.
     pub acked: u64,
     /// Newest event in the store: an acknowledgement up to here is believed,
@@ -88,7 +94,7 @@ pub struct LinkConfig {
 /// What the loop learns from the link.
 ///
 /// A receiver that lags gets the newest state of each sort, not every change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum LinkEvent {
     /// Subscribed, announced, and sending.
     Connected {
@@ -111,6 +117,12 @@ pub enum LinkEvent {
     CoordinatorOnline(bool),
     /// A request that must be answered by [`LinkHandle::reply`].
     Command(CommandRequest),
+    /// What an initiator that is trusted wants, signed by it for this node.
+    Order(Box<Order>),
+    /// An order was refused: who it says it is from, and why.
+    OrderRefused(String, Refusal),
+    /// What a node answers to this one as an initiator.
+    Answer(NodeId, Box<saga::Answer>),
 }
 
 /// What has happened since the start.

@@ -113,7 +113,7 @@ impl Session {
     /// not be read. Not every broker heeds that, so the one topic that has
     /// retained messages is left out as well; a coordinator of unknown state is
     /// treated as online.
-    pub(super) fn subscribe(&mut self, topics: [String; 4], clean: bool) {
+    pub(super) fn subscribe(&mut self, topics: [String; 6], clean: bool) {
         let wanted = topics
             .into_iter()
             .filter(|topic| !clean || topic != COORDINATOR_STATUS);

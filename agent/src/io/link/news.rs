@@ -13,6 +13,10 @@ use super::incoming::CommandRequest;
 /// Commands that wait for the loop; more are refused.
 const COMMANDS_MAX: usize = 16;
 
+/// Orders, answers and refusals that wait for the loop. What does not find room is
+/// lost: whoever said it says it again within a second.
+const ORDERS_MAX: usize = 32;
+
 /// Events on their way to the loop: the newest of each state, every command.
 #[derive(Debug)]
 pub(super) struct News {
@@ -21,6 +25,7 @@ pub(super) struct News {
     pub(super) coordinator: Option<bool>,
     pub(super) acked: Option<u64>,
     commands: VecDeque<CommandRequest>,
+    orders: VecDeque<LinkEvent>,
 }
 
 impl News {
@@ -31,6 +36,7 @@ impl News {
             coordinator: None,
             acked: None,
             commands: VecDeque::new(),
+            orders: VecDeque::new(),
         }
     }
 
@@ -43,6 +49,15 @@ impl News {
         Ok(())
     }
 
+    /// Whether there was room.
+    pub(super) fn order(&mut self, event: LinkEvent) -> bool {
+        let room = self.orders.len() < ORDERS_MAX;
+        if room {
+            self.orders.push_back(event);
+        }
+        room
+    }
+
     fn pop(&mut self) -> Option<LinkEvent> {
         if let Some(event) = self.connection.take() {
             return Some(event);
@@ -53,7 +68,8 @@ impl News {
         if let Some(through) = self.acked.take() {
             return Some(LinkEvent::Acked { through });
         }
-        self.commands.pop_front().map(LinkEvent::Command)
+        let order = self.orders.pop_front();
+        order.or_else(|| self.commands.pop_front().map(LinkEvent::Command))
     }
 
     fn is_empty(&self) -> bool {
@@ -61,6 +77,7 @@ impl News {
             && self.coordinator.is_none()
             && self.acked.is_none()
             && self.commands.is_empty()
+            && self.orders.is_empty()
     }
 
     /// Hands one event over; `false` when nobody listens any more.

@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use super::backlog::{Backlog, Record};
 use super::backoff::Backoff;
-use super::incoming::{Class, Inbox, Message, Reason, Verdict};
+use super::incoming::{Class, Inbox, Message, Reason, Verdict, reason_of};
 use super::mqtt::{End, OVERHEAD_MAX, REQUESTS_MAX, Session, Stage, Tag, library};
 use super::news::News;
 use super::outgoing::{Answer, Delivery, Projection};
@@ -72,7 +72,7 @@ impl Link {
         let site = &config.meta.site;
         let link = Self {
             topics: NodeTopics::new(site, node),
-            inbox: Inbox::new(site, node, *stream),
+            inbox: Inbox::new(site, node, *stream, config.trusted.clone()),
             uplink: Uplink::new(config.acked, config.last, config.patience),
             backoff: Backoff::new(config.reconnect_min, config.reconnect_max, config.seed),
             shared: Arc::clone(&shared),
@@ -405,6 +405,21 @@ impl Link {
                 ignored = Some((Class::Command, why));
                 self.refuse(topic, correlation, text);
             }
+            Verdict::Order(order) => {
+                if !self.news.order(LinkEvent::Order(order)) {
+                    ignored = Some((Class::Order, Reason::Busy));
+                }
+            }
+            Verdict::OrderRefused(by, refusal) => {
+                ignored = Some((Class::Order, reason_of(&refusal)));
+                // One whose words find no room is counted all the same.
+                self.news.order(LinkEvent::OrderRefused(by, refusal));
+            }
+            Verdict::Answer(node, answer) => {
+                if !self.news.order(LinkEvent::Answer(node, answer)) {
+                    ignored = Some((Class::Answer, Reason::Busy));
+                }
+            }
             Verdict::Ignore(class, why) => ignored = Some((class, why)),
         }
         self.count(|counters| {
@@ -522,7 +537,8 @@ async fn some<F: Future>(question: Option<F>) -> Option<F::Output> {
     }
 }
 
-fn unix_ms() -> u64 {
+/// Wall time as it is, for what other machines have to judge.
+pub(in crate::io) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -97,6 +97,8 @@ impl Shell {
                 asked(&route, client.drain(&route, &backend, within));
                 return self.ask_forwarder();
             }
+            Effect::Order(node, order) => self.give(&node, &order),
+            Effect::Say(answer) => self.say(&answer),
             Effect::Break(service, injection, span) => {
                 let Some(client) = spawner.as_ref() else {
                     return Some(Event::NotBroken("the spawner is lost".into()));

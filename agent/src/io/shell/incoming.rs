@@ -257,6 +257,12 @@ impl Shell {
                 self.answer_command(request);
                 None
             }
+            LinkEvent::Order(order) => Some(Event::SagaOrder(order)),
+            LinkEvent::OrderRefused(by, refusal) => {
+                self.order_refused(by, &refusal);
+                None
+            }
+            LinkEvent::Answer(node, answer) => Some(Event::SagaAnswer(node, answer)),
         }
     }
 

@@ -8,6 +8,7 @@
 mod effects;
 mod incoming;
 mod notices;
+mod orders;
 pub mod question;
 mod reload;
 mod setup;
@@ -22,8 +23,10 @@ use std::time::Duration;
 use homeostat_common::ids::{Instance, ServiceId, StreamId};
 use homeostat_common::observation::LogCount;
 use homeostat_common::plan::Plan;
+use homeostat_common::saga::FleetPlan;
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Boot};
+use homeostat_common::wire::seal::Signer;
 use homeostat_common::wire::topic::NodeTopics;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -110,6 +113,10 @@ type ReloadReply = Option<oneshot::Sender<Result<String, String>>>;
 enum Asked {
     /// A plan.
     Plan(Plan),
+    /// A plan across nodes.
+    Across(FleetPlan),
+    /// Its parts of plans across nodes, in words.
+    Parts,
     /// Something that people control, and who.
     Order(String, Command),
     /// A fault on purpose.
@@ -175,6 +182,10 @@ struct Shell {
     stream: StreamId,
     /// The wall clock as the windows of the configuration need it.
     wall: clock::Wall,
+    /// Orders that were refused, by whose name they came under.
+    refusals: orders::Refusals,
+    /// What orders to other nodes are signed with, once one was.
+    signer: Option<Signer>,
     /// Whether the file `STOP` was there when it was looked for last.
     stop_seen: bool,
 }

@@ -1,6 +1,6 @@
 //! Questions on the control socket: what may be asked, and how it is answered.
 //!
-//! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan,
+//! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan, of this node or across nodes,
 //! `reload` for the configuration file to be read again, `order` and JSON for what
 //! people control, `chaos FAULT SERVICE MS` for a fault on purpose and `mend` for its
 //! end, JSON alone for a change of a slot; their answers are JSON. Answers are made
@@ -10,8 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use homeostat_common::ids::{IncidentId, ServiceId};
+use homeostat_common::ids::{IncidentId, NodeId, ServiceId};
 use homeostat_common::plan::PlanError;
+use homeostat_common::saga::FleetPlanError;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -89,14 +90,16 @@ impl Shell {
                 };
                 serde_json::to_string(&answer).ok()
             } else if let Some(plan) = question.trim().strip_prefix("do ") {
-                let answer = match plan.parse() {
-                    Ok(plan) => ask(&questions, Asked::Plan(plan)).await,
-                    Err(error) => Err(PlanError::to_string(&error)),
+                let answer = match wish(plan) {
+                    Ok(wish) => ask(&questions, wish).await,
+                    Err(why) => Err(why),
                 };
                 serde_json::to_string(&answer).ok()
             } else if let Some(order) = question.trim().strip_prefix("order ") {
                 let answer = obey(&questions, order, uid, &config).await;
                 serde_json::to_string(&answer).ok()
+            } else if question.trim() == PARTS {
+                ask(&questions, Asked::Parts).await.ok()
             } else if let Some(wish) = question.trim().strip_prefix("chaos ") {
                 let answer = match chaos::Wish::parse(wish, person(uid)) {
                     Ok(wish) => ask(&questions, Asked::Chaos(wish)).await,
@@ -110,12 +113,33 @@ impl Shell {
                 let answer = change(&question, &files, &config).await;
                 serde_json::to_string(&answer).ok()
             } else {
-                explain(&question, &keeper).await
+                explain(&question, &keeper, &questions).await
             };
             if let Some(text) = answer {
                 let _ = timeout(QUESTION_TIME, writer.write_all(text.as_bytes())).await;
             }
         });
+    }
+}
+
+/// Asks for the parts of plans across nodes, and for those that are led here.
+pub const PARTS: &str = "parts";
+
+/// Whether a plan's steps name nodes, by its first one.
+#[must_use]
+pub fn is_across(text: &str) -> bool {
+    let first = text.trim_start_matches(['(', ' ']).split_once(':');
+    first.is_some_and(|(label, _)| NodeId::new(label.trim()).is_ok())
+}
+
+/// A plan of this node, or one across nodes.
+fn wish(text: &str) -> Result<Asked, String> {
+    if is_across(text) {
+        let plan = text.parse().map(Asked::Across);
+        plan.map_err(|error| FleetPlanError::to_string(&error))
+    } else {
+        let plan = text.parse().map(Asked::Plan);
+        plan.map_err(|error| PlanError::to_string(&error))
     }
 }
 
@@ -143,6 +167,8 @@ impl Shell {
         self.asked.insert(ticket, reply);
         Some(match asked {
             Asked::Plan(plan) => Event::Asked { ticket, plan },
+            Asked::Across(plan) => Event::AskedAcross { ticket, plan },
+            Asked::Parts => Event::AskedParts(ticket),
             Asked::Order(by, command) => Event::Ordered {
                 ticket,
                 by,
@@ -234,13 +260,24 @@ async fn ask(questions: &mpsc::Sender<Question>, asked: Asked) -> Result<String,
         .unwrap_or_else(|_| Err("the agent is ending".into()))
 }
 
-async fn explain(question: &str, keeper: &Keeper) -> Option<String> {
+async fn explain(
+    question: &str,
+    keeper: &Keeper,
+    questions: &mpsc::Sender<Question>,
+) -> Option<String> {
     let incident = question.trim().parse().ok().map(IncidentId);
     let (reply, answer) = oneshot::channel();
     if !keeper.order(keeper::Order::Explain(incident, reply)) {
         return None;
     }
-    timeout(QUESTION_TIME, answer).await.ok()?.ok()
+    let mut text = timeout(QUESTION_TIME, answer).await.ok()?.ok()?;
+    // Parts of plans across nodes belong to no incident of this node.
+    if incident.is_none()
+        && let Ok(parts) = ask(questions, Asked::Parts).await
+    {
+        text.push_str(&parts);
+    }
+    Some(text)
 }
 
 async fn change(

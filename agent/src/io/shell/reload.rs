@@ -126,6 +126,7 @@ fn fixed(former: &Config, config: &Config) -> Option<&'static str> {
         ("store", former.store != config.store),
         ("sample", former.sample != config.sample),
         ("clock", former.clock != config.clock),
+        ("orders", former.orders != config.orders),
         ("webhook", former.webhooks != config.webhooks),
     ];
     keys.into_iter()

@@ -79,6 +79,7 @@ impl Shell {
                         acked: opened.acked,
                     },
                     meta: meta(config),
+                    trusted: config.orders.trusted.clone(),
                     acked: opened.acked,
                     last: opened.last,
                     patience: link::Patience::default(),
@@ -146,6 +147,8 @@ impl Shell {
             hook_reports,
             stream: opened.stream,
             wall,
+            refusals: BTreeMap::new(),
+            signer: None,
             stop_seen: false,
             config: Arc::new(config.clone()),
         })

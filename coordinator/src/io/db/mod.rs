@@ -12,6 +12,7 @@ mod ingest;
 mod project;
 mod read;
 mod retain;
+pub mod saga;
 
 pub use forgotten::Forgotten;
 pub use ingest::{Acknowledge, Stored};

@@ -350,6 +350,9 @@ impl Db {
                 JOIN node ON node.stream = stream.id WHERE closed_seq IS NULL) AS open,
                (SELECT COUNT(*) FROM node JOIN alarm ON alarm.stream = node.stream
                 WHERE raised) AS alarms,
+               (SELECT COUNT(*) FROM saga WHERE ended_ms IS NULL) AS plans,
+               (SELECT COUNT(*) FROM saga WHERE flag IS NOT NULL
+                AND (ended_ms IS NULL OR phase = 'stuck')) AS flagged,
                (SELECT COALESCE(MAX(top - acked), 0) FROM node
                 JOIN stream ON stream.id = node.stream) AS lag,
                (SELECT COALESCE(SUM(last - first + 1), 0) FROM gap) AS lost",
@@ -363,6 +366,8 @@ impl Db {
                 online: 0,
                 open_incidents: number(&row, "open")?,
                 alarms: number(&row, "alarms")?,
+                plans: number(&row, "plans")?,
+                flagged: number(&row, "flagged")?,
                 ack_lag: number(&row, "lag")?,
                 lost: number(&row, "lost")?,
                 broker: false,

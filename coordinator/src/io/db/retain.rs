@@ -51,6 +51,7 @@ impl Db {
                 .await
                 .map_err(DbError::on(doing))?;
         }
+        self.forget_sagas(cutoff_ms).await?;
         Ok(events)
     }
 }

@@ -43,7 +43,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     info(
         title = "Homeostat coordinator",
         description = "What the nodes of a fleet record: presence, services, incidents and \
-                       their healing, alarms. Read-only.",
+                       their healing, alarms. Read-only, but for plans across nodes.",
     ),
     paths(
         fleet,
@@ -55,13 +55,35 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         timeline,
         left_alone,
         events,
+        super::plans::begin,
+        super::plans::list,
+        super::plans::one,
+        super::plans::key,
         super::live::live,
         healthz,
         metrics
     ),
-    components(schemas(Problem, Change))
+    components(schemas(Problem, Change)),
+    modifiers(&Operator)
 )]
 struct Api;
+
+/// Who may have plans run.
+struct Operator;
+
+impl utoipa::Modify for Operator {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let token = bearer.description(Some(
+            "The text of operator.token in the coordinator's data folder.",
+        ));
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("operator", SecurityScheme::Http(token.build()));
+    }
+}
 
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(openapi())

@@ -2,11 +2,13 @@
 //!
 //! There is no authentication yet, so it listens on loopback only, and refuses
 //! requests whose `Host` is another name: a page on the internet must not read
-//! the fleet through a name that resolves to 127.0.0.1. Everything is read-only.
+//! the fleet through a name that resolves to 127.0.0.1. Everything is read-only, but
+//! for plans across nodes, which take the operator's token.
 
 mod api;
 mod live;
 mod page;
+mod plans;
 mod problem;
 
 pub use api::openapi;
@@ -41,7 +43,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take; a live stream has begun by then.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// No request has a body worth reading.
+/// The largest request is the text of a plan.
 const BODY_MAX: usize = 16 * 1024;
 
 /// Largest request head.
@@ -79,6 +81,9 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/api/v1/timeline", get(api::timeline))
         .route("/api/v1/left-alone", get(api::left_alone))
         .route("/api/v1/events", get(api::events))
+        .route("/api/v1/plans", get(plans::list).post(plans::begin))
+        .route("/api/v1/plans/{id}", get(plans::one))
+        .route("/api/v1/orders-key", get(plans::key))
         .route("/api/v1/live", get(live::live))
         .fallback(|| async {
             problem(StatusCode::NOT_FOUND, "no such path; see /api/openapi.json")
@@ -86,7 +91,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .method_not_allowed_fallback(|| async {
             problem(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "everything here is read with GET",
+                "everything here is read with GET, but for plans",
             )
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))

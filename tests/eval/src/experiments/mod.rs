@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod overhead;
 pub mod power_cut;
 pub mod quiet;
+pub mod saga;
 pub mod switch;
 
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 11] = [
+pub const LIST: [[&str; 3]; 12] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -56,6 +57,11 @@ pub const LIST: [[&str; 3]; 11] = [
         "power-cut",
         "what a power cut takes of journal, outbox, slots and sled, at any of their recorded writes",
         "5,000 images, and 1,000 of sled: 10 min",
+    ],
+    [
+        "saga",
+        "a plan across three nodes with somebody killed at each write and message; needs strace",
+        "some 200 kills: 40 min",
     ],
     [
         "switch",

@@ -1,10 +1,14 @@
-//! Asks the coordinator as any client would: plain HTTP, JSON, page by page.
+//! Asks the coordinator as any client would: plain HTTP, JSON, page by page. Has plans
+//! run, too, with the operator's token.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use homeostat_coordinator::fleet::plans::{
+    FleetPlanBegun, FleetPlanView, FleetPlanWish, OrdersKey,
+};
 use homeostat_coordinator::fleet::view::{
     Event, Events, Fleet, Incident, IncidentDetail, Incidents,
 };
@@ -68,6 +72,41 @@ impl Api {
         }
     }
 
+    /// What nodes must trust to take the coordinator's orders.
+    pub fn orders_key(&self) -> Result<OrdersKey> {
+        self.json("/api/v1/orders-key")
+    }
+
+    /// The newest plans across nodes.
+    pub fn plans(&self) -> Result<Vec<FleetPlanView>> {
+        self.json("/api/v1/plans")
+    }
+
+    /// One plan across nodes.
+    pub fn plan(&self, id: u64) -> Result<FleetPlanView> {
+        self.json(&format!("/api/v1/plans/{id}"))
+    }
+
+    /// Has a plan across nodes run; its number.
+    pub fn begin(&self, token: &str, plan: &str) -> Result<u64> {
+        let wish = FleetPlanWish {
+            plan: plan.to_owned(),
+            confidence: None,
+        };
+        let body = serde_json::to_string(&wish)?;
+        let head = format!(
+            "POST /api/v1/plans HTTP/1.0\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.0,
+            body.len()
+        );
+        let (status, body) = exchange(self.0, &head, PATIENCE)?;
+        if status != 202 {
+            bail!("the coordinator answered {status} to a plan: {body}");
+        }
+        Ok(serde_json::from_str::<FleetPlanBegun>(&body)?.id)
+    }
+
     /// The answer to `GET path`, as text.
     pub fn text(&self, path: &str) -> Result<String> {
         let (status, body) = get(self.0, path, PATIENCE)?;
@@ -85,17 +124,22 @@ impl Api {
 
 /// `GET path` over HTTP/1.0: status and body.
 pub(super) fn get(address: SocketAddrV4, path: &str, patience: Duration) -> Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+    exchange(address, &request, patience).with_context(|| path.to_owned())
+}
+
+fn exchange(address: SocketAddrV4, request: &str, patience: Duration) -> Result<(u16, String)> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address.into(), patience)?;
         stream.set_read_timeout(Some(patience))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let answer = ask().with_context(|| format!("cannot ask http://{address}{path}"))?;
+    let answer = ask().with_context(|| format!("cannot ask http://{address}"))?;
     let parsed = answer
         .split_once("\r\n\r\n")
         .and_then(|(head, body)| Some((head.get(9..12)?.parse().ok()?, body.to_owned())));
-    parsed.with_context(|| format!("http://{address}{path} answered no HTTP"))
+    parsed.with_context(|| format!("http://{address} answered no HTTP"))
 }

@@ -13,6 +13,8 @@ mod node;
 mod parts;
 mod process;
 pub mod role;
+pub mod strace;
+pub mod trio;
 
 pub use api::Api;
 pub use cloud::{BrokerKind, Cloud};
