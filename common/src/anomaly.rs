@@ -59,11 +59,13 @@ pub enum Symptom {
     Saturated,
     /// Nothing: somebody asked for a plan.
     Requested,
+    /// Nothing yet: what grows will reach its limit.
+    Foreseen,
 }
 
 impl Symptom {
     /// Every symptom.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Dead,
         Self::Hung,
         Self::WrongAnswers,
@@ -74,6 +76,7 @@ impl Symptom {
         Self::DataFull,
         Self::Saturated,
         Self::Requested,
+        Self::Foreseen,
     ];
 }
 
@@ -90,6 +93,7 @@ impl fmt::Display for Symptom {
             Self::DataFull => "data-full",
             Self::Saturated => "saturated",
             Self::Requested => "requested",
+            Self::Foreseen => "foreseen",
         })
     }
 }
@@ -139,11 +143,15 @@ pub enum Fault {
     Saturation,
     /// None: somebody asked for a plan.
     Request,
+    /// The node gets hotter than it may.
+    Overheating,
+    /// A certificate will not be valid any more.
+    CertificateExpiry,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Crash,
         Self::Hang,
         Self::MemoryLeak,
@@ -157,6 +165,8 @@ impl Fault {
         Self::DataFull,
         Self::Saturation,
         Self::Request,
+        Self::Overheating,
+        Self::CertificateExpiry,
     ];
 }
 
@@ -176,6 +186,8 @@ impl fmt::Display for Fault {
             Self::DataFull => "data-full",
             Self::Saturation => "saturation",
             Self::Request => "request",
+            Self::Overheating => "overheating",
+            Self::CertificateExpiry => "certificate-expiry",
         })
     }
 }

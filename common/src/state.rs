@@ -121,7 +121,7 @@ const fn feature(name: &'static str, unit: &'static str) -> Feature {
 
 /// The dictionary of the vector. Places are never reused; new ones are added
 /// at the end.
-pub const FEATURES: [Feature; 32] = [
+pub const FEATURES: [Feature; 33] = [
     feature("h.services", "count"),
     feature("h.healthy", "ratio of services"),
     feature("h.availability.mean", "ratio"),
@@ -154,6 +154,7 @@ pub const FEATURES: [Feature; 32] = [
     feature("gamma.open.hogging", "count"),
     feature("gamma.open.data_full", "count"),
     feature("gamma.open.saturated", "count"),
+    feature("gamma.open.foreseen", "count"),
 ];
 
 /// The vector and its mask.
@@ -170,7 +171,7 @@ pub const FEATURES: [Feature; 32] = [
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Features {
-    /// Values, shape `[32]`, in the units of [`FEATURES`]; 0 where unknown.
+    /// Values, shape `[33]`, in the units of [`FEATURES`]; 0 where unknown.
     pub values: [f32; FEATURES.len()],
     /// Which values are known.
     pub known: [bool; FEATURES.len()],
@@ -218,6 +219,7 @@ impl State {
             full,
             saturated,
             _,
+            foreseen,
         ] = self.history.open.map(f64::from);
         let found: [Option<f64>; FEATURES.len()] = [
             Some(count),
@@ -252,6 +254,7 @@ impl State {
             Some(hogging),
             Some(full),
             Some(saturated),
+            Some(foreseen),
         ];
         Features {
             values: found.map(|value| narrow(value.unwrap_or(0.0))),
@@ -332,7 +335,7 @@ pub(crate) fn sample() -> State {
                 cost: 0.02,
             }],
             outcomes: [1, 0, 0, 0, 0],
-            open: [1, 0, 0, 0, 0, 0, 0, 2, 0, 0],
+            open: [1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0],
             budget_left: Ratio::saturating(0.75),
         },
     }
@@ -395,6 +398,7 @@ mod tests {
             gamma.open.hogging = 0 count
             gamma.open.data_full = 2 count
             gamma.open.saturated = 0 count
+            gamma.open.foreseen = 0 count
         "#]]
         .assert_eq(&lines);
     }

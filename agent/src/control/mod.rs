@@ -19,6 +19,7 @@ mod contesting;
 mod controls;
 mod deciding;
 mod executing;
+mod foreseeing;
 mod incident;
 mod message;
 mod reloading;
@@ -45,8 +46,8 @@ pub use self::alarms::alarm_names;
 pub use self::command::{Command, News, Notice, Scope, Switch};
 pub use self::incident::Incident;
 pub use self::message::{
-    Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, RouteSample, SlotReport, Stranger,
-    Told,
+    Class, Effect, Event, HealRecord, Heat, HostSample, ProbeOutcome, Room, RouteSample,
+    SlotReport, Stranger, Told,
 };
 pub use self::telling::Snapshot;
 
@@ -170,6 +171,7 @@ pub struct Loop {
     controls: controls::Controls,
     alarms: alarms::Alarms,
     approvals: approving::Approvals,
+    foresight: foreseeing::Foresight,
     /// The moment of this step.
     now: Micros,
 }
@@ -225,6 +227,7 @@ impl Loop {
             controls: controls::Controls::new(config),
             alarms: alarms::Alarms::new(now),
             approvals: approving::Approvals::default(),
+            foresight: foreseeing::Foresight::new(config),
             now,
             services,
         };

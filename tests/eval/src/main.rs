@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, flash, footprint, forward, journal_kill, mttr, outbox, power_cut, quiet, switch,
+    self, flash, footprint, foresee, forward, journal_kill, mttr, outbox, power_cut, quiet, switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -49,6 +49,8 @@ enum Command {
     Switch(switch::Args),
     /// What the forwarder costs, beside no forwarder.
     Forward(forward::Args),
+    /// Faults ended before they show, and what it costs when foresight is wrong.
+    Foresee(foresee::Args),
 }
 
 fn main() -> ExitCode {
@@ -88,6 +90,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::PowerCut(args) => power_cut::run(args, cli.seed)?,
         Command::Switch(args) => switch::run(args, cli.seed)?,
         Command::Forward(args) => forward::run(args, cli.seed)?,
+        Command::Foresee(args) => foresee::run(args, cli.seed)?,
     };
     print!("{}", report.table());
     if let Some(file) = &cli.json {

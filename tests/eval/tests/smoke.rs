@@ -265,6 +265,17 @@ fn a_power_cut_takes_nothing_that_was_said_to_be_safe() {
 }
 
 #[test]
+fn foresight_asks_the_forecaster_and_real_processes() {
+    let size = ["--days", "1", "--leaks", "2", "--seconds", "10"];
+    let rows = run(&[&["foresee"], &size[..]].concat());
+    for id in ["foresee.struck", "foresee.cleared", "foresee.real.lost_supervisor"] {
+        assert!(row(&rows, id)["n"].is_u64(), "{id}");
+    }
+    // In ten seconds nobody comes near the limit.
+    assert_eq!(value(&rows, "foresee.real.lost"), 0.0);
+}
+
+#[test]
 fn killed_itself_it_leaves_no_process_behind() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_homeostat-eval"))

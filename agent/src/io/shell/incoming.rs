@@ -152,6 +152,8 @@ impl Shell {
                 (unix_ms, clock::ClockQuality::Plausible) => Reading::Fresh(unix_ms),
                 _ => Reading::Missing,
             },
+            heat: self.thermal.sample(now),
+            cores: self.cores,
         };
         let core = &self.core;
         let processes = self
