@@ -3,5 +3,6 @@
 
 #![warn(missing_docs)]
 
+mod entry;
 pub mod fleet;
 pub mod sim;

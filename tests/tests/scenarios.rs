@@ -167,9 +167,9 @@ fn a_crashing_service_is_retried_for_ever_and_ever_slower() {
         137.031s refuse   restart(camera, grace=0ms): back-off
         265.026s decide   restart(camera, grace=0ms) (reflex)
         265.026s execute  restart(camera, grace=0ms)
-        265.136s done     restart(camera, grace=0ms)
-        265.136s clear    camera-dead
-        265.136s close    healed: camera answers again after 255136ms
+        265.135s done     restart(camera, grace=0ms)
+        265.135s clear    camera-dead
+        265.135s close    healed: camera answers again after 255134ms
     "#]].assert_eq(&trace.to_string());
     assert_eq!(trace.of("execute").len(), 13);
     assert_eq!(trace.of("close").len(), 1);
@@ -561,9 +561,9 @@ fn a_command_that_cannot_be_run_is_tried_again_and_told() {
         30.000s fault    BadCommand("camera", false)
         41.003s decide   restart(camera, grace=0ms) (reflex)
         41.003s execute  restart(camera, grace=0ms)
-        41.107s done     restart(camera, grace=0ms)
-        41.107s clear    camera-dead
-        41.107s close    healed: camera answers again after 31106ms
+        41.108s done     restart(camera, grace=0ms)
+        41.108s clear    camera-dead
+        41.108s close    healed: camera answers again after 31108ms
     "#]].assert_eq(&trace.to_string());
 }
 

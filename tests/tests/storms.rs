@@ -29,6 +29,7 @@ fn node() -> String {
             "mode = \"act\"",
             r#"mode = "act"
 hold = "10s"
+contest = { count = 2, within = "30s", hold = "20s" }
 quarantine = { count = 3, within = "60s", hold = "20s", hold_max = "60s" }
 restart = { burst = 3, within = "20s", backoff_min = "1s", backoff_max = "20s", stable = "10s" }"#,
         )

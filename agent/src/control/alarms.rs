@@ -64,7 +64,14 @@ pub fn alarm_names<'a>(
 }
 
 /// Alarms of a service besides its symptoms.
-pub(super) const OF_SERVICE: [&str; 5] = ["quarantine", "frozen", "confidence", "stuck", "called"];
+pub(super) const OF_SERVICE: [&str; 6] = [
+    "quarantine",
+    "frozen",
+    "confidence",
+    "stuck",
+    "called",
+    "contested",
+];
 
 /// An alarm that stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

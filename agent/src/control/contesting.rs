@@ -33,6 +33,10 @@ const TERM: i32 = 15;
 /// So long after its start the agent may see the end of what a former run ordered.
 const FORMER: Millis = Millis::secs(30);
 
+/// SIGTERMs to several services this close together are somebody who stops the node, or a
+/// group of processes: that is no healer.
+const TOGETHER: Millis = Millis::secs(1);
+
 /// Switches on their way; each service has at most two slots, and answers come.
 const SWITCHING_MAX: usize = 64;
 
@@ -43,6 +47,10 @@ pub(super) struct Rivals {
     since: Micros,
     /// The life that was told to end.
     ended: BTreeMap<ServiceId, Instance>,
+    /// SIGTERMs that may still turn out to be one of many.
+    terms: BTreeMap<ServiceId, (Micros, Instance)>,
+    /// Until when SIGTERMs are parts of one that went to many.
+    to_many: Option<Micros>,
     /// Switches on their way: which slot, and what they replace.
     switching: BTreeMap<Token, ((ServiceId, SlotName), Version)>,
     /// What a switch has replaced.
@@ -59,6 +67,23 @@ impl Rivals {
             since: now,
             ..Self::default()
         }
+    }
+
+    /// Another order for a slot: a late answer to the one before says nothing any more.
+    fn supersede(&mut self, key: &(ServiceId, SlotName)) {
+        self.replaced.remove(key);
+        self.switching.retain(|_, (switched, _)| switched != key);
+    }
+
+    /// A service that is gone from the configuration.
+    pub(super) fn forget(&mut self, id: &ServiceId) {
+        self.contests.remove(id);
+        self.ended.remove(id);
+        self.terms.remove(id);
+        self.switching.retain(|_, ((service, _), _)| service != id);
+        self.replaced.retain(|(service, _), _| service != id);
+        self.weights.retain(|(_, service), _| service != id);
+        self.asked.remove(id);
     }
 
     /// What of a service is left to somebody else.
@@ -79,9 +104,15 @@ impl Loop {
             } => {
                 let ours = self.rivals.ended.get(service) == Some(instance)
                     || now.since(self.rivals.since) < FORMER;
-                if !ours {
-                    let seen = format!("process {instance} got a SIGTERM that was not sent here");
-                    self.contest(service, Resource::Process, &seen, now, effects);
+                // One that ends itself while it starts is ill, however it does it.
+                let worked = self.services.get(service).is_some_and(|watched| {
+                    match watched.instance() == Some(*instance) {
+                        true => watched.proven(now),
+                        false => watched.lived,
+                    }
+                });
+                if !ours && worked {
+                    self.heed_term(service, *instance, now, effects);
                 }
             }
             Event::ProbeSent {
@@ -154,6 +185,50 @@ impl Loop {
         }
     }
 
+    /// A SIGTERM counts once it is known to have gone to this service alone.
+    fn heed_term(
+        &mut self,
+        service: &ServiceId,
+        instance: Instance,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.count_terms(now, effects);
+        let others = self.rivals.terms.keys().any(|id| id != service);
+        if others || self.rivals.to_many.is_some_and(|until| now < until) {
+            self.rivals.terms.clear();
+            self.rivals.to_many = Some(now + TOGETHER);
+            let text = format!("{service} got a SIGTERM as others did: somebody stops them all");
+            self.note(Some(service), text, effects);
+            return;
+        }
+        // A second one to the same service waits for nothing.
+        if let Some((_, first)) = self.rivals.terms.insert(service.clone(), (now, instance)) {
+            self.count_term(service, first, now, effects);
+        }
+    }
+
+    fn count_terms(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+        let alone = self
+            .rivals
+            .terms
+            .extract_if(.., |_, (at, _)| now.since(*at) >= TOGETHER);
+        for (service, (_, instance)) in alone.collect::<Vec<_>>() {
+            self.count_term(&service, instance, now, effects);
+        }
+    }
+
+    fn count_term(
+        &mut self,
+        service: &ServiceId,
+        instance: Instance,
+        now: Micros,
+        effects: &mut Vec<Effect>,
+    ) {
+        let seen = format!("process {instance} got a SIGTERM that was not sent here");
+        self.contest(service, Resource::Process, &seen, now, effects);
+    }
+
     fn heed_weights(&mut self, now: Micros, routes: &[RouteSample], effects: &mut Vec<Effect>) {
         let mut moved = Vec::new();
         for route in routes {
@@ -193,7 +268,7 @@ impl Loop {
                     let slot = self.services.get(id).and_then(|one| one.slots.get(name));
                     let present = slot.and_then(|slot| slot.found.present);
                     let key = (id.clone(), *name);
-                    self.rivals.replaced.remove(&key);
+                    self.rivals.supersede(&key);
                     if let Some(present) = present.filter(|present| present != to) {
                         if self.rivals.switching.len() >= SWITCHING_MAX {
                             self.rivals.switching.pop_first();
@@ -202,7 +277,7 @@ impl Loop {
                     }
                 }
                 Effect::Act(_, Act::RestoreSlot(id, name)) => {
-                    self.rivals.replaced.remove(&(id.clone(), *name));
+                    self.rivals.supersede(&(id.clone(), *name));
                 }
                 Effect::SetWeight(route, id, weight) => {
                     let key = (route.clone(), id.clone());
@@ -215,6 +290,7 @@ impl Loop {
                 _ => {}
             }
         }
+        self.count_terms(now, effects);
         self.ask_for_others(now, effects);
         let policy = self.limits.contest;
         self.rivals

@@ -185,11 +185,14 @@ impl Loop {
                 // yet to come.
                 let mended = self.incidents.get(need).is_some_and(|incident| {
                     let whole = matches!(incident.symptom, Symptom::Requested | Symptom::Foreseen);
-                    !whole
-                        || !self
-                            .services
-                            .get(need)
-                            .is_some_and(|one| one.answering(now))
+                    let answers = self
+                        .services
+                        .get(need)
+                        .is_some_and(|one| one.answering(now));
+                    // Nor does one that is left to somebody else.
+                    let left = incident.execution.is_none()
+                        && !self.rivals.contested(need, now).is_empty();
+                    !(left || whole && answers)
                 });
                 if mended || self.settling.contains_key(need) {
                     if self.telling.held_back.insert(id.clone()) {

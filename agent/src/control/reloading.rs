@@ -63,6 +63,7 @@ impl Loop {
             self.paces.remove(&id);
             self.renewing.remove(&id);
             self.controls.forget(&id);
+            self.rivals.forget(&id);
         }
         for service in &config.services {
             match self.services.remove(&service.id) {

@@ -21,6 +21,8 @@ use homeostat_common::ids::NodeId;
 use homeostat_common::saga::{Answer, Order};
 use homeostat_common::units::{Micros, Millis};
 
+use crate::entry::Entry;
+
 use initiator::Office;
 use node::Node;
 
@@ -125,36 +127,12 @@ enum Happening {
     Back(Actor),
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    at: Micros,
-    order: u64,
-    what: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// What the actors share: time, chance, the network, and the story.
 #[derive(Debug, Clone)]
 struct Air {
     now: Micros,
     rng: fastrand::Rng,
-    queue: BinaryHeap<Reverse<Entry>>,
+    queue: BinaryHeap<Reverse<Entry<Happening>>>,
     order: u64,
     troubles: Vec<Trouble>,
     /// Share of messages that are lost, that come twice, and that come late.

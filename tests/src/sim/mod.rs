@@ -27,6 +27,8 @@ use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{BootId, Instance, ServiceId};
 use homeostat_common::units::{Micros, Millis};
 
+use crate::entry::Entry;
+
 use audit::Audit;
 use disk::Disk;
 pub use store::Offline;
@@ -197,30 +199,6 @@ enum Happening {
     SpawnerBack,
 }
 
-#[derive(Debug)]
-struct Entry {
-    at: Micros,
-    order: u64,
-    what: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// Broken promises after which a run is given up.
 const BROKEN_MAX: usize = 5;
 
@@ -244,7 +222,7 @@ pub struct Sim {
     probe_rng: fastrand::Rng,
     file_rng: fastrand::Rng,
     now: Micros,
-    queue: BinaryHeap<Reverse<Entry>>,
+    queue: BinaryHeap<Reverse<Entry<Happening>>>,
     order: u64,
     boot: BootId,
     booted: Micros,

@@ -186,7 +186,7 @@ impl Sim {
                 let own_now = self.own_now();
                 if let Some(agent) = &self.agent {
                     let state = (agent.saved(own_now), agent.experience().clone());
-                    self.keep(Order::Remember(state.0.clone()));
+                    self.keep(Order::Remember(Box::new(state.0.clone())));
                     self.keep(Order::Learn(state.1.clone()));
                     self.disk.append(Entry::State(Box::new(state)));
                 }

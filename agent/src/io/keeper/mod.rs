@@ -27,6 +27,8 @@ use tracing::{info, warn};
 
 pub use self::explain::explain;
 pub use self::opening::{journal_limits, open};
+pub use self::waiting::HELD_MAX;
+use self::waiting::Waiting;
 use crate::control::{Class, Event, HealRecord, Resumed, Saved};
 use crate::io::clock::{self, Wall};
 use crate::io::link::{Fetch, LinkHandle};
@@ -86,7 +88,7 @@ pub enum Order {
     /// The records of the plan journal so far are not needed any more.
     Quiet,
     /// State that holds across restarts.
-    Remember(Saved),
+    Remember(Box<Saved>),
     /// What was learnt.
     Learn(Experience),
     /// The coordinator has everything up to here.
@@ -180,9 +182,9 @@ pub struct Thread {
     /// Mark and place of recent events.
     marks: VecDeque<(u64, EventRef)>,
     /// Events that the disk refused.
-    unwritten: VecDeque<(u64, Class, Vec<u64>, Body)>,
+    unwritten: VecDeque<Waiting>,
     /// Aggregates that wait for company.
-    held: Vec<(u64, Vec<u64>, Body)>,
+    held: Vec<Waiting>,
     dropped: u64,
     /// Why the disk is not used now.
     trouble: Option<String>,
@@ -281,7 +283,7 @@ impl Thread {
             }
             Order::Remember(saved) => {
                 let checkpoint = Checkpoint {
-                    saved,
+                    saved: *saved,
                     hlc: self.hlc.high_water(),
                 };
                 let written = postcard::to_allocvec(&checkpoint)
@@ -313,8 +315,7 @@ impl Thread {
         }
     }
 
-    fn push(&mut self, mark: u64, class: Class, causes: &[u64], body: &Body) -> bool {
-        let (unix_ms, _) = self.wall.unix_ms();
+    fn push(&mut self, event: &Waiting) -> bool {
         let Some(outbox) = &mut self.outbox else {
             self.note_trouble(Some(NOT_OPEN.into()));
             return false;
@@ -326,22 +327,23 @@ impl Thread {
             stream: self.stream,
             seq,
             boot: self.boot,
-            hlc: self.hlc.tick(unix_ms),
-            causes: causes
+            hlc: event.told,
+            causes: event
+                .causes
                 .iter()
                 .filter_map(|cause| {
                     let found = self.marks.iter().find(|(mark, _)| mark == cause);
                     found.map(|(_, reference)| *reference)
                 })
                 .collect(),
-            body: body.clone(),
+            body: event.body.clone(),
         };
         let written = envelope
             .encode()
             .map_err(|error| error.to_string())
             .and_then(|bytes| {
                 outbox
-                    .push(class_of(class), &bytes)
+                    .push(class_of(event.class), &bytes)
                     .map_err(|error| chain(&error))
             });
         match written {
@@ -350,7 +352,7 @@ impl Thread {
                 if self.marks.len() == MARKS_MAX {
                     self.marks.pop_front();
                 }
-                self.marks.push_back((mark, envelope.reference()));
+                self.marks.push_back((event.mark, envelope.reference()));
                 self.written = true;
                 self.file(&envelope);
                 true
@@ -459,9 +461,9 @@ impl Thread {
                 return;
             }
         }
-        while let Some((mark, class, causes, body)) = self.unwritten.pop_front() {
-            if !self.push(mark, class, &causes, &body) {
-                self.unwritten.push_front((mark, class, causes, body));
+        while let Some(event) = self.unwritten.pop_front() {
+            if !self.push(&event) {
+                self.unwritten.push_front(event);
                 // What the push noted, else as before.
                 self.note_trouble(Some(former));
                 return;

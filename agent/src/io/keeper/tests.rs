@@ -169,7 +169,8 @@ fn explain_lists_the_last_incidents_newest_last() {
             evidence: Vec::new(),
             connected: false,
         });
-        assert!(thread.push(0, Class::Heal, &[], &body));
+        thread.accept(0, Class::Heal, Vec::new(), body);
+        assert!(thread.unwritten.is_empty());
     }
     let kv = thread.kv.as_ref().unwrap();
     assert!(

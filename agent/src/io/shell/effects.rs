@@ -112,7 +112,7 @@ impl Shell {
                 }
             }
             Effect::Quiet => self.order(Order::Quiet),
-            Effect::Remember => self.order(Order::Remember(self.core.saved(now))),
+            Effect::Remember => self.order(Order::Remember(Box::new(self.core.saved(now)))),
             Effect::Emit {
                 mark,
                 class,

@@ -388,7 +388,7 @@ impl Shell {
 
     fn close(mut self) -> Result<(), RunError> {
         self.tell_start(0);
-        self.order(Order::Remember(self.core.saved(clock::now())));
+        self.order(Order::Remember(Box::new(self.core.saved(clock::now()))));
         self.order(Order::Close);
         if let Some(link) = &self.link {
             link.stop();

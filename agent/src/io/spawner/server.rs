@@ -689,6 +689,8 @@ impl Server {
     /// Ends the spawner, with the services or without.
     fn leave(&mut self, stop_services: bool) {
         if stop_services {
+            // The loop would take these ends for somebody else's doing.
+            self.connection = None;
             self.stop_all();
             self.after_round();
         }

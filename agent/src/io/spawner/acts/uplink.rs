@@ -117,17 +117,8 @@ async fn switched(handle: &Handle, to: Option<&InterfaceId>) -> Result<(), Uplin
 /// best of each version of the protocol.
 async fn defaults(handle: &Handle, index: u32) -> Result<Vec<RouteMessage>, UplinkError> {
     let mut found = Vec::new();
-    for question in [
-        RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    ] {
-        let routes: Vec<RouteMessage> = handle
-            .route()
-            .get(question)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("read the routes"))?;
+    for version in [IpVersion::V4, IpVersion::V6] {
+        let routes = routes(handle, version).await?;
         let best = routes
             .into_iter()
             .filter(|route| {
@@ -139,6 +130,16 @@ async fn defaults(handle: &Handle, index: u32) -> Result<Vec<RouteMessage>, Upli
         found.extend(best.map(ours));
     }
     Ok(found)
+}
+
+/// All routes of a version of the protocol.
+async fn routes(handle: &Handle, version: IpVersion) -> Result<Vec<RouteMessage>, UplinkError> {
+    let question = match version {
+        IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    };
+    let found = handle.route().get(question).execute().try_collect().await;
+    found.map_err(refused("read the routes"))
 }
 
 fn metric(route: &RouteMessage) -> u32 {
@@ -206,18 +207,8 @@ async fn clear(handle: &Handle) -> Result<(), UplinkError> {
             }
         }
     }
-    for question in [
-        RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    ] {
-        let routes: Vec<RouteMessage> = handle
-            .route()
-            .get(question)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("read the routes"))?;
-        for route in routes {
+    for version in [IpVersion::V4, IpVersion::V6] {
+        for route in routes(handle, version).await? {
             if route.header.table == OURS && route.header.protocol == RouteProtocol::Other(OURS) {
                 let del = handle.route().del(route);
                 del.execute().await.map_err(refused("delete a route"))?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use homeostat_agent::config::Config;
 use homeostat_agent::control::{Class, HealRecord, Saved};
-use homeostat_agent::io::keeper::{self, KIND_HEAL, KIND_SAVED};
+use homeostat_agent::io::keeper::{self, HELD_MAX, KIND_HEAL, KIND_SAVED};
 use homeostat_agent::io::slots::{GOOD_MAX, Slot};
 use homeostat_agent::io::store::Finding;
 use homeostat_agent::io::store::outbox::{self, EventSeq, Item, Outbox};
@@ -39,6 +39,8 @@ pub(super) struct Issued {
     /// What was there before the trace began.
     base: Held,
     orders: Vec<Order>,
+    /// Aggregates that wait for company, which have no place yet.
+    waiting: Vec<u64>,
     /// So many of the orders are safe.
     promised: usize,
     /// So many were given when the last sync was asked for.
@@ -67,6 +69,7 @@ impl Issued {
         Self {
             base: held,
             orders: Vec::new(),
+            waiting: Vec::new(),
             promised: 0,
             asked: 0,
             ..self
@@ -77,14 +80,23 @@ impl Issued {
         match mark {
             Mark::Opened(last) => {
                 self.next = last + 1;
+                // A killed process takes those along.
+                self.waiting.clear();
                 // Opening makes all last that it has read.
                 self.promised = self.orders.len();
             }
             Mark::Event(class, number) => {
-                self.orders
-                    .push(Order::Event(self.next, class_of(class), number));
-                self.next += 1;
+                if class == Class::Telemetry {
+                    self.waiting.push(number);
+                    if self.waiting.len() >= HELD_MAX {
+                        self.release();
+                    }
+                } else {
+                    self.release();
+                    self.order(class, number);
+                }
             }
+            Mark::Closing => self.release(),
             Mark::Heal(number) => self.orders.push(Order::Heal(number)),
             Mark::Saved(number) => self.orders.push(Order::Saved(number)),
             Mark::Quiet => self.orders.push(Order::Quiet),
@@ -105,6 +117,18 @@ impl Issued {
                 good.insert(0, version);
             }
         }
+    }
+
+    fn release(&mut self) {
+        for number in std::mem::take(&mut self.waiting) {
+            self.order(Class::Telemetry, number);
+        }
+    }
+
+    fn order(&mut self, class: Class, number: u64) {
+        self.orders
+            .push(Order::Event(self.next, class_of(class), number));
+        self.next += 1;
     }
 
     /// Compares what was found with what was ordered. Returns whether all of it is there, also

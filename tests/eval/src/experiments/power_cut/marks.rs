@@ -16,6 +16,8 @@ pub(super) enum Mark {
     Opened(u64),
     /// An event with this number in it is given to the store.
     Event(Class, u64),
+    /// The store is told to write what waits, and to close.
+    Closing,
     Heal(u64),
     Saved(u64),
     Quiet,
@@ -41,6 +43,7 @@ impl fmt::Display for Mark {
         match self {
             Self::Opened(last) => write!(f, "opened {last}"),
             Self::Event(class, number) => write!(f, "event {} {number}", *class as u8),
+            Self::Closing => f.write_str("closing"),
             Self::Heal(number) => write!(f, "heal {number}"),
             Self::Saved(number) => write!(f, "saved {number}"),
             Self::Quiet => f.write_str("quiet"),
@@ -70,6 +73,7 @@ impl FromStr for Mark {
                     .find(|one| (*one as u8).to_string() == class);
                 Self::Event(class.context("a class")?, number(id)?)
             }
+            ["closing"] => Self::Closing,
             ["heal", id] => Self::Heal(number(id)?),
             ["saved", id] => Self::Saved(number(id)?),
             ["quiet"] => Self::Quiet,
@@ -98,6 +102,7 @@ mod tests {
         for mark in [
             Mark::Opened(7),
             Mark::Event(Class::Heal, 8),
+            Mark::Closing,
             Mark::Heal(9),
             Mark::Saved(10),
             Mark::Quiet,

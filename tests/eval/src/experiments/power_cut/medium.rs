@@ -406,8 +406,12 @@ impl File {
                 // Most of what was on its way is old or new; garbage is rarer.
                 _ => [0, 0, 1, 1, 2][rng.usize(..5)],
             };
-            for at in sector * SECTOR..((sector + 1) * SECTOR).min(length) {
-                out[at] = match fate {
+            let end = ((sector + 1) * SECTOR).min(length);
+            let Some(bytes) = out.get_mut(sector * SECTOR..end) else {
+                continue;
+            };
+            for (at, byte) in (sector * SECTOR..).zip(bytes) {
+                *byte = match fate {
                     0 => self.durable.get(at).copied().unwrap_or(0),
                     1 => self.current.get(at).copied().unwrap_or(0),
                     _ => rng.u8(..),

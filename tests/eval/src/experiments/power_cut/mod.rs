@@ -36,6 +36,9 @@ use crate::stats::{Estimate, share};
 
 /// Lives of the recorded process in one round.
 const LIVES: u64 = 2;
+/// Recordings of one round: calls of several threads at once leave it open which was first,
+/// and a trace that does not lead to what is on the disk is no recording.
+const RECORDINGS_MAX: usize = 5;
 /// A life under strace, on a busy machine.
 const LIFE_MAX: Duration = Duration::from_secs(300);
 /// Broken promises that are shown.
@@ -113,9 +116,23 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     }
     let mut writes = 0;
     for round in 0..args.rounds {
-        let disk = dir.path().join("disk");
-        let start = Medium::load(&disk, &disk)?;
-        let steps = record(dir.path(), &start, args, seed, round)?;
+        let mut tries = 1;
+        let (start, steps) = loop {
+            let disk = dir.path().join("disk");
+            let start = Medium::load(&disk, &disk)?;
+            match record(dir.path(), &start, args, seed, round)? {
+                Ok(steps) => break (start, steps),
+                Err(why) if tries == RECORDINGS_MAX => return Err(why),
+                Err(why) => progress(&format!("  round {} again: {why:#}", round + 1)),
+            }
+            tries += 1;
+            let again = scratch()?;
+            let disk = again.path().join("disk");
+            fs::create_dir(&disk)?;
+            // All of it is synced, so that this is a copy.
+            start.cut(&mut rng, &disk, "")?;
+            dir = again;
+        };
         writes += steps.len();
         let part = |whole: u32| whole * (round + 1) / args.rounds - whole * round / args.rounds;
         let cuts = Cuts::choose(&steps, part(args.images), part(args.sled), &mut rng);
@@ -148,8 +165,15 @@ fn scratch() -> Result<tempfile::TempDir> {
     made.context("no folder for the images")
 }
 
-/// Lets the process work on `dir/disk`, twice, and returns what it did.
-fn record(dir: &Path, start: &Medium, args: &Args, seed: u64, round: u32) -> Result<Vec<Step>> {
+/// Lets the process work on `dir/disk`, twice, and returns what it did, or why the trace is not
+/// what it did.
+fn record(
+    dir: &Path,
+    start: &Medium,
+    args: &Args,
+    seed: u64,
+    round: u32,
+) -> Result<Result<Vec<Step>>> {
     let (disk, marks) = (dir.join("disk"), dir.join("marks"));
     let mut steps = Vec::new();
     for life in 0..LIVES {
@@ -204,16 +228,16 @@ fn record(dir: &Path, start: &Medium, args: &Args, seed: u64, round: u32) -> Res
             medium.apply(op)?;
         }
     }
-    medium
-        .agrees_with(&disk)
-        .context("the trace is not all that happened")?;
+    if let Err(why) = medium.agrees_with(&disk) {
+        return Ok(Err(why.context("the trace is not all that happened")));
+    }
     if !steps
         .iter()
         .any(|step| matches!(step, Step::Mark(Mark::Synced)))
     {
         bail!("the recorded process was promised nothing");
     }
-    Ok(steps)
+    Ok(Ok(steps))
 }
 
 /// How many images of which kind after how many steps.

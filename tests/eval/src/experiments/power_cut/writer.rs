@@ -223,7 +223,7 @@ impl Writer {
                 let number = self.number();
                 self.say(&Mark::Saved(number))?;
                 self.saved.at = Micros(number);
-                self.send(Order::Remember(self.saved.clone()))
+                self.send(Order::Remember(Box::new(self.saved.clone())))
             }
             74..=75 => {
                 self.say(&Mark::Quiet)?;
@@ -418,6 +418,7 @@ impl Writer {
     }
 
     fn close(mut self) -> Result<()> {
+        self.say(&Mark::Closing)?;
         self.send(Order::Close)?;
         let ended = self.thread.join();
         self.ticket = 0;
