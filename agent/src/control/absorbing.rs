@@ -171,7 +171,7 @@ impl Loop {
                     watched.data_at = Some(now);
                 }
             }
-            Event::Certified { id, until } => self.foresight.certified(&id, until, now),
+            Event::Certified { id, until } => self.foresight.certificates.read(&id, until, now),
             Event::Configured(config) => self.absorb_config(now, &config, effects),
             Event::Ordered {
                 ticket,

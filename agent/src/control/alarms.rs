@@ -16,8 +16,9 @@ use homeostat_common::wire::bounded;
 use serde::{Deserialize, Serialize};
 
 use super::Loop;
+use super::certifying::certificate_alarm;
 use super::command::{News, Notice, Scope};
-use super::foreseeing::{DISK, HEAT, INODES, certificate_alarm};
+use super::foreseeing::{DISK, HEAT, INODES};
 use super::message::{Class, Effect};
 use crate::config::People;
 
@@ -372,7 +373,7 @@ impl Loop {
         let known = alarm_names(
             self.services.keys(),
             self.controls.webhooks(),
-            self.foresight.certificates(),
+            self.foresight.certificates.ids(),
         );
         if known.contains(&name) || self.alarms.stands(&name) {
             Ok(Scope::Alarm(name))

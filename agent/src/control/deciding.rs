@@ -341,7 +341,7 @@ impl Loop {
             standby: route.and_then(|route| self.standby_of(route)),
             degrades: watched.policy.grants().contains(&Grant::Degrade),
             cooled: self.cooled(&incident.service),
-            renewer: self.renewer(&incident.service),
+            renewer: self.foresight.certificates.renewer(&incident.service),
             foreseen: incident.symptom == Symptom::Foreseen,
         };
         candidates(

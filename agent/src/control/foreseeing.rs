@@ -18,17 +18,17 @@ use std::time::Duration;
 
 use homeostat_common::anomaly::{Fault, Symptom};
 use homeostat_common::gate::{self, Rule};
-use homeostat_common::ids::{CertificateId, Instance, ServiceId};
-use homeostat_common::observation::Reading;
+use homeostat_common::ids::{IncidentId, Instance, ServiceId};
 use homeostat_common::plan::Plan;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Bytes, Micros, Millis, Percent, Ratio};
 use homeostat_common::wire::body::Severity;
 use homeostat_detect::forecast::{Forecast, Horizon, Policy};
 
+use super::certifying::{Certificates, certificate_alarm};
 use super::message::Effect;
 use super::{Incident, Loop};
-use crate::config::{Certificate, Config, Foresee};
+use crate::config::{Config, Foresee};
 use crate::detect::Finding;
 use crate::plan::Candidate;
 use crate::service::{Slot, instant, span};
@@ -43,15 +43,6 @@ const SURE: f32 = 0.9;
 /// An alarm that has no reason any more stands for so long: the next look may find it again.
 const LINGER: Millis = Millis::secs(600);
 
-/// Certificates are looked at this often.
-const CERTIFICATE_PERIOD: Millis = Millis::secs(3600);
-
-/// ... and this often when one cannot be read.
-const UNREAD_PERIOD: Millis = Millis::secs(300);
-
-/// Whoever renews a certificate is asked this often, at most.
-const RENEW_PERIOD: Millis = Millis::secs(86_400);
-
 /// Who uses less than this many cores heats nothing.
 const WARM_CORES: f32 = 0.1;
 
@@ -62,18 +53,13 @@ pub(super) const DISK: &str = "disk-foreseen";
 pub(super) const INODES: &str = "inodes-foreseen";
 pub(super) const HEAT: &str = "heat-foreseen";
 
-/// The alarm about a certificate.
-pub(super) fn certificate_alarm(id: &CertificateId) -> String {
-    format!("certificate-{id}")
-}
-
 /// Something that is going to happen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ahead {
-    fault: Fault,
-    earliest: Duration,
-    expected: Duration,
-    words: String,
+    pub(super) fault: Fault,
+    pub(super) earliest: Duration,
+    pub(super) expected: Duration,
+    pub(super) words: String,
 }
 
 /// Forecasts about one service.
@@ -87,15 +73,8 @@ struct OfService {
     /// When its data were measured.
     measured: Option<Micros>,
     ahead: Option<Ahead>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    certificate: Certificate,
-    /// Its end, in milliseconds since 1970, or why that is not known.
-    until: Option<Result<u64, String>>,
-    /// Nobody is asked to renew it before this.
-    ask_at: Micros,
+    /// It is time to do something about it, and something can be done.
+    due: bool,
 }
 
 /// All forecasts.
@@ -107,9 +86,7 @@ pub(super) struct Foresight {
     disk: Option<Box<Horizon>>,
     inodes: Option<Box<Horizon>>,
     heat: Box<Horizon>,
-    certificates: Vec<Watched>,
-    /// When certificates are looked at next.
-    look_at: Micros,
+    pub(super) certificates: Certificates,
     /// Alarms that stand, and until when at least.
     told: BTreeMap<String, Micros>,
 }
@@ -118,11 +95,6 @@ impl Foresight {
     pub(super) fn new(config: &Config) -> Self {
         let bucket = Policy::new(1.0, 1.0).bucket;
         let bucket = bucket.max(span(config.sample.period) * SAMPLES_MIN);
-        let certificates = config.certificates.iter().map(|certificate| Watched {
-            certificate: certificate.clone(),
-            until: None,
-            ask_at: Micros(0),
-        });
         Self {
             policy: config.foresee.clone(),
             bucket,
@@ -131,8 +103,7 @@ impl Foresight {
             inodes: None,
             // From a usual temperature to the limit it is some 100 degrees at most.
             heat: horizon(bucket, 0.0, 100.0),
-            certificates: certificates.collect(),
-            look_at: Micros(0),
+            certificates: Certificates::new(config),
             told: BTreeMap::new(),
         }
     }
@@ -141,6 +112,7 @@ impl Foresight {
     pub(super) fn acted(&mut self, service: &ServiceId, fault: Fault, now: Micros) {
         let of_service = self.services.entry(service.clone()).or_default();
         of_service.ahead = None;
+        of_service.due = false;
         match fault {
             Fault::DataFull => {
                 let data = [
@@ -151,39 +123,26 @@ impl Foresight {
                 data.into_iter().flatten().for_each(|one| one.reset());
             }
             Fault::Overheating => self.heat.reset(),
-            Fault::CertificateExpiry => {
-                for one in &mut self.certificates {
-                    let renew = one.certificate.renew.as_ref();
-                    if renew.is_some_and(|(of, _)| of == service) && one.until.is_some() {
-                        one.ask_at = now + RENEW_PERIOD;
-                    }
-                }
-                self.look_at = now;
-            }
+            Fault::CertificateExpiry => self.certificates.asked(service, now),
             // A new life begins anew by itself.
             _ => {}
-        }
-    }
-
-    /// The certificates that are watched.
-    pub(super) fn certificates(&self) -> impl Iterator<Item = &CertificateId> {
-        self.certificates.iter().map(|one| &one.certificate.id)
-    }
-
-    /// A certificate was looked at.
-    pub(super) fn certified(&mut self, id: &CertificateId, until: Result<u64, String>, now: Micros) {
-        if until.is_err() {
-            self.look_at = self.look_at.min(now + UNREAD_PERIOD);
-        }
-        let mut all = self.certificates.iter_mut();
-        if let Some(one) = all.find(|one| one.certificate.id == *id) {
-            one.until = Some(until);
         }
     }
 
     /// The first thing that is going to happen to a service.
     fn ahead(&self, id: &ServiceId) -> Option<&Ahead> {
         self.services.get(id)?.ahead.as_ref()
+    }
+}
+
+impl Foresight {
+    /// Something is known to happen to a service, unless something else comes first.
+    pub(super) fn expect(&mut self, service: &ServiceId, ahead: Ahead) {
+        if let Some(of) = self.services.get_mut(service)
+            && of.ahead.is_none()
+        {
+            of.ahead = Some(ahead);
+        }
     }
 }
 
@@ -255,7 +214,7 @@ impl Loop {
         self.foresee_services(now);
         self.foresee_node(now, effects);
         self.foresee_certificates(now, effects);
-        self.tell_foreseen(now, effects);
+        self.weigh_foreseen(now, effects);
     }
 
     fn foresee_services(&mut self, now: Micros) {
@@ -409,103 +368,17 @@ impl Loop {
         Percent::new(half).ok()
     }
 
-    fn foresee_certificates(&mut self, now: Micros, effects: &mut Vec<Effect>) {
-        if now >= self.foresight.look_at {
-            self.foresight.look_at = now + CERTIFICATE_PERIOD;
-            for one in &self.foresight.certificates {
-                let certificate = &one.certificate;
-                let read = (certificate.id.clone(), certificate.path.clone());
-                effects.push(Effect::ReadCertificate(read.0, read.1));
-            }
-        }
-        // With a clock that nobody believes nothing is known.
-        let wall = match self.host.wall {
-            Reading::Fresh(wall) => Some(wall),
-            Reading::Stale { .. } | Reading::Missing => None,
-        };
-        let mut alarms = Vec::new();
-        for one in &self.foresight.certificates {
-            let Certificate { id, path, .. } = &one.certificate;
-            let path = path.display();
-            let left = match (&one.until, wall) {
-                (Some(Ok(until)), Some(wall)) => Millis(until.saturating_sub(wall)),
-                (Some(Err(why)), _) => {
-                    let text = format!("the certificate {id} in {path} is not known: {why}");
-                    alarms.push((id.clone(), Some((Severity::Warning, text))));
-                    continue;
-                }
-                _ => continue,
-            };
-            if left > one.certificate.before {
-                alarms.push((id.clone(), None));
-                continue;
-            }
-            let days = left.0 / 86_400_000;
-            let hours = left.0 % 86_400_000 / 3_600_000;
-            let (severity, text) = if left == Millis(0) {
-                let text = format!("the certificate {id} in {path} is not valid any more");
-                (Severity::Critical, text)
-            } else {
-                let text = format!(
-                    "the certificate {id} in {path} is valid for {days} days and {hours} hours more"
-                );
-                (Severity::Warning, text)
-            };
-            if let Some((service, _)) = &one.certificate.renew
-                && now >= one.ask_at
-                && let Some(of) = self.foresight.services.get_mut(service)
-                && of.ahead.is_none()
-            {
-                of.ahead = Some(Ahead {
-                    fault: Fault::CertificateExpiry,
-                    // It is time when the operator says that it is.
-                    earliest: Duration::ZERO,
-                    expected: Duration::ZERO,
-                    words: text.clone(),
-                });
-            }
-            alarms.push((id.clone(), Some((severity, text))));
-        }
-        for (id, alarm) in alarms {
-            let name = certificate_alarm(&id);
-            match alarm {
-                Some((severity, text)) => self.raise(&name, None, severity, text, effects),
-                None => self.clear(&name, effects),
-            }
-        }
-    }
-
-    /// Whoever is asked to renew the certificate of a service.
-    pub(super) fn renewer(&self, service: &ServiceId) -> Option<homeostat_common::ids::WebhookId> {
-        let mut all = self.foresight.certificates.iter();
-        all.find_map(|one| {
-            let (of, webhook) = one.certificate.renew.as_ref()?;
-            (of == service && self.now >= one.ask_at).then(|| webhook.clone())
-        })
-    }
-
     /// What is going to be wrong with a service so soon that it is time to do something.
     pub(super) fn foreseen(&self, id: &ServiceId, now: Micros) -> Option<Finding> {
-        let ahead = self.foresight.ahead(id)?;
+        let of = self.foresight.services.get(id)?;
+        let ahead = of.ahead.as_ref().filter(|_| of.due)?;
         let watched = self.services.get(id)?;
         let up = matches!(watched.slot, Slot::Up { .. }) && watched.proven(now);
         let elsewhere = self
             .incidents
             .values()
             .any(|other| other.service != *id && other.plan().is_some());
-        if !self.foresight.policy.act || !up || elsewhere {
-            return None;
-        }
-        let open = self.incidents.get(id);
-        let options = self.prevent(id, ahead);
-        let takes = options.first().map(|first| self.takes(&first.plan))?;
-        let most = span(Millis(2 * takes.0 + self.limits.hold.0));
-        // One that is dealt with is not given up for a second more or less.
-        let most = if open.is_some() { 2 * most } else { most };
-        if ahead.earliest > most || self.objection(id, ahead.fault, options).is_some() {
-            return None;
-        }
-        Some(Finding {
+        (up && !elsewhere).then(|| Finding {
             symptom: Symptom::Foreseen,
             cause: Some(ahead.fault),
             since: self.sampled.unwrap_or(now),
@@ -516,7 +389,7 @@ impl Loop {
 
     /// What could be done about it.
     fn prevent(&self, id: &ServiceId, ahead: &Ahead) -> Vec<Candidate> {
-        let (number, service) = (homeostat_common::ids::IncidentId(0), id.clone());
+        let (number, service) = (IncidentId(0), id.clone());
         let mut thought = Incident::new(number, service, Symptom::Foreseen, ahead.fault, self.now);
         thought.confidence = Ratio::saturating(SURE);
         self.options(&thought, false, false)
@@ -537,7 +410,8 @@ impl Loop {
         for option in options {
             let facts = self.facts(self.now, id, fault, option.recipe);
             let mut thought = self.ledger.clone();
-            let rejection = gate::verify(option.plan, option.purpose, &facts, &mut thought).err()?;
+            let rejection =
+                gate::verify(option.plan, option.purpose, &facts, &mut thought).err()?;
             let passes = matches!(
                 rejection.rule,
                 Rule::UnderRepair
@@ -558,31 +432,42 @@ impl Loop {
         Some(first.unwrap_or_else(|| "no plan is known for it".to_owned()))
     }
 
-    /// Tells of what nothing can be done about here.
-    fn tell_foreseen(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+    /// Finds out whether it is time, and tells of what nothing can be done about.
+    fn weigh_foreseen(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         for id in ids {
-            // An incident tells by itself.
-            if self.incidents.contains_key(&id) {
-                continue;
-            }
-            let near = self.foresight.ahead(&id).filter(|one| {
-                one.expected <= span(self.foresight.policy.tell)
-                    // Has an alarm of its own.
-                    && one.fault != Fault::CertificateExpiry
-            });
-            let near = near.and_then(|one| {
+            let ahead = self.foresight.ahead(&id).cloned();
+            let open = self.incidents.contains_key(&id);
+            let mut due = false;
+            let mut told = None;
+            if let Some(ahead) = ahead {
+                let options = self.prevent(&id, &ahead);
+                let first = options.first().map(|first| self.takes(&first.plan));
+                let takes = first.unwrap_or_default();
+                let most = span(Millis(2 * takes.0 + self.limits.hold.0));
+                // One that is dealt with is not given up for a second more or less.
+                let most = if open { 2 * most } else { most };
                 let why = if self.foresight.policy.act {
-                    self.objection(&id, one.fault, self.prevent(&id, one))?
+                    self.objection(&id, ahead.fault, options)
                 } else {
-                    "act is off in [foresee]".to_owned()
+                    Some("act is off in [foresee]".to_owned())
                 };
-                let words = format!("{}; nothing is done about it: {why}", one.words);
-                let ahead = one.clone();
-                Some(Ahead { words, ..ahead })
-            });
-            let name = format!("{id}-{}", Symptom::Foreseen);
-            self.tell_ahead(&name, Some(&id), near, now, effects);
+                due = why.is_none() && ahead.earliest <= most;
+                // A certificate has an alarm of its own.
+                let why = why.filter(|_| ahead.fault != Fault::CertificateExpiry);
+                told = why.map(|why| Ahead {
+                    words: format!("{}; nothing is done about it: {why}", ahead.words),
+                    ..ahead
+                });
+            }
+            if let Some(of) = self.foresight.services.get_mut(&id) {
+                of.due = due;
+            }
+            // An incident tells by itself.
+            if !open {
+                let name = format!("{id}-{}", Symptom::Foreseen);
+                self.tell_ahead(&name, Some(&id), told, now, effects);
+            }
         }
     }
 
@@ -619,8 +504,8 @@ impl Loop {
     pub(super) fn renew_foresight(&mut self, config: &Config, effects: &mut Vec<Effect>) {
         let fresh = Foresight::new(config);
         let former = std::mem::replace(&mut self.foresight, fresh);
-        for one in former.certificates {
-            self.clear(&certificate_alarm(&one.certificate.id), effects);
+        for id in former.certificates.ids() {
+            self.clear(&certificate_alarm(id), effects);
         }
         for name in former.told.keys() {
             self.clear(name, effects);

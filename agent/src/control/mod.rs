@@ -14,6 +14,7 @@ mod absorbing;
 mod alarms;
 mod approving;
 mod asking;
+mod certifying;
 mod command;
 mod contesting;
 mod controls;

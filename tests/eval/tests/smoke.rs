@@ -268,7 +268,11 @@ fn a_power_cut_takes_nothing_that_was_said_to_be_safe() {
 fn foresight_asks_the_forecaster_and_real_processes() {
     let size = ["--days", "1", "--leaks", "2", "--seconds", "10"];
     let rows = run(&[&["foresee"], &size[..]].concat());
-    for id in ["foresee.struck", "foresee.cleared", "foresee.real.lost_supervisor"] {
+    for id in [
+        "foresee.struck",
+        "foresee.cleared",
+        "foresee.real.lost_supervisor",
+    ] {
         assert!(row(&rows, id)["n"].is_u64(), "{id}");
     }
     // In ten seconds nobody comes near the limit.

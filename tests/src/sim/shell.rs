@@ -3,8 +3,8 @@
 
 use homeostat_agent::config::ProbeKind;
 use homeostat_agent::control::{
-    Effect, Event, HealRecord, Heat, HostSample, Loop, News, Notice, ProbeOutcome, SlotReport, Stranger,
-    Told,
+    Effect, Event, HealRecord, Heat, HostSample, Loop, News, Notice, ProbeOutcome, SlotReport,
+    Stranger, Told,
 };
 use homeostat_agent::execute::Act;
 use homeostat_agent::io::keeper::Order;

@@ -149,7 +149,10 @@ fn series_rows(args: &Args, seed: u64) -> Result<Vec<Row>> {
         let name = kind.name();
         rows.push(Row::new(
             &format!("foresee.{name}.struck"),
-            &format!("{name}: healthy days with an action, {} in all", healthy.actions),
+            &format!(
+                "{name}: healthy days with an action, {} in all",
+                healthy.actions
+            ),
             "share",
             share(healthy.struck, healthy.days),
         ));
@@ -189,8 +192,16 @@ fn series_rows(args: &Args, seed: u64) -> Result<Vec<Row>> {
     let cleared = Row::new("foresee.cleared", "leaks ended in time", "share", cleared).higher();
     rows.push(cleared.against(Some(0.0), "without foresight"));
     for (id, what, times) in [
-        ("foresee.lead", "from the action to the limit, median", &leaks.leads),
-        ("foresee.told", "from the first alarm to the limit, median", &leaks.told),
+        (
+            "foresee.lead",
+            "from the action to the limit, median",
+            &leaks.leads,
+        ),
+        (
+            "foresee.told",
+            "from the first alarm to the limit, median",
+            &leaks.told,
+        ),
     ] {
         if let Some(median) = Estimate::quantile(times, 0.5, seed) {
             rows.push(Row::new(id, what, "s", median).higher());

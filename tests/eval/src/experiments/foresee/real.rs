@@ -140,7 +140,11 @@ pub(super) fn measure(seconds: u32, _seed: u64) -> Result<Vec<Row>> {
             "the same agent that only tells",
             reactive,
         ),
-        by_hand("foresee.real.lost_supervisor", "a supervisor, 100 ms", supervisor),
+        by_hand(
+            "foresee.real.lost_supervisor",
+            "a supervisor, 100 ms",
+            supervisor,
+        ),
     ];
     // A short run sees none.
     if lives > 0 {
@@ -192,8 +196,7 @@ fn one(side: Side, dir: &Path, span: Duration) -> Result<Outcome> {
         if ask {
             asked = Instant::now();
         }
-        for (((name, rate), known), killed) in
-            REPLICAS.into_iter().zip(&mut lives).zip(&mut killed)
+        for (((name, rate), known), killed) in REPLICAS.into_iter().zip(&mut lives).zip(&mut killed)
         {
             if ask
                 && let Some(now) = run.node.life(name)

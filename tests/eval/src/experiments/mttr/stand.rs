@@ -45,7 +45,12 @@ pub(in super::super) struct Run {
 }
 
 impl Run {
-    pub(in super::super) fn start(dir: &Path, settings: &Settings, parts: Parts, ours: bool) -> Result<Self> {
+    pub(in super::super) fn start(
+        dir: &Path,
+        settings: &Settings,
+        parts: Parts,
+        ours: bool,
+    ) -> Result<Self> {
         let policies: Vec<(&str, SupervisorPolicy)> = parts
             .services
             .iter()
