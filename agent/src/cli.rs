@@ -1,5 +1,6 @@
 //! The command line: reads it and plays the role it names.
 
+mod chaos;
 mod people;
 mod request;
 mod slot;
@@ -16,7 +17,7 @@ use homeostat_common::ids::IncidentId;
 
 use crate::config::Config;
 use crate::io::forward::server::ForwardError;
-use crate::io::spawner::server;
+use crate::io::spawner::{chaos as spawner_chaos, owner, server};
 use crate::io::store::kv::{Kv, KvLimits, trial_main};
 use crate::io::{forward, keeper, shell};
 use crate::selftest;
@@ -64,7 +65,8 @@ enum Role {
         #[arg(long)]
         json: bool,
     },
-    /// Check a configuration file and print what is wrong with it.
+    /// Check a configuration file, and the units and containers it names, and print
+    /// what is wrong with them.
     Check {
         /// The file.
         file: PathBuf,
@@ -96,6 +98,14 @@ enum Role {
         /// The configuration file.
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
+    },
+    /// Put a fault into a service on purpose, for a while.
+    Chaos(chaos::ChaosArgs),
+    /// Take memory or processors; for the spawner alone.
+    #[command(hide = true, name = "chaos-helper")]
+    ChaosHelper {
+        /// Parent, what to take, and for how long.
+        words: Vec<String>,
     },
     /// Show the slots of models and configurations, and give them candidates.
     #[command(subcommand)]
@@ -160,14 +170,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             Ok(())
         }),
-        Role::Check { file } => with_config(&file, |config| {
-            println!(
-                "{}: {} services, fine",
-                file.display(),
-                config.services.len()
-            );
-            Ok(())
-        }),
+        Role::Check { file } => check(&file),
         Role::Selftest => match selftest::run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
@@ -181,10 +184,33 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             quiet,
             config,
         } => with_config(&config, |config| request::run(config, &plan, quiet)),
+        Role::Chaos(args) => with_config(&args.config, |config| chaos::run(config, &args)),
+        Role::ChaosHelper { words } => spawner_chaos::helper_main(&words),
         Role::Slot(command) => with_config(command.config(), |config| command.run(config)),
         Role::People(command) => with_config(command.config(), |config| command.run(config)),
         Role::KvTrial { path } => trial_main(&path),
     }
+}
+
+/// Reads `file`, and asks systemd and engines about what it names of theirs.
+fn check(file: &Path) -> ExitCode {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => return fail(&error.into(), EXIT_CONFIG),
+    };
+    let (wrong, unknown) = owner::check(&config);
+    for text in unknown {
+        eprintln!("{}: not checked: {text}", file.display());
+    }
+    for text in &wrong {
+        eprintln!("{}: {text}", file.display());
+    }
+    if !wrong.is_empty() {
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let services = config.services.len();
+    println!("{}: {services} services, fine", file.display());
+    ExitCode::SUCCESS
 }
 
 fn with_config(file: &Path, run: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {

@@ -3,8 +3,9 @@
 //! A folder per stage (`detect`, `diagnose`, `plan`, `verify`, `execute`,
 //! `learn`), the loop that joins them in [`control`], the shell that touches
 //! the operating system in [`io`]. What the stages share about a service is in
-//! [`service`], about a route in [`route`].
+//! [`service`], about a route in [`route`], about faults on purpose in [`chaos`].
 
+pub mod chaos;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use homeostat_common::budget::Ledger;
+use homeostat_common::budget::{Budget, Policy, Shares};
 use homeostat_common::gate::{self, Facts, Mode, Purpose};
 use homeostat_common::hlc::Hlc;
 use homeostat_common::ids::{BootId, NodeId, SiteId, StreamId};
@@ -111,8 +111,8 @@ fn rules() -> anyhow::Result<String> {
         webhooks: Default::default(),
         spawner: true,
     };
-    let mut ledger = Ledger::new(Ratio::saturating(0.15), Micros(0));
-    match gate::verify(plan, Purpose::Heal(Ratio::ONE), &facts, &mut ledger) {
+    let mut budget = Budget::new(Policy::default(), Shares::default(), Micros(0));
+    match gate::verify(plan, Purpose::Heal(Ratio::ONE), &facts, &mut budget) {
         Ok(_) => anyhow::bail!("a plan for an unknown service passed the gate"),
         Err(rejection) => Ok(format!("refused as it should be: {}", rejection.reason)),
     }

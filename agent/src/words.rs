@@ -2,7 +2,7 @@
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::IncidentId;
-use homeostat_common::wire::body::{Body, Phase, Source};
+use homeostat_common::wire::body::{Body, Charge, CostParts, Phase, Source, StepCost};
 
 /// The incident that an event is about.
 #[must_use]
@@ -13,6 +13,7 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         Body::Step(event) => Some(event.incident),
         Body::IncidentClosed(event) => Some(event.incident),
         Body::Control(event) => event.incident,
+        Body::Charge(event) => Some(event.incident),
         Body::Boot(_)
         | Body::ServiceChange(_)
         | Body::Alarm(_)
@@ -22,6 +23,7 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         | Body::Note(_)
         | Body::State(_)
         | Body::RouteChange(_)
+        | Body::Budgets(_)
         | Body::Unknown { .. } => None,
     }
 }
@@ -115,6 +117,7 @@ pub fn words(body: &Body) -> Option<String> {
             "incident {}: {} after {}, cost {:.2} capacity-seconds: {}",
             closed.incident, closed.outcome, closed.lasted, closed.cost, closed.summary
         ),
+        Body::Charge(charge) => charged(charge),
         Body::Alarm(alarm) => format!(
             "alarm {} {}: {}",
             alarm.alarm,
@@ -150,10 +153,41 @@ pub fn words(body: &Body) -> Option<String> {
             }
             text
         }
-        Body::Telemetry(_) | Body::Observation(_) | Body::State(_) | Body::Unknown { .. } => {
-            return None;
-        }
+        Body::Telemetry(_)
+        | Body::Observation(_)
+        | Body::State(_)
+        | Body::Budgets(_)
+        | Body::Unknown { .. } => return None,
     })
+}
+
+/// What a plan has cost of what was set aside for it, whole and by step.
+fn charged(charge: &Charge) -> String {
+    let total = |cost: &CostParts| cost.resource + cost.disruption + cost.risk;
+    let spent: f32 = charge.steps.iter().map(|step| total(&step.spent)).sum();
+    let predicted: f32 = charge.steps.iter().map(|step| total(&step.predicted)).sum();
+    let mut text = format!(
+        "incident {}: {} has cost {spent:.2} of {predicted:.2} capacity-seconds; of the {:.2} for \
+         {} services {:.2} remain",
+        charge.incident,
+        charge.plan,
+        charge.budget.beta,
+        charge.budget.class.name(),
+        charge.budget.balance
+    );
+    for (place, StepCost { predicted, spent }) in charge.steps.iter().enumerate() {
+        text.push_str(&format!(
+            "\n  step {}: resource {:.2} of {:.2}, disruption {:.2} of {:.2}, risk {:.2} of {:.2}",
+            place + 1,
+            spent.resource,
+            predicted.resource,
+            spent.disruption,
+            predicted.disruption,
+            spent.risk,
+            predicted.risk
+        ));
+    }
+    text
 }
 
 fn snake(state: &homeostat_common::wire::body::ServiceState) -> &'static str {

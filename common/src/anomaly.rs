@@ -59,13 +59,15 @@ pub enum Symptom {
     Saturated,
     /// Nothing: somebody asked for a plan.
     Requested,
+    /// Its open descriptors grow towards the limit that the kernel holds it to.
+    LeakingDescriptors,
     /// Nothing yet: what grows will reach its limit.
     Foreseen,
 }
 
 impl Symptom {
     /// Every symptom.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Dead,
         Self::Hung,
         Self::WrongAnswers,
@@ -76,6 +78,7 @@ impl Symptom {
         Self::DataFull,
         Self::Saturated,
         Self::Requested,
+        Self::LeakingDescriptors,
         Self::Foreseen,
     ];
 }
@@ -93,6 +96,7 @@ impl fmt::Display for Symptom {
             Self::DataFull => "data-full",
             Self::Saturated => "saturated",
             Self::Requested => "requested",
+            Self::LeakingDescriptors => "leaking-descriptors",
             Self::Foreseen => "foreseen",
         })
     }
@@ -143,6 +147,8 @@ pub enum Fault {
     Saturation,
     /// None: somebody asked for a plan.
     Request,
+    /// Files or sockets are opened and not closed again.
+    DescriptorLeak,
     /// The node gets hotter than it may.
     Overheating,
     /// A certificate will not be valid any more.
@@ -151,7 +157,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::Hang,
         Self::MemoryLeak,
@@ -165,6 +171,7 @@ impl Fault {
         Self::DataFull,
         Self::Saturation,
         Self::Request,
+        Self::DescriptorLeak,
         Self::Overheating,
         Self::CertificateExpiry,
     ];
@@ -186,6 +193,7 @@ impl fmt::Display for Fault {
             Self::DataFull => "data-full",
             Self::Saturation => "saturation",
             Self::Request => "request",
+            Self::DescriptorLeak => "descriptor-leak",
             Self::Overheating => "overheating",
             Self::CertificateExpiry => "certificate-expiry",
         })

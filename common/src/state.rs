@@ -88,9 +88,10 @@ pub struct History {
     pub recent: Vec<Past>,
     /// Incidents ever, by [`Outcome`] in the order of [`Outcome::ALL`].
     pub outcomes: [u32; 5],
-    /// Incidents that are open, by [`Symptom`] in the order of
-    /// [`Symptom::ALL`].
-    pub open: [u32; Symptom::ALL.len()],
+    /// Incidents that are open, by [`Symptom`] in the order of [`Symptom::ALL`].
+    /// A list, since nodes of different versions know different symptoms: what
+    /// one of them does not name is none, what it has too many is of no concern.
+    pub open: Vec<u32>,
     /// Share of the healing budget that is left.
     pub budget_left: Ratio,
 }
@@ -121,7 +122,7 @@ const fn feature(name: &'static str, unit: &'static str) -> Feature {
 
 /// The dictionary of the vector. Places are never reused; new ones are added
 /// at the end.
-pub const FEATURES: [Feature; 33] = [
+pub const FEATURES: [Feature; 34] = [
     feature("h.services", "count"),
     feature("h.healthy", "ratio of services"),
     feature("h.availability.mean", "ratio"),
@@ -154,6 +155,7 @@ pub const FEATURES: [Feature; 33] = [
     feature("gamma.open.hogging", "count"),
     feature("gamma.open.data_full", "count"),
     feature("gamma.open.saturated", "count"),
+    feature("gamma.open.leaking_descriptors", "count"),
     feature("gamma.open.foreseen", "count"),
 ];
 
@@ -171,7 +173,7 @@ pub const FEATURES: [Feature; 33] = [
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Features {
-    /// Values, shape `[33]`, in the units of [`FEATURES`]; 0 where unknown.
+    /// Values, shape `[34]`, in the units of [`FEATURES`]; 0 where unknown.
     pub values: [f32; FEATURES.len()],
     /// Which values are known.
     pub known: [bool; FEATURES.len()],
@@ -207,20 +209,10 @@ impl State {
             .count() as f64;
         let lasted: f64 = recent.iter().map(|past| past.lasted.as_secs_f64()).sum();
         let [cpu, io, memory] = health.pressure;
-        // What somebody asked for is no trouble of the node.
-        let [
-            dead,
-            hung,
-            wrong,
-            leaking,
-            starting,
-            slow,
-            hogging,
-            full,
-            saturated,
-            _,
-            foreseen,
-        ] = self.history.open.map(f64::from);
+        let open = |symptom| {
+            let count = self.history.open.get(symptom_place(symptom));
+            Some(f64::from(count.copied().unwrap_or(0)))
+        };
         let found: [Option<f64>; FEATURES.len()] = [
             Some(count),
             (count > 0.0).then(|| healthy / count),
@@ -242,19 +234,21 @@ impl State {
             Some(self.context.backlog as f64 / 1000.0),
             Some(self.context.dependencies.len() as f64),
             Some(self.context.own_lag.as_secs_f64()),
-            Some(dead),
-            Some(hung),
-            Some(wrong),
-            Some(leaking),
-            Some(starting),
+            open(Symptom::Dead),
+            open(Symptom::Hung),
+            open(Symptom::WrongAnswers),
+            open(Symptom::Leaking),
+            open(Symptom::NotStarting),
             (ended > 0.0).then(|| healed / ended),
             (ended > 0.0).then(|| lasted / ended),
             Some(f64::from(self.history.budget_left.get())),
-            Some(slow),
-            Some(hogging),
-            Some(full),
-            Some(saturated),
-            Some(foreseen),
+            // What somebody asked for is no trouble of the node.
+            open(Symptom::Slow),
+            open(Symptom::Hogging),
+            open(Symptom::DataFull),
+            open(Symptom::Saturated),
+            open(Symptom::LeakingDescriptors),
+            open(Symptom::Foreseen),
         ];
         Features {
             values: found.map(|value| narrow(value.unwrap_or(0.0))),
@@ -335,7 +329,7 @@ pub(crate) fn sample() -> State {
                 cost: 0.02,
             }],
             outcomes: [1, 0, 0, 0, 0],
-            open: [1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0],
+            open: vec![1, 0, 0, 0, 0, 0, 0, 2, 0, 0],
             budget_left: Ratio::saturating(0.75),
         },
     }
@@ -398,6 +392,7 @@ mod tests {
             gamma.open.hogging = 0 count
             gamma.open.data_full = 2 count
             gamma.open.saturated = 0 count
+            gamma.open.leaking_descriptors = 0 count
             gamma.open.foreseen = 0 count
         "#]]
         .assert_eq(&lines);

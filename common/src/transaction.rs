@@ -107,6 +107,10 @@ enum Mode {
     Ended(Ending),
 }
 
+/// Longest wait for the disk before a step. None of our steps is past repair,
+/// so a disk that stands still must not keep a service down.
+pub const SYNC_MAX: Millis = Millis::secs(5);
+
 /// One execution of one plan.
 #[derive(Debug, Clone)]
 pub struct Transaction {

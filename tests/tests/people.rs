@@ -494,6 +494,9 @@ fn names_that_mean_nothing_are_refused_with_what_there_is() {
         mode         camera: act
         mode         infer: act
         mode         store: act
+        budget       best-effort: 15.2 of 25.0 capacity-seconds left, 0.0 set aside
+        budget       business: 30.4 of 60.0 capacity-seconds left, 0.0 set aside
+        budget       mission: 45.0 of 45.0 capacity-seconds left, 0.0 set aside
         maintenance  store, 54s left: new disk
 
         8.000s fault    Order(Status)

@@ -69,6 +69,40 @@ fn a_leak_is_stopped_before_the_limit() {
 }
 
 #[test]
+fn descriptors_are_given_back_before_they_run_out() {
+    let trace = Sim::seeded(7)
+        .at(secs(10), Fault::Open("camera", 15.0))
+        .run_until(secs(60));
+    expect![[r#"
+        10.000s fault    Open("camera", 15.0)
+        18.000s detect   camera leaking-descriptors (descriptor-leak), 0ms after the first sign
+        18.000s decide   restart(camera, grace=500ms) (playbook)
+        18.000s execute  restart(camera, grace=500ms)
+        18.083s done     restart(camera, grace=500ms)
+        18.083s close    healed: camera answers again after 82ms
+    "#]]
+    .assert_eq(&trace.to_string());
+}
+
+#[test]
+fn a_stopped_process_is_none_that_waits_for_a_core() {
+    let trace = Sim::seeded(7)
+        .at(secs(9), Fault::Pressure(0.6))
+        .at(secs(10), Fault::Stop("camera"))
+        .run_until(secs(60));
+    expect![[r#"
+        9.000s fault    Pressure(0.6)
+        10.000s fault    Stop("camera")
+        10.096s detect   camera hung (hang), 96ms after the first sign
+        10.096s decide   restart(camera, grace=0ms) (reflex)
+        10.096s execute  restart(camera, grace=0ms)
+        10.279s done     restart(camera, grace=0ms)
+        10.279s close    healed: camera answers again after 279ms
+    "#]]
+    .assert_eq(&trace.to_string());
+}
+
+#[test]
 fn a_corrupt_model_is_put_back_before_the_restart() {
     let trace = Sim::seeded(7)
         .at(secs(10), Fault::Corrupt("infer"))

@@ -61,6 +61,7 @@ fn a_model_that_answers_wrongly_goes_back_without_a_restart() {
         10.232s done     probe(infer, within=2s)
         10.232s close    healed: infer answers again after 131ms
         30.000s fault    Corrupt("infer")
+        30.134s note     infer: its model is eeeeeeeeeeeeeeee again, which was replaced here
         30.134s detect   infer wrong-answers (model-corrupt), 2ms after the first sign
         30.134s alarm    infer-wrong-answers (critical): infer is wrong-answers, and not healed: infer was healed a short while ago; held for 40098ms more
         30.134s refuse   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; probe(infer, within=2s): hold

@@ -40,10 +40,12 @@ fn any_fault(rng: &mut fastrand::Rng) -> Fault {
     let soon = Millis(rng.u64(1..4000));
     match rng.u32(0..24) {
         0..=2 => Fault::Crash(service),
-        3..=5 => Fault::Block(service),
+        3..=4 => Fault::Block(service),
+        5 => Fault::Stop(service),
         6 => Fault::Stall(service, soon),
         7 => Fault::Leak(service, 40e6),
-        8..=9 => Fault::Corrupt("infer"),
+        8 => Fault::Corrupt("infer"),
+        9 => Fault::Open(service, 15.0),
         10 => Fault::Stubborn(service, rng.bool()),
         11 => Fault::BadCommand(service, rng.bool()),
         12 => Fault::ShortLives(service, rng.u32(1..6)),

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use homeostat_common::budget::Ledger;
+use homeostat_common::budget::{Budget, Ledger, Shares};
 use homeostat_common::gate;
 use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::Micros;
 
 use super::problems::Problems;
-use super::{Config, Service};
+use super::{Config, Process, Service};
 
 pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
     let services = &config.services;
@@ -36,6 +36,7 @@ pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
         }
     }
     no_shared_slot(services, problems);
+    no_shared_process(services, problems);
     no_restart_beyond_budget(config, problems);
     let mut dangling = false;
     for (n, service) in services.iter().enumerate() {
@@ -101,10 +102,30 @@ fn no_shared_slot(services: &[Service], problems: &mut Problems<'_>) {
     }
 }
 
+/// Two services that are one unit or container would be started and ended twice.
+fn no_shared_process(services: &[Service], problems: &mut Problems<'_>) {
+    let mut owners: BTreeMap<(&Path, &str), &ServiceId> = BTreeMap::new();
+    for (n, service) in services.iter().enumerate() {
+        let (key, place) = match &service.process {
+            Process::Command(_) => continue,
+            Process::Unit(unit) => ("unit", (Path::new(""), unit.name.as_str())),
+            Process::Container(container) => {
+                let place = (container.engine.as_path(), container.name.as_str());
+                ("container", place)
+            }
+        };
+        if let Some(owner) = owners.insert(place, &service.id) {
+            let wanted = format!("is already what {owner} runs as");
+            problems.at(&format!("service[{n}].{key}"), wanted);
+        }
+    }
+}
+
 /// A service whose restart could never be paid for would never be healed, and
 /// nobody would know before the night it matters.
 fn no_restart_beyond_budget(config: &Config, problems: &mut Problems<'_>) {
-    let budget = Ledger::new(config.limits.budget, Micros(0)).balance_max();
+    let classes = config.services.iter().map(|service| service.criticality);
+    let budget = Budget::new(config.limits.budget, Shares::of(classes), Micros(0));
     let whole: f64 = config
         .services
         .iter()
@@ -115,16 +136,19 @@ fn no_restart_beyond_budget(config: &Config, problems: &mut Problems<'_>) {
             service: service.id.clone(),
             grace: service.stop_grace,
         };
-        let away = restart.deadline(service.start_timeout).as_secs_f64();
-        let cost = away * service.criticality.weight() / whole + gate::ACTION_COST_MAX;
-        if cost > budget {
+        let share = service.criticality.weight() / whole;
+        let cost = gate::restart_cost_max(&restart, share, service.start_timeout);
+        let class = service.criticality;
+        let most = Ledger::most(budget.bounds(class).0);
+        if cost > most {
             problems.at(
                 &format!("service[{n}].start_timeout"),
                 format!(
-                    "restarting {} may cost {cost:.0} capacity-seconds, more than the budget of \
-                     {budget:.0} admits: shorten start_timeout or stop_grace, or raise \
-                     limits.budget",
-                    service.id
+                    "restarting {} may cost {cost:.0} capacity-seconds, more than the {most:.0} \
+                     that the budget of {} services always admits: shorten start_timeout or \
+                     stop_grace, or raise limits.budget",
+                    service.id,
+                    class.name()
                 ),
             );
         }

@@ -16,7 +16,7 @@ use toml::de::DeValue;
 use super::fields::{Fields, Wanted, choice, list, parsed, span, text, whole};
 use super::problems::Problems;
 use super::sections::{TIMEOUT_PERIODS, either, narrow, port, small, url_path};
-use super::{Config, Criticality, Service};
+use super::{Config, Criticality, Process, Service};
 
 /// Most forwards of one node: all of them fit into one message of the control socket.
 pub const FORWARDS_MAX: usize = 16;
@@ -297,7 +297,7 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
     let command = config.forwarder.command.clone();
     Service {
         id: super::forwarder_id(),
-        command: command.unwrap_or_else(default),
+        process: Process::Command(command.unwrap_or_else(default)),
         env: Default::default(),
         cwd: "/".into(),
         user: config.node.agent_user.clone(),
@@ -312,6 +312,7 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
         mode: config.limits.mode,
         modes: Default::default(),
         protected: false,
+        chaos: false,
         start_timeout: Millis::secs(5),
         stop_grace: Millis::secs(2),
         log: true,

@@ -10,6 +10,7 @@
 //! is found out where it is used. Unknown keys are refused, because a mistyped
 //! safety limit must not quietly become a default.
 
+mod budget;
 mod check;
 mod data;
 mod fields;
@@ -19,6 +20,7 @@ mod hooks;
 mod people;
 mod probe;
 mod problems;
+mod process;
 mod sections;
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use homeostat_common::budget::Policy;
 pub use homeostat_common::gate::{Criticality, Mode};
 use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::net::SourceNet;
@@ -48,6 +51,7 @@ pub use people::{
 };
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
+pub use process::{Container, Process, Unit};
 pub use sections::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
 
 /// Largest file that is read; the largest sensible configuration has some
@@ -170,9 +174,11 @@ pub struct Limits {
     pub restart: Restart,
     /// `contest`: when something is left to somebody else.
     pub contest: Contest,
-    /// `budget`, default 0.15: share of the node's capacity that healing may
-    /// cost (the static beta).
-    pub budget: Ratio,
+    /// `budget`: share of capacity that healing may cost, by criticality:
+    /// `mission`, default 0.15; `business = { alpha = 0.4, floor = 0.15,
+    /// ceiling = 0.30 }`; `best_effort = { base = 0.10, healed = 0.10,
+    /// health = 0.10, floor = 0.15, ceiling = 0.30 }`.
+    pub budget: Policy,
 }
 
 /// A resource that the same action did not help is left alone for a while.
@@ -257,8 +263,8 @@ pub struct Clock {
 pub struct Service {
     /// `id`, required; unique on the node.
     pub id: ServiceId,
-    /// `command`, required: the program, by absolute path, and its arguments.
-    pub command: Vec<String>,
+    /// `command`, `unit` or `container`, required: who runs its process.
+    pub process: Process,
     /// `env`: all it gets besides `PATH` and, with a `user`, `HOME` and `USER`.
     pub env: BTreeMap<String, String>,
     /// `cwd`, default `/`.
@@ -289,11 +295,14 @@ pub struct Service {
     pub modes: BTreeMap<&'static str, Mode>,
     /// `protected`, default false: never the target of a plan.
     pub protected: bool,
+    /// `chaos`, default false: faults may be put into it on purpose.
+    pub chaos: bool,
     /// `start_timeout`, default 10 s from start to the first good probe.
     pub start_timeout: Millis,
     /// `stop_grace`, default 2 s from SIGTERM to SIGKILL.
     pub stop_grace: Millis,
-    /// `log`, default true: stdout and stderr go to `data_dir/logs/ID.log`.
+    /// `log`, default true: stdout and stderr go to `data_dir/logs/ID.log`. Those
+    /// of a unit or container go where these say.
     pub log: bool,
     /// `log_max`, default 4 MiB: at this size the log is copied to `ID.log.1` and
     /// cut.

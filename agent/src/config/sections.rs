@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::net::SourceNet;
-use homeostat_common::units::{Bytes, Millis, Ratio};
+use homeostat_common::units::{Bytes, Millis};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::budget::budget;
 use super::data::data;
 use super::fields::{
-    Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
+    Fields, Wanted, choice, flag, list, number, parsed, size, span, text, texts, whole,
 };
 use super::foresee::{CERTIFICATES_MAX, Certificate, certificate, foresee};
 use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
@@ -23,10 +24,11 @@ use super::people::{
 };
 use super::probe::probe;
 use super::problems::Problems;
+use super::process::{only_commands, process};
 use super::{
     Broker, Clock, Config, ConfigSlot, Contest, Criticality, Format, Forwarder, LIST_MAX,
-    LOG_BYTES_MAX, Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Quarantine, Reload,
-    Restart, SERVICES_MAX, Sample, Service, Store,
+    LOG_BYTES_MAX, Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Process, Quarantine,
+    Reload, Restart, SERVICES_MAX, Sample, Service, Store,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -184,7 +186,7 @@ fn limits(mut at: Fields<'_, '_>) -> Limits {
         quarantine: quarantine(at.table("quarantine")),
         restart: restart(at.table("restart")),
         contest: contest(at.table("contest")),
-        budget: at.or("budget", Ratio::saturating(0.15), ratio),
+        budget: budget(at.table("budget")),
     };
     at.finish();
     limits
@@ -320,7 +322,7 @@ fn clock(mut at: Fields<'_, '_>) -> Clock {
 fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service> {
     let spans = || span(Millis(1)..=Millis::secs(3600));
     let id = at.required("id", parsed(ServiceId::new));
-    let command = at.required("command", command);
+    let process = process(&mut at);
     let env = at.or("env", Default::default(), texts(LIST_MAX));
     let cwd = at.or("cwd", "/".into(), absolute);
     let user = at.optional("user", user_name);
@@ -343,10 +345,13 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
     let mode = at.or("mode", mode, choice(&MODES));
     let modes = autonomy(at.table("autonomy"));
     let protected = at.or("protected", false, flag);
+    let chaos = at.or("chaos", false, flag);
     let start_timeout = at.or("start_timeout", Millis::secs(10), spans());
     let stop_grace = at.or("stop_grace", Millis::secs(2), spans());
-    let log = at.or("log", true, flag);
+    let own = matches!(process, Some(Process::Command(_)));
+    let log = at.or("log", true, flag) && own;
     let log_max = at.or("log_max", Bytes::mib(4), size(Bytes(4096)..=LOG_BYTES_MAX));
+    only_commands(&at, process.as_ref());
     let calls = at.or(
         "calls",
         Vec::new(),
@@ -376,7 +381,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
     (probes.len() == count).then_some(())?;
     Some(Service {
         id: id?,
-        command: command?,
+        process: process?,
         env,
         cwd,
         user,
@@ -391,6 +396,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         mode,
         modes,
         protected,
+        chaos,
         start_timeout,
         stop_grace,
         log,
@@ -465,7 +471,7 @@ fn plain_name(value: &DeValue<'_>) -> Result<String, Wanted> {
     Ok(name)
 }
 
-fn command(value: &DeValue<'_>) -> Result<Vec<String>, Wanted> {
+pub(super) fn command(value: &DeValue<'_>) -> Result<Vec<String>, Wanted> {
     let words = list(LIST_MAX, text)(value)?;
     match words.first() {
         // No PATH decides what a spawner with rights runs.

@@ -21,7 +21,7 @@ mode = "act"
 hold = "30s"
 quarantine = { count = 4, hold = "1m" }
 restart = { burst = 2, backoff_min = "500ms" }
-budget = 0.25
+budget = { mission = 0.25, business = { alpha = 0.5 }, best_effort = { health = 0.2, ceiling = 0.4 } }
 
 [store]
 quota = "8MiB"
@@ -145,7 +145,7 @@ fn a_name_is_enough_and_the_rest_is_safe() {
     assert_eq!(config.forwards, []);
     assert_eq!(config.limits.mode, Mode::Observe);
     assert_eq!(config.mqtt.broker, None);
-    assert_eq!(config.limits.budget, Ratio::saturating(0.15));
+    assert_eq!(config.limits.budget, Policy::default());
     assert_eq!(config.node.run_dir, Path::new("/run/homeostat"));
     assert_eq!(config.services, []);
 }
@@ -179,11 +179,14 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
                 a.toml:6: mqtt.reconnect_min = "1h": reconnect_max (10m) must not be below reconnect_min (1h)"#]],
         ),
         (
-            "[node]\nid = \"edge-1\"\n[limits]\nmode = \"heal\"\nbudget = 1.5\nquarantine = 3",
+            "[node]\nid = \"edge-1\"\n[limits]\nmode = \"heal\"\nquarantine = 3\nbudget = { mission = 1.5, business = { alpha = 0.6 }, best_effort = { floor = 0.4, helth = 1 } }",
             expect![[r#"
                 a.toml:4: limits.mode = "heal": expected "observe" or "recommend" or "ask" or "act"
-                a.toml:5: limits.budget = 1.5: expected a number from 0.0 to 1.0
-                a.toml:6: limits.quarantine = 3: expected a table"#]],
+                a.toml:5: limits.quarantine = 3: expected a table
+                a.toml:6: limits.budget.mission = 1.5: expected a number from 0.0 to 1.0
+                a.toml:6: limits.budget.business.alpha = 0.6: alpha must lie in 0.3..=0.5, 0.6 does not
+                a.toml:6: limits.budget.best_effort.floor = 0.4: floor must be at least 0.01 and at most ceiling, 0.4 and 0.3 are not
+                a.toml:6: limits.budget.best_effort.helth: unknown key; known here: base, ceiling, floor, healed, health"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[store]\nquota = \"16MB\"\nballast = \"20MiB\"\n[clock]\noffset = \"1 h\"",
@@ -195,7 +198,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
         (
             "[node]\nid = \"edge-1\"\n[[service]]\nid = \"llm\"\ncommand = [\"/x\"]\nstart_timeout = \"90s\"",
             expect![[r#"
-                a.toml:6: service[0].start_timeout = "90s": restarting llm may cost 104 capacity-seconds, more than the budget of 89 admits: shorten start_timeout or stop_grace, or raise limits.budget"#]],
+                a.toml:6: service[0].start_timeout = "90s": restarting llm may cost 104 capacity-seconds, more than the 89 that the budget of best-effort services always admits: shorten start_timeout or stop_grace, or raise limits.budget"#]],
         ),
         (
             "service = 3\n[node]\nid = \"edge-1\"",
@@ -204,10 +207,26 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
         (
             "[node]\nid = \"edge-1\"\n[[service]]\nid = \"db\"\n[[service]]\ncommand = []\n[[service]]\nid = \"x\"\ncommand = [\"x\"]",
             expect![[r#"
-                a.toml:3: service[0].command: is required
+                a.toml:3: service[0].command: is required, or unit, or container
                 a.toml:5: service[1].id: is required
                 a.toml:6: service[1].command = []: expected at least the program
                 a.toml:9: service[2].command = ["x"]: expected the program by its absolute path"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\ncommand = [\"/x\"]\nunit = \"a.service\"\n[[service]]\nid = \"b\"\nunit = \"b.timer\"\nengine = \"/x\"\n[[service]]\nid = \"c\"\ncontainer = \"a b\"\nrestart_by_systemd = true\n[[service]]\nid = \"d\"\nunit = \"d.service\"\nuser = \"d\"\nlog = true",
+            expect![[r#"
+                a.toml:6: service[0].unit = "a.service": only one of command, unit and container fits
+                a.toml:9: service[1].unit = "b.timer": expected the whole name of a service unit, such as "camera.service"
+                a.toml:10: service[1].engine = "/x": expected "unix://" and the absolute path of a socket without spaces
+                a.toml:10: service[1].engine = "/x": is for a service that is a container, not a unit
+                a.toml:13: service[2].container = "a b": expected the name or id of a container: a-z, A-Z, 0-9, '_', '.', '-'
+                a.toml:14: service[2].restart_by_systemd = true: is for a service that is a unit, not a container
+                a.toml:18: service[3].user = "d": is for a command; a unit says so itself
+                a.toml:19: service[3].log = true: is for a command; a unit says so itself"#]],
+        ),
+        (
+            "[node]\nid = \"edge-1\"\n[[service]]\nid = \"a\"\nunit = \"x.service\"\n[[service]]\nid = \"b\"\nunit = \"x.service\"",
+            expect![[r#"a.toml:8: service[1].unit = "x.service": is already what a runs as"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[[service]]\nid = \"db\"\ncommand = [\"/x\"]\nports = [80]\n[[service]]\nid = \"db\"\ncommand = [\"/x\"]\nports = [80]\ndepends_on = [\"web\"]",

@@ -132,7 +132,7 @@ impl Loop {
                 probe,
                 told,
             } => self.absorb_told(now, &service, probe, told, effects),
-            Event::Sample(host, processes) => self.absorb_sample(now, host, processes, effects),
+            Event::Sample(host, processes) => self.absorb_sample(now, *host, processes, effects),
             Event::Logs(counts) => self.logs = (counts, now),
             Event::Synced(ticket) => {
                 self.absorb_synced(ticket);
@@ -181,6 +181,14 @@ impl Loop {
             Event::StopFile(why) => self.absorb_stop_file(why, effects),
             Event::Webhook(name, trouble) => self.absorb_webhook(&name, trouble, effects),
             Event::Asked { ticket, plan } => self.absorb_asked(now, ticket, plan, effects),
+            Event::Wished { ticket, wish } => self.absorb_wish(now, ticket, wish, effects),
+            Event::Broken {
+                service,
+                injection,
+                left,
+            } => self.absorb_broken(now, service, injection, left, effects),
+            Event::NotBroken(why) => self.absorb_unbroken(why, effects),
+            Event::Mended(why) => self.absorb_mended(now, &why, effects),
         }
     }
 
@@ -210,6 +218,7 @@ impl Loop {
 
     fn absorb_slots(&mut self, now: Micros, slots: Vec<SlotReport>, effects: &mut Vec<Effect>) {
         self.spawner = true;
+        self.absorb_return(now, effects);
         for report in slots {
             let Some(watched) = self.services.get_mut(&report.service) else {
                 // The configuration dropped it while it ran.
@@ -460,6 +469,7 @@ impl Loop {
                 watched.growth = watched.memory.push(instant(now), resident.0 as f32);
             }
             watched.note_cpu(now);
+            watched.note_process(now);
             pressure.run_delay = share(sample.run_delay);
             pressure.starved = sample.starved.fresh().unwrap_or_default();
             for probe in watched.probes.iter_mut().filter(|_| measured) {

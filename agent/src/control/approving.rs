@@ -160,7 +160,7 @@ impl Loop {
             .map_or(Fault::Request, |incident| incident.fault);
         let mut facts = self.facts(now, &held.service, fault, held.recipe);
         facts.approved = Some(held.plan.clone());
-        let mut thought = self.ledger.clone();
+        let mut thought = self.budget.clone();
         gate::verify(held.plan.clone(), held.purpose, &facts, &mut thought)
             .map_err(|rejection| format!("it waits on, as the gate refuses it now: {rejection}"))?;
         let Some(mut incident) = self.incidents.remove(&held.service) else {

@@ -58,7 +58,7 @@ impl Loop {
         let facts = self.facts(now, &service, Fault::Request, Recipe::Requested);
         // Asked twice, and the first time only in thought: an incident that is
         // refused at once would be noise.
-        let mut thought = self.ledger.clone();
+        let mut thought = self.budget.clone();
         if let Err(rejection) = gate::verify(plan.clone(), Purpose::Operate, &facts, &mut thought) {
             return Err(rejection.to_string());
         }

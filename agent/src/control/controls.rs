@@ -535,6 +535,15 @@ impl Loop {
                 policy.mode
             ));
         }
+        for one in self.budget.standings().filter(|one| one.beta > 0.0) {
+            text.push_str(&format!(
+                "budget       {}: {:.1} of {:.1} capacity-seconds left, {:.1} set aside\n",
+                one.class.name(),
+                one.balance,
+                one.beta,
+                one.reserved
+            ));
+        }
         for (word, windows) in [
             ("maintenance", &self.controls.maintenance),
             ("silence", &self.controls.silences),

@@ -12,6 +12,7 @@ use homeostat_common::transaction::{Ending, Transaction};
 use homeostat_common::units::{Micros, Millis, Ratio, narrow};
 use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, ServiceState};
 
+use super::budgeting::Meter;
 use super::incident::Execution;
 use super::message::{Class, Effect, HealRecord};
 use super::{Incident, Loop};
@@ -152,7 +153,11 @@ impl Loop {
     ) -> bool {
         if matches!(
             finding.symptom,
-            Symptom::Dead | Symptom::Leaking | Symptom::Hogging | Symptom::DataFull
+            Symptom::Dead
+                | Symptom::Leaking
+                | Symptom::LeakingDescriptors
+                | Symptom::Hogging
+                | Symptom::DataFull
         ) {
             return false;
         }
@@ -393,21 +398,18 @@ impl Loop {
             let facts = self.facts(now, &incident.service, incident.fault, option.recipe);
             let text = option.plan.to_string();
             let candidate = option.clone();
-            match gate::verify(option.plan, option.purpose, &facts, &mut self.ledger) {
+            match gate::verify(option.plan, option.purpose, &facts, &mut self.budget) {
                 Ok(verified) => {
                     considered.push(Considered {
                         plan: text,
                         source: option.source,
                         refusal: None,
                     });
-                    let (plan, cost, reservation) = verified.into_parts();
+                    let (plan, costs, reservation) = verified.into_parts();
                     let prospects = prospects(&plan, &facts);
                     let careful = Transaction::wants_care(&plan);
                     let transaction = Transaction::new(plan, careful, self.limit());
-                    let was_answering = facts
-                        .services
-                        .get(&incident.service)
-                        .is_some_and(|facts| facts.answering);
+                    let meter = Meter::after(0, costs);
                     let execution = Execution {
                         id: self.mint_plan(),
                         recipe: option.recipe,
@@ -415,7 +417,7 @@ impl Loop {
                         purpose: option.purpose,
                         transaction,
                         reservation: Some(reservation),
-                        predicted: cost,
+                        meter,
                         health: gate::health(&facts),
                         prospects,
                         runs: Vec::new(),
@@ -424,8 +426,6 @@ impl Loop {
                         ticket: None,
                         synced_by: None,
                         wake: None,
-                        interrupted: None,
-                        was_answering,
                         refused: false,
                     };
                     self.begin(incident, execution, considered, now, effects);
@@ -501,8 +501,8 @@ impl Loop {
             incident: incident.id,
             plan: Some(execution.id),
             considered,
-            cost: narrow(execution.predicted.total()),
-            balance: narrow(self.ledger.balance()),
+            cost: narrow(execution.meter.foreseen().total()),
+            balance: narrow(self.balance(execution.reservation.as_ref())),
             health: execution.health.get(),
             predicted: execution.prospects.last().map_or(0.0, |after| after.get()),
         });

@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 
 use homeostat_common::anomaly::Symptom;
-use homeostat_common::budget::Cost;
-use homeostat_common::gate::{self, Purpose};
+use homeostat_common::gate::Purpose;
 use homeostat_common::ids::{Instance, ServiceId, Token};
 use homeostat_common::observation::Reading;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::primitive::{Primitive, Resource};
-use homeostat_common::transaction::{Action, Ending, Record};
-use homeostat_common::units::{Micros, Millis};
+use homeostat_common::transaction::{Action, Ending, Record, SYNC_MAX};
+use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Phase, Severity};
 
 use super::incident::Execution;
@@ -20,10 +19,6 @@ use super::{Incident, Loop};
 use crate::detect;
 use crate::execute::{Act, Order, Progress, StepRun};
 use crate::service::{Slot, SlotName};
-
-/// Longest wait for the disk before a step. None of our steps is past repair,
-/// so a disk that stands still must not keep a service down.
-const SYNC_MAX: Millis = Millis::secs(5);
 
 impl Loop {
     /// Moves every plan on as far as it goes now.
@@ -77,6 +72,7 @@ impl Loop {
                     Action::Journal { record, wait } => {
                         if let Record::Failed(step) = &record {
                             execution.runs.retain(|run| run.token.step != *step);
+                            execution.meter.ended(*step, now);
                             let why = execution.transaction.failure().map_or("", |(_, why)| why);
                             let phase = Phase::Failed(why.to_owned());
                             self.tell_step(incident, execution, *step, phase, now, effects);
@@ -98,9 +94,8 @@ impl Loop {
                             continue;
                         };
                         // A replica that gets no traffic is missed by nobody.
-                        if primitive.interrupts() && !self.spared(primitive.service()) {
-                            execution.interrupted.get_or_insert(now);
-                        }
+                        let takes = primitive.interrupts() && !self.spared(primitive.service());
+                        execution.meter.begun(step, takes, now);
                         let token = Token {
                             plan: execution.id,
                             step,
@@ -154,6 +149,7 @@ impl Loop {
                 };
                 moved = true;
                 let step = execution.runs.remove(place).token.step;
+                execution.meter.ended(step, now);
                 if let Some(record) = execution.transaction.report(step, result) {
                     let phase = match record {
                         Record::Undone(_) => Phase::Undone,
@@ -259,7 +255,8 @@ impl Loop {
         now: Micros,
         effects: &mut Vec<Effect>,
     ) -> Option<Incident> {
-        self.pay(&mut incident, &mut execution, now);
+        let worked = ending == Ending::Done;
+        self.pay(&mut incident, &mut execution, worked, now, effects);
         let written: BTreeSet<(ServiceId, SlotName)> = execution
             .transaction
             .plan()
@@ -376,26 +373,6 @@ impl Loop {
         Some(incident)
     }
 
-    /// Settles what was set aside for a plan at what it cost until now.
-    pub(super) fn pay(&mut self, incident: &mut Incident, execution: &mut Execution, now: Micros) {
-        let Some(reservation) = execution.reservation.take() else {
-            return;
-        };
-        let facts = self.facts(now, &incident.service, incident.fault, execution.recipe);
-        let spent = Cost {
-            resource: execution.predicted.resource,
-            disruption: match execution.interrupted {
-                Some(from) if execution.was_answering => {
-                    gate::share(&facts, &incident.service) * now.since(from).as_secs_f64()
-                }
-                _ => 0.0,
-            },
-            risk: 0.0,
-        };
-        self.ledger.settle(reservation, spent);
-        incident.cost += spent.total();
-    }
-
     pub(super) fn absorb_refusal(
         &mut self,
         now: Micros,
@@ -438,6 +415,7 @@ impl Loop {
             }
             for (step, why) in failed {
                 execution.runs.retain(|run| run.token.step != step);
+                execution.meter.ended(step, now);
                 let record = execution.transaction.report(step, Err(why.clone()));
                 if let Some(record) = record {
                     journal(execution, record, effects);

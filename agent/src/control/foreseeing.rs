@@ -409,7 +409,7 @@ impl Loop {
         let mut first = None;
         for option in options {
             let facts = self.facts(self.now, id, fault, option.recipe);
-            let mut thought = self.ledger.clone();
+            let mut thought = self.budget.clone();
             let rejection =
                 gate::verify(option.plan, option.purpose, &facts, &mut thought).err()?;
             let passes = matches!(

@@ -1,7 +1,7 @@
 //! One open incident: what is known, what was tried, what runs.
 
 use homeostat_common::anomaly::{Fault, Symptom};
-use homeostat_common::budget::{Cost, Reservation};
+use homeostat_common::budget::Reservation;
 use homeostat_common::gate::Purpose;
 use homeostat_common::ids::{IncidentId, PlanId, ServiceId, Token};
 use homeostat_common::plan::Plan;
@@ -9,6 +9,7 @@ use homeostat_common::transaction::{self, Ending, Transaction};
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::body::{Considered, Source};
 
+use super::budgeting::Meter;
 use crate::execute::StepRun;
 use crate::plan::Recipe;
 
@@ -117,7 +118,8 @@ pub(super) struct Execution {
     pub(super) transaction: Transaction,
     /// What was set aside for it; `None` when only compensations run.
     pub(super) reservation: Option<Reservation>,
-    pub(super) predicted: Cost,
+    /// What it costs beside what was foreseen.
+    pub(super) meter: Meter,
     /// The node's health as it was decided on.
     pub(super) health: Ratio,
     /// The node's health that each step leads to, as foreseen then.
@@ -133,10 +135,6 @@ pub(super) struct Execution {
     pub(super) synced_by: Option<Micros>,
     /// When a step wants to be looked at again.
     pub(super) wake: Option<Micros>,
-    /// When the first step that takes the service away began.
-    pub(super) interrupted: Option<Micros>,
-    /// Whether the service answered when the plan began.
-    pub(super) was_answering: bool,
     /// A restart cut it short and it is only taken back, without having failed.
     pub(super) refused: bool,
 }

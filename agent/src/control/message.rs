@@ -14,6 +14,7 @@ use homeostat_common::wire::body::{Body, Source};
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Notice};
+use crate::chaos::{Injection, Wish};
 use crate::config::Config;
 use crate::execute::Act;
 use crate::plan::Recipe;
@@ -189,7 +190,7 @@ pub enum Event {
         told: Told,
     },
     /// The host and the processes were looked at.
-    Sample(HostSample, Vec<(ServiceId, ProcessSample)>),
+    Sample(Box<HostSample>, Vec<(ServiceId, ProcessSample)>),
     /// Log lines of the last while, by template.
     Logs(Vec<LogCount>),
     /// Everything journalled up to this ticket is on the disk.
@@ -268,6 +269,27 @@ pub enum Event {
         /// The plan.
         plan: Plan,
     },
+    /// A person on the node asks for a fault on purpose; answered by
+    /// [`Effect::Answer`].
+    Wished {
+        /// Names the question.
+        ticket: u64,
+        /// What is wished for.
+        wish: Wish,
+    },
+    /// A fault on purpose is in force.
+    Broken {
+        /// Where.
+        service: ServiceId,
+        /// What.
+        injection: Injection,
+        /// For how long at most.
+        left: Millis,
+    },
+    /// The spawner would not put it into anything.
+    NotBroken(String),
+    /// A fault on purpose is over, and why.
+    Mended(String),
 }
 
 /// A route as the forwarder describes it.
@@ -380,6 +402,8 @@ pub enum Effect {
     SetWeight(RouteId, ServiceId, u16),
     /// Ask the forwarder to end a backend's connections; answered by `Drained`.
     Drain(RouteId, ServiceId, Millis),
+    /// Put a fault into a service on purpose; answered by `Broken` or `NotBroken`.
+    Break(ServiceId, Injection, Millis),
     /// Answer a person's question.
     Answer(u64, Result<String, String>),
     /// Append to the journal.

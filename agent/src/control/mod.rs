@@ -14,7 +14,9 @@ mod absorbing;
 mod alarms;
 mod approving;
 mod asking;
+mod budgeting;
 mod certifying;
+mod chaos;
 mod command;
 mod contesting;
 mod controls;
@@ -33,7 +35,7 @@ mod telling;
 use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::anomaly::Symptom;
-use homeostat_common::budget::{self, Ledger};
+use homeostat_common::budget::{self, Budget};
 use homeostat_common::ids::{
     BootId, IncidentId, Instance, InterfaceId, NodeId, PlanId, RouteId, ServiceId,
 };
@@ -76,7 +78,7 @@ pub struct Saved {
     pub at: Micros,
     next_incident: u64,
     next_plan: u64,
-    ledger: budget::Saved,
+    budget: budget::Saved,
     paces: Vec<(ServiceId, Pace)>,
     /// Lives that have shown that they work: found again after a restart of the
     /// agent, their silence or wrong answers are judged at once.
@@ -131,7 +133,7 @@ pub struct Loop {
     proven_before: BTreeMap<ServiceId, Instance>,
     /// Until when dependents of a mended service are given time to settle.
     settling: BTreeMap<ServiceId, Micros>,
-    ledger: Ledger,
+    budget: Budget,
     experience: Experience,
     host: HostSample,
     sampled: Option<Micros>,
@@ -175,6 +177,7 @@ pub struct Loop {
     foresight: foreseeing::Foresight,
     /// The moment of this step.
     now: Micros,
+    chaos: chaos::Chaos,
 }
 
 impl Loop {
@@ -186,7 +189,7 @@ impl Loop {
             .iter()
             .map(|service| (service.id.clone(), Watched::new(service.clone(), now)))
             .collect();
-        let budget = config.limits.budget;
+        let (policy, shares) = (config.limits.budget, budgeting::shares(&config.services));
         let mut this = Self {
             node: config.node.id.clone(),
             boot,
@@ -199,7 +202,7 @@ impl Loop {
             incidents: BTreeMap::new(),
             proven_before: BTreeMap::new(),
             settling: BTreeMap::new(),
-            ledger: Ledger::new(budget, now),
+            budget: Budget::new(policy, shares, now),
             experience: resumed.experience,
             host: HostSample::default(),
             sampled: None,
@@ -230,6 +233,7 @@ impl Loop {
             approvals: approving::Approvals::default(),
             foresight: foreseeing::Foresight::new(config),
             now,
+            chaos: chaos::Chaos::default(),
             services,
         };
         let mut alarms = alarms::SavedAlarms::default();
@@ -266,7 +270,7 @@ impl Loop {
             this.renewing = saved.renewing.into_iter().filter(known).collect();
             this.next_incident = saved.next_incident;
             this.next_plan = saved.next_plan;
-            this.ledger = Ledger::resume(budget, saved.ledger, now);
+            this.budget = Budget::resume(policy, shares, &saved.budget, now);
             let (then, same) = (saved.at, same_boot);
             this.controls.resume(saved.controls, |at| match same {
                 true => at,
@@ -328,7 +332,7 @@ impl Loop {
             at: now,
             next_incident: self.next_incident,
             next_plan: self.next_plan,
-            ledger: self.ledger.saved(),
+            budget: self.budget.saved(),
             paces: self
                 .paces
                 .iter()
@@ -410,10 +414,10 @@ impl Loop {
         self.incidents.values()
     }
 
-    /// The budget.
+    /// What healing may cost.
     #[must_use]
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Moves the loop to `now`. The shell carries out what comes back, in order.
@@ -450,7 +454,7 @@ impl Loop {
 
     /// Detect, diagnose, plan, verify, execute.
     fn decide(&mut self, now: Micros, effects: &mut Vec<Effect>) {
-        self.ledger.advance(now);
+        self.feel_budget(now);
         self.settling.retain(|_, until| *until > now);
         self.pass_time(now, effects);
         self.end_stale(now, effects);

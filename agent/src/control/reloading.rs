@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use homeostat_common::anomaly::{Fault, Symptom};
-use homeostat_common::budget::{Cost, Ledger};
 use homeostat_common::gate::{self, Purpose, Rule};
 use homeostat_common::ids::ServiceId;
 use homeostat_common::outcome::Outcome;
@@ -14,7 +13,7 @@ use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::body::Source;
 
 use super::message::Effect;
-use super::{Incident, Loop, routing, start_order};
+use super::{Incident, Loop, budgeting, routing, start_order};
 use crate::config::{Config, Service};
 use crate::plan::{Candidate, Recipe};
 use crate::route::Routed;
@@ -50,9 +49,8 @@ impl Loop {
                 ));
             }
             if let Some(mut incident) = self.incidents.remove(&id) {
-                let execution = incident.execution.take();
-                if let Some(reservation) = execution.and_then(|mut one| one.reservation.take()) {
-                    self.ledger.settle(reservation, Cost::default());
+                if let Some(mut execution) = incident.execution.take() {
+                    self.pay(&mut incident, &mut execution, false, now, effects);
                 }
                 self.close(&incident, Outcome::Undone, now, effects);
             }
@@ -84,9 +82,8 @@ impl Loop {
                 }
             }
         }
-        if config.limits.budget != self.limits.budget {
-            self.ledger = Ledger::resume(config.limits.budget, self.ledger.saved(), now);
-        }
+        let shares = budgeting::shares(&config.services);
+        self.budget.reconfigure(config.limits.budget, shares, now);
         self.limits = config.limits.clone();
         self.controls.renew(config);
         self.renew_foresight(config, effects);
@@ -153,7 +150,7 @@ impl Loop {
             let refusals: Vec<gate::Rejection> = options
                 .iter()
                 .map_while(|option: &Candidate| {
-                    let mut thought = self.ledger.clone();
+                    let mut thought = self.budget.clone();
                     let plan = option.plan.clone();
                     gate::verify(plan, option.purpose, &facts, &mut thought).err()
                 })
@@ -192,7 +189,7 @@ impl Loop {
 
 /// Whether a process started now would be another one than that which runs.
 fn other_process(former: &Service, service: &Service) -> bool {
-    former.command != service.command
+    former.process != service.process
         || former.env != service.env
         || former.cwd != service.cwd
         || former.user != service.user

@@ -25,11 +25,17 @@ impl Loop {
     pub(super) fn tell_opened(
         &mut self,
         incident: &mut Incident,
-        evidence: Vec<String>,
+        mut evidence: Vec<String>,
         now: Micros,
         effects: &mut Vec<Effect>,
     ) {
         incident.told = true;
+        if let Some((words, mark)) = self.on_purpose(&incident.service, now) {
+            evidence.insert(0, words);
+            if mark > 0 {
+                incident.mark = mark;
+            }
+        }
         effects.push(Effect::Journal(HealRecord::Opened {
             incident: incident.id,
             service: incident.service.clone(),
@@ -189,7 +195,7 @@ impl Loop {
             plan: None,
             considered,
             cost: 0.0,
-            balance: narrow(self.ledger.balance()),
+            balance: narrow(self.balance_of(&incident.service)),
             health: health.get(),
             predicted: health.get(),
         });

@@ -1,12 +1,12 @@
 //! Incidents and plans that a former run of the agent left open.
 
 use homeostat_common::anomaly::Symptom;
-use homeostat_common::budget::Cost;
 use homeostat_common::gate::{self, Purpose};
 use homeostat_common::transaction::{Record, Transaction};
 use homeostat_common::units::{Micros, Millis, narrow};
 use homeostat_common::wire::body::{Body, Considered, Decided, Refusal, Source};
 
+use super::budgeting::Meter;
 use super::deciding::prospects;
 use super::incident::{CutShort, Execution};
 use super::message::{Class, Effect, HealRecord};
@@ -144,10 +144,6 @@ impl Loop {
         let text = plan.to_string();
         let health = gate::health(&facts);
         let prospects = prospects(&plan, &facts);
-        let was_answering = facts
-            .services
-            .get(&incident.service)
-            .is_some_and(|facts| facts.answering);
         let dead = facts
             .services
             .get(&incident.service)
@@ -155,16 +151,16 @@ impl Loop {
         // A process that was to be started lives: that is all that was wanted,
         // and doing it again would take it away.
         let needless = cut.revive && !dead;
-        let (reservation, predicted, refusal) = if needless || transaction.is_carried_out() {
+        let (reservation, costs, refusal) = if needless || transaction.is_carried_out() {
             if needless {
                 transaction.abandon();
             }
-            (None, Cost::default(), None)
+            (None, Vec::new(), None)
         } else {
-            match gate::verify(plan, purpose, &facts, &mut self.ledger) {
+            match gate::verify(plan, purpose, &facts, &mut self.budget) {
                 Ok(verified) => {
-                    let (_, cost, reservation) = verified.into_parts();
-                    (Some(reservation), cost, None)
+                    let (_, costs, reservation) = verified.into_parts();
+                    (Some(reservation), costs, None)
                 }
                 Err(rejection) => {
                     transaction.abandon();
@@ -172,7 +168,7 @@ impl Loop {
                         rule: rejection.rule.to_string(),
                         reason: rejection.reason,
                     };
-                    (None, Cost::default(), Some(refusal))
+                    (None, Vec::new(), Some(refusal))
                 }
             }
         };
@@ -187,12 +183,13 @@ impl Loop {
             source: Source::Resumed,
             refusal,
         }];
+        let meter = Meter::after(0, costs);
         let body = Body::Decided(Decided {
             incident: incident.id,
             plan: Some(cut.id),
             considered,
-            cost: narrow(predicted.total()),
-            balance: narrow(self.ledger.balance()),
+            cost: narrow(meter.foreseen().total()),
+            balance: narrow(self.balance(reservation.as_ref())),
             health: health.get(),
             predicted: prospects.last().map_or(0.0, |after| after.get()),
         });
@@ -204,7 +201,7 @@ impl Loop {
             purpose,
             transaction,
             reservation,
-            predicted,
+            meter,
             health,
             prospects,
             runs: Vec::new(),
@@ -213,8 +210,6 @@ impl Loop {
             ticket: None,
             synced_by: None,
             wake: None,
-            interrupted: None,
-            was_answering,
             refused,
         });
     }

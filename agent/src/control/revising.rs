@@ -6,6 +6,7 @@ use homeostat_common::plan::Plan;
 use homeostat_common::units::{Micros, narrow};
 use homeostat_common::wire::body::{Body, Considered, Decided, Refusal};
 
+use super::budgeting::Meter;
 use super::deciding::prospects;
 use super::executing::journal;
 use super::incident::Execution;
@@ -47,12 +48,12 @@ impl Loop {
                 facts.leased = facts.leased.filter(|plan| *plan != execution.id);
             }
             // What was set aside for the steps that failed is still set aside then.
-            let Ok(verified) = gate::verify(rest, option.purpose, &facts, &mut self.ledger) else {
+            let Ok(verified) = gate::verify(rest, option.purpose, &facts, &mut self.budget) else {
                 continue;
             };
-            let (_, cost, reservation) = verified.into_parts();
-            self.pay(incident, execution, now);
-            execution.reservation = Some(reservation);
+            let (_, costs, reservation) = verified.into_parts();
+            self.pay(incident, execution, false, now, effects);
+            execution.meter = Meter::after(done, costs);
             let why = execution.transaction.failure().map_or_else(
                 || "it failed in this incident".to_owned(),
                 |(_, why)| format!("it failed in this incident: {why}"),
@@ -73,13 +74,10 @@ impl Loop {
             incident.tried.push(former);
             execution.recipe = option.recipe;
             execution.source = option.source;
-            execution.predicted = cost;
             execution.health = gate::health(&facts);
             execution.prospects = prospects(&option.plan, &facts);
             execution.acted.clear();
             execution.drained.clear();
-            execution.interrupted = None;
-            execution.was_answering = facts.services.get(&service).is_some_and(|it| it.answering);
             let body = Body::Decided(Decided {
                 incident: incident.id,
                 plan: Some(execution.id),
@@ -91,12 +89,13 @@ impl Loop {
                         refusal: None,
                     },
                 ],
-                cost: narrow(cost.total()),
-                balance: narrow(self.ledger.balance()),
+                cost: narrow(execution.meter.foreseen().total()),
+                balance: narrow(self.balance(Some(&reservation))),
                 health: execution.health.get(),
                 predicted: execution.prospects.last().map_or(0.0, |after| after.get()),
             });
             incident.mark = self.emit(Class::Heal, &[incident.mark], body, effects);
+            execution.reservation = Some(reservation);
             effects.push(Effect::Remember);
             return;
         }

@@ -8,7 +8,7 @@ use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::{AlarmReading, Metric, MetricReading, Observation, Reading};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::state::{History, State, symptom_place};
-use homeostat_common::units::{Micros, Millis, Ratio, narrow};
+use homeostat_common::units::{Micros, Millis, narrow};
 use homeostat_common::wire::body::{Aggregate, Body, ServiceChange, ServiceState, Telemetry};
 
 use super::message::{Class, Effect};
@@ -30,6 +30,9 @@ const WINDOW: Millis = Millis::secs(10);
 pub(super) struct Telling {
     health_at: Micros,
     telemetry_at: Micros,
+    /// How the budgets stand is told for the first time, once something has been
+    /// measured.
+    budgets_at: Option<Micros>,
     telemetry_from: Micros,
     /// Sum, count and largest per metric and service.
     sums: BTreeMap<(Metric, Option<ServiceId>), (f64, u32, f64)>,
@@ -43,6 +46,7 @@ impl Telling {
         Self {
             health_at: now,
             telemetry_at: now + TELEMETRY_PERIOD,
+            budgets_at: Some(now + HEALTH_PERIOD),
             telemetry_from: now,
             sums: BTreeMap::new(),
             told_at: None,
@@ -129,6 +133,8 @@ impl Loop {
         self.repeat_alarms(now, effects);
         if now >= self.telling.telemetry_at {
             self.tell_telemetry(now, effects);
+        } else if self.telling.budgets_at.is_some_and(|at| now >= at) {
+            self.tell_budgets(effects);
         }
     }
 
@@ -147,6 +153,13 @@ impl Loop {
             .collect();
         let body = Body::Telemetry(Telemetry { span, series });
         self.emit(Class::Telemetry, &[], body, effects);
+        self.tell_budgets(effects);
+    }
+
+    fn tell_budgets(&mut self, effects: &mut Vec<Effect>) {
+        self.telling.budgets_at = None;
+        let budgets = self.budgets();
+        self.emit(Class::Telemetry, &[], budgets, effects);
     }
 
     /// `O_t`: what was seen lately, with every absence named. `incident` is one
@@ -206,7 +219,7 @@ impl Loop {
     /// `s_t`: the node's state, for models and for people.
     #[must_use]
     pub fn state(&self, now: Micros) -> State {
-        let mut open = [0; Symptom::ALL.len()];
+        let mut open = vec![0; Symptom::ALL.len()];
         for incident in self.incidents.values() {
             if let Some(count) = open.get_mut(symptom_place(incident.symptom)) {
                 *count += 1;
@@ -224,9 +237,7 @@ impl Loop {
                 recent: self.experience.recent().cloned().collect(),
                 outcomes: Outcome::ALL.map(|outcome| self.experience.count(outcome)),
                 open,
-                budget_left: Ratio::saturating(narrow(
-                    self.ledger.balance() / self.ledger.beta().max(f64::MIN_POSITIVE),
-                )),
+                budget_left: self.budget_left(),
             },
         }
     }

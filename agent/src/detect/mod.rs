@@ -12,7 +12,7 @@ use homeostat_detect::hang::{Hang, Verdict as HangVerdict};
 use homeostat_detect::slope::Verdict as SlopeVerdict;
 
 use crate::config::ProbeKind;
-use crate::service::{HOG_SPAN, Slot, Watched, instant};
+use crate::service::{HOG_SPAN, Shortage, Slot, Watched, instant};
 
 /// Something wrong with one service.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +89,7 @@ pub fn examine(service: &Watched, slow: Option<(Micros, &str)>, now: Micros) -> 
             .or_else(|| full(service))
             .or_else(|| wrong(service, now))
             .or_else(|| leaking(service, since))
+            .or_else(|| leaking_descriptors(service, since))
             .or_else(|| hogging(service, now))
             .or_else(|| saturated(service, now))
             .or_else(|| {
@@ -129,10 +130,40 @@ fn hung(service: &Watched, now: Micros) -> Option<Finding> {
                     } else {
                         ""
                     },
-                    looked(&probe.hang, now)
+                    looked(&probe.hang, now) + &cause_words(service)
                 ),
             })
         })
+        .or_else(|| stopped(service, now))
+}
+
+/// Whoever was stopped answers nobody, and no pressure on the node explains that.
+fn stopped(service: &Watched, now: Micros) -> Option<Finding> {
+    let since = service.frozen_process(now)?;
+    Some(Finding {
+        symptom: Symptom::Hung,
+        cause: None,
+        since,
+        score: Ratio::saturating(0.99),
+        evidence: format!(
+            "its process has been stopped for {} (state T: somebody sent SIGSTOP)",
+            now.since(since)
+        ),
+    })
+}
+
+/// What the kernel shows of a process that answers nothing, as far as that is a reason.
+fn cause_words(service: &Watched) -> String {
+    if service.stopped.is_some() {
+        return "; its process is stopped (state T: somebody sent SIGSTOP)".to_owned();
+    }
+    match service.descriptors.of_limit() {
+        // Threads that wait in `accept` have one each set aside, which does not count yet.
+        Some((used, limit)) if used.saturating_mul(10) >= limit.saturating_mul(9) => {
+            format!("; {used} of the {limit} descriptors that it may open are open")
+        }
+        _ => String::new(),
+    }
 }
 
 /// What the verdict rests on, so that a wrong one can be explained afterwards.
@@ -277,6 +308,29 @@ fn leaking(service: &Watched, since: Micros) -> Option<Finding> {
             ),
             _ => format!("memory grows by {per_second}/s"),
         },
+    })
+}
+
+fn leaking_descriptors(service: &Watched, since: Micros) -> Option<Finding> {
+    let shortage = service.descriptors.shortage()?;
+    let (used, limit) = service.descriptors.of_limit()?;
+    let (since, score, words) = match shortage {
+        Shortage::Growing { rate, eta } => (
+            service.sampled.unwrap_or(since),
+            0.9,
+            format!(
+                "they grow by {rate:.0}/s and are used up in {}",
+                Millis::secs(eta.as_secs())
+            ),
+        ),
+        Shortage::High { since } => (since, 0.8, "there are few left".to_owned()),
+    };
+    Some(Finding {
+        symptom: Symptom::LeakingDescriptors,
+        cause: None,
+        since,
+        score: Ratio::saturating(score),
+        evidence: format!("{used} of {limit} descriptors are open: {words}"),
     })
 }
 

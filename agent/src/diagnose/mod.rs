@@ -43,6 +43,7 @@ pub fn diagnose(
         Symptom::Dead
         | Symptom::Hung
         | Symptom::Leaking
+        | Symptom::LeakingDescriptors
         | Symptom::Slow
         | Symptom::Hogging
         | Symptom::DataFull
@@ -84,6 +85,7 @@ pub fn diagnose(
         Symptom::Hung => Fault::Hang,
         Symptom::WrongAnswers => Fault::WrongAnswers,
         Symptom::Leaking => Fault::MemoryLeak,
+        Symptom::LeakingDescriptors => Fault::DescriptorLeak,
         Symptom::NotStarting => Fault::StartFailure,
         Symptom::Slow => Fault::SlowReplica,
         Symptom::Hogging => Fault::CpuHog,

@@ -82,7 +82,7 @@ fn recipes(fault: Fault) -> (Option<Recipe>, &'static [Recipe]) {
     ];
     match fault {
         Fault::Crash | Fault::Hang => (Some(Recipe::RestartAtOnce), &[]),
-        Fault::MemoryLeak | Fault::CpuHog => (None, DRAINED_FIRST),
+        Fault::MemoryLeak | Fault::DescriptorLeak | Fault::CpuHog => (None, DRAINED_FIRST),
         // The model has worked, and so has the one before it.
         Fault::WrongAnswers => (
             None,

@@ -7,6 +7,7 @@
 //! a file each.
 
 mod cpu;
+mod descriptors;
 mod metrics;
 mod slots;
 
@@ -22,6 +23,7 @@ use homeostat_detect::hang::{self, Hang};
 use homeostat_detect::slope::{self, Slope};
 
 pub use self::cpu::{CpuWindow, HOG_SPAN};
+pub use self::descriptors::{DescriptorWatch, Shortage};
 pub use self::metrics::MetricsWatch;
 pub use self::slots::{SlotFile, SlotFound, SlotName, SlotWatch, Version};
 
@@ -38,6 +40,13 @@ const STARVED_CAP: u32 = 4;
 
 /// A service without probes counts as started once it has lived this long.
 pub const SETTLE: Millis = Millis(200);
+
+/// The state of a process that was stopped; one under a debugger has another.
+const STOPPED: char = 'T';
+
+/// A process that nobody probes may stand stopped for so long: people stop one to
+/// look at it.
+const STOPPED_MAX: Millis = Millis::secs(10);
 
 /// The place where a service's process runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,6 +83,10 @@ pub struct ProcessSample {
     pub cpu: Reading<f32>,
     /// Open descriptors.
     pub descriptors: Reading<u64>,
+    /// How many it may have open.
+    pub descriptor_limit: Reading<u64>,
+    /// What the scheduler says of it: `T` for one that was stopped.
+    pub state: Reading<char>,
     /// Threads.
     pub threads: Reading<u64>,
     /// Share of time it was ready to run and did not.
@@ -121,6 +134,10 @@ pub struct Watched {
     pub memory: Slope,
     /// What it says.
     pub growth: slope::Verdict,
+    /// Its open descriptors against their limit.
+    pub descriptors: DescriptorWatch,
+    /// Since when each sample has shown it stopped (SIGSTOP).
+    pub stopped: Option<Micros>,
     /// The last sample.
     pub sample: ProcessSample,
     /// When it was taken.
@@ -204,6 +221,8 @@ impl Watched {
             probes,
             memory,
             growth: slope::Verdict::Learning,
+            descriptors: DescriptorWatch::default(),
+            stopped: None,
             sample: ProcessSample::default(),
             sampled: None,
             probed: None,
@@ -287,6 +306,25 @@ impl Watched {
         self.paused.is_some() && self.paused == self.instance()
     }
 
+    /// Notes what the last sample shows of descriptors and of a process that was
+    /// stopped.
+    pub fn note_process(&mut self, now: Micros) {
+        // The forwarder's descriptors are connections of its users, whose number
+        // it bounds by itself.
+        if self.heard.is_none() {
+            let sample = &self.sample;
+            self.descriptors.push(
+                now,
+                sample.descriptors.fresh(),
+                sample.descriptor_limit.fresh(),
+            );
+        }
+        self.stopped = match self.sample.state.fresh() {
+            Some(STOPPED) => self.stopped.or(Some(now)),
+            _ => None,
+        };
+    }
+
     /// Notes how much processor the last sample shows.
     pub fn note_cpu(&mut self, now: Micros) {
         match self.sample.cpu.fresh() {
@@ -319,6 +357,8 @@ impl Watched {
             told: self.told,
             memory,
             growth: self.growth,
+            descriptors: self.descriptors,
+            stopped: self.stopped,
             sample: self.sample,
             sampled: self.sampled,
             probed: self.probed,
@@ -353,6 +393,8 @@ impl Watched {
         }
         self.memory.reset();
         self.growth = slope::Verdict::Learning;
+        self.descriptors = DescriptorWatch::default();
+        self.stopped = None;
         self.sample = ProcessSample::default();
         self.sampled = None;
         self.probed = None;
@@ -455,7 +497,29 @@ impl Watched {
             .probes
             .iter()
             .any(|probe| matches!(probe.hang.verdict(instant(now)), hang::Verdict::Hung { .. }));
-        matches!(self.slot, Slot::Up { .. }) && self.proven(now) && !silent && !self.is_paused()
+        matches!(self.slot, Slot::Up { .. })
+            && self.proven(now)
+            && !silent
+            && !self.is_paused()
+            && self.frozen_process(now).is_none()
+    }
+
+    /// Since when a process has been stopped that nobody will let run on: it keeps
+    /// its users waiting, or nobody probes it and it has been so for long.
+    #[must_use]
+    pub fn frozen_process(&self, now: Micros) -> Option<Micros> {
+        // One that a plan has frozen is to stand still.
+        let since = self.stopped.filter(|_| !self.is_paused())?;
+        let waits = |probe: &ProbeWatch| {
+            let verdict = probe.hang.verdict(instant(now));
+            matches!(verdict, hang::Verdict::Waiting | hang::Verdict::Hung { .. })
+        };
+        let found = if self.probes.is_empty() {
+            now.since(since) >= STOPPED_MAX
+        } else {
+            self.probes.iter().any(waits)
+        };
+        found.then_some(since)
     }
 
     /// Share of its users that it serves now.
@@ -479,6 +543,8 @@ impl Watched {
                     hang::Verdict::Hung { .. } | hang::Verdict::Wrong
                 )
             }) || matches!(self.growth, slope::Verdict::Leak { .. })
+                || self.descriptors.shortage().is_some()
+                || self.frozen_process(now).is_some()
         };
         match self.slot {
             Slot::Down { .. } if !self.wanted() => ServiceState::Standby,

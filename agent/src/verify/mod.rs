@@ -140,7 +140,7 @@ fn doubled(first: Millis, times: u32, most: Millis) -> Millis {
 mod tests {
     use super::*;
     use crate::config::{Contest, Mode, Quarantine, Restart};
-    use homeostat_common::units::Ratio;
+    use homeostat_common::budget::Policy;
 
     fn limits() -> Limits {
         Limits {
@@ -160,7 +160,7 @@ mod tests {
                 stable: Millis::secs(60),
             },
             contest: Contest::default(),
-            budget: Ratio::saturating(0.15),
+            budget: Policy::default(),
         }
     }
 

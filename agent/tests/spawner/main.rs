@@ -2,7 +2,13 @@
 //! whatever dies in between.
 
 mod acts;
+mod chaos;
+mod containers;
 mod node;
+mod podman;
+mod systemd;
+mod units;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;

@@ -251,3 +251,115 @@ pub(crate) fn raw(run_dir: &Path) -> OwnedFd {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// Why it did not start.
+pub(crate) async fn not_started(client: &mut Client, name: &str) -> String {
+    client.start(&id(name)).await.unwrap();
+    loop {
+        match next(client).await {
+            Event::Exited { .. } => {}
+            Event::Refused {
+                why: Refusal::Spawn { text },
+                service,
+            } => {
+                assert_eq!(service, id(name));
+                return text;
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+/// Waits for the end of `life`, and says how it ended.
+pub(crate) async fn ended(client: &mut Client, service: &ServiceId, life: Instance) -> Exit {
+    loop {
+        match next(client).await {
+            Event::Exited {
+                service: of,
+                instance,
+                status,
+            } if of == *service => {
+                assert_eq!(instance, life);
+                return status;
+            }
+            Event::Died { .. } | Event::Signalled { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// How many lives in a row are ended and measured; `LIVES` says how many.
+pub(crate) fn lives() -> usize {
+    let asked = std::env::var("LIVES").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(8)
+}
+
+/// Prints what was measured in `what`.
+pub(crate) fn report(what: &str, mut took: Vec<Duration>) {
+    took.sort();
+    let ms = |at: usize| took[at].as_secs_f64() * 1e3;
+    let (n, last) = (took.len(), took.len() - 1);
+    println!(
+        "{what}: {:.1} ms median, {:.1} to {:.1}, n = {n}",
+        ms(n / 2),
+        ms(0),
+        ms(last)
+    );
+}
+
+/// Control groups of one test alone, so that nobody finds another's.
+pub(crate) struct Groups {
+    /// Below each root.
+    pub(crate) name: String,
+    roots: Vec<PathBuf>,
+}
+
+impl Groups {
+    /// In each of `hierarchies`.
+    pub(crate) fn make(hierarchies: &[&str], test: &str) -> Result<Self, String> {
+        let mut groups = Self::within(hierarchies, test);
+        let roots = std::mem::take(&mut groups.roots);
+        for root in roots {
+            let group = root.join(&groups.name);
+            std::fs::create_dir(&group).map_err(|error| format!("{}: {error}", group.display()))?;
+            groups.roots.push(root);
+        }
+        Ok(groups)
+    }
+
+    /// A name for what somebody else makes, in `hierarchies` or others.
+    pub(crate) fn within(hierarchies: &[&str], test: &str) -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let test = test.rsplit("::").next().unwrap();
+        Self {
+            name: format!("homeostat-test-{}-{test}", std::process::id()),
+            roots: hierarchies.iter().map(|at| root.join(at)).collect(),
+        }
+    }
+
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.roots.iter().map(|root| root.join(&self.name))
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        fn remove(group: &Path) {
+            for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    remove(&entry.path());
+                }
+            }
+            // The last process of it may still be on its way out.
+            for _ in 0..100 {
+                if !group.exists() || std::fs::remove_dir(group).is_ok() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        for group in self.paths() {
+            remove(&group);
+        }
+    }
+}

@@ -86,8 +86,8 @@ pub(super) fn objection(rule: Rule, plan: &Plan, facts: &Facts) -> Option<Object
             let own = plan
                 .steps()
                 .filter(|primitive| primitive.writes())
-                .find_map(|primitive| {
-                    let id = primitive.service()?;
+                .flat_map(Primitive::touched)
+                .filter_map(|id| {
                     Some((id.as_str(), facts.services.get(id)?.maintenance.as_ref()?))
                 });
             let whole = facts
@@ -95,7 +95,6 @@ pub(super) fn objection(rule: Rule, plan: &Plan, facts: &Facts) -> Option<Object
                 .as_ref()
                 .map(|window| ("the node", window));
             let (what, window) = own
-                .into_iter()
                 .chain(whole)
                 .filter(|(_, window)| window.until > facts.now)
                 .max_by_key(|(_, window)| window.until)?;

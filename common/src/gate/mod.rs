@@ -12,6 +12,7 @@
 
 mod controls;
 mod outlook;
+mod routes;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -23,10 +24,10 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 pub use self::controls::{Window, allowed};
-pub use self::outlook::{ACTION_COST_MAX, cost, health, prospect, share};
+pub use self::outlook::{Foreseen, class, foreseen, health, prospect, restart_cost_max, share};
 pub use self::rules::{CONFIDENCE_MIN, Rule};
 
-use crate::budget::{Cost, Ledger, Reservation};
+use crate::budget::{Budget, Cost, Reservation};
 use crate::ids::{ConfigVersion, InterfaceId, ModelVersion, PlanId, RouteId, ServiceId, WebhookId};
 use crate::net::SourceNet;
 use crate::plan::Plan;
@@ -49,7 +50,8 @@ pub enum Mode {
     Act,
 }
 
-/// How much depends on a service; weighs its share of the node's capacity.
+/// How much depends on a service; weighs its share of the node's capacity, and
+/// selects the rule of the budget that its healing is charged to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criticality {
@@ -62,6 +64,25 @@ pub enum Criticality {
 }
 
 impl Criticality {
+    /// All of them, the least first.
+    pub const ALL: [Self; 3] = [Self::BestEffort, Self::Business, Self::Mission];
+
+    /// Its place in [`Criticality::ALL`].
+    #[must_use]
+    pub fn place(self) -> usize {
+        self as usize
+    }
+
+    /// Its name, as in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BestEffort => "best-effort",
+            Self::Business => "business",
+            Self::Mission => "mission",
+        }
+    }
+
     /// Its weight in a service's share of the node.
     #[must_use]
     pub fn weight(self) -> f64 {
@@ -218,7 +239,7 @@ pub struct Rejection {
 #[derive(Debug)]
 pub struct VerifiedPlan {
     plan: Plan,
-    cost: Cost,
+    foreseen: Vec<Foreseen>,
     reservation: Reservation,
 }
 
@@ -232,12 +253,13 @@ impl VerifiedPlan {
     /// Its predicted cost: an upper bound.
     #[must_use]
     pub fn cost(&self) -> Cost {
-        self.cost
+        total(&self.foreseen)
     }
 
-    /// Hands plan and reservation over to whoever executes them.
-    pub fn into_parts(self) -> (Plan, Cost, Reservation) {
-        (self.plan, self.cost, self.reservation)
+    /// Hands plan, predicted cost of each step and reservation over to whoever
+    /// executes them.
+    pub fn into_parts(self) -> (Plan, Vec<Foreseen>, Reservation) {
+        (self.plan, self.foreseen, self.reservation)
     }
 }
 
@@ -249,12 +271,13 @@ pub fn verify(
     plan: Plan,
     purpose: Purpose,
     facts: &Facts,
-    ledger: &mut Ledger,
+    budget: &mut Budget,
 ) -> Result<VerifiedPlan, Rejection> {
-    let cost = cost(&plan, facts);
-    let reserve = |ledger: &mut Ledger| {
-        ledger
-            .reserve(cost, facts.now)
+    let foreseen = foreseen(&plan, facts);
+    let class = class(&plan, facts);
+    let reserve = |budget: &mut Budget| {
+        budget
+            .reserve(class, total(&foreseen), facts.now)
             .map_err(|overdrawn| Rejection {
                 rule: Rule::Budget,
                 reason: alloc::format!("{overdrawn}"),
@@ -264,16 +287,21 @@ pub fn verify(
     for rule in Rule::ALL {
         if rule == Rule::Budget {
             // In thought: what a rule behind it refuses sets nothing aside.
-            let mut thought = ledger.clone();
+            let mut thought = budget.clone();
             let thought_of = reserve(&mut thought)?;
-            thought.settle(thought_of, Cost::default());
+            thought.settle(thought_of, Cost::default(), facts.now);
         }
         rules::check(rule, &plan, purpose, facts)?;
     }
-    let reservation = reserve(ledger)?;
+    let reservation = reserve(budget)?;
     Ok(VerifiedPlan {
         plan,
-        cost,
+        foreseen,
         reservation,
     })
+}
+
+fn total(foreseen: &[Foreseen]) -> Cost {
+    let costs = foreseen.iter().map(|one| one.cost);
+    costs.fold(Cost::default(), Cost::plus)
 }

@@ -5,55 +5,124 @@
 //! nothing here forbids a plan, and nothing is learnt or rolled out.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
-use super::{Facts, ServiceFacts};
+use super::{Criticality, Facts, ServiceFacts};
 use crate::budget::Cost;
 use crate::ids::{RouteId, ServiceId};
 use crate::plan::Plan;
-use crate::primitive::{Effect, Primitive};
-use crate::units::Ratio;
+use crate::primitive::{Effect, Primitive, Reversal};
+use crate::transaction::SYNC_MAX;
+use crate::units::{Millis, Ratio};
 
 /// How long a service that a failed action leaves broken stays so until the
 /// next attempt; weighs the risk term.
 const RISK_SPAN_S: f64 = 10.0;
 
-/// What the restart of a service may cost besides taking it away: its own work
-/// and the risk of a recipe that always failed.
-pub const ACTION_COST_MAX: f64 = 0.02 + RISK_SPAN_S;
-
-/// Upper bound of what a plan costs: what it takes away from services that
-/// still answer. Starting a dead process takes nothing away.
+/// What the restart of a service may cost at most: its work, the time that it is
+/// away, and the risk of a recipe that always failed.
 #[must_use]
-pub fn cost(plan: &Plan, facts: &Facts) -> Cost {
-    let mut sum = Cost::default();
-    for (primitive, used) in traffic(plan, facts) {
-        if !primitive.writes() {
-            continue;
+pub fn restart_cost_max(restart: &Primitive, share: f64, start_timeout: Millis) -> f64 {
+    let away = restart.deadline(start_timeout).as_secs_f64();
+    restart.signature().work + share * (away + RISK_SPAN_S)
+}
+
+/// What a step is to cost at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Foreseen {
+    /// An upper bound, by what it is made of.
+    pub cost: Cost,
+    /// How long its service is away at most; what `cost.disruption` is for.
+    pub away: Millis,
+    /// The place of the step that gives the service back: mostly its own.
+    pub back: u8,
+}
+
+impl Foreseen {
+    /// Of a step that costs nothing.
+    #[must_use]
+    pub fn nothing(place: u8) -> Self {
+        Self {
+            cost: Cost::default(),
+            away: Millis(0),
+            back: place,
         }
-        let resource = primitive.signature().work;
-        let Some((id, service)) = primitive
-            .service()
-            .and_then(|id| facts.services.get_key_value(id))
-        else {
-            sum = sum.plus(Cost {
-                resource,
-                ..Cost::default()
-            });
-            continue;
-        };
-        let share = share(facts, id);
-        let away = if primitive.interrupts() && service.answering && used {
-            primitive.deadline(service.start_timeout).as_secs_f64()
-        } else {
-            0.0
-        };
-        sum = sum.plus(Cost {
-            resource,
-            disruption: share * away,
-            risk: share * RISK_SPAN_S * f64::from(service.failure_share.get()),
-        });
     }
-    sum
+}
+
+/// Upper bound of what each step costs: its work, what it takes away from
+/// services that still answer, and what a failure would leave broken of those.
+/// Starting a dead process takes nothing away and risks nothing.
+#[must_use]
+pub fn foreseen(plan: &Plan, facts: &Facts) -> Vec<Foreseen> {
+    let steps: Vec<(&Primitive, bool)> = traffic(plan, facts).collect();
+    let mut all = Vec::with_capacity(steps.len());
+    for ((primitive, used), place) in steps.iter().zip(0u8..) {
+        let mut one = Foreseen::nothing(place);
+        if primitive.writes() {
+            one.cost.resource = primitive.signature().work;
+            let here = primitive.service();
+            let here = here.and_then(|id| facts.services.get_key_value(id));
+            if let Some((id, service)) = here.filter(|(_, service)| service.answering) {
+                let share = share(facts, id);
+                if primitive.interrupts() && *used {
+                    (one.away, one.back) = away(&steps, usize::from(place), facts);
+                }
+                one.cost.disruption = share * one.away.as_secs_f64();
+                one.cost.risk = share * RISK_SPAN_S * f64::from(service.failure_share.get());
+            }
+        }
+        all.push(one);
+    }
+    all
+}
+
+/// How long the service of a step is away at most, and which step gives it back.
+fn away(steps: &[(&Primitive, bool)], place: usize, facts: &Facts) -> (Millis, u8) {
+    let limit = |primitive: &Primitive| {
+        let service = primitive.service().and_then(|id| facts.services.get(id));
+        primitive.deadline(service.map_or(Millis(0), |service| service.start_timeout))
+    };
+    let Some((first, _)) = steps.get(place) else {
+        return (Millis(0), u8::MAX);
+    };
+    let mut span = limit(first).0;
+    let mut back = place;
+    if first.signature().effect == Effect::Halts {
+        // Until something lets it go on; and should that fail, until all that came
+        // in between has been taken back. Each may wait for the disk.
+        span = span.saturating_add(span).saturating_add(SYNC_MAX.0);
+        for (primitive, _) in steps.iter().skip(place + 1) {
+            back += 1;
+            let step = limit(primitive).0.saturating_add(SYNC_MAX.0);
+            let undo = if primitive.reversal() == Reversal::Compensated {
+                step
+            } else {
+                0
+            };
+            span = span.saturating_add(step).saturating_add(undo);
+            if primitive.service() == first.service() && primitive.unfreezes() {
+                break;
+            }
+        }
+    }
+    // A plan has at most 8 steps.
+    (Millis(span), u8::try_from(back).unwrap_or(u8::MAX))
+}
+
+/// Whose budget a plan is charged to: that of the most critical service of this
+/// node that it changes; of one that changes only routes, that of the least
+/// critical there is.
+#[must_use]
+pub fn class(plan: &Plan, facts: &Facts) -> Criticality {
+    plan.steps()
+        .filter(|primitive| primitive.writes())
+        .flat_map(Primitive::touched)
+        .filter_map(|id| facts.services.get(id))
+        .map(|service| service.criticality)
+        .max()
+        .or_else(|| facts.services.values().map(|one| one.criticality).min())
+        .unwrap_or(Criticality::BestEffort)
 }
 
 /// The steps in order, each with whether its service gets traffic when it

@@ -9,8 +9,8 @@ use alloc::string::String;
 use core::fmt;
 
 use super::outlook::traffic;
-use super::{BackendFacts, Facts, Purpose, Rejection, ServiceFacts, controls};
-use crate::ids::{RouteId, ServiceId};
+use super::{Facts, Purpose, Rejection, ServiceFacts, controls, routes};
+use crate::ids::ServiceId;
 use crate::net::SourceNet;
 use crate::plan::Plan;
 use crate::primitive::{Grant, Primitive, Reversal};
@@ -219,6 +219,7 @@ pub(super) fn check(
         // Of a dead process the kernel's word is news enough.
         Rule::StaleTelemetry => each_written(plan, facts, |id, service, _| {
             let text = match &service.frozen {
+                _ if revive(service) => return None,
                 Some(frozen) => frozen.clone(),
                 None if service.dead || service.at_rest || service.fresh => return None,
                 None => alloc::format!("nothing recent is known about {id}"),
@@ -259,7 +260,7 @@ pub(super) fn check(
             .steps()
             .find_map(|primitive| not_allowed(primitive, facts))
             .or_else(|| left_frozen(plan).filter(|_| !operate)),
-        Rule::LastBackend => last_backend(plan, facts),
+        Rule::LastBackend => routes::last_backend(plan, facts),
         Rule::BlastRadius => blast_radius(plan, facts),
         // The ledger itself answers, once nothing else objects.
         Rule::Budget => None,
@@ -352,8 +353,8 @@ fn left_frozen(plan: &Plan) -> Option<Objection> {
             Primitive::Freeze { service } => {
                 frozen.insert(service);
             }
-            Primitive::Thaw { service } | Primitive::Restart { service, .. } => {
-                frozen.remove(service);
+            _ if primitive.unfreezes() => {
+                frozen.retain(|id| Some(*id) != primitive.service());
             }
             _ => {}
         }
@@ -362,7 +363,8 @@ fn left_frozen(plan: &Plan) -> Option<Objection> {
     Some((alloc::format!("{id} would be left frozen"), None))
 }
 
-/// The first objection to a primitive that changes a service.
+/// The first objection to a primitive that changes a service; one that moves
+/// traffic from one to another changes both.
 fn each_written<'p>(
     plan: &'p Plan,
     facts: &Facts,
@@ -370,10 +372,8 @@ fn each_written<'p>(
 ) -> Option<Objection> {
     plan.steps()
         .filter(|primitive| primitive.writes())
-        .find_map(|primitive| {
-            let id = primitive.service()?;
-            objects(id, facts.services.get(id)?, primitive)
-        })
+        .flat_map(|primitive| primitive.touched().map(move |id| (id, primitive)))
+        .find_map(|(id, primitive)| objects(id, facts.services.get(id)?, primitive))
 }
 
 fn unknown_route(plan: &Plan, facts: &Facts) -> Option<Objection> {
@@ -386,116 +386,6 @@ fn unknown_route(plan: &Plan, facts: &Facts) -> Option<Objection> {
             .backends()
             .find(|backend| !route.backends.contains_key(*backend))?;
         let text = alloc::format!("{stranger} is no backend of route {id}");
-        Some((text, None))
-    })
-}
-
-/// After each step, each route that it took a backend from must still have one
-/// that is healthy and gets connections, and that nobody else is about to take
-/// away.
-fn last_backend(plan: &Plan, facts: &Facts) -> Option<Objection> {
-    let emptied = traffic(plan, facts)
-        .filter(|(primitive, used)| primitive.interrupts() && *used)
-        .find_map(|(primitive, _)| peer_under_repair(primitive.service()?, facts));
-    if emptied.is_some() {
-        return emptied;
-    }
-    // What the plan takes from a route anywhere: of branches side by side nobody
-    // knows which one is first.
-    let all: BTreeSet<(&RouteId, &ServiceId)> = plan
-        .steps()
-        .filter_map(|primitive| Some((primitive.route()?, primitive.isolates()?)))
-        .collect();
-    let parallel = plan.is_parallel();
-    let mut spared: BTreeSet<(&RouteId, &ServiceId)> = BTreeSet::new();
-    for primitive in plan.steps() {
-        if let Some(service) = primitive.service().filter(|_| primitive.interrupts()) {
-            let away = if parallel { &all } else { &spared };
-            if let Some(objection) = left_alone(service, away, facts) {
-                return Some(objection);
-            }
-        }
-        let Some(id) = primitive.route() else {
-            continue;
-        };
-        let isolated = primitive.isolates();
-        for backend in primitive.backends() {
-            if isolated == Some(backend) {
-                spared.insert((id, backend));
-            } else {
-                spared.remove(&(id, backend));
-            }
-        }
-        let (Some(backend), Some(route)) = (isolated, facts.routes.get(id)) else {
-            continue;
-        };
-        // One that this plan gives traffic to counts as well.
-        let given = primitive.backends().find(|other| *other != backend);
-        let left = route.backends.iter().any(|(other, known)| {
-            // What the forwarder says of it may be older than what is known here.
-            let stays = facts.services.get(other).is_none_or(|service| {
-                service.answering && service.leased.is_none() && !service.at_rest
-            });
-            known.healthy
-                && stays
-                && !spared.contains(&(id, other))
-                && (known.weight > 0 || given == Some(other))
-        });
-        if !left {
-            let text = alloc::format!("without {backend}, route {id} has no healthy backend");
-            return Some((text, None));
-        }
-    }
-    None
-}
-
-/// A replica is not taken away while the plan itself has taken the others from its
-/// route.
-fn left_alone(
-    service: &ServiceId,
-    away: &BTreeSet<(&RouteId, &ServiceId)>,
-    facts: &Facts,
-) -> Option<Objection> {
-    let (id, _) = facts.routes.iter().find(|(id, route)| {
-        let fed = route
-            .backends
-            .get(service)
-            .is_some_and(|own| own.weight > 0);
-        let by_plan = away.iter().any(|(other, _)| other == id);
-        fed && by_plan
-            && !away.contains(&(id, service))
-            && !route.backends.iter().any(|(other, known)| {
-                let stays = facts
-                    .services
-                    .get(other)
-                    .is_none_or(|one| one.answering && one.leased.is_none() && !one.at_rest);
-                let free = other != service && !away.contains(&(id, other));
-                free && stays && known.healthy && known.weight > 0
-            })
-    })?;
-    let text = alloc::format!("without {service}, route {id} has no healthy backend");
-    Some((text, None))
-}
-
-/// A replica is not taken away while the only other one that could serve is under
-/// repair: that will be back in a moment.
-fn peer_under_repair(service: &ServiceId, facts: &Facts) -> Option<Objection> {
-    facts.routes.iter().find_map(|(id, route)| {
-        route.backends.get(service).filter(|own| own.weight > 0)?;
-        let mut peers = route.backends.iter().filter(|(peer, _)| *peer != service);
-        let serves = |peer: &ServiceId, known: &BackendFacts| {
-            let here = facts.services.get(peer);
-            let stays = here.is_none_or(|one| one.answering && one.leased.is_none());
-            known.healthy && known.weight > 0 && stays
-        };
-        if peers.clone().any(|(peer, known)| serves(peer, known)) {
-            return None;
-        }
-        let (peer, _) = peers.find(|(peer, _)| {
-            let here = facts.services.get(*peer);
-            here.is_some_and(|one| one.leased.is_some())
-        })?;
-        let text = alloc::format!("{peer}, the other backend of route {id}, is under repair");
         Some((text, None))
     })
 }

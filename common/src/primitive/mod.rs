@@ -410,6 +410,13 @@ impl Primitive {
         one.into_iter().chain(other)
     }
 
+    /// Every service and backend that it names, each once.
+    pub fn touched(&self) -> impl Iterator<Item = &ServiceId> {
+        let first = self.service();
+        let others = self.backends().filter(move |id| Some(*id) != first);
+        first.into_iter().chain(others)
+    }
+
     /// Whether it changes anything outside the agent.
     #[must_use]
     pub fn writes(&self) -> bool {
@@ -420,6 +427,12 @@ impl Primitive {
     #[must_use]
     pub fn interrupts(&self) -> bool {
         self.signature().interrupts
+    }
+
+    /// Whether a frozen process of its service runs again afterwards.
+    #[must_use]
+    pub fn unfreezes(&self) -> bool {
+        matches!(self, Self::Thaw { .. } | Self::Restart { .. })
     }
 
     /// The backend that gets nothing from its route once this is done.

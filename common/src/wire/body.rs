@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{WireError, decode_whole, encode};
 use crate::anomaly::{Exit, Fault, Symptom};
+use crate::gate::Criticality;
 use crate::ids::{BootId, IncidentId, Instance, PlanId, RouteId, ServiceId};
 use crate::observation::Observation;
 use crate::outcome::Outcome;
 use crate::state::State;
-use crate::units::Millis;
+use crate::units::{Millis, narrow};
 
 /// The agent started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,6 +288,72 @@ pub struct BackendState {
     pub healthy: bool,
 }
 
+/// A cost in capacity-seconds, by what it is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct CostParts {
+    /// Work of the node itself.
+    pub resource: f32,
+    /// Service taken away that was there before.
+    pub disruption: f32,
+    /// Foreseen: what a failure would take, times its likelihood. Spent: that,
+    /// if the plan failed.
+    pub risk: f32,
+}
+
+impl From<crate::budget::Cost> for CostParts {
+    fn from(cost: crate::budget::Cost) -> Self {
+        Self {
+            resource: narrow(cost.resource),
+            disruption: narrow(cost.disruption),
+            risk: narrow(cost.risk),
+        }
+    }
+}
+
+/// What a step of a plan was to cost at most, and what it has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StepCost {
+    /// The upper bound that was set aside.
+    pub predicted: CostParts,
+    /// What was charged.
+    pub spent: CostParts,
+}
+
+/// A plan is over and paid for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Charge {
+    /// The incident.
+    pub incident: IncidentId,
+    /// The plan's execution.
+    pub plan: PlanId,
+    /// Its steps, in the printed order.
+    pub steps: Vec<StepCost>,
+    /// The budget that it was charged to, as it stands now.
+    pub budget: ClassBudget,
+}
+
+/// How a class's budget stands, in capacity-seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ClassBudget {
+    /// The class.
+    pub class: Criticality,
+    /// The whole of it.
+    pub beta: f32,
+    /// What a new plan may cost now.
+    pub balance: f32,
+    /// What is set aside for plans that run.
+    pub reserved: f32,
+    /// Plans that cost more than they had set aside, since the agent started.
+    pub overruns: u64,
+}
+
+/// How the node's budgets stand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Budgets {
+    /// Those of the classes that it has services of.
+    pub classes: Vec<ClassBudget>,
+}
+
 /// Why the agent did nothing where one might expect it to act, or what else a
 /// person may want to know later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -410,6 +477,10 @@ bodies! {
     12 State "state",
     /// A route changed.
     13 RouteChange "route",
+    /// How the budgets stand.
+    14 Budgets "budget",
+    /// A plan was paid for.
+    15 Charge "charge",
     /// A person decided something, or is asked to.
     16 Control "control",
 }
@@ -571,6 +642,38 @@ pub(super) fn samples() -> Vec<Body> {
                     healthy: true,
                 },
             ],
+        }),
+        Body::Budgets(Budgets {
+            classes: vec![ClassBudget {
+                class: Criticality::Mission,
+                beta: 45.0,
+                balance: 30.5,
+                reserved: 14.0,
+                overruns: 1,
+            }],
+        }),
+        Body::Charge(Charge {
+            incident,
+            plan: PlanId(5),
+            steps: vec![StepCost {
+                predicted: CostParts {
+                    resource: 0.02,
+                    disruption: 4.5,
+                    risk: 1.25,
+                },
+                spent: CostParts {
+                    resource: 0.02,
+                    disruption: 0.125,
+                    risk: 0.0,
+                },
+            }],
+            budget: ClassBudget {
+                class: Criticality::Business,
+                beta: 30.0,
+                balance: 29.75,
+                reserved: 0.0,
+                overruns: 0,
+            },
         }),
         Body::Control(Control {
             what: ControlKind::Approved,

@@ -31,6 +31,12 @@ pub(super) fn fleet(url: &str, json: bool) -> Result<String, AskError> {
                 format!("{}={serving}/{all}{mark}", route.route)
             });
             let routes: Vec<_> = routes.collect();
+            // What healing may still cost, of what it may cost at all.
+            let budgets = node
+                .budgets
+                .iter()
+                .map(|one| format!("{}={:.0}/{:.0}", one.class, one.balance, one.beta));
+            let budgets: Vec<_> = budgets.collect();
             vec![
                 node.site.clone(),
                 node.node.clone(),
@@ -47,13 +53,14 @@ pub(super) fn fleet(url: &str, json: bool) -> Result<String, AskError> {
                 or_dash(node.version.as_ref()),
                 services.join(" "),
                 routes.join(" "),
+                budgets.join(" "),
             ]
         })
         .collect();
     let mut out = table(
         &[
             "SITE", "NODE", "PRESENCE", "SEEN", "BACKLOG", "MISSING", "LOST", "VERSION",
-            "SERVICES", "ROUTES",
+            "SERVICES", "ROUTES", "BUDGETS",
         ],
         &rows,
     );

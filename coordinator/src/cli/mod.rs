@@ -10,6 +10,7 @@ mod table;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,6 +20,9 @@ use crate::control::ingest::chain;
 use crate::control::serve;
 use crate::io::broker;
 use crate::io::http::loopback_only;
+
+/// The agent's program, beside this one or in the path.
+const AGENT: &str = "homeostat-agent";
 
 /// Wrong usage, as for most commands.
 const USAGE: u8 = 2;
@@ -46,6 +50,13 @@ enum Command {
     Incident {
         #[command(subcommand)]
         what: IncidentCommand,
+    },
+    /// Put a fault into a service of this node on purpose; `homeostat chaos --help` says more.
+    #[command(disable_help_flag = true)]
+    Chaos {
+        /// What `homeostat-agent chaos` takes: a fault, a service, --for, --yes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
     },
     /// The topics on the broker.
     Mqtt {
@@ -178,6 +189,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Incident {
             what: IncidentCommand::Show { number, ask },
         } => show::incident(&ask.url, ask.json, number).map_err(failed),
+        Command::Chaos { words } => Err(Failure::Failed(chaos(words))),
         Command::Mqtt {
             what: MqttCommand::Explain { topic },
         } => explain::explain(topic.as_deref()).map_err(Failure::Failed),
@@ -228,6 +240,22 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("cannot start: {error}")))
+}
+
+/// Becomes the agent's program, which knows the services of this node; why it could not.
+fn chaos(words: Vec<OsString>) -> String {
+    let own = std::env::current_exe().ok();
+    let beside = own.and_then(|own| Some(own.parent()?.join(AGENT)));
+    let beside = beside.filter(|program| program.is_file());
+    let program = beside.unwrap_or_else(|| AGENT.into());
+    let error = std::process::Command::new(&program)
+        .arg("chaos")
+        .args(words)
+        .exec();
+    format!(
+        "cannot run {}, which puts faults into the services of its own node: {error}",
+        program.display()
+    )
 }
 
 fn serve_command(args: Serve) -> Result<String, Failure> {

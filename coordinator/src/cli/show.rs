@@ -6,7 +6,7 @@ use super::ask::outcome;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
 use crate::fleet::story;
-use crate::fleet::view::{Decision, IncidentDetail};
+use crate::fleet::view::{CostParts, Decision, IncidentDetail, StepCost};
 
 /// `incident show`
 pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, AskError> {
@@ -134,6 +134,7 @@ fn decided(decision: &Decision) -> String {
                 share(step.predicted),
                 share(step.health),
                 or_dash(took.map(|(from, to)| duration(to.saturating_sub(from)))),
+                or_dash(step.cost.map(cost)),
                 step.why.clone().unwrap_or_default(),
             ]
         });
@@ -145,11 +146,20 @@ fn decided(decision: &Decision) -> String {
             "PREDICTED",
             "HEALTH",
             "TOOK",
+            "COST OF PREDICTED",
             "",
         ];
         out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
     }
     out
+}
+
+/// What a step cost of what it was to cost at most, in capacity-seconds:
+/// resource, disruption, risk.
+fn cost(cost: StepCost) -> String {
+    let parts =
+        |one: CostParts| format!("{:.2}+{:.2}+{:.2}", one.resource, one.disruption, one.risk);
+    format!("{} of {}", parts(cost.spent), parts(cost.predicted))
 }
 
 /// A share as people write it.

@@ -6,7 +6,7 @@
 //! stream belongs to the node, only the database can tell.
 
 use homeostat_common::ids::{NodeId, SiteId};
-use homeostat_common::wire::body::Gap;
+use homeostat_common::wire::body::{ClassBudget, Gap, StepCost};
 use homeostat_common::wire::projection::Status;
 use homeostat_common::wire::{Body, Envelope, RECORD_MAX, WireError, bounded, topic};
 
@@ -221,6 +221,12 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         Body::Decided(body) => number("incident", body.incident.0),
         Body::Step(body) => number("incident", body.incident.0),
         Body::IncidentClosed(body) => number("incident", body.incident.0),
+        Body::Charge(body) => {
+            number("incident", body.incident.0)?;
+            costs(&body.steps)?;
+            standing(&body.budget)
+        }
+        Body::Budgets(body) => body.classes.iter().try_for_each(standing),
         Body::Control(body) => body
             .incident
             .map_or(Ok(()), |incident| number("incident", incident.0)),
@@ -249,12 +255,36 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
     }
 }
 
+/// SQLite keeps a number that is none as NULL, and no answer could name it.
+fn finite(what: &str, value: f32) -> Result<(), String> {
+    if value.is_finite() {
+        Ok(())
+    } else {
+        Err(format!("{what} is {value}"))
+    }
+}
+
+fn standing(budget: &ClassBudget) -> Result<(), String> {
+    finite("beta", budget.beta)?;
+    finite("a balance", budget.balance)?;
+    finite("what is reserved", budget.reserved)
+}
+
+fn costs(steps: &[StepCost]) -> Result<(), String> {
+    steps
+        .iter()
+        .flat_map(|step| [step.predicted, step.spent])
+        .flat_map(|cost| [cost.resource, cost.disruption, cost.risk])
+        .try_for_each(|part| finite("a cost", part))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use homeostat_common::gate::Criticality;
     use homeostat_common::hlc::Hlc;
-    use homeostat_common::ids::{BootId, StreamId};
-    use homeostat_common::wire::body::Note;
+    use homeostat_common::ids::{BootId, IncidentId, PlanId, StreamId};
+    use homeostat_common::wire::body::{Budgets, Charge, CostParts, Note};
     use proptest::prelude::*;
 
     fn note(seq: u64) -> Envelope {
@@ -323,11 +353,47 @@ mod tests {
                 "{from}..={through}"
             );
         }
+        for body in numbers_that_are_none() {
+            let mut record = note(9);
+            record.body = body;
+            assert_eq!(reason(TOPIC, &record.encode().unwrap()), Reason::Range);
+        }
         let kept = Refused::new(Reason::Malformed, &[b'x'; 999], &[7; 999], &"y".repeat(999));
         assert_eq!(
             (kept.topic.len(), kept.detail.len(), kept.head.len()),
             (KEPT_TEXT_MAX, KEPT_TEXT_MAX, KEPT_BYTES_MAX)
         );
+    }
+
+    fn numbers_that_are_none() -> [Body; 3] {
+        let budget = ClassBudget {
+            class: Criticality::Mission,
+            beta: 45.0,
+            balance: 30.0,
+            reserved: 0.0,
+            overruns: 0,
+        };
+        let charge = |spent, balance| {
+            Body::Charge(Charge {
+                incident: IncidentId(3),
+                plan: PlanId(4),
+                steps: vec![StepCost {
+                    predicted: CostParts::default(),
+                    spent: CostParts {
+                        risk: spent,
+                        ..CostParts::default()
+                    },
+                }],
+                budget: ClassBudget { balance, ..budget },
+            })
+        };
+        let beta = f32::NAN;
+        let classes = vec![budget, ClassBudget { beta, ..budget }];
+        [
+            charge(f32::INFINITY, 1.0),
+            charge(1.0, f32::NAN),
+            Body::Budgets(Budgets { classes }),
+        ]
     }
 
     proptest! {

@@ -134,6 +134,9 @@ impl Ingest {
         for (outcome, lasted) in &stored.closed {
             self.hub.metrics.closed(*outcome, *lasted);
         }
+        for step in &stored.charged {
+            self.hub.metrics.charged(step);
+        }
         // Ends with the connection's task only.
         let done = Settled {
             messages,

@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use homeostat_common::outcome::Outcome;
+use homeostat_common::wire::body::StepCost;
 
+use super::view::Budget;
 use crate::control::admit::Reason;
 
 /// Upper bounds in milliseconds: from a reflex restart to a person's coffee.
@@ -18,6 +20,17 @@ const HEALED_BOUNDS_MS: [u64; 12] = [
 /// Upper bounds in microseconds of receiving to having stored.
 const STORE_BOUNDS_US: [u64; 9] = [
     500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000, 10_000_000,
+];
+
+/// What of the costs of healing is told, and of what.
+type Part = fn(&StepCost) -> f32;
+const COSTS: [(&str, &str, Part); 6] = [
+    ("predicted", "resource", |step| step.predicted.resource),
+    ("predicted", "disruption", |step| step.predicted.disruption),
+    ("predicted", "risk", |step| step.predicted.risk),
+    ("spent", "resource", |step| step.spent.resource),
+    ("spent", "disruption", |step| step.spent.disruption),
+    ("spent", "risk", |step| step.spent.risk),
 ];
 
 /// Counts of values up to each bound.
@@ -76,6 +89,8 @@ pub struct Metrics {
     duplicates: AtomicU64,
     rejected: [AtomicU64; Reason::ALL.len()],
     closed: [AtomicU64; Outcome::ALL.len()],
+    /// In millionths of a capacity-second, as [`COSTS`] names them.
+    costs: [AtomicU64; COSTS.len()],
     healed: Histogram<{ HEALED_BOUNDS_MS.len() }>,
     store: Histogram<{ STORE_BOUNDS_US.len() }>,
     batches: AtomicU64,
@@ -91,6 +106,7 @@ impl Default for Metrics {
             duplicates: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
             closed: std::array::from_fn(|_| AtomicU64::new(0)),
+            costs: std::array::from_fn(|_| AtomicU64::new(0)),
             healed: Histogram::new(HEALED_BOUNDS_MS),
             store: Histogram::new(STORE_BOUNDS_US),
             batches: AtomicU64::new(0),
@@ -149,6 +165,15 @@ impl Metrics {
         }
     }
 
+    /// A step was paid for.
+    pub fn charged(&self, step: &StepCost) {
+        for ((_, _, part), sum) in COSTS.iter().zip(&self.costs) {
+            // A cost that is below nothing counts for nothing.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            sum.fetch_add((f64::from(part(step)) * 1e6) as u64, Relaxed);
+        }
+    }
+
     /// The database did not take a batch.
     pub fn store_failed(&self) {
         self.store_failures.fetch_add(1, Relaxed);
@@ -166,7 +191,7 @@ impl Metrics {
 
     /// The Prometheus text.
     #[must_use]
-    pub fn text(&self, gauges: &Gauges) -> String {
+    pub fn text(&self, gauges: &Gauges, budgets: &[Budget]) -> String {
         let mut to = String::new();
         let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
             let name = format!("homeostat_{name}");
@@ -282,6 +307,8 @@ impl Metrics {
             "Records that nodes dropped and reported.",
             &one(gauges.lost),
         );
+        write_budgets(&mut to, budgets);
+        self.write_costs(&mut to);
         self.healed.write(
             &mut to,
             "homeostat_incident_healed_seconds",
@@ -298,9 +325,60 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    #[allow(clippy::cast_precision_loss)] // 2^53 millionths are three centuries of outage.
+    fn write_costs(&self, to: &mut String) {
+        let name = "homeostat_healing_cost_capacity_seconds_total";
+        let help = "What plans were to cost at most, and what they have cost.";
+        let _ = writeln!(to, "# HELP {name} {help}\n# TYPE {name} counter");
+        for ((of, part, _), sum) in COSTS.iter().zip(&self.costs) {
+            let sum = sum.load(Relaxed) as f64 / 1e6;
+            let _ = writeln!(to, "{name}{{of=\"{of}\",part=\"{part}\"}} {sum}");
+        }
+    }
+}
+
+/// A gauge for each node and class. Names need no escaping: they hold a-z, 0-9
+/// and '-'.
+fn write_budgets(to: &mut String, budgets: &[Budget]) {
+    type Field = fn(&Budget) -> f64;
+    let families: [(&str, &str, Field); 4] = [
+        ("beta", "What healing may cost at most.", |one| one.beta),
+        ("balance", "What a new plan may cost.", |one| one.balance),
+        ("reserved", "What is set aside for plans that run.", |one| {
+            one.reserved
+        }),
+        (
+            "overruns",
+            "Plans that cost more than was set aside, since the agent started.",
+            // Counts stay far below 2^53.
+            #[allow(clippy::cast_precision_loss)]
+            |one| one.overruns as f64,
+        ),
+    ];
+    for (name, help, field) in families {
+        let unit = if name == "overruns" {
+            ""
+        } else {
+            "_capacity_seconds"
+        };
+        let name = format!("homeostat_budget_{name}{unit}");
+        let _ = writeln!(to, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for one in budgets {
+            let (node, class) = (&one.node, &one.class);
+            let _ = writeln!(
+                to,
+                "{name}{{node=\"{node}\",class=\"{class}\"}} {}",
+                field(one)
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use homeostat_common::wire::body::CostParts;
 
     #[test]
     fn what_was_counted_stands_in_the_text() {
@@ -309,10 +387,31 @@ mod tests {
         metrics.refused(Reason::Sender);
         metrics.closed(Outcome::Healed, 40);
         metrics.closed(Outcome::Refused, 9_000);
-        let text = metrics.text(&Gauges {
+        metrics.charged(&StepCost {
+            predicted: CostParts {
+                resource: 0.25,
+                disruption: 4.5,
+                risk: 1.0,
+            },
+            spent: CostParts {
+                disruption: 0.125,
+                ..CostParts::default()
+            },
+        });
+        let gauges = Gauges {
             nodes: 2,
             ..Gauges::default()
-        });
+        };
+        let budget = Budget {
+            node: "edge-1".into(),
+            class: "mission".into(),
+            beta: 45.0,
+            balance: 30.5,
+            reserved: 14.0,
+            overruns: 1,
+            since_ms: 0,
+        };
+        let text = metrics.text(&gauges, &[budget]);
         for line in [
             "homeostat_records_ingested_total 3",
             "homeostat_records_duplicate_total 1",
@@ -323,6 +422,11 @@ mod tests {
             "homeostat_incident_healed_seconds_count 1",
             "homeostat_store_seconds_sum 0.0007",
             "homeostat_nodes 2",
+            "homeostat_budget_balance_capacity_seconds{node=\"edge-1\",class=\"mission\"} 30.5",
+            "homeostat_healing_cost_capacity_seconds_total{of=\"predicted\",part=\"disruption\"} 4.5",
+            "homeostat_healing_cost_capacity_seconds_total{of=\"spent\",part=\"disruption\"} 0.125",
+            "homeostat_healing_cost_capacity_seconds_total{of=\"spent\",part=\"risk\"} 0",
+            "homeostat_budget_overruns{node=\"edge-1\",class=\"mission\"} 1",
         ] {
             assert!(text.lines().any(|each| each == line), "{line}\n{text}");
         }

@@ -11,7 +11,7 @@ use homeostat_common::plan::{Branch, Plan};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::view::{Decision, Event, PlanOption, PlanStep, Shape};
+use super::view::{CostParts, Decision, Event, PlanOption, PlanStep, Shape, StepCost};
 
 /// Most steps of one decision that are shown; a plan has at most 8.
 const STEPS_MAX: usize = 32;
@@ -35,6 +35,12 @@ struct Step {
     phase: Value,
     predicted: Option<f64>,
     health: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Charge {
+    plan: u64,
+    steps: Vec<StepCost>,
 }
 
 /// The evidence and the decisions of the incident with this number in the
@@ -69,6 +75,17 @@ pub fn story(incident: u64, events: &[Event]) -> (Vec<String>, Vec<Decision>) {
                     step(decision, event, body);
                 }
             }
+            "charge" => {
+                let Ok(body) = Charge::deserialize(&event.body) else {
+                    continue;
+                };
+                let mut latest = decisions.iter_mut().rev();
+                if let Some((_, decision)) = latest.find(|(plan, _)| *plan == Some(body.plan)) {
+                    for (step, cost) in decision.steps.iter_mut().zip(body.steps) {
+                        step.cost = Some(cost);
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -100,12 +117,44 @@ pub fn in_a_line(event: &Event) -> String {
         "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
         "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
         "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
+        "charge" => paid(body),
+        "budget" => {
+            let classes = body.get("classes").and_then(Value::as_array);
+            let classes = classes.into_iter().flatten().filter_map(left);
+            format!(
+                "left of the budgets: {}",
+                classes.collect::<Vec<_>>().join(", ")
+            )
+        }
         "note" => text(body, "text").into(),
         "control" if text(body, "by").is_empty() => text(body, "text").into(),
         "control" => format!("{}, by {}", text(body, "text"), text(body, "by")),
         "route" => format!("{} at {}", text(body, "route"), text(body, "listen")),
         _ => String::new(),
     }
+}
+
+/// What a plan has cost, and what is left where it was paid from.
+fn paid(body: &Value) -> String {
+    let Ok(charge) = Charge::deserialize(body) else {
+        return String::new();
+    };
+    let total = |one: &CostParts| one.resource + one.disruption + one.risk;
+    let spent: f64 = charge.steps.iter().map(|step| total(&step.spent)).sum();
+    let predicted: f64 = charge.steps.iter().map(|step| total(&step.predicted)).sum();
+    let left = body.get("budget").and_then(left);
+    let left = left.map_or_else(String::new, |left| format!("; left: {left}"));
+    format!("the plan cost {spent:.2} of {predicted:.2} capacity-seconds{left}")
+}
+
+/// What is left of the budget of a class.
+fn left(budget: &Value) -> Option<String> {
+    let number = |field| budget.get(field).and_then(Value::as_f64);
+    let (balance, beta) = number("balance").zip(number("beta"))?;
+    Some(format!(
+        "{} {balance:.1} of {beta:.1}",
+        text(budget, "class")
+    ))
 }
 
 fn decision(event: &Event, body: Decided) -> Decision {
@@ -148,6 +197,7 @@ fn waiting(step: u8, primitive: String) -> PlanStep {
         health: None,
         started_ms: None,
         ended_ms: None,
+        cost: None,
     }
 }
 
@@ -261,6 +311,14 @@ mod tests {
             told(5, 1, json!("started"), 0.7),
             told(6, 1, json!({"failed": "deadline"}), 0.6),
             told(7, 1, json!("undone"), 0.5),
+            event(
+                10,
+                "charge",
+                json!({"plan": 5, "steps": [{
+                    "predicted": {"resource": 0.02, "disruption": 4.5, "risk": 1.0},
+                    "spent": {"resource": 0.02, "disruption": 0.25, "risk": 0.0}}]}),
+            ),
+            event(11, "charge", json!({"plan": 6, "steps": "?"})),
             strange,
         ];
         let (evidence, decisions) = story(7, &events);
@@ -296,6 +354,12 @@ mod tests {
             (Some(50), Some(70))
         );
         assert_eq!(one.options[0].refusal.as_ref().unwrap().rule, "hold");
+        let cost = one.steps[0].cost.unwrap();
+        assert_eq!(
+            (cost.predicted.disruption, cost.spent.disruption),
+            (4.5, 0.25)
+        );
+        assert_eq!(one.steps[1].cost, None);
         assert_eq!(one.health, None, "an older agent does not say");
     }
 

@@ -91,6 +91,28 @@ pub struct Node {
     pub services: Vec<Service>,
     /// The routes of its forwarder.
     pub routes: Vec<Route>,
+    /// What healing may cost there, by class of services.
+    pub budgets: Vec<Budget>,
+}
+
+/// How the budget of a class of services stands on a node, in
+/// capacity-seconds: 1 is the whole node out of service for one second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Budget {
+    /// Its node.
+    pub node: String,
+    /// `mission`, `business` or `best-effort`.
+    pub class: String,
+    /// The whole of it, beta.
+    pub beta: f64,
+    /// What a new plan may cost.
+    pub balance: f64,
+    /// What is set aside for plans that run.
+    pub reserved: f64,
+    /// Plans that cost more than was set aside, since the agent started.
+    pub overruns: u64,
+    /// When that was so, by the node's clock.
+    pub since_ms: u64,
 }
 
 /// A route of a node's forwarder, as its node last told it.
@@ -347,6 +369,29 @@ pub struct PlanStep {
     pub started_ms: Option<u64>,
     /// When it ended.
     pub ended_ms: Option<u64>,
+    /// What it cost; absent until the whole plan is paid for.
+    pub cost: Option<StepCost>,
+}
+
+/// What a step was to cost at most, and what it has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepCost {
+    /// The upper bound that was set aside.
+    pub predicted: CostParts,
+    /// What was charged.
+    pub spent: CostParts,
+}
+
+/// A cost in capacity-seconds, by what it is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CostParts {
+    /// Work of the node itself.
+    pub resource: f64,
+    /// Service taken away that was there before.
+    pub disruption: f64,
+    /// Predicted: what a failure would take, times its likelihood. Spent: that,
+    /// if the plan failed.
+    pub risk: f64,
 }
 
 /// Events about healing, the newest page of them.

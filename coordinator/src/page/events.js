@@ -23,6 +23,8 @@ function backendWords(b) {
   return `${b.backend} ${weight}${b.healthy || b.weight === 0 ? "" : " unhealthy"}`;
 }
 
+function budgetWords(b) { return `${b.class}: ${units(b.balance)} left of ${units(b.beta)}`; }
+
 export function describe(e) {
   const b = e.body || {};
   switch (e.kind) {
@@ -48,6 +50,12 @@ export function describe(e) {
       return { tone: b.raised ? { critical: "bad", warning: "warn" }[b.severity] || "" : "good", what: [`alarm ${b.alarm} ${b.raised ? "raised" : "cleared"}`], sub: [b.text] };
     case "route":
       return { tone: list(b.backends).some((one) => one.weight > 0 && !one.healthy) ? "warn" : "", what: [`route ${b.route} changed`, b.reached === false ? el("span", { class: "soft" }, " no word from the forwarder") : null], sub: [list(b.backends).map(backendWords).join(", ")] };
+    case "charge": {
+      const total = (parts) => list(b.steps).reduce((sum, step) => sum + step[parts].resource + step[parts].disruption + step[parts].risk, 0);
+      return { tone: "", what: ["the plan is paid for", el("span", { class: "soft" }, ` ${units(total("spent"))} of ${units(total("predicted"))}`)], sub: b.budget ? [budgetWords(b.budget)] : [] };
+    }
+    case "budget":
+      return { tone: "", what: ["budgets"], sub: list(b.classes).map(budgetWords) };
     case "note":
       return { tone: "", what: [b.service ? `${b.service}: ` : "", b.text] };
     case "control":

@@ -1,7 +1,7 @@
 // A plan as a tree: its steps in turn or side by side, each with how far it is
 // and the node's health before, predicted and met.
 
-import { el, known, list, percent, duration } from "./base.js";
+import { el, known, list, percent, duration, units } from "./base.js";
 
 const MARK = { waiting: "○", started: "◐", done: "●", failed: "✕", undone: "↶" };
 const TONE = { started: "now", done: "good", failed: "bad", undone: "warn" };
@@ -18,6 +18,8 @@ function meter(step) {
     known(step.predicted) ? el("span", { class: "soft" }, `predicted ${percent(step.predicted)}`) : null);
 }
 
+function total(cost) { return cost.resource + cost.disruption + cost.risk; }
+
 function stepItem(step, over) {
   const waits = step.phase === "waiting";
   const took = known(step.started_ms) && known(step.ended_ms) ? duration(Math.max(0, step.ended_ms - step.started_ms)) : null;
@@ -26,7 +28,8 @@ function stepItem(step, over) {
       el("span", { class: "mark", "aria-hidden": "true" }, MARK[step.phase] || "○"),
       el("code", {}, step.primitive), " ",
       el("span", { class: `phase ${TONE[step.phase] || "soft"}` }, waits ? (over ? "not begun" : "waiting") : step.phase),
-      took ? el("span", { class: "soft" }, ` in ${took}`) : null),
+      took ? el("span", { class: "soft" }, ` in ${took}`) : null,
+      step.cost ? el("span", { class: "soft" }, ` for ${units(total(step.cost.spent))} of ${units(total(step.cost.predicted))}`) : null),
     waits ? null : meter(step),
     step.why ? el("div", { class: "why" }, step.why) : null);
 }

@@ -76,6 +76,31 @@ const PACKAGES: &[Package] = &[
         serves: "C inside the x86-64 build",
     },
     Package {
+        name: "dbus",
+        proof: "dbus-daemon",
+        serves: "tests of systemd units",
+    },
+    Package {
+        name: "systemd",
+        proof: "/lib/systemd/systemd",
+        serves: "tests of systemd units",
+    },
+    Package {
+        name: "podman",
+        proof: "podman",
+        serves: "tests of containers",
+    },
+    Package {
+        name: "crun",
+        proof: "crun",
+        serves: "tests of containers",
+    },
+    Package {
+        name: "busybox-static",
+        proof: "busybox",
+        serves: "tests of containers",
+    },
+    Package {
         name: "stress-ng",
         proof: "stress-ng",
         serves: "tests under load",

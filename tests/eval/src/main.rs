@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, flash, footprint, foresee, forward, journal_kill, mttr, outbox, power_cut, quiet, switch,
+    self, flash, foresee, forward, gate, journal_kill, ledger, mttr, outbox, overhead, power_cut, quiet,
+    switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -35,10 +36,10 @@ enum Command {
     Mttr(mttr::Args),
     /// Restarts of healthy services on a loaded machine.
     Quiet(quiet::Args),
-    /// What the agent costs at rest.
-    Footprint(footprint::Args),
     /// What the agent writes to its flash card at rest.
     Flash(flash::Args),
+    /// What agent and coordinator cost, at rest and for an incident.
+    Overhead(overhead::Args),
     /// Records lost or doubled by a broker that is killed.
     Outbox(outbox::Args),
     /// Healing with an agent that is killed in the middle of it.
@@ -49,6 +50,10 @@ enum Command {
     Switch(switch::Args),
     /// What the forwarder costs, beside no forwarder.
     Forward(forward::Args),
+    /// Plans that pass the gate and break a rule, judged by a checker of its own.
+    Gate(gate::Args),
+    /// What is spent of beta in random histories.
+    Ledger(ledger::Args),
     /// Faults ended before they show, and what it costs when foresight is wrong.
     Foresee(foresee::Args),
 }
@@ -83,13 +88,15 @@ fn run(cli: &Cli) -> Result<()> {
         }
         Command::Mttr(args) => mttr::run(args, cli.seed)?,
         Command::Quiet(args) => quiet::run(args, cli.seed)?,
-        Command::Footprint(args) => footprint::run(args)?,
         Command::Flash(args) => flash::run(args)?,
+        Command::Overhead(args) => overhead::run(args)?,
         Command::Outbox(args) => outbox::run(args, cli.seed)?,
         Command::JournalKill(args) => journal_kill::run(args, cli.seed)?,
         Command::PowerCut(args) => power_cut::run(args, cli.seed)?,
         Command::Switch(args) => switch::run(args, cli.seed)?,
         Command::Forward(args) => forward::run(args, cli.seed)?,
+        Command::Gate(args) => gate::run(args, cli.seed)?,
+        Command::Ledger(args) => ledger::run(args, cli.seed)?,
         Command::Foresee(args) => foresee::run(args, cli.seed)?,
     };
     print!("{}", report.table());

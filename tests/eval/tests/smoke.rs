@@ -119,6 +119,24 @@ fn switch_fails_no_request_and_serves_no_bad_model() {
 fn mttr_measures_both_sides() {
     let rows = run(&["mttr", "--n", "2", "--fault", "kill", "--fault", "leak"]);
     heals_on_its_own(&rows, &["kill", "leak"]);
+    let noticed = value(&rows, "mttr.kill.noticed_median_ms");
+    assert!(noticed > 0.0 && noticed < 1000.0, "{noticed}");
+}
+
+#[test]
+fn mttr_heals_what_is_stopped_or_runs_out_of_descriptors() {
+    let faults = ["--fault", "sigstop", "--fault", "descriptors"];
+    let rows = run(&[&["mttr", "--n", "1"], &faults[..]].concat());
+    heals_on_its_own(&rows, &["sigstop", "descriptors"]);
+}
+
+#[test]
+fn mttr_counts_what_clients_lose() {
+    let rows = run(&["mttr", "--n", "1", "--fault", "descriptors-load"]);
+    assert_eq!(value(&rows, "mttr.descriptors_load.recovered"), 1.0);
+    // Until it is killed nobody can be served.
+    let lost = row(&rows, "mttr.descriptors_load.lost_supervisor");
+    assert!(lost["reference"].as_f64().unwrap() > 0.0, "{lost}");
 }
 
 #[test]
@@ -197,11 +215,30 @@ fn forward_measures_both_ways_and_comes_back_from_kills() {
 }
 
 #[test]
-fn footprint_reads_both_processes() {
-    let rows = run(&["footprint", "--seconds", "1"]);
-    for process in ["agent", "spawner"] {
-        assert!(value(&rows, &format!("footprint.{process}.rss_mib")) > 0.5);
+fn nothing_that_breaks_a_rule_passes_and_nothing_passes_beta() {
+    let rows = run(&["gate", "--n", "5000"]);
+    assert_eq!(value(&rows, "gate.violations"), 0.0);
+    assert!(value(&rows, "gate.passed") >= 0.1);
+    let rows = run(&["ledger", "--n", "200"]);
+    assert_eq!(value(&rows, "ledger.broken"), 0.0);
+}
+
+#[test]
+fn overhead_reads_all_processes() {
+    let rows = run(&[
+        "overhead",
+        "--seconds",
+        "2",
+        "--incidents",
+        "1",
+        "--count",
+        "0",
+    ]);
+    for process in ["agent", "spawner", "forwarder"] {
+        assert!(value(&rows, &format!("overhead.{process}.rss_mib")) > 0.5);
     }
+    assert!(value(&rows, "overhead.incident_net_kib") > 0.0);
+    assert!(value(&rows, "overhead.total_percent") > 0.0);
 }
 
 #[test]
@@ -283,7 +320,15 @@ fn foresight_asks_the_forecaster_and_real_processes() {
 fn killed_itself_it_leaves_no_process_behind() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_homeostat-eval"))
-        .args(["footprint", "--seconds", "600"])
+        .args([
+            "overhead",
+            "--seconds",
+            "8",
+            "--incidents",
+            "600",
+            "--count",
+            "0",
+        ])
         .env("TMPDIR", dir.path())
         .stdin(Stdio::null())
         .stderr(Stdio::null())
@@ -297,10 +342,11 @@ fn killed_itself_it_leaves_no_process_behind() {
             .filter(|line| line.windows(mark.len()).any(|part| part == mark))
             .count()
     };
-    // Coordinator, agent, spawner and three services name the folder; the broker does not.
-    let end = Instant::now() + Duration::from_secs(30);
-    while running() < 6 {
-        assert!(Instant::now() < end, "{} of 6 processes", running());
+    // Coordinator, agent, spawner, forwarder and three services name the folder; the broker
+    // does not.
+    let end = Instant::now() + Duration::from_secs(60);
+    while running() < 7 {
+        assert!(Instant::now() < end, "{} of 7 processes", running());
         std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().unwrap();

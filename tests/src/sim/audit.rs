@@ -79,11 +79,14 @@ impl Audit {
         {
             self.broke(now, format!("asks to be woken at {wake}, now is {own_now}"));
         }
-        let ledger = agent.ledger();
-        if ledger.balance() < 0.0 || ledger.balance() > ledger.beta() {
-            self.broke(now, format!("the budget stands at {}", ledger.balance()));
+        let mut overruns = 0;
+        for standing in agent.budget().standings() {
+            if standing.balance < 0.0 || standing.balance > standing.beta {
+                self.broke(now, format!("the budget stands at {standing:?}"));
+            }
+            overruns += standing.overruns;
         }
-        if ledger.overruns() > std::mem::replace(&mut self.overruns, ledger.overruns()) {
+        if overruns > std::mem::replace(&mut self.overruns, overruns) {
             self.broke(now, "a plan cost more than its bound");
         }
     }

@@ -59,6 +59,10 @@ impl Sim {
             Fault::Leak(name, rate) => {
                 self.break_life(&id(name), |life| life.leak = Some((rate, now)));
             }
+            Fault::Open(name, rate) => {
+                self.break_life(&id(name), |life| life.opens = Some((rate, now)));
+            }
+            Fault::Stop(name) => self.break_life(&id(name), |life| life.stopped = true),
             Fault::LeakyProgram(name, rate) => {
                 if let Some(place) = self.world.places.get_mut(&id(name)) {
                     place.leaks = Some(rate);

@@ -96,6 +96,10 @@ pub enum Fault {
     Starve(&'static str, Millis),
     /// The process takes so many bytes each second.
     Leak(&'static str, f64),
+    /// The process opens so many descriptors each second.
+    Open(&'static str, f64),
+    /// The process gets a SIGSTOP from somebody.
+    Stop(&'static str),
     /// The program leaks so many bytes each second, in this life and each later one.
     LeakyProgram(&'static str, f64),
     /// The process fills up by so many bytes, ever more slowly, over this time constant.
@@ -378,7 +382,10 @@ impl Sim {
             }
         }
         let (open, beta) = self.agent.as_ref().map_or((1, 0.0), |agent| {
-            (agent.incidents().count(), agent.ledger().beta())
+            let budget = agent.budget();
+            // The largest that each class's beta can have been.
+            let classes = budget.standings().map(|one| budget.bounds(one.class).1);
+            (agent.incidents().count(), classes.sum())
         });
         if open > 0 {
             self.audit.broke(now, format!("{open} incidents are open"));

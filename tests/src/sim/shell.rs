@@ -16,7 +16,7 @@ use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 
 use super::disk::Entry;
 use super::store;
-use super::world::Reaction;
+use super::world::{DESCRIPTORS_MAX, Reaction};
 use super::{Happening, Sim};
 
 /// From the kernel's signal to the end of a process, in microseconds.
@@ -218,6 +218,8 @@ impl Sim {
             }
             Effect::SetWeight(route, backend, weight) => self.set_weight(route, backend, weight),
             Effect::Drain(route, backend, within) => self.drain(route, backend, within),
+            // No scenario wishes for one: it has its own ways to break things.
+            Effect::Break(..) => self.tell(Event::NotBroken("not here".into())),
             Effect::Answer(_, answer) => {
                 let words = answer.unwrap_or_else(|why| format!("refused: {why}"));
                 self.trace.say(self.now, "answer", words);
@@ -543,6 +545,12 @@ impl Sim {
                 let resident = Bytes(self.world.resident(id, self.now) as u64);
                 let sample = ProcessSample {
                     resident: Reading::Fresh(resident),
+                    descriptors: Reading::Fresh(self.world.descriptors(id, self.now)),
+                    descriptor_limit: Reading::Fresh(DESCRIPTORS_MAX),
+                    state: Reading::Fresh(match self.world.life(id) {
+                        Some(life) if life.stopped => 'T',
+                        _ => 'S',
+                    }),
                     run_delay: share(self.host.pressure / 2.0),
                     cpu: Reading::Fresh(life.hog.unwrap_or(0.05)),
                     starved: Reading::Fresh(life.starved.is_some_and(|until| until > self.now)),
@@ -551,7 +559,7 @@ impl Sim {
                 processes.push((id.clone(), sample));
             }
         }
-        self.tell(Event::Sample(host, processes));
+        self.tell(Event::Sample(Box::new(host), processes));
         self.report_routes();
     }
 

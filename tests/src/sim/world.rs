@@ -24,6 +24,10 @@ const GOOD_MAX: usize = 3;
 /// A service just started, in bytes.
 const RESIDENT: f64 = 40e6;
 
+/// What a service has open once it runs, and what it may have open.
+const DESCRIPTORS: u64 = 20;
+pub(super) const DESCRIPTORS_MAX: u64 = 256;
+
 /// One process.
 #[derive(Debug, Clone)]
 pub(super) struct Life {
@@ -38,6 +42,10 @@ pub(super) struct Life {
     pub(super) garbage: bool,
     /// Leaks so many bytes each second since then.
     pub(super) leak: Option<(f64, Micros)>,
+    /// Opens so many descriptors each second since then.
+    pub(super) opens: Option<(f64, Micros)>,
+    /// Somebody has sent SIGSTOP.
+    pub(super) stopped: bool,
     /// Fills up by so many bytes, with this time constant in seconds, since then.
     pub(super) warms: Option<(f64, f64, Micros)>,
     /// Its first byte takes so many microseconds.
@@ -202,6 +210,8 @@ impl World {
             blocked: None,
             starved: None,
             garbage,
+            opens: None,
+            stopped: false,
             leak: place.leaks.map(|rate| (rate, now)),
             warms: None,
             slow: None,
@@ -295,6 +305,9 @@ impl World {
         if let Some(until) = life.blocked.filter(|until| *until > now) {
             return Reaction::Silent(until);
         }
+        if life.stopped || self.descriptors(id, now) >= DESCRIPTORS_MAX {
+            return Reaction::Silent(Micros(u64::MAX));
+        }
         // Waits for what it needs, and answers nobody meanwhile.
         let starved = place
             .needs
@@ -342,13 +355,27 @@ impl World {
         }
     }
 
+    pub(super) fn descriptors(&self, id: &ServiceId, now: Micros) -> u64 {
+        let opened = self
+            .life(id)
+            .and_then(|life| life.opens)
+            .map_or(0.0, |(rate, from)| rate * now.since(from).as_secs_f64());
+        // A positive number far below 2^63.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let opened = opened as u64;
+        (DESCRIPTORS + opened).min(DESCRIPTORS_MAX)
+    }
+
     /// Runs, answers rightly, and does not leak.
     pub(super) fn sound(&self, id: &ServiceId, now: Micros) -> bool {
         let rests = self
             .places
             .get(id)
             .is_some_and(|place| place.standby && place.life.is_none());
-        let well = |life: &Life| life.leak.is_none() && life.slow.is_none() && life.hog.is_none();
+        let well = |life: &Life| {
+            let leaks = life.leak.is_some() || life.opens.is_some();
+            !leaks && life.slow.is_none() && life.hog.is_none()
+        };
         rests || (self.reaction(id, now) == Reaction::Right && self.life(id).is_some_and(well))
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use homeostat_models::manifest::MANIFEST_FILE;
 use homeostat_models::{mlp::Rng, onnx, vibration};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::clock::Moment;
 
@@ -30,6 +30,8 @@ const FILL_STEP: usize = 1 << 20;
 pub enum InjectError {
     #[error("{0} is not the pid of a service")]
     NoService(u32),
+    #[error("cannot limit process {pid}")]
+    Limit { pid: u32, source: io::Error },
     #[error("cannot signal process {pid}")]
     Signal { pid: u32, source: io::Error },
     #[error("cannot send {command:?} to {}", path.display())]
@@ -102,6 +104,34 @@ pub fn leak(control: &Path, bytes_per_second: u64) -> Result<Moment, InjectError
 /// As for [`block`].
 pub fn unleak(control: &Path) -> Result<Moment, InjectError> {
     command(control, "unleak")
+}
+
+/// Makes the service open so many descriptors a second and keep them, until there are none
+/// left to be had.
+///
+/// # Errors
+/// As for [`block`].
+pub fn open(control: &Path, per_second: u64) -> Result<Moment, InjectError> {
+    command(control, &format!("open {per_second}"))
+}
+
+/// Sets how many descriptors a running process may have open, as an operator would have set
+/// it before its start. What is open beyond that stays open.
+///
+/// # Errors
+/// `NoService` as for [`kill9`], `Limit` when the kernel refuses.
+pub fn limit_descriptors(pid: u32, most: u64) -> Result<(), InjectError> {
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    match prlimit(Some(process(pid)?), Resource::Nofile, limit) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(InjectError::Limit {
+            pid,
+            source: errno.into(),
+        }),
+    }
 }
 
 /// Makes the service burn one core.
@@ -403,12 +433,16 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-fn signal(pid: u32, signal: Signal) -> Result<Moment, InjectError> {
+fn process(pid: u32) -> Result<Pid, InjectError> {
     let target = i32::try_from(pid)
         .ok()
         .filter(|pid| *pid > 1)
         .and_then(Pid::from_raw);
-    let target = target.ok_or(InjectError::NoService(pid))?;
+    target.ok_or(InjectError::NoService(pid))
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<Moment, InjectError> {
+    let target = process(pid)?;
     let at = Moment::now();
     kill_process(target, signal).map_err(|errno| InjectError::Signal {
         pid,

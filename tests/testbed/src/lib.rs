@@ -16,6 +16,7 @@
 //!
 //! Nothing here is mocked, and nothing here heals anything beyond the supervisor's restart.
 
+pub mod cage;
 pub mod clock;
 pub mod inject;
 pub mod load;
@@ -25,6 +26,7 @@ pub mod service;
 pub mod stress;
 pub mod supervisor;
 
+pub use cage::Cage;
 pub use clock::Moment;
 pub use load::{Answers, Load, LoadSpec};
 pub use ports::{Port, ports};

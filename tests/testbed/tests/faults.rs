@@ -105,6 +105,17 @@ fn an_absurd_leak_is_slowed_down_and_can_be_undone() {
 }
 
 #[test]
+fn a_service_without_descriptors_keeps_its_clients_waiting() {
+    let web = Running::start(Kind::Web);
+    assert_eq!(get(&web, "/").unwrap().0, 200);
+    inject::limit_descriptors(web.pid(), 64).unwrap();
+    inject::open(&web.control(), 1000).unwrap();
+    // The kernel takes the connection, the service cannot; threads that already wait in
+    // `accept` have a descriptor set aside for one more.
+    until("requests to fail", || get(&web, "/").is_err());
+}
+
+#[test]
 fn a_spinning_service_burns_cpu_until_told_to_stop() {
     let web = Running::start(Kind::Web);
     let before = cpu_ticks(web.pid());

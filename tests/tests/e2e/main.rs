@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
 mod cloud;
 mod damage;
 mod garbage;

@@ -74,7 +74,7 @@ reconnect_max = "1s"
 [limits]
 mode = "act"
 hold = "0s"
-budget = 1.0
+budget = {{ mission = 1.0, business = {{ floor = 1.0, ceiling = 1.0 }}, best_effort = {{ floor = 1.0, ceiling = 1.0 }} }}
 quarantine = {{ count = 100, within = "1s", hold = "1s" }}
 contest = {{ count = 100, within = "1s", hold = "1s" }}
 restart = {{ burst = 100, within = "1s", backoff_min = "1ms" }}

@@ -18,7 +18,7 @@ use homeostat_common::wire::topic;
 pub const LIVE_MAX: usize = 256;
 /// Bytes of them.
 pub const LIVE_BYTES_MAX: usize = 256 * 1024;
-/// Retained topics: 64 services with a health and fifteen alarms each, which are all
+/// Retained topics: 64 services with a health and sixteen alarms each, which are all
 /// cleared at the start, and plans at work.
 pub const RETAINED_MAX: usize = 1280;
 /// Bytes of them.

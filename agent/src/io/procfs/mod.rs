@@ -9,6 +9,7 @@
 //! caller's; the first sample has none. Files stay open. Judges nothing. Run delay is
 //! that of the main thread, unless all threads are asked for ([`Process::threads`]).
 
+mod group;
 mod parse;
 mod source;
 pub mod strangers;
@@ -16,14 +17,15 @@ pub mod strangers;
 mod tests;
 mod threads;
 
-use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Micros, Ratio};
-use rustix::fs::{Dir, fstat, statvfs};
+use rustix::fs::{CWD, Dir, Mode, OFlags, fstat, openat, statvfs};
 use rustix::param::{clock_ticks_per_second, page_size};
 
+use self::group::Group;
 use self::source::{Memory, NoText, Rate, Source, TEXT_MAX};
 use self::threads::Threads;
 
@@ -73,8 +75,11 @@ pub struct ServiceReading {
     pub anonymous: Reading<Bytes>,
     /// Cores used.
     pub cpu: Reading<f32>,
-    /// Open file descriptors; missing for a process of another user.
+    /// Open file descriptors; missing for a process of another user where the kernel
+    /// is older than 6.2.
     pub descriptors: Reading<u64>,
+    /// How many it may have open; missing where there is no limit.
+    pub descriptor_limit: Reading<u64>,
     /// Threads.
     pub threads: Reading<u64>,
     /// `R`, `S`, `D`, `T` (stopped), `Z`, ..
@@ -212,8 +217,10 @@ pub struct Process {
     statm: Source,
     schedstat: Source,
     threads: Threads,
+    limits: Source,
+    group: Option<Group>,
     fds: PathBuf,
-    fd_dir: Option<File>,
+    fd_dir: Option<OwnedFd>,
     started: Option<u64>,
     ticks: Rate,
     delay: Rate,
@@ -226,6 +233,7 @@ struct KeptProcess {
     anonymous: Memory<Bytes>,
     cpu: Memory<f32>,
     descriptors: Memory<u64>,
+    descriptor_limit: Memory<u64>,
     threads: Memory<u64>,
     state: Memory<char>,
     run_delay: Memory<Ratio>,
@@ -239,6 +247,15 @@ impl Process {
         Self::open(&proc.join(pid.to_string()))
     }
 
+    /// The same, of whatever is in the group of this name too, if the process is.
+    #[must_use]
+    pub fn in_group(proc: &Path, pid: u32, name: String) -> Self {
+        Self {
+            group: Some(Group::new(proc, pid, name)),
+            ..Self::new(proc, pid)
+        }
+    }
+
     fn open(folder: &Path) -> Self {
         Self {
             texts: Texts::default(),
@@ -246,8 +263,10 @@ impl Process {
             statm: Source::new(&folder.join("statm")),
             schedstat: Source::new(&folder.join("schedstat")),
             threads: Threads::new(folder),
+            limits: Source::new(&folder.join("limits")),
+            group: None,
+            fd_dir: open_path(&folder.join("fd")),
             fds: folder.join("fd"),
-            fd_dir: File::open(folder.join("fd")).ok(),
             started: None,
             ticks: Rate::default(),
             delay: Rate::default(),
@@ -262,13 +281,23 @@ impl Process {
         let stat = texts.parse(&mut self.stat, parse::stat);
         // Another process has that pid now; nothing of it is ours.
         let stat = stat.filter(|stat| *self.started.get_or_insert(stat.started) == stat.started);
-        let (mut pages, mut delay, mut descriptors) = (None, None, None);
+        let (mut pages, mut delay, mut descriptors, mut limit) = (None, None, None, None);
         if stat.is_some() {
             pages = texts.parse(&mut self.statm, parse::statm);
             delay = texts.parse(&mut self.schedstat, parse::run_delay);
+            limit = texts.parse(&mut self.limits, parse::open_files).flatten();
             descriptors = self.descriptors();
         }
-        let bytes = |pages: u64| pages.checked_mul(page_size() as u64).map(Bytes);
+        let bytes = |pages: u64| pages.checked_mul(page_size() as u64);
+        let resident = pages.and_then(|(resident, _)| bytes(resident));
+        let anonymous = pages.and_then(|(resident, shared)| bytes(resident.saturating_sub(shared)));
+        // What others of its group hold beside it.
+        let group = self.group.as_mut().filter(|_| stat.is_some());
+        let group = group.and_then(|group| group.anonymous(&mut self.texts));
+        let beside = group
+            .zip(anonymous)
+            .map_or(0, |(all, own)| all.saturating_sub(own));
+        let whole = |own: Option<u64>| own.map(|own| Bytes(own.saturating_add(beside)));
         let cores = self
             .ticks
             .per_second(now, stat.map(|stat| stat.ticks))
@@ -276,15 +305,11 @@ impl Process {
         let delayed = self.delay.per_second(now, delay).map(|ns| share(ns / 1e9));
         let kept = &mut self.kept;
         ServiceReading {
-            resident: kept
-                .resident
-                .reading(now, pages.and_then(|(resident, _)| bytes(resident))),
-            anonymous: kept.anonymous.reading(
-                now,
-                pages.and_then(|(resident, shared)| bytes(resident.saturating_sub(shared))),
-            ),
+            resident: kept.resident.reading(now, whole(resident)),
+            anonymous: kept.anonymous.reading(now, whole(anonymous)),
             cpu: kept.cpu.reading(now, cores),
             descriptors: kept.descriptors.reading(now, descriptors),
+            descriptor_limit: kept.descriptor_limit.reading(now, limit),
             threads: kept.threads.reading(now, stat.map(|stat| stat.threads)),
             state: kept.state.reading(now, stat.map(|stat| stat.state)),
             run_delay: kept.run_delay.reading(now, delayed),
@@ -314,7 +339,7 @@ impl Process {
     /// Since Linux 6.2 the size of the folder is their number; before, it is 0.
     fn descriptors(&mut self) -> Option<u64> {
         if self.fd_dir.is_none() {
-            self.fd_dir = File::open(&self.fds).ok();
+            self.fd_dir = open_path(&self.fds);
         }
         let folder = self.fd_dir.as_ref()?;
         let known = fstat(folder)
@@ -323,7 +348,13 @@ impl Process {
         if known.is_some_and(|size| size > 0) {
             return known;
         }
-        let entries = Dir::read_from(folder).ok()?;
+        let listed = openat(
+            folder,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY,
+            Mode::empty(),
+        );
+        let entries = Dir::read_from(listed.ok()?).ok()?;
         let entries = entries
             .filter_map(Result::ok)
             .filter(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."));
@@ -336,6 +367,13 @@ impl Process {
         }
         Some(count)
     }
+}
+
+/// A handle that only names a folder: the kernel gives it for a process of another
+/// user too, and tells its size.
+fn open_path(folder: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, folder, flags, Mode::empty()).ok()
 }
 
 /// A buffer for texts, and how many of them made no sense.

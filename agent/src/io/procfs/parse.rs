@@ -94,6 +94,27 @@ pub(super) fn statm(text: &str) -> Option<(u64, u64)> {
     Some((value(fields.next()?)?, value(fields.next()?)?))
 }
 
+/// Bytes of `memory.stat` of a group that belong to no file: `total_rss` in version 1, which
+/// counts groups below it too, `anon` in version 2.
+pub(super) fn group_anonymous(text: &str) -> Option<u64> {
+    let field = |name: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| value(line.strip_prefix(name)?.strip_prefix(' ')?))
+    };
+    field("total_rss").or_else(|| field("anon"))
+}
+
+/// The soft limit of open files of `PID/limits`; the inner `None` where there is none.
+pub(super) fn open_files(text: &str) -> Option<Option<u64>> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(None),
+        number => Some(Some(value(number)?)),
+    }
+}
+
 /// Nanoseconds ready but not running, of `PID/schedstat`.
 pub(super) fn run_delay(text: &str) -> Option<u64> {
     value(text.split_whitespace().nth(1)?)
@@ -169,6 +190,24 @@ mod tests {
         assert_eq!(run_delay("5 77 1\n"), Some(77));
         let schedule = schedule("5 77 3\n").unwrap();
         assert_eq!((schedule.waited_ns, schedule.turns), (77, 3));
+        assert_eq!(
+            group_anonymous("rss 1\ntotal_rss 9\ntotal_rss_huge 3\n"),
+            Some(9)
+        );
+        assert_eq!(
+            group_anonymous("anon 4096\nanon_thp 1\nfile 2\n"),
+            Some(4096)
+        );
+        assert_eq!(group_anonymous("cache 1\n"), None);
+        let limits = "Limit   Soft Limit  Hard Limit  Units\n\
+                      Max processes   96  96  processes\n\
+                      Max open files  1024  524288  files\n";
+        assert_eq!(open_files(limits), Some(Some(1024)));
+        assert_eq!(
+            open_files("Max open files unlimited unlimited files"),
+            Some(None)
+        );
+        assert_eq!(open_files("Max open files -3 9 files"), None);
         assert_eq!(load("0.74 1.78 1.30 1/91 26079\n"), Some(0.74));
     }
 

@@ -1,7 +1,9 @@
-//! Finds the process that takes most of the processors and is none of ours.
+//! Finds the process that takes most of the processors and is none of ours, and what
+//! workers of a service take.
 //!
 //! In goes a tree like `/proc` and whom we know, out comes at most one process
-//! with the cores it used between two looks. A look reads one file for each
+//! with the cores it used between two looks, and the cores of whoever descends from a
+//! service or is in its group. A look reads one file for each
 //! process of the node, some 10 us each, so it is only worth its cost while the
 //! processors are busy. Judges nothing and touches nothing.
 
@@ -9,9 +11,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use homeostat_common::units::Micros;
+use homeostat_common::units::{Micros, narrow};
 use rustix::param::clock_ticks_per_second;
 
+use super::group;
 use crate::control::Stranger;
 
 /// Most processes that are looked at; a node has some hundred.
@@ -22,6 +25,9 @@ const ANCESTORS_MAX: usize = 16;
 
 /// What is measured over less than this is a build step or an update.
 const SPAN_MIN_US: u64 = 3_000_000;
+
+/// Whoever takes less is not worth the question in which group it is.
+const ASKED_CORES: f64 = 0.1;
 
 /// What one look saw of a process.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,6 +45,8 @@ pub struct Strangers {
     seen: BTreeMap<u32, Seen>,
     at: Option<Micros>,
     last: Option<Stranger>,
+    /// Cores that others of a service used, by its process.
+    workers: BTreeMap<u32, f32>,
 }
 
 impl Strangers {
@@ -50,6 +58,7 @@ impl Strangers {
             seen: BTreeMap::new(),
             at: None,
             last: None,
+            workers: BTreeMap::new(),
         }
     }
 
@@ -58,11 +67,24 @@ impl Strangers {
         self.seen.clear();
         self.at = None;
         self.last = None;
+        self.workers.clear();
+    }
+
+    /// Cores that others of the service of this process used at the last look.
+    #[must_use]
+    pub fn workers(&self, pid: u32) -> Option<f32> {
+        self.workers.get(&pid).copied()
     }
 
     /// The process that used most over the last seconds and neither is one of
-    /// `ours` nor descends from one. Asked more often, it says the same again.
-    pub fn look(&mut self, now: Micros, ours: &[u32]) -> Option<Stranger> {
+    /// `ours`, nor descends from one, nor is in one of the groups of services, which are
+    /// named beside their processes. Asked more often, it says the same again.
+    pub fn look(
+        &mut self,
+        now: Micros,
+        ours: &[u32],
+        groups: &[(u32, String)],
+    ) -> Option<Stranger> {
         let span = self.at.map(|at| now.0.saturating_sub(at.0));
         if span.is_some_and(|span| span < SPAN_MIN_US) {
             return self.last;
@@ -78,32 +100,44 @@ impl Strangers {
             let ticks = seen.ticks - before.map_or(0, |before| before.ticks.min(seen.ticks));
             ticks as f64 / per_second / seconds
         };
-        self.last = self
-            .seen
-            .iter()
-            .filter(|(pid, _)| !self.descends(**pid, ours))
-            .map(|(pid, seen)| (pid, seen, cores(pid, seen)))
-            .max_by(|a, b| a.2.total_cmp(&b.2))
-            .map(|(pid, seen, cores)| Stranger {
-                pid: *pid,
-                name: seen.name,
-                cores: homeostat_common::units::narrow(cores),
-            });
+        let mut most: Option<(f64, u32, [u8; 16])> = None;
+        let mut workers = BTreeMap::new();
+        for (pid, seen) in self.seen.iter().filter(|(pid, _)| !ours.contains(pid)) {
+            let cores = cores(pid, seen);
+            let member = || {
+                let text = fs::read_to_string(self.proc.join(pid.to_string()).join("cgroup"));
+                let text = text.ok().filter(|_| cores >= ASKED_CORES)?;
+                let found = groups.iter().find(|(_, name)| group::is_in(&text, name));
+                found.map(|(owner, _)| *owner)
+            };
+            if let Some(owner) = self.ancestor(*pid, ours).or_else(member) {
+                *workers.entry(owner).or_default() += narrow(cores);
+            } else if most.is_none_or(|(most, ..)| cores > most) {
+                most = Some((cores, *pid, seen.name));
+            }
+        }
+        self.workers = workers;
+        self.last = most.map(|(cores, pid, name)| Stranger {
+            pid,
+            name,
+            cores: narrow(cores),
+        });
         self.last
     }
 
-    fn descends(&self, pid: u32, ours: &[u32]) -> bool {
+    /// Whom of `ours` it descends from.
+    fn ancestor(&self, pid: u32, ours: &[u32]) -> Option<u32> {
         let mut pid = pid;
         for _ in 0..ANCESTORS_MAX {
             if ours.contains(&pid) {
-                return true;
+                return Some(pid);
             }
             match self.seen.get(&pid) {
                 Some(seen) if seen.parent > 1 => pid = seen.parent,
-                _ => return false,
+                _ => return None,
             }
         }
-        false
+        None
     }
 
     fn read(&self) -> BTreeMap<u32, Seen> {
@@ -173,18 +207,40 @@ mod tests {
         let mut strangers = Strangers::new(dir.path());
         burn(0, 0, 0);
         assert_eq!(
-            strangers.look(Micros(0), &[10]),
+            strangers.look(Micros(0), &[10], &[]),
             None,
             "one look measures nothing"
         );
         burn(90, 90, 190);
-        let found = strangers.look(Micros(10_000_000), &[10]).unwrap();
+        let found = strangers.look(Micros(10_000_000), &[10], &[]).unwrap();
         assert_eq!((found.pid, found.name().as_str()), (12, "stress"));
         assert!((found.cores - 1.9).abs() < 0.01, "{found:?}");
+        let workers = strangers.workers(10).unwrap();
+        assert!((workers - 9.0).abs() < 0.01, "{workers}");
         // Too soon: the last answer stands.
-        assert_eq!(strangers.look(Micros(12_900_000), &[10]), Some(found));
+        assert_eq!(strangers.look(Micros(12_900_000), &[10], &[]), Some(found));
         strangers.rest();
-        assert_eq!(strangers.look(Micros(20_000_000), &[10]), None);
+        assert_eq!(strangers.look(Micros(20_000_000), &[10], &[]), None);
+    }
+
+    #[test]
+    fn whoever_is_in_the_group_of_a_service_works_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        stat(dir.path(), 10, "service", 1, 0);
+        stat(dir.path(), 12, "beside", 1, 0);
+        fs::write(
+            dir.path().join("12/cgroup"),
+            "0::/homeostat/homeostat-n-a\n",
+        )
+        .unwrap();
+        let groups = [(10, "homeostat-n-a".to_owned())];
+        let mut strangers = Strangers::new(dir.path());
+        assert_eq!(strangers.look(Micros(0), &[10], &groups), None);
+        stat(dir.path(), 12, "beside", 1, 20 * clock_ticks_per_second());
+        let found = strangers.look(Micros(10_000_000), &[10], &groups);
+        assert_eq!((found, strangers.workers(10)), (None, Some(2.0)));
+        strangers.rest();
+        assert_eq!(strangers.workers(10), None);
     }
 
     #[test]
@@ -194,8 +250,8 @@ mod tests {
         fs::write(dir.path().join("7/stat"), b"7 (x").unwrap();
         fs::write(dir.path().join("8"), b"").unwrap();
         let mut strangers = Strangers::new(dir.path());
-        assert_eq!(strangers.look(Micros(0), &[]), None);
-        assert_eq!(strangers.look(Micros(9_000_000), &[]), None);
+        assert_eq!(strangers.look(Micros(0), &[], &[]), None);
+        assert_eq!(strangers.look(Micros(9_000_000), &[], &[]), None);
     }
 
     #[test]
@@ -217,7 +273,7 @@ mod tests {
             }
             let others = everybody.into_keys();
             let ours: Vec<u32> = others.filter(|one| !above.contains(one)).collect();
-            let seen = strangers.look(Micros(second * 3_000_000), &ours);
+            let seen = strangers.look(Micros(second * 3_000_000), &ours, &[]);
             found |= seen.is_some_and(|seen| seen.pid == pid && seen.cores > 0.01);
             if found {
                 break;

@@ -103,6 +103,16 @@ impl Shell {
                 asked(&route, client.drain(&route, &backend, within));
                 return self.ask_forwarder();
             }
+            Effect::Break(service, injection, span) => {
+                let Some(client) = spawner.as_ref() else {
+                    return Some(Event::NotBroken("the spawner is lost".into()));
+                };
+                report(
+                    &service,
+                    "break",
+                    client.inject(&service, injection, span).await,
+                );
+            }
             Effect::Answer(ticket, answer) => self.tell_answer(ticket, answer),
             Effect::Journal(record) => self.order(Order::Journal(record)),
             Effect::Sync(ticket) => {

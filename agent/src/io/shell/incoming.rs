@@ -83,6 +83,17 @@ impl Shell {
                 self.not_reloaded(why);
                 return None;
             }
+            client::Event::Broken {
+                service,
+                injection,
+                left,
+            } => Event::Broken {
+                service,
+                injection,
+                left,
+            },
+            client::Event::NotBroken { why } => Event::NotBroken(why),
+            client::Event::Mended { why } => Event::Mended(why),
             client::Event::Malformed => {
                 warn!("spawner: it could not read a request");
                 return None;
@@ -155,7 +166,7 @@ impl Shell {
             heat: self.thermal.sample(now),
             cores: self.cores,
         };
-        let core = &self.core;
+        let (core, strangers, pids) = (&self.core, &self.strangers, &self.pids);
         let processes = self
             .processes
             .iter_mut()
@@ -166,10 +177,15 @@ impl Shell {
                 } else {
                     process.sample(now)
                 };
-                (id.clone(), process_of(&reading))
+                let mut sample = process_of(&reading);
+                let workers = pids.get(id).and_then(|pid| strangers.workers(*pid));
+                if let (Reading::Fresh(cores), Some(workers)) = (&mut sample.cpu, workers) {
+                    *cores += workers;
+                }
+                (id.clone(), sample)
             })
             .collect();
-        Event::Sample(sample, processes)
+        Event::Sample(Box::new(sample), processes)
     }
 
     pub(super) fn slot_report(&mut self, report: slots::Report) -> Option<Event> {
@@ -212,7 +228,10 @@ impl Shell {
         }
         let mut ours: Vec<u32> = self.pids.values().copied().collect();
         ours.push(std::process::id());
-        self.strangers.look(now, &ours)
+        let groups = self.pids.iter();
+        let groups = groups.filter_map(|(service, pid)| Some((*pid, self.group(service)?)));
+        let groups: Vec<_> = groups.collect();
+        self.strangers.look(now, &ours, &groups)
     }
 
     pub(super) fn link_event(&mut self, event: LinkEvent) -> Option<Event> {
@@ -348,6 +367,8 @@ fn process_of(reading: &ServiceReading) -> ProcessSample {
         resident: reading.resident,
         cpu: reading.cpu,
         descriptors: reading.descriptors,
+        descriptor_limit: reading.descriptor_limit,
+        state: reading.state,
         threads: reading.threads,
         run_delay: reading.run_delay,
         starved: reading.starved,

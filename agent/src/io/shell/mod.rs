@@ -42,10 +42,12 @@ use super::probe::{Prober, TargetNo};
 use super::procfs::strangers::Strangers;
 use super::procfs::{Host, Process};
 use super::slots::thread as slots;
+use super::spawner::cgroup;
 use super::spawner::client::{self, Client, ClientError};
 use super::spawner::protocol::SlotView;
 use super::thermal::Thermal;
 use super::webhook::{self, Webhooks};
+use crate::chaos::Wish;
 use crate::config::{Config, Golden};
 use crate::control::{Class, Command, Effect, Event, Loop, SlotReport};
 
@@ -104,13 +106,17 @@ pub fn run(config: &Config, file: &Path) -> Result<(), RunError> {
 /// Where the answer to a wish for a reload goes, if anybody waits for one.
 type ReloadReply = Option<oneshot::Sender<Result<String, String>>>;
 
-/// What a person asks of the loop.
+/// What a person may ask of the loop.
 #[derive(Debug)]
 enum Asked {
     /// A plan.
     Plan(Plan),
-    /// Something else, and who.
+    /// Something that people control, and who.
     Order(String, Command),
+    /// A fault on purpose.
+    Chaos(Wish),
+    /// The end of a fault on purpose; the spawner's to answer.
+    Mend,
 }
 
 /// What a person asks for, and where the answer goes.
@@ -277,17 +283,7 @@ impl Shell {
                     None
                 }
                 Some((asked, reply)) = self.questions.1.recv() => {
-                    self.next_ticket += 1;
-                    let ticket = self.next_ticket;
-                    self.asked.insert(ticket, reply);
-                    Some(match asked {
-                        Asked::Plan(plan) => Event::Asked { ticket, plan },
-                        Asked::Order(by, command) => Event::Ordered {
-                            ticket,
-                            by,
-                            command,
-                        },
-                    })
+                    self.take_question(asked, reply, &spawner).await
                 }
                 Some(report) = self.hook_reports.recv() => hook_event(report),
                 Some(event) = self.link_events.recv() => self.link_event(event),
@@ -369,8 +365,18 @@ impl Shell {
 
     fn watch(&mut self, service: &ServiceId, pid: u32) {
         self.pids.insert(service.clone(), pid);
-        self.processes
-            .insert(service.clone(), Process::new(Path::new("/proc"), pid));
+        let proc = Path::new("/proc");
+        let process = match self.group(service) {
+            Some(group) => Process::in_group(proc, pid, group),
+            None => Process::new(proc, pid),
+        };
+        self.processes.insert(service.clone(), process);
+    }
+
+    /// The group of a service, if it is to have one.
+    fn group(&self, service: &ServiceId) -> Option<String> {
+        let limit = self.config.service(service)?.memory_limit;
+        limit.map(|_| cgroup::name(&self.config.node.id, service))
     }
 
     async fn read_logs(&mut self, spawner: &mut Option<Client>) {

@@ -2,9 +2,10 @@
 //!
 //! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan,
 //! `reload` for the configuration file to be read again, `order` and JSON for what
-//! people control, JSON alone for a change of a slot; their answers are JSON. Answers are made beside the loop, so that
-//! nobody who asks slowly holds it up. Who may connect is up to the socket's
-//! permissions: the agent's user and root.
+//! people control, `chaos FAULT SERVICE MS` for a fault on purpose and `mend` for its
+//! end, JSON alone for a change of a slot; their answers are JSON. Answers are made
+//! beside the loop, so that nobody who asks slowly holds it up. Who may connect is up
+//! to the socket's permissions: the agent's user and root.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{Asked, Question, Shell};
+use crate::chaos;
 use crate::config::Config;
-use crate::control::Command;
+use crate::control::{Command, Event};
 use crate::io::keeper::{self, Keeper};
 use crate::io::slots::thread::{self as slots, What};
 use crate::io::slots::{Candidate, Name, Slot, Version};
+use crate::io::spawner::client::Client;
 use crate::io::stop_file;
 
 /// Longest question: two paths of the kernel's length, escaped, and names.
@@ -94,6 +97,15 @@ impl Shell {
             } else if let Some(order) = question.trim().strip_prefix("order ") {
                 let answer = obey(&questions, order, uid, &config).await;
                 serde_json::to_string(&answer).ok()
+            } else if let Some(wish) = question.trim().strip_prefix("chaos ") {
+                let answer = match chaos::Wish::parse(wish, person(uid)) {
+                    Ok(wish) => ask(&questions, Asked::Chaos(wish)).await,
+                    Err(why) => Err(why),
+                };
+                serde_json::to_string(&answer).ok()
+            } else if question.trim() == "mend" {
+                let answer = ask(&questions, Asked::Mend).await;
+                serde_json::to_string(&answer).ok()
             } else if question.starts_with('{') {
                 let answer = change(&question, &files, &config).await;
                 serde_json::to_string(&answer).ok()
@@ -104,6 +116,41 @@ impl Shell {
                 let _ = timeout(QUESTION_TIME, writer.write_all(text.as_bytes())).await;
             }
         });
+    }
+}
+
+impl Shell {
+    /// What a person asks for, as an event of the loop.
+    pub(super) async fn take_question(
+        &mut self,
+        asked: Asked,
+        reply: oneshot::Sender<Result<String, String>>,
+        spawner: &Option<Client>,
+    ) -> Option<Event> {
+        if let Asked::Mend = asked {
+            let answer = match spawner {
+                None => Err("the spawner is lost; it ends the fault by itself".to_owned()),
+                Some(client) => match client.mend().await {
+                    Ok(()) => Ok("what is in force of faults on purpose is ended".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                },
+            };
+            let _ = reply.send(answer);
+            return None;
+        }
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        self.asked.insert(ticket, reply);
+        Some(match asked {
+            Asked::Plan(plan) => Event::Asked { ticket, plan },
+            Asked::Order(by, command) => Event::Ordered {
+                ticket,
+                by,
+                command,
+            },
+            Asked::Chaos(wish) => Event::Wished { ticket, wish },
+            Asked::Mend => return None,
+        })
     }
 }
 
@@ -127,7 +174,7 @@ async fn obey(
     config: &Config,
 ) -> Result<String, String> {
     let order: Order = serde_json::from_str(order).map_err(|error| error.to_string())?;
-    let uid = uid.map_or_else(|| "uid unknown".to_owned(), |uid| format!("uid {uid}"));
+    let uid = person(uid);
     let by = match order.by {
         Some(name) if name.len() > NAME_MAX || name.chars().any(char::is_control) => {
             return Err(format!("expected a name of at most {NAME_MAX} bytes"));
@@ -170,6 +217,11 @@ async fn obey(
             file.display()
         ),
     })
+}
+
+/// Who asks, by the kernel's account.
+fn person(uid: Option<u32>) -> String {
+    uid.map_or_else(|| "uid unknown".to_owned(), |uid| format!("uid {uid}"))
 }
 
 /// Hands a question to the loop and waits for its answer.

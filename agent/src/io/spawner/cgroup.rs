@@ -97,6 +97,34 @@ impl Groups {
         oom_kills(&fs::read_to_string(group(base, node, service).join(file)).ok()?)
     }
 
+    /// Memory that the group of a service has left, or none without a group.
+    pub(super) fn free(&self, node: &NodeId, service: &ServiceId) -> Option<u64> {
+        let (base, max, used) = match self {
+            Self::V1 { base } => (base, "memory.limit_in_bytes", "memory.usage_in_bytes"),
+            Self::V2 { base } => (base, "memory.max", "memory.current"),
+            Self::None { .. } => return None,
+        };
+        let group = group(base, node, service);
+        let read = |file: &str| {
+            fs::read_to_string(group.join(file))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        let (max, used): (u64, u64) = (read(max)?, read(used)?);
+        Some(max.saturating_sub(used))
+    }
+
+    /// Puts another process into the group of a service.
+    pub(super) fn join(&self, node: &NodeId, service: &ServiceId, pid: u32) -> io::Result<()> {
+        let (Self::V1 { base } | Self::V2 { base }) = self else {
+            return Err(io::Error::other("there are no groups"));
+        };
+        let members = group(base, node, service).join("cgroup.procs");
+        fs::write(members, pid.to_string())
+    }
+
     /// Removes the group of a service that has ended; one with members stays.
     pub(super) fn release(&self, node: &NodeId, service: &ServiceId) {
         match self {
@@ -109,9 +137,14 @@ impl Groups {
     }
 }
 
-/// Several nodes may share a machine, hence the name of the node.
+/// What the group of a service is called. Several nodes may share a machine, hence the name
+/// of the node.
+pub(in crate::io) fn name(node: &NodeId, service: &ServiceId) -> String {
+    format!("homeostat-{node}-{service}")
+}
+
 pub(super) fn group(base: &Path, node: &NodeId, service: &ServiceId) -> PathBuf {
-    base.join(format!("homeostat-{node}-{service}"))
+    base.join(name(node, service))
 }
 
 fn limit(group: &Path, file: &str, pid: Pid, max: Bytes) -> io::Result<()> {

@@ -27,6 +27,7 @@ use super::protocol::{
     StopSignal, decode, encode,
 };
 use super::socket_path;
+use crate::chaos::Injection;
 use crate::io::local::sockets::{self, Received, watched};
 
 /// First and longest pause between attempts to connect.
@@ -133,6 +134,25 @@ pub enum Event {
     /// The new configuration is wrong.
     NotReloaded {
         /// What is wrong with it.
+        why: String,
+    },
+    /// A fault on purpose is in force.
+    Broken {
+        /// Where.
+        service: ServiceId,
+        /// What.
+        injection: Injection,
+        /// For how long at most from now on.
+        left: Millis,
+    },
+    /// None was put into anything, or none is in force.
+    NotBroken {
+        /// Why.
+        why: String,
+    },
+    /// It is over.
+    Mended {
+        /// Why.
         why: String,
     },
     /// The spawner could not read a request.
@@ -283,6 +303,33 @@ impl Client {
         self.request(&Request::ActOnNode { token, act }).await
     }
 
+    /// Asks for a fault on purpose; answered by `Broken` or `NotBroken`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the connection is gone.
+    pub async fn inject(
+        &self,
+        service: &ServiceId,
+        injection: Injection,
+        span: Millis,
+    ) -> Result<(), ClientError> {
+        let service = service.clone();
+        let request = Request::Break {
+            service,
+            injection,
+            span,
+        };
+        self.request(&request).await
+    }
+
+    /// Asks to end the fault on purpose; answered by `Mended` or `NotBroken`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the connection is gone.
+    pub async fn mend(&self) -> Result<(), ClientError> {
+        self.request(&Request::Mend).await
+    }
+
     /// Asks to read the configuration again; answered by `Reloaded` or
     /// `NotReloaded`.
     ///
@@ -408,6 +455,17 @@ impl Client {
             Message::Acted { token, failed } => Event::Acted { token, failed },
             Message::Reloaded => Event::Reloaded,
             Message::NotReloaded { why } => Event::NotReloaded { why },
+            Message::Broken {
+                service,
+                injection,
+                left,
+            } => Event::Broken {
+                service,
+                injection,
+                left,
+            },
+            Message::NotBroken { why } => Event::NotBroken { why },
+            Message::Mended { why } => Event::Mended { why },
             Message::Malformed => Event::Malformed,
             Message::Welcome { .. } => return Err(ClientError::Unexpected("a second welcome")),
             Message::Busy { pid } => return Err(ClientError::Busy { pid }),

@@ -19,15 +19,18 @@
 //! - `protocol`: the messages.
 //! - `server`: the process; `setup`, `slots`, `process`, `state`, `marks`,
 //!   `cgroup`, `oom`, `logs` and `users` are its hands.
+//! - `owner`: services whose processes systemd or a container engine runs.
 //! - `client`: the loop's end.
 
 mod acts;
-mod cgroup;
+pub(in crate::io) mod cgroup;
+pub mod chaos;
 pub mod client;
 mod cpu;
 mod logs;
 mod marks;
 mod oom;
+pub(crate) mod owner;
 mod process;
 pub mod protocol;
 pub mod server;

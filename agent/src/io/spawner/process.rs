@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::oom::KernelLog;
+use super::owner::{Found, Handle};
 use super::protocol::{Exit, StopSignal};
 use super::{marks, users};
 use crate::config::Service;
@@ -33,23 +34,33 @@ pub(super) struct Live {
     pub(super) pidfd: OwnedFd,
     /// Clock ticks since boot.
     pub(super) start: u64,
-    /// Whether this spawner is its parent. As long as it does not reap it, the
-    /// pid, also as the name of the process group, cannot change hands.
-    pub(super) child: bool,
+    pub(super) kept: Kept,
     /// How often the kernel had killed for memory in the service's group when
     /// this life came into it; `None` when there is no such group.
     pub(super) oom_kills: Option<u64>,
 }
 
-/// Starts `service` as `instance`, in a process group of its own.
+/// Who is told when it ends, and has to be asked to signal it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// This spawner, its parent. As long as it does not reap it, the pid, also as
+    /// the name of the process group, cannot change hands.
+    Child,
+    /// Nobody any more: a former spawner was its parent.
+    Orphan,
+    /// Systemd or an engine.
+    Owned(Handle),
+}
+
+/// Starts `command` for `service` as `instance`, in a process group of its own.
 pub(super) fn start(
     service: &Service,
+    command: &[String],
     instance: Instance,
     mark: &str,
     log: Option<File>,
 ) -> io::Result<Live> {
-    let (program, arguments) = service
-        .command
+    let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::other("no command"))?;
     let mut command = Command::new(program);
@@ -74,6 +85,7 @@ pub(super) fn start(
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the kernel gave no pid"))?;
+    at_usual_priority(pid);
     // Not reaped yet, so the pid is still its own.
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Live {
@@ -81,7 +93,7 @@ pub(super) fn start(
             start: start_ticks(pid).unwrap_or(0),
             pid,
             pidfd,
-            child: true,
+            kept: Kept::Child,
             oom_kills: None,
         }),
         Err(error) => {
@@ -90,6 +102,15 @@ pub(super) fn start(
             let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
             Err(error.into())
         }
+    }
+}
+
+/// Takes from a fresh service the better priority that the spawner may have so that it is not
+/// late under load. All threads at once: the kernel lets none begin meanwhile.
+fn at_usual_priority(group: Pid) {
+    let ahead = rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0);
+    if ahead && let Err(error) = rustix::process::setpriority_pgrp(Some(group), 0) {
+        tracing::warn!(%error, "a service keeps the priority of the spawner");
     }
 }
 
@@ -110,7 +131,12 @@ fn become_user(command: &mut Command, name: &str) -> io::Result<()> {
 impl Live {
     /// Takes over a process that a former spawner started; `None` when it is
     /// gone, or when the pid is somebody else's by now.
-    pub(super) fn adopt(instance: Instance, pid: u32, start: u64) -> Option<Self> {
+    pub(super) fn adopt(
+        instance: Instance,
+        pid: u32,
+        start: u64,
+        handle: Option<Handle>,
+    ) -> Option<Self> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Read after the pidfd was opened: if it fits, the pidfd is of it.
@@ -122,10 +148,35 @@ impl Live {
             pid,
             pidfd,
             start,
-            child: false,
+            kept: handle.map_or(Kept::Orphan, Kept::Owned),
             oom_kills: None,
         };
         (!live.ended()).then_some(live)
+    }
+
+    /// Takes a process of an owner as `instance`.
+    pub(super) fn of(found: Found, instance: Instance) -> Self {
+        Self {
+            instance,
+            pid: found.pid,
+            pidfd: found.pidfd,
+            start: found.start,
+            kept: Kept::Owned(found.handle),
+            oom_kills: None,
+        }
+    }
+
+    /// Whether this spawner is its parent.
+    pub(super) fn is_child(&self) -> bool {
+        self.kept == Kept::Child
+    }
+
+    /// Its owner's name for it, if it has one.
+    pub(super) fn handle(&self) -> Option<&Handle> {
+        match &self.kept {
+            Kept::Owned(handle) => Some(handle),
+            Kept::Child | Kept::Orphan => None,
+        }
     }
 
     /// The pid as a plain number.
@@ -133,17 +184,20 @@ impl Live {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Offers the process to the out-of-memory killer before the spawner.
+    /// Offers the process to the out-of-memory killer before the spawner. An owner
+    /// has settings of its own for that.
     pub(super) fn settle(&self) {
+        if !self.is_child() {
+            return;
+        }
         let file = format!("/proc/{}/oom_score_adj", self.pid());
         // Fails when it has already ended, which shows elsewhere.
         let _ = std::fs::write(file, SERVICE_OOM_SCORE);
     }
 
     /// Whether the process has ended, reaped or not.
-    fn ended(&self) -> bool {
-        let mut poll = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        rustix::event::poll(&mut poll, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    pub(super) fn ended(&self) -> bool {
+        has_ended(&self.pidfd)
     }
 
     /// If the process has ended: ends the rest of its group, reaps it and says
@@ -152,7 +206,7 @@ impl Live {
         if !self.ended() {
             return None;
         }
-        if !self.child {
+        if !self.is_child() {
             return Some(Exit::Unknown);
         }
         // While it is a zombie no other group can have its number.
@@ -194,7 +248,8 @@ impl Live {
         }
     }
 
-    /// Signals the process and its group; `false` when it has ended.
+    /// Signals the process and its group; `false` when it has ended. One that has
+    /// an owner is signalled through that, not here.
     pub(super) fn signal(&self, signal: StopSignal, spawner: &str) -> bool {
         let sent = self.send(
             match signal {
@@ -216,11 +271,12 @@ impl Live {
         self.send(if on { Signal::STOP } else { Signal::CONT }, spawner)
     }
 
-    fn send(&self, signal: Signal, spawner: &str) -> bool {
+    /// The same with any signal.
+    pub(super) fn send(&self, signal: Signal, spawner: &str) -> bool {
         if self.ended() {
             return false;
         }
-        if self.child {
+        if self.is_child() {
             return rustix::process::kill_process_group(self.pid, signal).is_ok();
         }
         // Its own parent may reap it at any moment, after which the number of
@@ -261,8 +317,14 @@ fn exit(status: &WaitIdStatus) -> Exit {
     }
 }
 
+/// Whether the process of a pidfd has ended, reaped or not.
+pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut poll = [PollFd::new(pidfd, PollFlags::IN)];
+    rustix::event::poll(&mut poll, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
 /// When `pid` was started, in clock ticks since boot.
-fn start_ticks(pid: Pid) -> Option<u64> {
+pub(super) fn start_ticks(pid: Pid) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     // The name, second, is in brackets and may hold anything; field 22 is the
     // twentieth after it.
@@ -278,7 +340,7 @@ mod tests {
     fn a_kill_that_the_group_counted_was_for_memory() {
         let own = std::process::id();
         let start = start_ticks(rustix::process::getpid()).unwrap();
-        let mut live = Live::adopt(Instance(1), own, start).unwrap();
+        let mut live = Live::adopt(Instance(1), own, start, None).unwrap();
         live.oom_kills = Some(1);
         let mut log = KernelLog::open();
         for (status, kills, ended) in [

@@ -8,9 +8,10 @@
 
 use homeostat_common::ids::{BootId, Instance, InterfaceId, ServiceId, Token};
 use homeostat_common::net::SourceNet;
-use homeostat_common::units::Percent;
+use homeostat_common::units::{Millis, Percent};
 use serde::{Deserialize, Serialize};
 
+use crate::chaos::Injection;
 use crate::io::local::datagram;
 pub use crate::io::local::datagram::{DecodeError, MESSAGE_MAX};
 use crate::io::local::sockets::BESIDE_MAX;
@@ -64,6 +65,18 @@ pub enum Request {
         /// What.
         act: NodeAct,
     },
+    /// Put a fault into a service on purpose; answered by `Broken` or `NotBroken`.
+    Break {
+        /// Which.
+        service: ServiceId,
+        /// What.
+        injection: Injection,
+        /// For how long at most.
+        span: Millis,
+    },
+    /// End the fault that is in force; answered by `Mended`, or `NotBroken` when there
+    /// is none.
+    Mend,
 }
 
 /// What can be done to the node, as far as the configuration file allows it.
@@ -193,6 +206,25 @@ pub enum Message {
     Unsupported {
         /// What the spawner speaks.
         speaks: u8,
+    },
+    /// A fault on purpose is in force; also unasked, after each `Welcome`.
+    Broken {
+        /// Where.
+        service: ServiceId,
+        /// What.
+        injection: Injection,
+        /// For how long at most from now on.
+        left: Millis,
+    },
+    /// No fault was put into anything, or none is in force.
+    NotBroken {
+        /// Why.
+        why: String,
+    },
+    /// A fault on purpose is over; unasked.
+    Mended {
+        /// Why, and what was left to undo.
+        why: String,
     },
 }
 

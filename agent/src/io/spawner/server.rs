@@ -8,6 +8,12 @@
 //! disconnected rather than queued for; the `Welcome` of its next connection
 //! tells it everything that still matters.
 
+mod acting;
+mod breaking;
+mod burying;
+mod owned;
+mod reloading;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -16,39 +22,37 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use homeostat_common::ids::{BootId, Instance, ServiceId, Token};
+use homeostat_common::ids::{BootId, ServiceId};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::Pid;
 
-use super::acts::{Acts, Deed};
+use super::acts::Acts;
 use super::cgroup::Groups;
+use super::chaos::Chaos;
 use super::cpu;
 use super::logs::Logs;
 use super::oom::KernelLog;
+use super::owner::{Order, Owners};
 use super::process::{self, Live};
 use super::protocol::{
-    DecodeError, MESSAGE_MAX, Message, NodeAct, ProcessAct, Refusal, Request, SLOTS_MAX,
-    StopSignal, VERSION, decode, encode,
+    DecodeError, MESSAGE_MAX, Message, Refusal, Request, VERSION, decode, encode,
 };
 pub use super::setup::SpawnerError;
 use super::setup::{self, Peers, Signals, failed};
-use super::slots::{self, Slot, adopt, end_unrecorded, entries, logged, slot_of};
+use super::slots::{self, Slot, adopt, end_unrecorded, entries, logged};
 use super::state::{self, State};
 use super::{folder, marks, socket_path};
-use crate::config::Config;
-use crate::io::keeper::chain;
+use crate::config::{Config, Process};
 use crate::io::local::datagram::reason;
 use crate::io::local::sockets::{self, Received};
 
 /// Requests answered before deaths are looked at again.
 const REQUESTS_A_ROUND: usize = 32;
+/// What nobody waits for is done after such a pause: the loop's answer to a death comes before.
+const LULL: Duration = Duration::from_millis(1);
+/// It waits so long at most, however much there is to do.
+const LEFT_MAX: Duration = Duration::from_millis(20);
 /// How often logs are measured.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
-/// How long to wait for what a dead instance left behind; it usually is gone at
-/// the first look, but a killed process needs the processor to exit.
-const REST_GONE_MAX: Duration = Duration::from_millis(200);
-/// How long killed services may take to go when the spawner ends with them.
-const KILL_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// How `homeostat-agent spawn` was called.
 #[derive(Debug, Clone)]
@@ -75,6 +79,7 @@ pub fn run(options: &Options) -> Result<(), SpawnerError> {
         "spawner serves {}",
         socket_path(&server.config.node.run_dir).display()
     );
+    server.find_owned();
     server.serve();
     server.leave(options.stop_services_on_exit);
     Ok(())
@@ -104,7 +109,10 @@ struct Server {
     groups: Groups,
     /// Does what takes a while; there once something was asked of it.
     acts: Option<Acts>,
+    chaos: Chaos,
     kernel: KernelLog,
+    /// The way to systemd and engines, if a service needs one.
+    owners: Option<Owners>,
     /// Started in this round.
     fresh: Vec<ServiceId>,
     /// Ended in this round.
@@ -116,10 +124,11 @@ struct Server {
 }
 
 /// What `poll` found.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 struct Ready {
     stop: bool,
     deaths: bool,
+    reports: bool,
     listener: bool,
     connection: bool,
     acts: bool,
@@ -149,6 +158,7 @@ impl Server {
             }
         }
         end_unrecorded(&name, &slots, &mut state);
+        let chaos = Chaos::open(&config.node.data_dir, boot, &name);
         let socket = socket_path(run_dir);
         let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;
         // Who may speak is decided by the credentials of the peer.
@@ -156,8 +166,10 @@ impl Server {
             .map_err(failed("open up", &socket))?;
         Ok(Self {
             groups,
+            chaos,
             kernel: KernelLog::open(),
             acts: None,
+            owners: None,
             file,
             name,
             boot,
@@ -178,9 +190,23 @@ impl Server {
     }
 
     fn serve(&mut self) {
+        // Since when something is left that nobody waits for.
+        let mut left: Option<Instant> = None;
         loop {
-            self.after_round();
-            let ready = match self.wait(self.until_logs()) {
+            let timeout = match left {
+                Some(since) if since.elapsed() < LEFT_MAX => Some(LULL),
+                _ => {
+                    left = None;
+                    self.after_round();
+                    self.until_next()
+                }
+            };
+            let ready = match self.wait(timeout) {
+                Ok(ready) if left.is_some() && ready == Ready::default() => {
+                    left = None;
+                    self.after_round();
+                    continue;
+                }
                 Ok(ready) => ready,
                 Err(error) => {
                     // Out of memory in the kernel; there is nothing to undo.
@@ -195,6 +221,10 @@ impl Server {
             if ready.deaths {
                 self.bury_all();
             }
+            self.tend_chaos();
+            if ready.reports {
+                self.hear_owners();
+            }
             if ready.connection {
                 self.answer();
             }
@@ -204,12 +234,22 @@ impl Server {
             if ready.listener {
                 self.accept();
             }
+            if left.is_none() && self.has_left() {
+                left = Some(Instant::now());
+            }
         }
+    }
+
+    /// Whether something waits for a lull.
+    fn has_left(&self) -> bool {
+        self.unrecorded || !self.fresh.is_empty() || !self.ended.is_empty()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ready> {
         let adopted = self.slots.values().filter_map(|slot| slot.live.as_ref());
-        let adopted = adopted.filter(|live| !live.child).map(|live| &live.pidfd);
+        let adopted = adopted
+            .filter(|live| !live.is_child())
+            .map(|live| &live.pidfd);
         let mut fds: Vec<PollFd<'_>> = vec![
             PollFd::new(&self.signals.stop, PollFlags::IN),
             PollFd::new(&self.signals.child, PollFlags::IN),
@@ -222,6 +262,8 @@ impl Server {
         fds.extend(connection.map(|socket| PollFd::new(socket, PollFlags::IN)));
         let acts = self.acts.as_ref().map(Acts::ready);
         fds.extend(acts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let wake = self.owners.as_ref().map(|owners| &owners.wake);
+        fds.extend(wake.map(|wake| PollFd::new(wake, PollFlags::IN)));
         fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
@@ -233,6 +275,7 @@ impl Server {
         let (stop, child, listener) = (next(), next(), next());
         let connection = self.connection.is_some() && next();
         let acts = self.acts.is_some() && next();
+        let reports = self.owners.is_some() && next();
         let died = fired.any(|fired| fired);
         if child {
             // Signals that came together are one; all children are looked at.
@@ -242,6 +285,7 @@ impl Server {
         Ok(Ready {
             stop,
             deaths: child || died,
+            reports,
             listener,
             connection,
             acts,
@@ -332,7 +376,7 @@ impl Server {
             } => {
                 let live = self.slots.get(&service).and_then(|slot| slot.live.as_ref());
                 let live = live.filter(|live| live.instance == instance);
-                if live.is_some_and(|live| live.signal(signal, &self.name)) {
+                if live.is_some_and(|live| self.signal(&service, live, signal)) {
                     Message::Signalled { service, instance }
                 } else {
                     Message::NotSignalled { service, instance }
@@ -343,9 +387,13 @@ impl Server {
                 service,
                 instance,
                 act,
-            } => Message::Acted {
-                token,
-                failed: self.act(&service, instance, act).err().map(reason),
+            } => match self.act(token, &service, instance, act) {
+                Some(done) => Message::Acted {
+                    token,
+                    failed: done.err().map(reason),
+                },
+                // Its owner does it, and the answer comes with what became of it.
+                None => return,
             },
             Request::ActOnNode { token, act } => match self.act_on_node(token, act) {
                 Ok(()) => return,
@@ -354,76 +402,18 @@ impl Server {
                     failed: Some(reason(why)),
                 },
             },
+            Request::Break {
+                service,
+                injection,
+                span,
+            } => self.inject(&service, injection, span),
+            Request::Mend => self.mend(),
             Request::Reload => match self.reload() {
                 Ok(()) => Message::Reloaded,
                 Err(why) => Message::NotReloaded { why: reason(why) },
             },
         };
         self.tell(&answer, None);
-    }
-
-    /// Does something to a life that goes on.
-    fn act(&self, service: &ServiceId, instance: Instance, act: ProcessAct) -> Result<(), String> {
-        let live = self.slots.get(service).and_then(|slot| slot.live.as_ref());
-        let live = live
-            .filter(|live| live.instance == instance)
-            .ok_or("that life is over")?;
-        let stopped = match act {
-            ProcessAct::Freeze => live.halt(true, &self.name),
-            ProcessAct::Thaw => live.halt(false, &self.name),
-            ProcessAct::LimitCpu(share) => {
-                return cpu::limit(&self.config.node.id, service, live.pid, share);
-            }
-        };
-        stopped.then_some(()).ok_or_else(|| "it has ended".into())
-    }
-
-    /// Has something done to the node; the answer comes when it is done. What the
-    /// loop may ask for is what the configuration file says.
-    fn act_on_node(&mut self, token: Token, act: NodeAct) -> Result<(), String> {
-        let service = |id| self.config.service(id).ok_or("there is no such service");
-        let deed = match act {
-            NodeAct::SyncClock if self.config.clock.servers.is_empty() => {
-                return Err("no time servers are configured".into());
-            }
-            NodeAct::SyncClock => Deed::SyncClock(self.config.clock.servers.clone()),
-            NodeAct::Uplink(Some(to)) if !self.config.node.uplinks.contains(&to) => {
-                return Err(format!("{to} is no uplink of the configuration"));
-            }
-            NodeAct::Uplink(to) => Deed::Uplink(to),
-            NodeAct::Ports {
-                service: id,
-                from,
-                blocked,
-            } => {
-                let service = service(&id)?;
-                if blocked && !service.blockable.iter().any(|net| net.covers(&from)) {
-                    return Err(format!("{from} is not blockable for {id}"));
-                }
-                Deed::Ports(service.ports.clone(), from, blocked)
-            }
-            NodeAct::Remount { service: id } => {
-                let data = service(&id)?.data.as_ref().filter(|data| data.remount);
-                let data = data.ok_or_else(|| format!("{id} does not allow it"))?;
-                Deed::Remount(data.path.clone())
-            }
-        };
-        if self.acts.is_none() {
-            self.acts = Some(Acts::start().map_err(|error| error.to_string())?);
-        }
-        match &self.acts {
-            Some(acts) => acts.order(token, deed),
-            None => Ok(()),
-        }
-    }
-
-    /// Tells the loop what was done to the node.
-    fn tell_acts(&mut self) {
-        let answers = self.acts.as_ref().map(Acts::answers).unwrap_or_default();
-        for (token, result) in answers {
-            let failed = result.err().map(reason);
-            self.tell(&Message::Acted { token, failed }, None);
-        }
     }
 
     /// Starts `service`, and tells the loop if that worked.
@@ -436,6 +426,9 @@ impl Server {
             });
         }
         let spec = slot.spec.as_ref().ok_or(Refusal::Unknown)?;
+        let Process::Command(command) = &spec.process else {
+            return self.start_owned(service);
+        };
         let instance = self.state.mint(entries(&self.slots));
         let mark = marks::mark(&self.name, service, instance);
         let log = spec.log.then(|| self.logs.file(service)).transpose();
@@ -444,17 +437,22 @@ impl Server {
             tracing::warn!(%service, %error, "starts without a log");
             None
         });
-        let live = process::start(spec, instance, &mark, log).map_err(|error| {
+        let live = process::start(spec, command, instance, &mark, log).map_err(|error| {
             tracing::warn!(%service, %error, "cannot start");
             Refusal::Spawn {
                 text: reason(error.to_string()),
             }
         })?;
-        let pid = live.pid();
+        self.occupy(service, live);
+        Ok(())
+    }
+
+    /// Puts `live` into the slot of `service`, which is free.
+    fn occupy(&mut self, service: &ServiceId, live: Live) {
         let started = Message::Started {
             service: service.clone(),
-            instance,
-            pid,
+            instance: live.instance,
+            pid: live.pid(),
         };
         // The slot is taken before anything else can fail.
         if let Some(slot) = self.slots.get_mut(service) {
@@ -464,109 +462,6 @@ impl Server {
         self.state.save(entries(&self.slots));
         self.tell(&started, Some(service));
         self.fresh.push(service.clone());
-        Ok(())
-    }
-
-    fn bury_all(&mut self) {
-        let services: Vec<_> = self.slots.keys().cloned().collect();
-        for service in &services {
-            self.bury(service);
-        }
-        process::reap_orphans(&self.children());
-    }
-
-    /// If the instance of `service` has ended: ends what it left behind, frees
-    /// the slot and tells the loop.
-    fn bury(&mut self, service: &ServiceId) {
-        let Some(slot) = self.slots.get_mut(service) else {
-            return;
-        };
-        let Some(status) = slot.live.as_ref().and_then(Live::bury) else {
-            return;
-        };
-        let Some(live) = slot.live.take() else { return };
-        let instance = live.instance;
-        let kills = self.groups.oom_kills(&self.config.node.id, service);
-        let status = live.attributed(status, &mut self.kernel, kills);
-        slot.last_exit = Some((instance, status));
-        if slot.spec.is_none() {
-            self.slots.remove(service);
-        }
-        self.unrecorded = true;
-        self.ended.push(service.clone());
-        self.end_rest(service, &live);
-        let service = service.clone();
-        tracing::info!(%service, %instance, ?status, "ended");
-        self.tell(
-            &Message::Exited {
-                service,
-                instance,
-                status,
-            },
-            None,
-        );
-    }
-
-    /// Ends what the dead `live` left behind and waits until that is gone, as
-    /// it may hold the ports that the next instance needs.
-    fn end_rest(&self, service: &ServiceId, live: &Live) {
-        let begun = Instant::now();
-        let children = self.children();
-        let mut rest = if live.child {
-            marks::children(&self.name, &children)
-        } else {
-            // They went to the parent of the spawner that started them.
-            marks::all(&self.name).unwrap_or_default()
-        };
-        rest.retain(|marked| marked.instance == live.instance && marked.service == *service);
-        marks::end(&rest, REST_GONE_MAX);
-        // The group was killed before its leader was reaped.
-        while live.child
-            && rustix::process::test_kill_process_group(live.pid).is_ok()
-            && begun.elapsed() < REST_GONE_MAX
-        {
-            process::reap_orphans(&children);
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-
-    /// Pids of the services that are children.
-    fn children(&self) -> Vec<Pid> {
-        let live = self.slots.values().filter_map(|slot| slot.live.as_ref());
-        live.filter(|live| live.child)
-            .map(|live| live.pid)
-            .collect()
-    }
-
-    /// Reads the configuration again; on any problem nothing changes.
-    fn reload(&mut self) -> Result<(), String> {
-        let config = setup::read_config(&self.file).map_err(|error| chain(&error))?;
-        if config.node.run_dir != self.config.node.run_dir {
-            return Err("run_dir cannot change while the spawner runs".into());
-        }
-        let peers = Peers::of(&config).map_err(|error| error.to_string())?;
-        let logs = Logs::open(&config.node.data_dir, peers.readers)
-            .map_err(|error| format!("{}: {error}", config.node.data_dir.display()))?;
-        let dropped = self
-            .slots
-            .iter()
-            .filter(|(service, slot)| slot.live.is_some() && config.service(service).is_none());
-        if dropped.count() + config.services.len() > SLOTS_MAX {
-            return Err("too many services that the file no longer names are running".into());
-        }
-        for slot in self.slots.values_mut() {
-            slot.spec = None;
-        }
-        for spec in &config.services {
-            slot_of(&mut self.slots, &spec.id).spec = Some(spec.clone());
-        }
-        self.slots
-            .retain(|_, slot| slot.spec.is_some() || slot.live.is_some());
-        if matches!(self.groups, Groups::None { .. }) {
-            self.groups = Groups::wanted_by(&config);
-        }
-        (self.config, self.peers, self.logs) = (config, peers, logs);
-        Ok(())
     }
 
     fn welcome(&mut self) {
@@ -582,6 +477,7 @@ impl Server {
             tracing::warn!(pid = connection.pid, %error, "cannot greet the loop");
             self.connection = None;
         }
+        self.tell_chaos();
     }
 
     /// Sends `message`, with the pidfd of `beside`, to the loop if there is one.
@@ -643,6 +539,10 @@ impl Server {
         };
         live.settle();
         let Some(max) = spec.memory_limit else { return };
+        if let Some(handle) = live.handle() {
+            let order = Order::Limit(handle.clone(), live.instance, max);
+            return self.order(service, order);
+        }
         let limited = self
             .groups
             .limit(&self.config.node.id, service, live.pid, max);
@@ -684,49 +584,6 @@ impl Server {
             .values()
             .any(|slot| logged(slot).is_some() || counts(slot));
         any.then(|| LOG_PERIOD.saturating_sub(self.logs_measured.elapsed()))
-    }
-
-    /// Ends the spawner, with the services or without.
-    fn leave(&mut self, stop_services: bool) {
-        if stop_services {
-            // The loop would take these ends for somebody else's doing.
-            self.connection = None;
-            self.stop_all();
-            self.after_round();
-        }
-        self.state.save(entries(&self.slots));
-        // Left behind it would only be replaced by the next spawner.
-        let _ = std::fs::remove_file(socket_path(&self.config.node.run_dir));
-    }
-
-    fn stop_all(&mut self) {
-        let begun = Instant::now();
-        let mut killed = false;
-        for live in self.slots.values().filter_map(|slot| slot.live.as_ref()) {
-            live.signal(StopSignal::Term, &self.name);
-        }
-        let grace = |slot: &Slot| slot.spec.as_ref().map_or(0, |spec| spec.stop_grace.0);
-        let grace = Duration::from_millis(self.slots.values().map(grace).max().unwrap_or(0));
-        loop {
-            self.bury_all();
-            let live: Vec<_> = self
-                .slots
-                .values()
-                .filter_map(|slot| slot.live.as_ref())
-                .collect();
-            let over = begun.elapsed();
-            if live.is_empty() || over > grace + KILL_WAIT_MAX {
-                return;
-            }
-            if over >= grace && !killed {
-                killed = true;
-                for live in live {
-                    live.signal(StopSignal::Kill, &self.name);
-                }
-            }
-            // A second SIGTERM changes nothing, so only deaths cut this short.
-            std::thread::sleep(Duration::from_millis(2));
-        }
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Slot {
     pub(super) spec: Option<Service>,
     pub(super) live: Option<Live>,
     pub(super) last_exit: Option<(Instance, Exit)>,
+    /// Its owner was asked to start it and has not answered.
+    pub(super) starting: bool,
 }
 
 /// Takes over what `entries` say and `/proc` confirms; a slot for everything.
@@ -31,7 +33,7 @@ pub(super) fn adopt(config: &Config, entries: Vec<Entry>) -> BTreeMap<ServiceId,
         slot_of(&mut slots, &spec.id).spec = Some(spec.clone());
     }
     for entry in entries {
-        if let Some(live) = Live::adopt(entry.instance, entry.pid, entry.start) {
+        if let Some(live) = Live::adopt(entry.instance, entry.pid, entry.start, entry.handle) {
             slot_of(&mut slots, &entry.service).live = Some(live);
         }
     }
@@ -70,6 +72,7 @@ pub(super) fn slot_of<'s>(
         spec: None,
         live: None,
         last_exit: None,
+        starting: false,
     })
 }
 
@@ -81,6 +84,7 @@ pub(super) fn entries(slots: &BTreeMap<ServiceId, Slot>) -> impl Iterator<Item =
             instance: live.instance,
             pid: live.pid(),
             start: live.start,
+            handle: live.handle().cloned(),
         })
     })
 }

@@ -17,11 +17,13 @@ use std::path::{Path, PathBuf};
 
 use homeostat_common::ids::{BootId, Instance, ServiceId};
 
+use super::owner::Handle;
 use super::protocol::SLOTS_MAX;
 
 const HEADER: &str = "homeostat-slots 1";
-/// Largest file that is read; [`SLOTS_MAX`] lines have less than 16 KiB.
-const FILE_MAX: u64 = 64 * 1024;
+/// Largest file that is read; [`SLOTS_MAX`] lines with the longest
+/// names that owners have need some 100 KiB.
+const FILE_MAX: u64 = 256 * 1024;
 /// Instances reserved in one write, so that a start need not wait for one.
 const RESERVE: u64 = 64;
 
@@ -33,6 +35,8 @@ pub(super) struct Entry {
     pub(super) pid: u32,
     /// Start of the process in clock ticks since boot.
     pub(super) start: u64,
+    /// What its owner calls it, if the spawner was not its parent.
+    pub(super) handle: Option<Handle>,
 }
 
 /// The file and what the spawner knows about its contents.
@@ -102,9 +106,11 @@ impl State {
                 instance,
                 pid,
                 start,
+                handle,
             } = entry;
+            let handle = handle.map_or(String::new(), |handle| format!(" {handle}"));
             // Writing to a string does not fail.
-            let _ = writeln!(text, "slot {service} {} {pid} {start}", instance.0);
+            let _ = writeln!(text, "slot {service} {} {pid} {start}{handle}", instance.0);
         }
         let fresh = self.file.with_extension("new");
         let saved = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.file));
@@ -138,6 +144,7 @@ fn parse_entry(line: &str) -> Option<Entry> {
         instance: Instance(words.next()?.parse().ok()?),
         pid: words.next()?.parse().ok()?,
         start: words.next()?.parse().ok()?,
+        handle: words.next().map(str::parse).transpose().ok()?,
     };
     words.next().is_none().then_some(entry)
 }
@@ -165,6 +172,7 @@ mod tests {
             instance: Instance(1),
             pid: 42,
             start: 77,
+            handle: Some(Handle::Unit("db.service".into())),
         };
         let (mut state, found) = State::open(folder.path(), BOOT);
         assert_eq!(found, []);

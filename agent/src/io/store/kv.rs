@@ -45,8 +45,9 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 const PUTS_PER_CHECK: u32 = 256;
 /// A full tree loses this share of its entries at once, since finding them costs a scan.
 const EVICT_SHARE: usize = 8;
-/// sled lets go of its lock a little after it was dropped, when its threads have ended.
-const LOCK_TRIES: u32 = 100;
+/// sled lets go of its lock when its threads have ended: idle ones wait a second for work, and a
+/// busy machine lets them end later.
+const LOCK_TRIES: u32 = 400;
 const LOCK_WAIT: Duration = Duration::from_millis(10);
 const STAMP_BYTES: usize = 8;
 const LIVE: &str = "live";

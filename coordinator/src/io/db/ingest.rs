@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use homeostat_common::ids::{NodeId, SiteId, StreamId};
 use homeostat_common::outcome::Outcome;
+use homeostat_common::wire::body::StepCost;
 use homeostat_common::wire::{Body, Envelope};
 use sqlx::{Row, SqliteConnection};
 
@@ -57,6 +58,8 @@ pub struct Stored {
     pub incidents: Vec<u64>,
     /// Incidents that were closed, and how long they lasted.
     pub closed: Vec<(Outcome, u64)>,
+    /// Steps that were paid for.
+    pub charged: Vec<StepCost>,
     /// Events that another database may hold, and this one never will.
     pub lost: u64,
 }
@@ -238,6 +241,7 @@ async fn store_one(
     let effect = project::apply(db, stream.id, envelope).await?;
     stored.incidents.extend(effect.incident);
     stored.closed.extend(effect.closed);
+    stored.charged.extend(effect.charged);
     stream.top = stream.top.max(seq);
     if seq == stream.acked + 1 {
         stream.acked = seq;

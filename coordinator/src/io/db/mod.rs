@@ -5,6 +5,7 @@
 //! only what was committed is acknowledged.
 
 mod alarm;
+mod budget;
 mod forgotten;
 mod history;
 mod ingest;

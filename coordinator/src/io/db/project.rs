@@ -9,18 +9,19 @@ use homeostat_common::observation::Metric;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::wire::body::{
     Boot, ClockQuality, Decided, Gap, IncidentClosed, IncidentOpened, Phase, RouteChange,
-    ServiceChange, ServiceState, Severity, Source, Step, Telemetry,
+    ServiceChange, ServiceState, Severity, Source, Step, StepCost, Telemetry,
 };
 use homeostat_common::wire::{Body, Envelope};
 use sqlx::SqliteConnection;
 
-use super::{alarm, int, uint};
+use super::{alarm, budget, int, uint};
 
 /// What else follows from a record.
 #[derive(Debug, Default)]
 pub(super) struct Effect {
     pub(super) incident: Option<u64>,
     pub(super) closed: Option<(Outcome, u64)>,
+    pub(super) charged: Vec<StepCost>,
 }
 
 /// The incident that a body names.
@@ -30,6 +31,7 @@ pub(super) fn incident_number(body: &Body) -> Option<i64> {
         Body::Decided(body) => body.incident,
         Body::Step(body) => body.incident,
         Body::IncidentClosed(body) => body.incident,
+        Body::Charge(body) => body.incident,
         Body::Control(body) => return body.incident.map(|incident| int(incident.0)),
         Body::Boot(_)
         | Body::ServiceChange(_)
@@ -40,6 +42,7 @@ pub(super) fn incident_number(body: &Body) -> Option<i64> {
         | Body::Note(_)
         | Body::State(_)
         | Body::RouteChange(_)
+        | Body::Budgets(_)
         | Body::Unknown { .. } => return None,
     };
     Some(int(incident.0))
@@ -123,6 +126,15 @@ pub(super) async fn apply(
         }
         Body::Telemetry(body) => backlog(db, at, body).await?,
         Body::RouteChange(body) => route(db, at, body).await?,
+        Body::Budgets(body) => {
+            for one in &body.classes {
+                budget::told(db, at, one).await?;
+            }
+        }
+        Body::Charge(body) => {
+            budget::told(db, at, &body.budget).await?;
+            effect.charged.clone_from(&body.steps);
+        }
         Body::Observation(_)
         | Body::Note(_)
         | Body::Control(_)

@@ -13,11 +13,11 @@ use super::{Db, DbError, int, uint};
 use crate::fleet::metrics::Gauges;
 use crate::fleet::traffic::resolve;
 use crate::fleet::view::{
-    Alarm, Event, Incident, IncidentState, Node, Presence, Reference, Route, Service,
+    Alarm, Budget, Event, Incident, IncidentState, Node, Presence, Reference, Route, Service,
 };
 
 /// Most nodes, services or alarms in one answer: what a page can show.
-const LIST_MAX: i64 = 1000;
+pub(super) const LIST_MAX: i64 = 1000;
 
 /// Most events of one incident that are shown. A plan of 8 steps with its
 /// evidence has some 40.
@@ -117,6 +117,10 @@ impl Db {
         for route in self.routes(None).await? {
             routes.entry(route.node.clone()).or_default().push(route);
         }
+        let mut budgets: BTreeMap<String, Vec<Budget>> = BTreeMap::new();
+        for budget in self.budgets().await? {
+            budgets.entry(budget.node.clone()).or_default().push(budget);
+        }
         let mut services: BTreeMap<String, Vec<Service>> = BTreeMap::new();
         for service in self.services(None).await? {
             services
@@ -144,6 +148,7 @@ impl Db {
                     backlog: maybe(row, "backlog")?,
                     services: services.remove(&node).unwrap_or_default(),
                     routes: routes.remove(&node).unwrap_or_default(),
+                    budgets: budgets.remove(&node).unwrap_or_default(),
                     node,
                 })
             })
@@ -371,7 +376,7 @@ fn broken(error: serde_json::Error) -> sqlx::Error {
     sqlx::Error::Decode(error.into())
 }
 
-fn number(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
+pub(super) fn number(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
     row.try_get::<Option<i64>, _>(column)
         .map(|value| uint(value.unwrap_or(0)))
 }

@@ -4,16 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::anomaly::{Fault, Symptom};
+use homeostat_common::gate::Criticality;
 use homeostat_common::hlc::Hlc;
 use homeostat_common::ids::{
     BootId, IncidentId, NodeId, PlanId, RouteId, ServiceId, SiteId, StreamId,
 };
 use homeostat_common::outcome::Outcome;
-use homeostat_common::units::Millis;
+use homeostat_common::units::{Millis, narrow};
 use homeostat_common::wire::body::{
-    Alarm, BackendState, Boot, ClockQuality, Considered, Decided, Gap, IncidentClosed,
-    IncidentOpened, Note, Phase, Refusal, RouteChange, ServiceChange, ServiceState, Severity,
-    Source, Step,
+    Alarm, BackendState, Boot, Budgets, Charge, ClassBudget, ClockQuality, Considered, CostParts,
+    Decided, Gap, IncidentClosed, IncidentOpened, Note, Phase, Refusal, RouteChange, ServiceChange,
+    ServiceState, Severity, Source, Step, StepCost,
 };
 use homeostat_common::wire::{Body, Envelope, EventRef};
 use proptest::prelude::*;
@@ -186,6 +187,34 @@ fn route(node: &str, seq: u64, name: &str) -> Envelope {
         }],
     });
     envelope(node, seq, body)
+}
+
+fn left(class: Criticality, seq: u64) -> ClassBudget {
+    ClassBudget {
+        class,
+        beta: 45.0,
+        balance: 20.0 + narrow(seq as f64),
+        reserved: 0.5,
+        overruns: seq,
+    }
+}
+
+fn budgets(node: &str, seq: u64, classes: [Criticality; 2]) -> Envelope {
+    let classes = classes.map(|class| left(class, seq)).into();
+    envelope(node, seq, Body::Budgets(Budgets { classes }))
+}
+
+fn charge(node: &str, seq: u64, class: Criticality) -> Envelope {
+    let body = Charge {
+        incident: IncidentId(2),
+        plan: PlanId(3),
+        steps: vec![StepCost {
+            predicted: CostParts::default(),
+            spent: CostParts::default(),
+        }],
+        budget: left(class, seq),
+    };
+    envelope(node, seq, Body::Charge(body))
 }
 
 async fn store(db: &Db, batch: &[Envelope]) -> Stored {
@@ -455,6 +484,7 @@ struct Known {
     services: Vec<crate::fleet::view::Service>,
     alarms: Vec<crate::fleet::view::Alarm>,
     routes: Vec<crate::fleet::view::Route>,
+    budgets: Vec<crate::fleet::view::Budget>,
 }
 
 async fn known(db: &Db) -> Known {
@@ -489,6 +519,7 @@ async fn known(db: &Db) -> Known {
         services: db.services(None).await.unwrap(),
         alarms: db.alarms(None).await.unwrap(),
         routes: db.routes(None).await.unwrap(),
+        budgets: db.budgets().await.unwrap(),
     }
 }
 
@@ -534,7 +565,46 @@ fn all_that_is_sent() -> Vec<Envelope> {
     all.extend((21..24).map(|seq| ring("b", seq, true)));
     all.extend([route("b", 24, "infer"), route("b", 25, "store")]);
     all.extend([route("b", 26, "infer"), route("b", 27, "infer")]);
+    all.push(budgets(
+        "b",
+        28,
+        [Criticality::BestEffort, Criticality::Mission],
+    ));
+    all.push(charge("b", 29, Criticality::Mission));
+    all.push(budgets(
+        "b",
+        30,
+        [Criticality::BestEffort, Criticality::Business],
+    ));
+    all.push(charge("b", 31, Criticality::BestEffort));
     all
+}
+
+#[test]
+fn of_each_class_the_newest_word_stands_and_what_was_paid_is_told() {
+    use Criticality::{BestEffort, Business, Mission};
+    wait(async {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(folder.path()).await.unwrap();
+        let newer = [
+            charge("a", 3, Mission),
+            budgets("a", 2, [Mission, Business]),
+        ];
+        assert_eq!(store(&db, &newer).await.charged.len(), 1);
+        store(&db, &[budgets("a", 1, [Business, BestEffort])]).await;
+        let budgets = db.budgets().await.unwrap();
+        let told: Vec<_> = budgets
+            .iter()
+            .map(|one| (one.class.as_str(), one.balance, one.overruns))
+            .collect();
+        let expected = [
+            ("best-effort", 21.0, 1),
+            ("business", 22.0, 2),
+            ("mission", 23.0, 3),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(db.nodes().await.unwrap()[0].budgets, budgets);
+    });
 }
 
 proptest! {

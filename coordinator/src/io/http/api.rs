@@ -122,6 +122,7 @@ async fn read_fleet(hub: &Hub) -> Result<Fleet, DbError> {
                     backlog: None,
                     services: Vec::new(),
                     routes: Vec::new(),
+                    budgets: Vec::new(),
                 }
             })
             .collect::<Vec<_>>();
@@ -409,8 +410,9 @@ pub(super) async fn healthz(State(hub): Shared) -> Response {
     (status = 200, content_type = "text/plain", body = String),
 ))]
 pub(super) async fn metrics(State(hub): Shared) -> Response {
-    match hub.db.gauges().await {
-        Ok(mut gauges) => {
+    let asked = async { Ok::<_, DbError>((hub.db.gauges().await?, hub.db.budgets().await?)) };
+    match asked.await {
+        Ok((mut gauges, budgets)) => {
             hub.with_presence(|presence| {
                 gauges.broker = presence.broker();
                 gauges.online = presence
@@ -420,7 +422,7 @@ pub(super) async fn metrics(State(hub): Shared) -> Response {
             });
             (
                 [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-                hub.metrics.text(&gauges),
+                hub.metrics.text(&gauges, &budgets),
             )
                 .into_response()
         }

@@ -2,12 +2,14 @@
 //! an error means that it could not be measured, not that a goal was missed.
 
 pub mod flash;
-pub mod footprint;
 pub mod foresee;
 pub mod forward;
+pub mod gate;
 pub mod journal_kill;
+pub mod ledger;
 pub mod mttr;
 pub mod outbox;
+pub mod overhead;
 pub mod power_cut;
 pub mod quiet;
 pub mod switch;
@@ -20,11 +22,11 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 10] = [
+pub const LIST: [[&str; 3]; 12] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
-        "12 faults, 10 to 200 trials each: 15 min",
+        "17 faults, 10 to 200 trials each: 25 min",
     ],
     [
         "quiet",
@@ -32,9 +34,9 @@ pub const LIST: [[&str; 3]; 10] = [
         "--minutes, 10 if not given",
     ],
     [
-        "footprint",
-        "memory, processor time and disk writes of agent and spawner at rest",
-        "--seconds, 60 if not given",
+        "overhead",
+        "processor, memory, disk and network of agent and coordinator; shares of a Raspberry Pi 4",
+        "--seconds, --incidents, --count: 7 min",
     ],
     [
         "flash",
@@ -67,6 +69,16 @@ pub const LIST: [[&str; 3]; 10] = [
         "--seconds for each side of each of 4 cases, 10 if not given: 2 min",
     ],
     [
+        "gate",
+        "plans that pass the gate and break a rule, judged by a checker of its own",
+        "1,000,000 plans: --n",
+    ],
+    [
+        "ledger",
+        "what is spent of beta in random histories of plans, restarts and clocks",
+        "100,000 histories: --n",
+    ],
+    [
         "foresee",
         "leaks ended before the limit, false alarms on healthy days, requests lost",
         "9 kinds of 100 healthy days and 40 leaks, and 15 min of real leaks: 20 min",
@@ -88,7 +100,7 @@ reconnect_max = "2s"
 [limits]
 mode = "act"
 hold = "0s"
-budget = 1.0
+budget = { mission = 1.0, business = { floor = 1.0, ceiling = 1.0 }, best_effort = { floor = 1.0, ceiling = 1.0 } }
 quarantine = { count = 100, within = "1s", hold = "1s" }
 contest = { count = 100, within = "1s", hold = "1s" }
 restart = { burst = 100, within = "1s", backoff_min = "1ms" }

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::api::get;
 use super::interrupt;
 use super::process::Process;
-use super::role::{FORWARD_ARG, Role};
+use super::role::{FORWARD_ARG, OWN_PARENT, Role};
 
 /// The node's name.
 pub const NODE: &str = "edge-1";
@@ -90,6 +90,8 @@ pub struct Node {
     config: PathBuf,
     served: Vec<Served>,
     program: Option<PathBuf>,
+    /// What stands before the command of one of its processes.
+    under: Option<(String, Vec<String>)>,
     // Ended in this order.
     agent: Option<Process>,
     spawner: Option<Process>,
@@ -185,6 +187,7 @@ impl Node {
             config,
             served,
             program,
+            under: None,
             agent: None,
             spawner: None,
         })
@@ -268,7 +271,7 @@ impl Node {
         pids.find(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut words = line.split(|byte| *byte == 0);
-            words.any(|word| word == FORWARD_ARG.as_bytes())
+            words.any(|word| word == FORWARD_ARG.as_bytes() || word == b"forward")
                 && words.any(|word| word == config.as_bytes())
         })
     }
@@ -409,6 +412,10 @@ impl Node {
         Ok(())
     }
 
+    pub(super) fn put_under(&mut self, process: &str, words: Vec<String>) {
+        self.under = Some((process.to_owned(), words));
+    }
+
     fn served(&self, name: &str) -> Option<&Served> {
         self.served.iter().find(|served| served.name == name)
     }
@@ -417,13 +424,21 @@ impl Node {
         let mut args = super::cloud::args(&[command, "--config"]);
         args.push(self.config.clone().into());
         args.extend(super::cloud::args(more));
-        match &self.program {
-            None => Process::start(role, name, &args, &self.dir),
-            Some(program) => {
-                args.insert(0, program.into());
-                Process::start(Role::Other, name, &args, &self.dir)
+        let under = self.under.as_ref().filter(|(process, _)| process == name);
+        match (&self.program, under) {
+            (None, None) => return Process::start(role, name, &args, &self.dir),
+            (None, Some(_)) => {
+                // As the role's own argument and parent: the looking program takes its place.
+                let own = super::role::program().context("cannot find the own program")?;
+                let head = [own.into(), role.arg().into(), OWN_PARENT.into()];
+                args.splice(0..0, head);
             }
+            (Some(program), _) => args.insert(0, program.into()),
         }
+        if let Some((_, words)) = under {
+            args.splice(0..0, words.iter().map(Into::into));
+        }
+        Process::start(Role::Other, name, &args, &self.dir)
     }
 }
 

@@ -12,7 +12,7 @@ use homeostat_testbed::{Kind, Port, ServiceSpec};
 
 use super::fleet::quoted;
 use super::node::{Layout, NODE, Node, Served, Settings};
-use super::role::{FORWARD_ARG, program};
+use super::role::{self, FORWARD_ARG};
 
 /// What a node consists of.
 #[derive(Debug)]
@@ -58,6 +58,19 @@ impl Node {
     /// # Errors
     /// When something cannot be written, or the configuration is wrong.
     pub fn lay_out(dir: &Path, settings: &Settings, parts: Parts) -> Result<Self> {
+        Self::lay_out_with(dir, settings, parts, None)
+    }
+
+    /// The same for an agent's binary, if one is named, in place of the one built in here.
+    ///
+    /// # Errors
+    /// As for [`Node::lay_out`].
+    pub fn lay_out_with(
+        dir: &Path,
+        settings: &Settings,
+        parts: Parts,
+        program: Option<PathBuf>,
+    ) -> Result<Self> {
         let dir = Self::home(dir);
         let mut text = format!(
             "[node]\nid = \"{NODE}\"\ndata_dir = {}\nrun_dir = {}\n\n[mqtt]\n{}\n",
@@ -65,12 +78,16 @@ impl Node {
             quoted(dir.join("run"))?,
             settings.sections
         );
-        let own = quoted(program().context("cannot find the own program")?)?;
+        let own = quoted(role::program().context("cannot find the own program")?)?;
         if !parts.routes.is_empty() {
             let config = quoted(dir.join("agent.toml"))?;
+            let command = match &program {
+                None => format!("{own}, \"{FORWARD_ARG}\""),
+                Some(program) => format!("{}, \"forward\"", quoted(program)?),
+            };
             let _ = writeln!(
                 text,
-                "\n[forwarder]\ncommand = [{own}, \"{FORWARD_ARG}\", \"--config\", {config}]"
+                "\n[forwarder]\ncommand = [{command}, \"--config\", {config}]"
             );
         }
         let mut served = Vec::with_capacity(parts.services.len());
@@ -125,7 +142,7 @@ impl Node {
             text,
             service_config: parts.service_config,
         };
-        Self::prepare(layout, None)
+        Self::prepare(layout, program)
     }
 
     /// Starts spawner and agent of a node that was laid out.
@@ -136,6 +153,25 @@ impl Node {
         self.start_spawner()?;
         self.start_agent()?;
         self.wait_up()
+    }
+
+    /// The same, with one of its processes (`agent`, `spawner`, `forwarder`) behind other words:
+    /// a program that looks at it, and its arguments.
+    ///
+    /// # Errors
+    /// When something cannot be started, or the services do not come up.
+    pub fn launch_under(&mut self, process: &str, words: Vec<String>) -> Result<()> {
+        if process == "forwarder" {
+            let before = "[forwarder]\ncommand = [";
+            let text = std::fs::read_to_string(self.config()).context("cannot read the file")?;
+            let words: Result<Vec<String>> = words.iter().map(quoted).collect();
+            let with = format!("{before}{}, ", words?.join(", "));
+            std::fs::write(self.config(), text.replace(before, &with))
+                .context("cannot write the file")?;
+        } else {
+            self.put_under(process, words);
+        }
+        self.launch()
     }
 
     /// What starts the forwarder, less the program.

@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 
 use homeostat_agent::io::keeper::TRIAL_ARGS;
+use homeostat_agent::io::spawner::chaos::HELPER_ARG;
 use homeostat_testbed::{SERVICE_ARG, service_main};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
@@ -21,6 +22,10 @@ use crate::experiments::power_cut::{self, WRITER_ARG};
 
 /// The forwarder: what follows is what `homeostat-agent forward` takes.
 pub const FORWARD_ARG: &str = "__forward";
+
+/// In the place of a parent's pid: whoever the parent is. For a part that another program has
+/// replaced itself by.
+pub const OWN_PARENT: &str = "any";
 
 /// What a process of the stage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,17 +121,22 @@ pub fn dispatch() -> Option<ExitCode> {
     if first == WRITER_ARG {
         return Some(power_cut::writer_main(args));
     }
-    // The agent tries its store in a child, which is this program once more.
-    if TRIAL_ARGS.iter().any(|trial| first == *trial) {
+    // The agent tries its store in a child, and the spawner has loads for faults on purpose:
+    // this program once more.
+    let mut hidden = TRIAL_ARGS.iter().chain([&HELPER_ARG]);
+    if hidden.any(|word| first == *word) {
         return Some(homeostat_agent::cli::main_from(std::env::args_os()));
     }
     let role = Role::of(&first)?;
     let parent = args.next();
     let alive = |parent: &OsString| {
         let own = getppid().map(|pid| pid.as_raw_nonzero().to_string());
-        own.as_deref().map(OsStr::new) == Some(parent)
+        parent == OWN_PARENT || own.as_deref().map(OsStr::new) == Some(parent)
     };
-    if let Err(error) = set_parent_process_death_signal(Some(role.death_signal())) {
+    // Whoever stands between has been told already.
+    if parent.as_deref() != Some(OsStr::new(OWN_PARENT))
+        && let Err(error) = set_parent_process_death_signal(Some(role.death_signal()))
+    {
         eprintln!("{}: would outlive its parent: {error}", role.arg());
         return Some(ExitCode::FAILURE);
     }

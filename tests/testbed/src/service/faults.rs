@@ -7,11 +7,13 @@
 //! |---|---|---|
 //! | `block` | a deadlock: nothing is answered any more | |
 //! | `leak BYTES_PER_SECOND` | memory grows | `unleak` |
+//! | `open PER_SECOND` | descriptors are opened and kept, until there are no more | |
 //! | `spin`, `hog THREADS` | cores are burnt | `unspin` |
 //! | `slow MS` | each answer takes so much longer | `slow 0` |
 //! | `freeze` | metrics stand still at a bad value, answers stay right | `unfreeze` |
 //! | `fill` | junk (`*.old`) up to the quota of a `store` | deleting it |
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::mem;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -39,6 +41,10 @@ const LEAK_STEP_BYTES_MAX: usize = 64 * LEAK_BLOCK_BYTES;
 const HOGS_MAX: u32 = 64;
 /// A fault, not a way to hang: that is `block`.
 const SLOW_MS_MAX: u64 = 60_000;
+/// A forgotten test must not take the system's table of files with it.
+const OPEN_MAX: usize = 65_536;
+/// More in one step would keep the process from its work for long.
+const OPEN_STEP_MAX: f64 = 256.0;
 const LEAK_PERIOD: Duration = Duration::from_millis(10);
 
 /// The state of all faults; none at first.
@@ -49,6 +55,8 @@ pub(super) struct Faults {
     leak_rate: AtomicU64,
     leaked: Mutex<Vec<Vec<u8>>>,
     leaking: AtomicBool,
+    open_rate: AtomicU64,
+    opening: AtomicBool,
     spinning: AtomicBool,
     slow_ms: AtomicU64,
     freezing: AtomicBool,
@@ -131,6 +139,39 @@ impl Faults {
         *leaked = Vec::new();
     }
 
+    fn open(self: &Arc<Self>, rate: u64) {
+        self.open_rate.store(rate, Ordering::Relaxed);
+        if !self.opening.swap(true, Ordering::Relaxed) {
+            let faults = Arc::clone(self);
+            thread::spawn(move || faults.open_loop());
+        }
+    }
+
+    /// Whether descriptors leak.
+    pub(super) fn opens(&self) -> bool {
+        self.open_rate.load(Ordering::Relaxed) > 0
+    }
+
+    /// What somebody else closes meanwhile is taken as well.
+    fn open_loop(&self) {
+        let (mut last, mut owed) = (Instant::now(), 0.0);
+        let mut kept: Vec<File> = Vec::new();
+        loop {
+            thread::sleep(LEAK_PERIOD);
+            let now = Instant::now();
+            owed += self.open_rate.load(Ordering::Relaxed) as f64 * (now - last).as_secs_f64();
+            owed = owed.min(OPEN_STEP_MAX);
+            last = now;
+            while owed >= 1.0 && kept.len() < OPEN_MAX {
+                owed -= 1.0;
+                match File::open("/dev/null") {
+                    Ok(file) => kept.push(file),
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
     fn hog(self: &Arc<Self>, threads: u32) {
         if self.spinning.swap(true, Ordering::Relaxed) {
             return;
@@ -151,6 +192,7 @@ impl Faults {
             (Some("block"), None, None) => self.block(),
             (Some("leak"), Some(rate), None) => self.leak(number(rate)?),
             (Some("unleak"), None, None) => self.unleak(),
+            (Some("open"), Some(rate), None) => self.open(number(rate)?),
             (Some("spin"), None, None) => self.hog(1),
             (Some("hog"), Some(threads), None) => self.hog(number(threads)?),
             (Some("slow"), Some(ms), None) => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use serde_json::json;
 
 use super::faults::Faults;
@@ -116,6 +117,12 @@ pub(super) fn start_pool(listener: &TcpListener, server: &Arc<Server>) {
 
 pub(super) fn accept_loop(listener: &TcpListener, server: &Server) -> ! {
     loop {
+        if server.faults.opens() {
+            // As a service with an event loop does: a thread that waits in `accept` has a
+            // descriptor set aside for one more, and sixteen of them never run out.
+            let mut poll = [PollFd::new(listener, PollFlags::IN)];
+            let _ = rustix::event::poll(&mut poll, None);
+        }
         match listener.accept() {
             // What goes wrong with one client is that client's affair.
             Ok((mut stream, _)) => drop(serve(&mut stream, server)),

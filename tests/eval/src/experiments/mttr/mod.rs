@@ -5,10 +5,12 @@
 //! heal within the cap counts with the cap; a side that never heals is not asked more than
 //! three times. Nothing that Homeostat says about itself is counted.
 //!
-//! Kills and blocked loops, which heal in milliseconds, are measured alone. Faults that take
+//! Faults that heal in milliseconds are measured alone. Faults that take
 //! seconds run side by side, each on a node of its own; one that burns a core comes last, alone.
 
+mod clients;
 mod frozen;
+mod noticed;
 mod plain;
 mod rows;
 mod slow;
@@ -32,7 +34,12 @@ use crate::result::{Report, Row, short};
 pub enum Fault {
     Kill,
     Block,
+    Sigstop,
     Leak,
+    LeakLoad,
+    Oom,
+    Descriptors,
+    DescriptorsLoad,
     CorruptModel,
     BadModel,
     BadConfig,
@@ -49,7 +56,8 @@ pub struct Args {
     /// Which fault; may be given several times. All if not given.
     #[arg(long, value_enum)]
     pub fault: Vec<Fault>,
-    /// Trials of each fault; if not given 200 kills, 10 leaks and slow replicas, 50 of the rest.
+    /// Trials of each fault; if not given 200 kills, 10 leaks and slow replicas, 50 of the
+    /// rest.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub n: Option<u32>,
 }
@@ -57,13 +65,15 @@ pub struct Args {
 /// What runs one after the other: in each, lanes that run side by side, and in each of those
 /// faults one after the other. Sorted by what disturbs what, and so that lanes end together.
 const STAGES: &[&[&[Fault]]] = &[
-    &[&[Fault::Kill, Fault::Block]],
+    &[&[Fault::Kill, Fault::Block, Fault::Sigstop, Fault::Oom]],
     &[
         &[Fault::SlowReplica],
-        &[Fault::Leak, Fault::Frozen],
+        &[Fault::Leak, Fault::Descriptors, Fault::Frozen],
         &[Fault::CorruptModel, Fault::BadModel, Fault::DataFull],
         &[Fault::BadConfig, Fault::TwoAtOnce, Fault::ForwarderKill],
     ],
+    // The load of clients is not to be slowed down by others.
+    &[&[Fault::LeakLoad, Fault::DescriptorsLoad]],
     &[&[Fault::Hog]],
 ];
 
@@ -71,17 +81,26 @@ impl Fault {
     fn trials(self, asked: Option<u32>) -> u32 {
         asked.unwrap_or(match self {
             Self::Kill => 200,
-            Self::Leak | Self::SlowReplica => 10,
+            Self::Leak
+            | Self::LeakLoad
+            | Self::Descriptors
+            | Self::DescriptorsLoad
+            | Self::SlowReplica => 10,
             _ => 50,
         })
     }
 
     fn measure(self, n: u32, seed: u64) -> Result<Vec<Row>> {
-        use {plain::Plain, state::State};
+        use {clients::Clients, plain::Plain, state::State};
         match self {
             Self::Kill => plain::measure(Plain::Kill, n, seed),
             Self::Block => plain::measure(Plain::Block, n, seed),
+            Self::Sigstop => plain::measure(Plain::Sigstop, n, seed),
             Self::Leak => plain::measure(Plain::Leak, n, seed),
+            Self::Oom => plain::measure(Plain::Oom, n, seed),
+            Self::Descriptors => plain::measure(Plain::Descriptors, n, seed),
+            Self::LeakLoad => clients::measure(Clients::Leak, n, seed),
+            Self::DescriptorsLoad => clients::measure(Clients::Descriptors, n, seed),
             Self::CorruptModel => stand::measure(State::CorruptModel, n, seed),
             Self::BadModel => stand::measure(State::BadModel, n, seed),
             Self::BadConfig => stand::measure(State::BadConfig, n, seed),
@@ -102,8 +121,11 @@ impl Fault {
 pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let begun = Instant::now();
     let text = format!(
-        "# kill, block, leak of {} bytes/s\n{}\n\n# the others\n{}\n# {args:?}",
+        "# kill, block, stop, leak of {} bytes/s, of {} descriptors/s up to {}\n{}\n\n# the \
+         others\n{}\n# {args:?}",
         plain::LEAK_RATE,
+        plain::OPEN_RATE,
+        plain::OPEN_MAX,
         plain::settings().text(),
         state::text()
     );

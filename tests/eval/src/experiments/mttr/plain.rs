@@ -1,31 +1,45 @@
-//! Kills, blocked loops and leaks of one service that needs nothing but a new life.
+//! Faults of one service that needs nothing but a new life: kills, blocked loops, SIGSTOP,
+//! and what it takes and does not give back, memory and descriptors.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use homeostat_testbed::supervisor::Liveness;
 use homeostat_testbed::{
-    Expect, Kind, Moment, Port, Prober, ServiceSpec, Supervisor, SupervisorPolicy, inject, ports,
+    Cage, Expect, Kind, Moment, Port, Prober, ServiceSpec, Supervisor, SupervisorPolicy, inject,
+    ports,
 };
 
 use super::super::{eager, healed, ms, progress};
 use super::rows::{self, Measured, Named};
 use crate::result::Row;
 use crate::stage::{Node, Settings, interrupt};
-use crate::stats::Estimate;
+use crate::stats::{Estimate, share};
 
 const PERIOD: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_millis(50);
 const MISSES: u32 = 2;
 /// Bytes a second: the limit of 256 MiB is 9 s away.
 pub(super) const LEAK_RATE: u64 = 30_000_000;
+/// Bytes a second: the limit is there before anybody can look twice.
+const BURST_RATE: u64 = 1_500_000_000;
+/// What a service may take: that of the node's configuration.
+const MEMORY: u64 = 256 << 20;
+/// Descriptors a second, and how many there may be: they last for 6 s.
+pub(super) const OPEN_RATE: u64 = 40;
+pub(super) const OPEN_MAX: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plain {
     Kill,
     Block,
+    Sigstop,
     Leak,
+    Oom,
+    Descriptors,
 }
 
 impl Plain {
@@ -33,7 +47,10 @@ impl Plain {
         match self {
             Self::Kill => "kill",
             Self::Block => "block",
+            Self::Sigstop => "sigstop",
             Self::Leak => "leak",
+            Self::Oom => "oom",
+            Self::Descriptors => "descriptors",
         }
     }
 
@@ -41,15 +58,18 @@ impl Plain {
         match self {
             Self::Kill => "kill -9",
             Self::Block => "blocked loop",
+            Self::Sigstop => "SIGSTOP",
             Self::Leak => "leak of 30 MB/s",
+            Self::Oom => "out of memory in its group",
+            Self::Descriptors => "leak of 40 descriptors/s",
         }
     }
 
     /// A trial that takes longer counts with this.
     fn cap(self) -> Duration {
         match self {
-            Self::Kill | Self::Block => Duration::from_secs(5),
-            Self::Leak => Duration::from_secs(20),
+            Self::Kill | Self::Block | Self::Sigstop | Self::Oom => Duration::from_secs(5),
+            Self::Leak | Self::Descriptors => Duration::from_secs(20),
         }
     }
 
@@ -57,9 +77,9 @@ impl Plain {
     /// random share, so that faults fall everywhere between two probes.
     fn rest(self, rng: &mut fastrand::Rng) -> Duration {
         let fixed = match self {
-            Self::Kill | Self::Block => 300,
+            Self::Kill | Self::Block | Self::Sigstop | Self::Oom => 300,
             // Growth is not judged in the first 3 s of a life.
-            Self::Leak => 3500,
+            Self::Leak | Self::Descriptors => 3500,
         };
         Duration::from_millis(fixed) + PERIOD.mul_f64(rng.f64())
     }
@@ -68,19 +88,31 @@ impl Plain {
     fn goals(self) -> [Option<f64>; 2] {
         match self {
             Self::Kill => [Some(5.0), Some(30.0)],
-            Self::Block => [None, Some(300.0)],
-            Self::Leak => [None, None],
+            Self::Block | Self::Sigstop => [None, Some(300.0)],
+            Self::Leak | Self::Oom | Self::Descriptors => [None, None],
         }
     }
 
     fn inject(self, subject: &Subject) -> Result<Moment> {
+        let control = subject.spec.control.clone().unwrap_or_default();
         Ok(match self {
             Self::Kill => inject::kill9(subject.pid()?)?,
-            Self::Block => inject::block(&subject.spec.control.clone().unwrap_or_default())?,
-            Self::Leak => {
-                inject::leak(&subject.spec.control.clone().unwrap_or_default(), LEAK_RATE)?
-            }
+            Self::Block => inject::block(&control)?,
+            Self::Sigstop => inject::stop(subject.pid()?)?,
+            Self::Leak => inject::leak(&control, LEAK_RATE)?,
+            Self::Oom => inject::leak(&control, BURST_RATE)?,
+            Self::Descriptors => inject::open(&control, OPEN_RATE)?,
         })
+    }
+
+    /// Whether a plain supervisor has to ask, as its service does not die of it.
+    fn asks(self) -> bool {
+        matches!(self, Self::Block | Self::Sigstop | Self::Descriptors)
+    }
+
+    /// Whether the kernel is to end it at a limit.
+    fn caged(self) -> bool {
+        matches!(self, Self::Leak | Self::Oom)
     }
 }
 
@@ -92,7 +124,9 @@ struct Subject {
     prober: Prober,
     /// Trials beyond this are left out: a cap is as long as ever.
     trials_max: u32,
+    // Ended in this order.
     _supervisor: Option<(Supervisor, Port)>,
+    cage: Option<Cage>,
 }
 
 impl Subject {
@@ -106,7 +140,7 @@ impl Subject {
             .into_iter()
             .next()
             .context("a port was asked for")?;
-        let liveness = (fault == Plain::Block).then(|| Liveness {
+        let liveness = fault.asks().then(|| Liveness {
             address: port.address().into(),
             period: PERIOD,
             timeout: TIMEOUT,
@@ -122,13 +156,25 @@ impl Subject {
         let program = std::env::current_exe().context("cannot find the own program")?;
         let supervisor = Supervisor::start(program, spec.args(), policy)?;
         let prober = Prober::start(port.address(), Expect::NewInstance)?;
-        progress(&format!("  baseline {name:?}: {policy}"));
+        let cage = fault.caged().then(|| Cage::new(MEMORY)).transpose();
+        let limit = match &cage {
+            Ok(None) => String::new(),
+            Ok(Some(_)) => format!(", killed by the kernel at {} MiB", MEMORY >> 20),
+            Err(error) => format!(", no limit of memory ({error})"),
+        };
+        let cage = cage.unwrap_or_default();
+        progress(&format!("  baseline {name:?}: {policy}{limit}"));
         Ok(Self {
             measured: Measured::new(name),
             spec,
             prober,
             // Nothing but a limit of the kernel would end a leak there.
-            trials_max: if fault == Plain::Leak { 1 } else { u32::MAX },
+            trials_max: if fault.caged() && cage.is_none() {
+                1
+            } else {
+                u32::MAX
+            },
+            cage,
             _supervisor: Some((supervisor, port)),
         })
     }
@@ -141,6 +187,12 @@ impl Subject {
 
     fn trial(&mut self, fault: Plain, rng: &mut fastrand::Rng) -> Result<()> {
         let pid = self.pid()?;
+        if let Some(cage) = &self.cage {
+            cage.hold(pid).context("cannot limit a service")?;
+        }
+        if fault == Plain::Descriptors {
+            inject::limit_descriptors(pid, OPEN_MAX)?;
+        }
         interrupt::pause(fault.rest(rng))?;
         self.prober.arm();
         // The fast rate is to be in force before the fault is.
@@ -171,6 +223,7 @@ pub(super) fn measure(fault: Plain, n: u32, seed: u64) -> Result<Vec<Row>> {
         prober: node.prober("web", Expect::NewInstance)?,
         trials_max: u32::MAX,
         _supervisor: None,
+        cage: None,
     }];
     let delayed = "supervisor, 100 ms";
     subjects.push(Subject::supervised(
@@ -180,7 +233,7 @@ pub(super) fn measure(fault: Plain, n: u32, seed: u64) -> Result<Vec<Row>> {
         dir.path(),
     )?);
     let at_once = "supervisor, 0 ms";
-    if fault != Plain::Leak {
+    if !matches!(fault, Plain::Leak | Plain::Descriptors) {
         subjects.push(Subject::supervised(
             fault,
             Duration::ZERO,
@@ -203,7 +256,46 @@ pub(super) fn measure(fault: Plain, n: u32, seed: u64) -> Result<Vec<Row>> {
             progress(&format!("  {}: {} of {n}", fault.what(), trial + 1));
         }
     }
-    Ok(all_rows(fault, &subjects, &respawn(dir.path())?, seed))
+    let mut rows = all_rows(fault, &subjects, &respawn(dir.path())?, seed);
+    if fault == Plain::Kill {
+        // The node of the trials is gone by then.
+        drop((subjects, node));
+        rows.extend(super::noticed::measure(dir.path(), n, seed)?);
+        return Ok(rows);
+    }
+    if fault == Plain::Oom {
+        let (told, all) = told_why(&node)?;
+        let what = format!("{}: incidents that say so", fault.what());
+        let row = Row::new("mttr.oom.attributed", &what, "share", share(told, all));
+        rows.push(row.higher().goal(1.0));
+    }
+    Ok(rows)
+}
+
+/// Of how many incidents the agent says that the kernel killed for memory, and of how many not.
+fn told_why(node: &Node) -> Result<(usize, usize)> {
+    let socket = node.dir().join("run/agent.sock");
+    let explain = |question: &str| -> Result<String> {
+        let mut agent = UnixStream::connect(&socket).context("the agent does not answer")?;
+        agent.set_read_timeout(Some(Duration::from_secs(10)))?;
+        agent.write_all(question.as_bytes())?;
+        agent.shutdown(std::net::Shutdown::Write)?;
+        let mut text = String::new();
+        agent.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let (mut told, mut all) = (0, 0);
+    let list = explain("")?;
+    let opened = list.lines().filter(|line| line.contains("believed to be"));
+    for line in opened {
+        let number = line
+            .split_once("  incident ")
+            .and_then(|(_, rest)| rest.split_once(':'));
+        let Some((number, _)) = number else { continue };
+        all += 1;
+        told += usize::from(explain(number)?.contains("by the kernel for memory"));
+    }
+    Ok((told, all))
 }
 
 /// How long a service takes from exec to its first answer, in milliseconds.
