@@ -1,5 +1,6 @@
 //! Events in words: what the log and `explain` print.
 
+use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::IncidentId;
 use homeostat_common::wire::body::{Body, Charge, CostParts, Phase, Source, StepCost};
 
@@ -53,9 +54,13 @@ pub fn words(body: &Body) -> Option<String> {
             text
         }
         Body::IncidentOpened(opened) => {
+            let seen = match opened.symptom {
+                Symptom::Foreseen => format!("trouble with {} is foreseen", opened.service),
+                symptom => format!("{} is {symptom}", opened.service),
+            };
             let mut text = format!(
-                "incident {}: {} is {}; believed to be {} (confidence {:.2})",
-                opened.incident, opened.service, opened.symptom, opened.fault, opened.confidence
+                "incident {}: {seen}; believed to be {} (confidence {:.2})",
+                opened.incident, opened.fault, opened.confidence
             );
             for evidence in &opened.evidence {
                 text.push_str("\n  because ");

@@ -61,11 +61,13 @@ pub enum Symptom {
     Requested,
     /// Its open descriptors grow towards the limit that the kernel holds it to.
     LeakingDescriptors,
+    /// Nothing yet: what grows will reach its limit.
+    Foreseen,
 }
 
 impl Symptom {
     /// Every symptom.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Dead,
         Self::Hung,
         Self::WrongAnswers,
@@ -77,6 +79,7 @@ impl Symptom {
         Self::Saturated,
         Self::Requested,
         Self::LeakingDescriptors,
+        Self::Foreseen,
     ];
 }
 
@@ -94,6 +97,7 @@ impl fmt::Display for Symptom {
             Self::Saturated => "saturated",
             Self::Requested => "requested",
             Self::LeakingDescriptors => "leaking-descriptors",
+            Self::Foreseen => "foreseen",
         })
     }
 }
@@ -145,11 +149,15 @@ pub enum Fault {
     Request,
     /// Files or sockets are opened and not closed again.
     DescriptorLeak,
+    /// The node gets hotter than it may.
+    Overheating,
+    /// A certificate will not be valid any more.
+    CertificateExpiry,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::Hang,
         Self::MemoryLeak,
@@ -164,6 +172,8 @@ impl Fault {
         Self::Saturation,
         Self::Request,
         Self::DescriptorLeak,
+        Self::Overheating,
+        Self::CertificateExpiry,
     ];
 }
 
@@ -184,6 +194,8 @@ impl fmt::Display for Fault {
             Self::Saturation => "saturation",
             Self::Request => "request",
             Self::DescriptorLeak => "descriptor-leak",
+            Self::Overheating => "overheating",
+            Self::CertificateExpiry => "certificate-expiry",
         })
     }
 }

@@ -129,6 +129,10 @@ name! {
     WebhookId
 }
 name! {
+    /// A certificate whose end is watched.
+    CertificateId
+}
+name! {
     /// A route of a node's forwarder: one port, and the backends behind it.
     RouteId
 }

@@ -101,11 +101,13 @@ pub enum Metric {
     OwnCpu = 18,
     /// Events in the outbox that nobody acknowledged yet.
     Backlog = 19,
+    /// Of the part of the node that is closest to its limit.
+    Temperature = 20,
 }
 
 impl Metric {
     /// Every metric, in wire order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CpuBusy,
         Self::CpuPressure,
         Self::IoPressure,
@@ -126,6 +128,7 @@ impl Metric {
         Self::OwnResident,
         Self::OwnCpu,
         Self::Backlog,
+        Self::Temperature,
     ];
 
     /// The metric at a place of the wire format.
@@ -158,6 +161,7 @@ impl Metric {
             Self::OwnResident => "own_resident",
             Self::OwnCpu => "own_cpu",
             Self::Backlog => "backlog",
+            Self::Temperature => "temperature",
         }
     }
 
@@ -180,6 +184,7 @@ impl Metric {
             | Self::Threads
             | Self::Throughput
             | Self::Backlog => "count",
+            Self::Temperature => "celsius",
         }
     }
 }
@@ -261,7 +266,7 @@ mod tests {
         for metric in Metric::ALL {
             assert_eq!(Metric::from_number(metric as u8), Some(metric));
         }
-        assert_eq!(Metric::from_number(20), None);
+        assert_eq!(Metric::from_number(21), None);
     }
 
     #[test]

@@ -122,7 +122,7 @@ const fn feature(name: &'static str, unit: &'static str) -> Feature {
 
 /// The dictionary of the vector. Places are never reused; new ones are added
 /// at the end.
-pub const FEATURES: [Feature; 33] = [
+pub const FEATURES: [Feature; 34] = [
     feature("h.services", "count"),
     feature("h.healthy", "ratio of services"),
     feature("h.availability.mean", "ratio"),
@@ -156,6 +156,7 @@ pub const FEATURES: [Feature; 33] = [
     feature("gamma.open.data_full", "count"),
     feature("gamma.open.saturated", "count"),
     feature("gamma.open.leaking_descriptors", "count"),
+    feature("gamma.open.foreseen", "count"),
 ];
 
 /// The vector and its mask.
@@ -172,7 +173,7 @@ pub const FEATURES: [Feature; 33] = [
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Features {
-    /// Values, shape `[33]`, in the units of [`FEATURES`]; 0 where unknown.
+    /// Values, shape `[34]`, in the units of [`FEATURES`]; 0 where unknown.
     pub values: [f32; FEATURES.len()],
     /// Which values are known.
     pub known: [bool; FEATURES.len()],
@@ -247,6 +248,7 @@ impl State {
             open(Symptom::DataFull),
             open(Symptom::Saturated),
             open(Symptom::LeakingDescriptors),
+            open(Symptom::Foreseen),
         ];
         Features {
             values: found.map(|value| narrow(value.unwrap_or(0.0))),
@@ -391,6 +393,7 @@ mod tests {
             gamma.open.data_full = 2 count
             gamma.open.saturated = 0 count
             gamma.open.leaking_descriptors = 0 count
+            gamma.open.foreseen = 0 count
         "#]]
         .assert_eq(&lines);
     }

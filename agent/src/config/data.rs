@@ -26,6 +26,9 @@ pub struct Data {
     /// `prune`, default none: names of files directly in `path`, or in one folder
     /// of it, that may be deleted; `*` stands for any characters.
     pub prune: Vec<Pattern>,
+    /// `early`, default false: what may be deleted may be so before the data are full,
+    /// when they are about to be.
+    pub early: bool,
     /// `locks`, default none: lock files that may be deleted when nobody holds
     /// them; written like `prune`.
     pub locks: Vec<Pattern>,
@@ -106,6 +109,7 @@ pub(super) fn data(mut at: Fields<'_, '_>) -> Option<Data> {
     let keep = at.or("keep", percent(70), share);
     let patterns = || list(PATTERNS_MAX, |value| parsed(Pattern::new)(value));
     let prune = at.or("prune", Vec::new(), patterns());
+    let early = at.or("early", false, flag);
     let locks = at.or("locks", Vec::new(), patterns());
     let snapshot = at.or("snapshot", Vec::new(), patterns());
     let remount = at.or("remount", false, flag);
@@ -120,6 +124,7 @@ pub(super) fn data(mut at: Fields<'_, '_>) -> Option<Data> {
         full,
         keep,
         prune,
+        early,
         locks,
         snapshot,
         remount,

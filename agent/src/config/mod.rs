@@ -14,6 +14,7 @@ mod budget;
 mod check;
 mod data;
 mod fields;
+mod foresee;
 mod forward;
 mod hooks;
 mod orders;
@@ -41,6 +42,7 @@ use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::de::DeTable;
 
 pub use data::{Data, PATTERNS_MAX, Pattern};
+pub use foresee::{CERTIFICATES_MAX, Certificate, Foresee};
 pub use forward::{
     BACKENDS_MAX, BLOCKABLE_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX,
 };
@@ -105,6 +107,10 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     /// `[[maintenance]]`: windows that come again.
     pub recurring: Vec<Recurring>,
+    /// `[foresee]`: what is looked out for before it happens.
+    pub foresee: Foresee,
+    /// `[[certificate]]`, in the order of the file.
+    pub certificates: Vec<Certificate>,
 }
 
 /// The process that carries `[[forward]]` out: with at least one of them, it is
@@ -330,6 +336,7 @@ impl Service {
         };
         [
             (Grant::Prune, files(|data| &data.prune)),
+            (Grant::Early, data.is_some_and(|data| data.early)),
             (Grant::Locks, files(|data| &data.locks)),
             (Grant::Snapshot, files(|data| &data.snapshot)),
             (Grant::Standby, self.standby),
@@ -533,6 +540,7 @@ impl Config {
             check::across_services(config, &mut problems.borrow_mut());
             forward::across(config, &mut problems.borrow_mut());
             people::across(config, &mut problems.borrow_mut());
+            foresee::across(config, &mut problems.borrow_mut());
         }
         let problems = problems.into_inner();
         match config {

@@ -16,6 +16,7 @@ use super::data::data;
 use super::fields::{
     Fields, Wanted, choice, flag, list, number, parsed, size, span, text, texts, whole,
 };
+use super::foresee::{CERTIFICATES_MAX, Certificate, certificate, foresee};
 use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
 use super::hooks::hooks;
 use super::orders::orders;
@@ -56,6 +57,10 @@ pub(super) fn read<'t>(
     let windows = root.tables("maintenance", RECURRING_MAX);
     let window_count = windows.len();
     let recurring: Vec<Recurring> = windows.into_iter().filter_map(recurring).collect();
+    let foresee = foresee(root.table("foresee"));
+    let found = root.tables("certificate", CERTIFICATES_MAX);
+    let certificate_count = found.len();
+    let certificates: Vec<Certificate> = found.into_iter().filter_map(certificate).collect();
     let found = root.tables("service", SERVICES_MAX);
     let count = found.len();
     let services: Vec<Service> = found
@@ -78,6 +83,7 @@ pub(super) fn read<'t>(
         || forwards.len() < forward_count
         || webhooks.len() < hook_count
         || recurring.len() < window_count
+        || certificates.len() < certificate_count
     {
         return None;
     }
@@ -95,6 +101,8 @@ pub(super) fn read<'t>(
         people,
         webhooks,
         recurring,
+        foresee,
+        certificates,
     })
 }
 

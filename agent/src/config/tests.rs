@@ -169,7 +169,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
             expect![[r#"
                 a.toml:2: node.id = 7: expected a text in quotes
                 a.toml:3: node.data_dir = "data": expected an absolute path
-                a.toml:4: lmits: unknown key; known here: clock, forward, forwarder, limits, maintenance, mqtt, node, orders, people, sample, service, store, webhook"#]],
+                a.toml:4: lmits: unknown key; known here: certificate, clock, foresee, forward, forwarder, limits, maintenance, mqtt, node, orders, people, sample, service, store, webhook"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[mqtt]\nbroker = \"10.0.0.1:1883\"\nkeep_alive = \"30\"\nreconnect_min = \"1h\"",

@@ -172,12 +172,18 @@ impl Loop {
             Event::Routes { seq, routes } => self.absorb_routes(now, seq, &routes),
             Event::ForwarderLost => self.routed = None,
             Event::Drained { route, backend } => self.absorb_drained(now, &route, &backend),
-            Event::Measured { service, used } => {
+            Event::Measured {
+                service,
+                used,
+                room,
+            } => {
                 if let Some(watched) = self.services.get_mut(&service) {
                     watched.data_used = used;
+                    watched.data_room = room;
                     watched.data_at = Some(now);
                 }
             }
+            Event::Certified { id, until } => self.foresight.certificates.read(&id, until, now),
             Event::Configured(config) => self.absorb_config(now, &config, effects),
             Event::Ordered {
                 ticket,
@@ -485,6 +491,7 @@ impl Loop {
         let readings = self.readings(now);
         self.telling.sampled(readings);
         self.look_for_strangers(effects);
+        self.foresee(now, effects);
         if now >= self.measured + MEASURE_PERIOD {
             self.measured = now;
             for (id, watched) in &self.services {

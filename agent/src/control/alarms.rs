@@ -9,14 +9,16 @@
 use std::collections::BTreeMap;
 
 use homeostat_common::anomaly::Symptom;
-use homeostat_common::ids::{ServiceId, WebhookId};
+use homeostat_common::ids::{CertificateId, ServiceId, WebhookId};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Alarm, Body, ControlKind, Severity};
 use homeostat_common::wire::bounded;
 use serde::{Deserialize, Serialize};
 
 use super::Loop;
+use super::certifying::certificate_alarm;
 use super::command::{News, Notice, Scope};
+use super::foreseeing::{DISK, HEAT, INODES};
 use super::message::{Class, Effect};
 use crate::config::People;
 
@@ -42,10 +44,20 @@ pub(super) const SAGA: &str = "saga";
 pub fn alarm_names<'a>(
     services: impl Iterator<Item = &'a ServiceId>,
     webhooks: impl Iterator<Item = &'a WebhookId>,
+    certificates: impl Iterator<Item = &'a CertificateId>,
 ) -> Vec<String> {
-    let mut names: Vec<String> = ["store", "stranger-cpu", "forwarder-frozen", SAGA, STOPPED]
-        .map(String::from)
-        .into();
+    let of_node = [
+        "store",
+        "stranger-cpu",
+        "forwarder-frozen",
+        SAGA,
+        STOPPED,
+        DISK,
+        INODES,
+        HEAT,
+    ];
+    let mut names: Vec<String> = of_node.map(String::from).into();
+    names.extend(certificates.map(certificate_alarm));
     names.extend(webhooks.map(|name| format!("webhook-{name}")));
     for service in services {
         for what in OF_SERVICE {
@@ -362,7 +374,11 @@ impl Loop {
         if let Some(id) = self.services.keys().find(|id| id.as_str() == name) {
             return Ok(Scope::Service(id.clone()));
         }
-        let known = alarm_names(self.services.keys(), self.controls.webhooks());
+        let known = alarm_names(
+            self.services.keys(),
+            self.controls.webhooks(),
+            self.foresight.certificates.ids(),
+        );
         if known.contains(&name) || self.alarms.stands(&name) {
             Ok(Scope::Alarm(name))
         } else {

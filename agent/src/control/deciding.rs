@@ -45,9 +45,11 @@ impl Loop {
             .filter(|_| self.routes_fresh(now))
             .and_then(|route| route.slow(id));
         let finding = detect::examine(watched, slow, now);
+        let finding = finding.or_else(|| self.foreseen(id, now));
         let state = watched.state(now);
         let slot = watched.slot;
-        let well = finding.is_none() && state == ServiceState::Healthy;
+        let broken = |one: &Finding| one.symptom != Symptom::Foreseen;
+        let well = !finding.as_ref().is_some_and(broken) && state == ServiceState::Healthy;
         let well_since = self.controls.well_since(id, well, now);
         if let Some(mut incident) = self.incidents.remove(id) {
             if self.spawner && slot != Slot::Unknown {
@@ -184,9 +186,10 @@ impl Loop {
                 continue;
             };
             for need in &watched.policy.depends_on {
-                // A plan by hand that only looks or waits excuses nobody.
+                // A plan by hand that only looks or waits excuses nobody, nor does what has
+                // yet to come.
                 let mended = self.incidents.get(need).is_some_and(|incident| {
-                    let by_hand = incident.symptom == Symptom::Requested;
+                    let whole = matches!(incident.symptom, Symptom::Requested | Symptom::Foreseen);
                     let answers = self
                         .services
                         .get(need)
@@ -194,7 +197,7 @@ impl Loop {
                     // Nor does one that is left to somebody else.
                     let left = incident.execution.is_none()
                         && !self.rivals.contested(need, now).is_empty();
-                    !(left || by_hand && answers)
+                    !(left || whole && answers)
                 });
                 if mended || self.settling.contains_key(need) {
                     if self.telling.held_back.insert(id.clone()) {
@@ -341,6 +344,10 @@ impl Loop {
                 .filter(|route| begun || route.feeds(&incident.service))
                 .map(|route| route.id.clone()),
             standby: route.and_then(|route| self.standby_of(route)),
+            degrades: watched.policy.grants().contains(&Grant::Degrade),
+            cooled: self.cooled(&incident.service),
+            renewer: self.foresight.certificates.renewer(&incident.service),
+            foreseen: incident.symptom == Symptom::Foreseen,
         };
         candidates(
             &incident.service,
@@ -656,10 +663,11 @@ pub(super) fn prospects(plan: &Plan, facts: &Facts) -> Vec<Ratio> {
         .collect()
 }
 
-/// A plan by hand that is not about starting a process gives way when that dies:
-/// waiting out its time would keep the service down.
+/// A plan by hand, or for what has yet to come, that is not about starting a process gives
+/// way when that dies: waiting out its time would keep the service down.
 fn give_way(incident: &mut Incident, finding: &Finding) {
-    let concerned = incident.symptom == Symptom::Requested && finding.symptom == Symptom::Dead;
+    let whole = matches!(incident.symptom, Symptom::Requested | Symptom::Foreseen);
+    let concerned = whole && finding.symptom == Symptom::Dead;
     let Some(execution) = incident.execution.as_mut().filter(|_| concerned) else {
         return;
     };

@@ -273,12 +273,15 @@ impl Loop {
         }
         effects.push(Effect::ShowAct(execution.id, None));
         let healed = ending == Ending::Done;
+        if healed {
+            self.foresight.acted(&incident.service, incident.fault, now);
+        }
         if !execution.refused && execution.purpose != Purpose::Operate {
             self.experience
                 .tried(incident.fault, execution.recipe, healed);
         }
         // What a person wanted says nothing about how often healing fails.
-        if matches!(execution.purpose, Purpose::Heal(_)) {
+        if matches!(execution.purpose, Purpose::Heal(_) | Purpose::Foresee(_)) {
             let pace = self.paces.entry(incident.service.clone()).or_default();
             if pace.healed(now, execution.recipe as u8, &self.limits) {
                 let until = pace.quarantined_until.unwrap_or(now);

@@ -1,8 +1,11 @@
 //! What goes into the loop and what comes out of it.
 
+use std::path::PathBuf;
+
 use homeostat_common::anomaly::{Exit, Fault, Symptom};
 use homeostat_common::ids::{
-    IncidentId, Instance, ModelVersion, NodeId, PlanId, RouteId, ServiceId, Token, WebhookId,
+    CertificateId, IncidentId, Instance, ModelVersion, NodeId, PlanId, RouteId, ServiceId, Token,
+    WebhookId,
 };
 use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
@@ -92,6 +95,28 @@ pub struct HostSample {
     pub stranger: Option<Stranger>,
     /// Milliseconds since 1970, unless the wall clock is known to be wrong.
     pub wall: Reading<u64>,
+    /// The part of the node that is closest to its limit.
+    pub heat: Reading<Heat>,
+    /// Processors.
+    pub cores: Reading<u16>,
+}
+
+/// How hot a part of the node is, in degrees Celsius.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heat {
+    /// Now.
+    pub degrees: f32,
+    /// From here on the kernel slows the node down, or turns it off.
+    pub limit: f32,
+}
+
+/// What is left on the file system of a service's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes for those who are not root.
+    pub free: Bytes,
+    /// Inodes; `None` where their number is not fixed.
+    pub inodes: Option<u64>,
 }
 
 /// Something happened.
@@ -214,6 +239,15 @@ pub enum Event {
         service: ServiceId,
         /// How much they are.
         used: Reading<Bytes>,
+        /// What is left where they are.
+        room: Reading<Room>,
+    },
+    /// A certificate was looked at.
+    Certified {
+        /// Which.
+        id: CertificateId,
+        /// Its end in milliseconds since 1970, or why that is not known.
+        until: Result<u64, String>,
     },
     /// A new configuration was checked, and the spawner has taken it over.
     Configured(Box<Config>),
@@ -385,6 +419,8 @@ pub enum Effect {
     KeepSlot(ServiceId, SlotName, Version),
     /// Measure the data of a service; answered by `Measured`.
     Measure(ServiceId),
+    /// Look when the certificate in this file ends; answered by `Certified`.
+    ReadCertificate(CertificateId, PathBuf),
     /// Ask the forwarder for a weight; seen in the next `Routes`.
     SetWeight(RouteId, ServiceId, u16),
     /// Ask the forwarder to end a backend's connections; answered by `Drained`.

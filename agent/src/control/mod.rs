@@ -15,12 +15,14 @@ mod alarms;
 mod approving;
 mod asking;
 mod budgeting;
+mod certifying;
 mod chaos;
 mod command;
 mod contesting;
 mod controls;
 mod deciding;
 mod executing;
+mod foreseeing;
 mod incident;
 mod leading;
 mod message;
@@ -50,8 +52,8 @@ pub use self::alarms::alarm_names;
 pub use self::command::{Command, News, Notice, Scope, Switch};
 pub use self::incident::Incident;
 pub use self::message::{
-    Class, Effect, Event, HealRecord, HostSample, ProbeOutcome, RouteSample, SlotReport, Stranger,
-    Told,
+    Class, Effect, Event, HealRecord, Heat, HostSample, ProbeOutcome, Room, RouteSample,
+    SlotReport, Stranger, Told,
 };
 pub use self::telling::Snapshot;
 
@@ -193,6 +195,7 @@ pub struct Loop {
     controls: controls::Controls,
     alarms: alarms::Alarms,
     approvals: approving::Approvals,
+    foresight: foreseeing::Foresight,
     /// The moment of this step.
     now: Micros,
     chaos: chaos::Chaos,
@@ -258,6 +261,7 @@ impl Loop {
             controls: controls::Controls::new(config),
             alarms: alarms::Alarms::new(now),
             approvals: approving::Approvals::default(),
+            foresight: foreseeing::Foresight::new(config),
             now,
             chaos: chaos::Chaos::default(),
             services,

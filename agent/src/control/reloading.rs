@@ -86,6 +86,7 @@ impl Loop {
         self.budget.reconfigure(config.limits.budget, shares, now);
         self.limits = config.limits.clone();
         self.controls.renew(config);
+        self.renew_foresight(config, effects);
         self.start_order = start_order(config);
         let mut routes = routing::routes(config);
         for (id, route) in &mut routes {

@@ -1,6 +1,6 @@
 //! What is told about an incident: its beginning, refusals, steps and end.
 
-use homeostat_common::anomaly::Symptom;
+use homeostat_common::anomaly::{Fault, Symptom};
 use homeostat_common::gate::Rule;
 use homeostat_common::ids::{Instance, ServiceId};
 use homeostat_common::outcome::Outcome;
@@ -156,19 +156,27 @@ impl Loop {
                 .map_or("", |refusal| refusal.reason.as_str());
             let text = match held {
                 Some(held) => format!(
-                    "{} is {}, and {} waits for a person: homeostat-agent approve {}, or refuse {}",
-                    incident.service, incident.symptom, held.plan, incident.id, incident.id
+                    "{}, and {} waits for a person: homeostat-agent approve {}, or refuse {}",
+                    state(incident),
+                    held.plan,
+                    incident.id,
+                    incident.id
                 ),
-                None => format!(
-                    "{} is {}, and not healed: {reason}",
-                    incident.service, incident.symptom
-                ),
+                None if incident.symptom == Symptom::Foreseen => {
+                    format!(
+                        "{}, and nothing is done about it: {reason}",
+                        state(incident)
+                    )
+                }
+                None => format!("{}, and not healed: {reason}", state(incident)),
             };
             self.raise(
                 &format!("{}-{}", incident.service, incident.symptom),
                 Some(&incident.service),
                 // A person who works on it knows.
-                if matches!(rule, Rule::BackOff | Rule::Maintenance) {
+                if matches!(rule, Rule::BackOff | Rule::Maintenance)
+                    || incident.symptom == Symptom::Foreseen
+                {
                     Severity::Warning
                 } else {
                     Severity::Critical
@@ -235,10 +243,7 @@ impl Loop {
             &format!("{}-{}", incident.service, incident.symptom),
             Some(&incident.service),
             Severity::Critical,
-            format!(
-                "{} is {} and a person is needed: {why}",
-                incident.service, incident.symptom
-            ),
+            format!("{} and a person is needed: {why}", state(incident)),
             effects,
         );
     }
@@ -268,7 +273,20 @@ impl Loop {
         }
         let lasted = now.since(incident.since);
         let asked = incident.symptom == Symptom::Requested;
+        let foreseen = incident.symptom == Symptom::Foreseen;
+        let (service, fault) = (&incident.service, incident.fault);
         let summary = match outcome {
+            Outcome::Healed if foreseen && fault == Fault::CertificateExpiry => {
+                format!("whoever renews the certificate of {service} was asked to")
+            }
+            Outcome::Healed if foreseen => {
+                format!("{fault} of {service} was kept from coming; it took {lasted}")
+            }
+            Outcome::Undone | Outcome::Escalated | Outcome::Recovered | Outcome::Refused
+                if foreseen =>
+            {
+                format!("{fault} of {service} is not to be expected any more")
+            }
             Outcome::Healed if asked => format!("what was asked for was done in {lasted}"),
             Outcome::Undone if asked => "what was asked for failed and was taken back".into(),
             Outcome::Healed => format!("{} answers again after {lasted}", incident.service),
@@ -306,5 +324,13 @@ impl Loop {
             effects.push(Effect::Remember);
             effects.push(Effect::Quiet);
         }
+    }
+}
+
+/// How a service is, in words.
+fn state(incident: &Incident) -> String {
+    match incident.symptom {
+        Symptom::Foreseen => format!("{} of {} is foreseen", incident.fault, incident.service),
+        symptom => format!("{} is {symptom}", incident.service),
     }
 }

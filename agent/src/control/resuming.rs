@@ -1,5 +1,6 @@
 //! Incidents and plans that a former run of the agent left open.
 
+use homeostat_common::anomaly::Symptom;
 use homeostat_common::gate::{self, Purpose};
 use homeostat_common::transaction::{Record, Transaction};
 use homeostat_common::units::{Micros, Millis, narrow};
@@ -131,6 +132,8 @@ impl Loop {
             Purpose::Revive
         } else if cut.source == Source::Operator {
             Purpose::Operate
+        } else if incident.symptom == Symptom::Foreseen {
+            Purpose::Foresee(homeostat_common::units::Ratio::ONE)
         } else {
             Purpose::Heal(homeostat_common::units::Ratio::ONE)
         };

@@ -26,7 +26,7 @@ impl Loop {
         let dead = match execution.purpose {
             Purpose::Operate => return,
             Purpose::Revive => true,
-            Purpose::Heal(_) => false,
+            Purpose::Heal(_) | Purpose::Foresee(_) => false,
         };
         let service = incident.service.clone();
         let former = execution.recipe;

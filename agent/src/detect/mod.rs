@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use homeostat_common::anomaly::{Exit, Symptom};
+use homeostat_common::anomaly::{Exit, Fault, Symptom};
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_detect::hang::{Hang, Verdict as HangVerdict};
 use homeostat_detect::slope::Verdict as SlopeVerdict;
@@ -19,6 +19,8 @@ use crate::service::{HOG_SPAN, Shortage, Slot, Watched, instant};
 pub struct Finding {
     /// What.
     pub symptom: Symptom,
+    /// What is behind it, where that is known without a diagnosis.
+    pub cause: Option<Fault>,
     /// When the first sign of it was seen.
     pub since: Micros,
     /// How sure.
@@ -51,6 +53,7 @@ pub fn examine(service: &Watched, slow: Option<(Micros, &str)>, now: Micros) -> 
             last: Some((instance, exit)),
         } => Some(Finding {
             symptom: Symptom::Dead,
+            cause: None,
             since,
             score: Ratio::ONE,
             evidence: match &service.start_error {
@@ -70,6 +73,7 @@ pub fn examine(service: &Watched, slow: Option<(Micros, &str)>, now: Micros) -> 
             let due = since + service.policy.start_timeout;
             (now >= due).then(|| Finding {
                 symptom: Symptom::NotStarting,
+                cause: None,
                 since,
                 score: Ratio::saturating(0.9),
                 evidence: format!(
@@ -91,6 +95,7 @@ pub fn examine(service: &Watched, slow: Option<(Micros, &str)>, now: Micros) -> 
             .or_else(|| {
                 slow.map(|(since, words)| Finding {
                     symptom: Symptom::Slow,
+                    cause: None,
                     since,
                     score: Ratio::saturating(0.9),
                     evidence: words.to_owned(),
@@ -112,6 +117,7 @@ fn hung(service: &Watched, now: Micros) -> Option<Finding> {
             let policy = service.policy.probes.get(place)?;
             Some(Finding {
                 symptom: Symptom::Hung,
+                cause: None,
                 since,
                 // Under pressure silence says less, so the cap's word counts less.
                 score: Ratio::saturating(if by_cap { 0.9 } else { 0.97 }),
@@ -136,6 +142,7 @@ fn stopped(service: &Watched, now: Micros) -> Option<Finding> {
     let since = service.frozen_process(now)?;
     Some(Finding {
         symptom: Symptom::Hung,
+        cause: None,
         since,
         score: Ratio::saturating(0.99),
         evidence: format!(
@@ -207,6 +214,7 @@ fn wrong(service: &Watched, now: Micros) -> Option<Finding> {
         .any(|probe| probe.hang.verdict(instant(now)) == HangVerdict::Wrong);
     found.then(|| Finding {
         symptom: Symptom::WrongAnswers,
+        cause: None,
         since: service.probed.unwrap_or(now),
         score: Ratio::saturating(0.95),
         evidence: format!("answers, but wrongly{}", wrong_words(service)),
@@ -223,6 +231,7 @@ fn silent(service: &Watched, now: Micros) -> Option<Finding> {
     };
     (now.since(heard) >= most).then(|| Finding {
         symptom: Symptom::Hung,
+        cause: None,
         since: heard,
         score: Ratio::saturating(0.95),
         evidence: format!("it has not reported for {}", now.since(heard)),
@@ -234,6 +243,7 @@ fn full(service: &Watched) -> Option<Finding> {
     let used = service.data_used.fresh()?;
     (used.0 >= data.full.of(data.quota.0)).then(|| Finding {
         symptom: Symptom::DataFull,
+        cause: None,
         since: service.data_at.unwrap_or_default(),
         score: Ratio::ONE,
         evidence: format!(
@@ -253,6 +263,7 @@ fn saturated(service: &Watched, now: Micros) -> Option<Finding> {
         let (gauge, value, since) = watch.metrics.above(gauges, now)?;
         Some(Finding {
             symptom: Symptom::Saturated,
+            cause: None,
             since,
             score: Ratio::saturating(0.8),
             evidence: format!(
@@ -270,6 +281,7 @@ fn hogging(service: &Watched, now: Micros) -> Option<Finding> {
     let mean = service.cpu.above(limit)?;
     Some(Finding {
         symptom: Symptom::Hogging,
+        cause: None,
         since: Micros(now.0.saturating_sub(HOG_SPAN.0 * 1000)),
         score: Ratio::saturating(0.9),
         evidence: format!("it has used {mean:.2} cores for {HOG_SPAN}, {limit} are expected"),
@@ -286,6 +298,7 @@ fn leaking(service: &Watched, since: Micros) -> Option<Finding> {
     let limit = service.policy.memory_limit;
     Some(Finding {
         symptom: Symptom::Leaking,
+        cause: None,
         since: service.sampled.unwrap_or(since),
         score: Ratio::saturating(0.9),
         evidence: match (eta, limit) {
@@ -314,6 +327,7 @@ fn leaking_descriptors(service: &Watched, since: Micros) -> Option<Finding> {
     };
     Some(Finding {
         symptom: Symptom::LeakingDescriptors,
+        cause: None,
         since,
         score: Ratio::saturating(score),
         evidence: format!("{used} of {limit} descriptors are open: {words}"),

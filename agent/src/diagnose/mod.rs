@@ -48,7 +48,8 @@ pub fn diagnose(
         | Symptom::Hogging
         | Symptom::DataFull
         | Symptom::Saturated
-        | Symptom::Requested => &[],
+        | Symptom::Requested
+        | Symptom::Foreseen => &[],
     };
     for name in order {
         let Some(slot) = slots.get(name) else {
@@ -90,7 +91,7 @@ pub fn diagnose(
         Symptom::Hogging => Fault::CpuHog,
         Symptom::DataFull => Fault::DataFull,
         Symptom::Saturated => Fault::Saturation,
-        Symptom::Requested => Fault::Request,
+        Symptom::Requested | Symptom::Foreseen => finding.cause.unwrap_or(Fault::Request),
     };
     Step::Known(Diagnosis {
         service: service.clone(),
@@ -129,6 +130,7 @@ mod tests {
     fn said(symptom: Symptom, slots: &[(SlotName, SlotWatch)], suspect: bool) -> String {
         let finding = Finding {
             symptom,
+            cause: None,
             since: Micros(0),
             score: Ratio::saturating(0.9),
             evidence: "seen".into(),

@@ -1,6 +1,7 @@
 //! The shell: whatever touches the operating system. Feeds events into the loop and
 //! carries its effects out; decides nothing.
 
+pub mod certificate;
 pub mod clock;
 pub mod data;
 pub mod forward;
@@ -17,4 +18,5 @@ pub mod slots;
 pub mod spawner;
 pub mod stop_file;
 pub mod store;
+pub mod thermal;
 pub mod webhook;

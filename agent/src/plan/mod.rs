@@ -6,12 +6,15 @@
 
 use homeostat_common::anomaly::Fault;
 use homeostat_common::gate::Purpose;
-use homeostat_common::ids::{ConfigVersion, ModelVersion, RouteId, ServiceId};
+use homeostat_common::ids::{ConfigVersion, ModelVersion, RouteId, ServiceId, WebhookId};
 use homeostat_common::plan::Plan;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Millis, Percent, Ratio, narrow};
 use homeostat_common::wire::body::Source;
 use serde::{Deserialize, Serialize};
+
+/// So long a node gets to cool down: a case that is warm through takes minutes.
+const COOL_SPAN: Millis = Millis::secs(120);
 
 /// A kind of plan, before it is made out for one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +39,12 @@ pub enum Recipe {
     RollbackConfig,
     /// Take a replica's traffic away, kill it and start it, give it back.
     RestartDrainedAtOnce,
+    /// Have it do less, or less well, for a while.
+    DegradeForAWhile,
+    /// Leave it less of the processors for a while.
+    LimitCpuForAWhile,
+    /// Call the webhook of whoever can do something about it.
+    CallWebhook,
 }
 
 impl Recipe {
@@ -53,6 +62,9 @@ impl Recipe {
             Self::RollbackModelWatched => "rollback-model-watched",
             Self::RollbackConfig => "rollback-config",
             Self::RestartDrainedAtOnce => "restart-drained-at-once",
+            Self::DegradeForAWhile => "degrade-for-a-while",
+            Self::LimitCpuForAWhile => "limit-cpu-for-a-while",
+            Self::CallWebhook => "call-webhook",
         }
     }
 }
@@ -99,6 +111,8 @@ fn recipes(fault: Fault) -> (Option<Recipe>, &'static [Recipe]) {
         ),
         Fault::DataFull => (None, &[Recipe::PruneData]),
         Fault::Saturation => (None, &[Recipe::ScaleOut, Recipe::RestartDrained]),
+        Fault::Overheating => (None, &[Recipe::DegradeForAWhile, Recipe::LimitCpuForAWhile]),
+        Fault::CertificateExpiry => (None, &[Recipe::CallWebhook]),
         Fault::Request => (None, &[]),
     }
 }
@@ -157,6 +171,14 @@ pub struct Target {
     pub route: Option<RouteId>,
     /// A standby behind that route that does not run.
     pub standby: Option<ServiceId>,
+    /// It offers to do less.
+    pub degrades: bool,
+    /// Share of the processors that would cool the node.
+    pub cooled: Option<Percent>,
+    /// Who renews its certificate.
+    pub renewer: Option<WebhookId>,
+    /// Nothing is wrong with it yet.
+    pub foreseen: bool,
 }
 
 /// All that could be tried, in order.
@@ -170,6 +192,8 @@ pub fn candidates(
 ) -> Vec<Candidate> {
     let purpose = if target.dead {
         Purpose::Revive
+    } else if target.foreseen {
+        Purpose::Foresee(confidence)
     } else {
         Purpose::Heal(confidence)
     };
@@ -267,6 +291,28 @@ fn make_out(recipe: Recipe, service: &ServiceId, target: &Target) -> Option<Plan
         Recipe::ScaleOut => Some(Plan::single(Primitive::ScaleOut {
             route: target.route.clone()?,
             service: target.standby.clone()?,
+        })),
+        Recipe::DegradeForAWhile => {
+            let (service, again) = target.degrades.then(|| (service(), service()))?;
+            Plan::series(vec![
+                Primitive::Degrade { service },
+                Primitive::Wait { span: COOL_SPAN },
+                Primitive::Undegrade { service: again },
+            ])
+            .ok()
+        }
+        Recipe::LimitCpuForAWhile => Plan::series(vec![
+            Primitive::LimitCpu {
+                service: service(),
+                to: target.cooled?,
+            },
+            Primitive::Wait { span: COOL_SPAN },
+            Primitive::UnlimitCpu { service: service() },
+        ])
+        .ok(),
+        Recipe::CallWebhook => Some(Plan::single(Primitive::CallWebhook {
+            service: service(),
+            to: target.renewer.clone()?,
         })),
         Recipe::Requested => None,
     }

@@ -27,6 +27,10 @@ pub fn host_readings(host: &HostSample, own_lag: Millis) -> Vec<MetricReading> {
         (Metric::OwnResident, bytes(host.own.resident)),
         (Metric::OwnCpu, host.own.cpu.map(f64::from)),
         (Metric::Backlog, Reading::Fresh(host.backlog as f64)),
+        (
+            Metric::Temperature,
+            host.heat.map(|heat| f64::from(heat.degrees)),
+        ),
     ]
     .into_iter()
     .map(|(metric, reading)| MetricReading {

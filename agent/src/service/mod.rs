@@ -28,6 +28,7 @@ pub use self::metrics::MetricsWatch;
 pub use self::slots::{SlotFile, SlotFound, SlotName, SlotWatch, Version};
 
 use crate::config::{self, ProbeKind};
+use crate::control::Room;
 
 /// Answers over which availability and latency are computed: the last 12.8 s
 /// of a probe each 100 ms, about a minute of one each second.
@@ -165,6 +166,8 @@ pub struct Watched {
     pub cpu: CpuWindow,
     /// How much its data are, and when that was measured.
     pub data_used: Reading<Bytes>,
+    /// What is left on their file system.
+    pub data_room: Reading<Room>,
     /// When.
     pub data_at: Option<Micros>,
     /// When it was asked for besides the usual.
@@ -234,6 +237,7 @@ impl Watched {
             pressed: false,
             cpu: CpuWindow::default(),
             data_used: Reading::Missing,
+            data_room: Reading::Missing,
             data_at: None,
             measure_asked: Micros(0),
         }

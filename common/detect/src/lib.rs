@@ -3,6 +3,7 @@
 //! | module | asks | state (64-bit host) |
 //! | --- | --- | --- |
 //! | [`slope`] | does this value grow without end, and when does it hit its limit? | 1 KiB |
+//! | [`forecast`] | when does a value that grows slowly reach its limit? | 1.5 KiB |
 //! | [`level`] | is this value unusual for this service? | 0.5 KiB |
 //! | [`hang`] | does this process still answer, or is the machine merely busy? | 0.6 KiB |
 //! | [`frozen`] | does a value stand still that must move? | 48 B |
@@ -23,6 +24,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod forecast;
 pub mod frozen;
 pub mod hang;
 pub mod level;

@@ -213,6 +213,8 @@ pub enum Purpose {
     Revive,
     /// Heal a service that lives, with this confidence in the diagnosis.
     Heal(Ratio),
+    /// Nothing is broken yet: keep what is foreseen, with this confidence, from coming.
+    Foresee(Ratio),
     /// A person on the node asked for it: what restrains the healer itself
     /// (a stop, maintenance, its mode, holds, quarantine, doubt, lack of news) does
     /// not restrain a person; everything else does.

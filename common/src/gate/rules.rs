@@ -13,7 +13,7 @@ use super::{Facts, Purpose, Rejection, ServiceFacts, controls, routes};
 use crate::ids::ServiceId;
 use crate::net::SourceNet;
 use crate::plan::Plan;
-use crate::primitive::{Primitive, Reversal};
+use crate::primitive::{Grant, Primitive, Reversal};
 use crate::units::Micros;
 
 /// Below this confidence only plans that change nothing are admitted.
@@ -52,6 +52,8 @@ pub enum Rule {
     StaleTelemetry,
     /// The diagnosis is too uncertain to change anything.
     LowConfidence,
+    /// Nothing is broken yet, and the plan would break or lose something.
+    NoBreach,
     /// The model or configuration to go to is not here, or not whole.
     UnverifiedVersion,
     /// The service's configuration does not allow this kind of action.
@@ -70,7 +72,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in the order in which they are checked.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::UnknownService,
         Self::UnknownRoute,
         Self::Stopped,
@@ -86,6 +88,7 @@ impl Rule {
         Self::Contested,
         Self::StaleTelemetry,
         Self::LowConfidence,
+        Self::NoBreach,
         Self::UnverifiedVersion,
         Self::NotAllowed,
         Self::LastBackend,
@@ -115,6 +118,7 @@ impl fmt::Display for Rule {
             Self::Contested => "contested",
             Self::StaleTelemetry => "stale-telemetry",
             Self::LowConfidence => "low-confidence",
+            Self::NoBreach => "no-breach",
             Self::UnverifiedVersion => "unverified-version",
             Self::NotAllowed => "not-allowed",
             Self::LastBackend => "last-backend",
@@ -223,7 +227,7 @@ pub(super) fn check(
             (!operate).then_some((text, None))
         }),
         Rule::LowConfidence => match purpose {
-            Purpose::Heal(confidence)
+            Purpose::Heal(confidence) | Purpose::Foresee(confidence)
                 if confidence.get() < CONFIDENCE_MIN && !reversible_on_one(plan) =>
             {
                 let text = alloc::format!(
@@ -232,6 +236,10 @@ pub(super) fn check(
                 );
                 Some((text, None))
             }
+            Purpose::Heal(_) | Purpose::Foresee(_) | Purpose::Revive | Purpose::Operate => None,
+        },
+        Rule::NoBreach => match purpose {
+            Purpose::Foresee(_) => breaks(plan, facts),
             Purpose::Heal(_) | Purpose::Revive | Purpose::Operate => None,
         },
         Rule::UnverifiedVersion => each_written(plan, facts, |_, service, primitive| {
@@ -276,6 +284,25 @@ fn reversible_on_one(plan: &Plan) -> bool {
             step.route().filter(|_| step.service().is_none()),
         ));
         step.reversal() == Reversal::Compensated && targets.len() == 1
+    })
+}
+
+/// What a plan would break or lose while nothing is broken yet: it may take nobody away who
+/// gets traffic, and nothing that does not come back, unless the configuration gives it up
+/// beforehand. That a replica is spared first, and another one left, is `last-backend`'s.
+fn breaks(plan: &Plan, facts: &Facts) -> Option<Objection> {
+    traffic(plan, facts).find_map(|(primitive, used)| {
+        let service = primitive.service().and_then(|id| facts.services.get(id));
+        let given = service.is_some_and(|one| one.grants.contains(&Grant::Early))
+            && matches!(primitive, Primitive::PruneData { .. });
+        let text = if primitive.reversal() == Reversal::Irreversible && !given {
+            alloc::format!("nothing is broken yet, and nothing brings back what {primitive} takes")
+        } else if primitive.interrupts() && used && service.is_some_and(|one| one.answering) {
+            alloc::format!("nothing is broken yet, and {primitive} would interrupt what works")
+        } else {
+            return None;
+        };
+        Some((text, None))
     })
 }
 

@@ -757,3 +757,74 @@ fn a_stop_and_maintenance_hold_back_the_healer_and_no_person() {
     let rejected = verify(restart.parse().unwrap(), SURE, &own, &mut budget()).unwrap_err();
     assert_eq!(rejected.until, Some(Micros(61_000_000)));
 }
+
+#[test]
+fn while_nothing_is_broken_nothing_is_broken_or_lost_by_a_plan() {
+    let early = Purpose::Foresee(Ratio::ONE);
+    let drained =
+        "isolate(model, infer, drain=1s) ; restart(infer, grace=2s) ; release(model, infer)";
+    let mut alone = facts(|_| {});
+    for route in alone.routes.values_mut() {
+        for (id, backend) in &mut route.backends {
+            backend.healthy = id.as_str() != "edge-2";
+        }
+    }
+    let prunes = |grants: &[Grant]| facts(|web| web.grants = grants.iter().copied().collect());
+    let held = facts_of_others(|infer| infer.held_until = Some(Micros(6_000_000)));
+    let gone = facts_of_others(|infer| infer.answering = false);
+    for (plan, facts, says) in [
+        (drained, &facts(|_| {}), "0.06 capacity-seconds"),
+        // Somebody has to be left.
+        (drained, &alone, "rule last-backend:"),
+        (drained, &held, "rule hold:"),
+        (
+            "restart(infer, grace=2s)",
+            &facts(|_| {}),
+            "rule no-breach: nothing is broken yet, and restart(infer, grace=2s) would interrupt",
+        ),
+        // Nobody is interrupted who answers nobody.
+        ("restart(infer, grace=2s)", &gone, "0.02 capacity-seconds"),
+        (
+            "release(model, infer) ; restart(infer, grace=2s)",
+            &facts(|_| {}),
+            "rule no-breach:",
+        ),
+        (
+            "isolate(model, infer, drain=1s) ; release(model, infer) ; freeze(infer) ; thaw(infer)",
+            &facts(|_| {}),
+            "rule no-breach:",
+        ),
+        (
+            "limit-cpu(web, to=50%) ; wait(1m) ; unlimit-cpu(web)",
+            &facts(|_| {}),
+            "0.04 capacity-seconds",
+        ),
+        (
+            "prune-data(web, to=70%)",
+            &prunes(&[Grant::Prune]),
+            "rule no-breach: nothing is broken yet, and nothing brings back what \
+             prune-data(web, to=70%) takes",
+        ),
+        (
+            "prune-data(web, to=70%)",
+            &prunes(&[Grant::Prune, Grant::Early]),
+            "0.20 capacity-seconds",
+        ),
+        // That leave is for data, and for nothing else.
+        (
+            "flush-cache(web)",
+            &prunes(&[Grant::FlushCache, Grant::Early]),
+            "rule no-breach:",
+        ),
+    ] {
+        let said = answer(plan, early, facts);
+        assert!(said.starts_with(says), "{plan}: {said}");
+    }
+    let mut stopped = facts(|_| {});
+    stopped.stopped = Some("enough".into());
+    assert!(answer(drained, early, &stopped).starts_with("rule stopped:"));
+    let doubtful = Purpose::Foresee(Ratio::saturating(0.3));
+    assert!(answer(drained, doubtful, &facts(|_| {})).starts_with("rule low-confidence:"));
+    // What is broken may be broken further for its own good.
+    assert!(answer("restart(infer, grace=2s)", SURE, &facts(|_| {})).starts_with("4.69 "));
+}

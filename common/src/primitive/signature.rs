@@ -125,6 +125,8 @@ pub enum Grant {
     Clock,
     /// The file system of its data may be mounted for writing again.
     Remount,
+    /// What of its data may be deleted may be so before they are full.
+    Early,
 }
 
 impl Grant {
@@ -141,6 +143,7 @@ impl Grant {
             Self::Degrade => "offers no hooks degrade and undegrade",
             Self::Clock => "is on a node without time servers",
             Self::Remount => "does not allow its data to be mounted anew",
+            Self::Early => "does not allow its data to be deleted before they are full",
         }
     }
 }

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, flash, forward, gate, journal_kill, ledger, mttr, outbox, overhead, power_cut, quiet,
-    saga, switch,
+    self, flash, foresee, forward, gate, journal_kill, ledger, mttr, outbox, overhead, power_cut,
+    quiet, saga, switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -56,6 +56,8 @@ enum Command {
     Gate(gate::Args),
     /// What is spent of beta in random histories.
     Ledger(ledger::Args),
+    /// Faults ended before they show, and what it costs when foresight is wrong.
+    Foresee(foresee::Args),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +100,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Forward(args) => forward::run(args, cli.seed)?,
         Command::Gate(args) => gate::run(args, cli.seed)?,
         Command::Ledger(args) => ledger::run(args, cli.seed)?,
+        Command::Foresee(args) => foresee::run(args, cli.seed)?,
     };
     print!("{}", report.table());
     if let Some(file) = &cli.json {

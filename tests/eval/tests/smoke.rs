@@ -96,7 +96,7 @@ fn list_names_every_command_of_the_program() {
         .skip(2)
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert_eq!(listed.len(), 11);
+    assert_eq!(listed.len(), 13);
     for command in listed {
         assert!(
             help.contains(&format!("  {command} ")),
@@ -299,6 +299,21 @@ fn a_power_cut_takes_nothing_that_was_said_to_be_safe() {
         written.as_f64().unwrap() > 10.0,
         "cuts took what was not safe: {written}"
     );
+}
+
+#[test]
+fn foresight_asks_the_forecaster_and_real_processes() {
+    let size = ["--days", "1", "--leaks", "2", "--seconds", "10"];
+    let rows = run(&[&["foresee"], &size[..]].concat());
+    for id in [
+        "foresee.struck",
+        "foresee.cleared",
+        "foresee.real.lost_supervisor",
+    ] {
+        assert!(row(&rows, id)["n"].is_u64(), "{id}");
+    }
+    // In ten seconds nobody comes near the limit.
+    assert_eq!(value(&rows, "foresee.real.lost"), 0.0);
 }
 
 #[test]

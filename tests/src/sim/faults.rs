@@ -63,6 +63,25 @@ impl Sim {
                 self.break_life(&id(name), |life| life.opens = Some((rate, now)));
             }
             Fault::Stop(name) => self.break_life(&id(name), |life| life.stopped = true),
+            Fault::LeakyProgram(name, rate) => {
+                if let Some(place) = self.world.places.get_mut(&id(name)) {
+                    place.leaks = Some(rate);
+                }
+                self.break_life(&id(name), |life| life.leak = Some((rate, now)));
+            }
+            Fault::WarmUp(name, by, over) => {
+                let place = self.world.places.get_mut(&id(name));
+                if let Some(life) = place.and_then(|place| place.life.as_mut()) {
+                    life.warms = Some((by, over.as_secs_f64(), now));
+                }
+            }
+            Fault::Grow(name, rate) => {
+                if let Some(place) = self.world.places.get_mut(&id(name)) {
+                    place.grows = Some((rate, now));
+                }
+            }
+            Fault::Warm(degrees, rate) => self.host.heat = Some((degrees, rate, now)),
+            Fault::CertificatesEnd(at) => self.host.certificates = Some(at),
             Fault::Corrupt(name) => self.world.corrupt(&id(name)),
             Fault::BadModel(name) => self.world.replace(&id(name), SlotName::Model),
             Fault::BadConfig(name) => self.world.replace(&id(name), SlotName::Config),

@@ -101,6 +101,17 @@ pub enum Fault {
     Open(&'static str, f64),
     /// The process gets a SIGSTOP from somebody.
     Stop(&'static str),
+    /// The program leaks so many bytes each second, in this life and each later one.
+    LeakyProgram(&'static str, f64),
+    /// The process fills up by so many bytes, ever more slowly, over this time constant.
+    WarmUp(&'static str, f64, Millis),
+    /// So many bytes that may be deleted come into the data folder each second.
+    Grow(&'static str, f64),
+    /// The node has so many degrees, of the 80 that it may have, and gets so many warmer a
+    /// minute, until somebody is left less of the processors.
+    Warm(f32, f32),
+    /// The certificates end then, in milliseconds since 1970.
+    CertificatesEnd(u64),
     /// The model file is overwritten and loaded.
     Corrupt(&'static str),
     /// Another whole model, a bad one, is put into the slot by hand, and loaded.

@@ -3,8 +3,8 @@
 
 use homeostat_agent::config::ProbeKind;
 use homeostat_agent::control::{
-    Effect, Event, HealRecord, HostSample, Loop, News, Notice, ProbeOutcome, SlotReport, Stranger,
-    Told,
+    Effect, Event, HealRecord, Heat, HostSample, Loop, News, Notice, ProbeOutcome, SlotReport,
+    Stranger, Told,
 };
 use homeostat_agent::execute::Act;
 use homeostat_agent::io::keeper::Order;
@@ -40,6 +40,10 @@ pub(super) struct Host {
     /// Milliseconds since 1970 at the start of the simulation, if the wall clock
     /// can be believed.
     pub(super) wall: Option<u64>,
+    /// Degrees, by how much they rise in a minute, and since when.
+    pub(super) heat: Option<(f32, f32, Micros)>,
+    /// When certificates end, in milliseconds since 1970.
+    pub(super) certificates: Option<u64>,
     /// What stands in the file `STOP`.
     pub(super) stop: Option<&'static str>,
 }
@@ -57,12 +61,24 @@ impl Default for Host {
             link: true,
             stranger: 0.0,
             wall: None,
+            heat: None,
+            certificates: None,
             stop: None,
         }
     }
 }
 
 impl Host {
+    /// The hottest part, of which 80 degrees are the limit.
+    fn heat(&self, now: Micros) -> Option<Heat> {
+        let (degrees, rate, since) = self.heat?;
+        let risen = rate * now.since(since).0 as f32 / 60_000.0;
+        Some(Heat {
+            degrees: (degrees + risen).max(30.0),
+            limit: 80.0,
+        })
+    }
+
     /// How late a timer fires, in microseconds; fixed for a given time.
     pub(super) fn lateness(&self, at: Micros) -> u64 {
         let most = if self.pressure > 0.3 { 30_000 } else { 200 };
@@ -187,10 +203,18 @@ impl Sim {
                 self.disk.append(Entry::Event(Box::new(body)));
             }
             Effect::Measure(service) => {
-                let used = self.world.places.get(&service);
-                let used = Reading::from(used.map(|place| Bytes(place.data.0 + place.data.1)));
-                let measured = Event::Measured { service, used };
+                let used = Reading::from(self.world.data(&service, self.now).map(Bytes));
+                let measured = Event::Measured {
+                    service,
+                    used,
+                    room: Reading::Missing,
+                };
                 self.push_us(2000, Happening::Tell(run, measured));
+            }
+            Effect::ReadCertificate(id, _) => {
+                let until = self.host.certificates;
+                let until = until.ok_or_else(|| "no such file".to_owned());
+                self.push_us(1000, Happening::Tell(run, Event::Certified { id, until }));
             }
             Effect::SetWeight(route, backend, weight) => self.set_weight(route, backend, weight),
             Effect::Drain(route, backend, within) => self.drain(route, backend, within),
@@ -222,9 +246,12 @@ impl Sim {
                 return self.file(service, name, FileWork::Restore(token));
             }
             Act::Prune(service, _) => {
-                if let Some(place) = self.world.places.get_mut(&service) {
-                    place.data.1 = 0;
-                }
+                self.world.prune(&service, self.now);
+            }
+            // Who is left less heats less.
+            Act::LimitCpu(_, _, Some(_)) => {
+                let heat = self.host.heat(self.now);
+                self.host.heat = heat.map(|heat| (heat.degrees, -2.0, self.now));
             }
             // Of these the world shows nothing but that they were done.
             Act::ClearLocks(_)
@@ -513,8 +540,11 @@ impl Sim {
                 cores: self.host.stranger,
             }),
             wall: Reading::from(self.host.wall.map(|wall| wall + self.now.0 / 1000)),
+            heat: Reading::from(self.host.heat(self.now)),
+            cores: Reading::Fresh(4),
             ..HostSample::default()
         };
+        self.kill_for_memory();
         let mut processes = Vec::new();
         for (id, place) in &self.world.places {
             if let Some(life) = &place.life {
@@ -539,6 +569,23 @@ impl Sim {
         }
         self.tell(Event::Sample(Box::new(host), processes));
         self.report_routes();
+    }
+
+    /// The kernel ends who takes more than it may.
+    fn kill_for_memory(&mut self) {
+        let limited = self.config.services.iter();
+        let over = limited.filter_map(|service| {
+            let most = service.memory_limit?.0 as f64;
+            let taken = self.world.resident(&service.id, self.now);
+            (taken >= most).then_some(service.id.clone())
+        });
+        for id in over.collect::<Vec<_>>() {
+            if let Some(instance) = self.world.life(&id).map(|life| life.instance) {
+                let text = format!("{id} is killed by the kernel for memory");
+                self.trace.say(self.now, "kernel", text);
+                self.bury(&id, instance, Exit::OutOfMemory);
+            }
+        }
     }
 
     fn filed(&mut self, run: u32, service: ServiceId, name: SlotName, work: FileWork) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use homeostat_common::anomaly::Symptom;
 use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Phase, Severity};
 
@@ -48,6 +49,11 @@ impl Trace {
                     .filter(|text| text.contains("for memory"));
                 for text in killed {
                     self.say(at, "because", text.clone());
+                }
+                if body.symptom == Symptom::Foreseen {
+                    for text in &body.evidence {
+                        self.say(at, "because", text.clone());
+                    }
                 }
             }
             Body::Decided(body) => {

@@ -46,6 +46,8 @@ pub(super) struct Life {
     pub(super) opens: Option<(f64, Micros)>,
     /// Somebody has sent SIGSTOP.
     pub(super) stopped: bool,
+    /// Fills up by so many bytes, with this time constant in seconds, since then.
+    pub(super) warms: Option<(f64, f64, Micros)>,
     /// Its first byte takes so many microseconds.
     pub(super) slow: Option<u32>,
     /// It uses so many cores.
@@ -75,6 +77,10 @@ pub(super) struct Place {
     pub(super) stubborn: bool,
     /// Bytes in its data folder, of which all but the first may be deleted.
     pub(super) data: (u64, u64),
+    /// So many bytes that may be deleted come into it each second, since then.
+    pub(super) grows: Option<(f64, Micros)>,
+    /// Each life leaks so many bytes each second.
+    pub(super) leaks: Option<f64>,
     /// Nothing needs to run here.
     pub(super) standby: bool,
     /// A process of somebody else holds the port and answers.
@@ -204,13 +210,14 @@ impl World {
             blocked: None,
             starved: None,
             garbage,
-            leak: None,
             opens: None,
             stopped: false,
+            leak: place.leaks.map(|rate| (rate, now)),
+            warms: None,
             slow: None,
             hog: None,
             gauge: (0.0, true),
-            faulty: garbage || place.slow_start.is_some(),
+            faulty: garbage || place.slow_start.is_some() || place.leaks.is_some(),
         });
         Some(instance)
     }
@@ -321,7 +328,31 @@ impl World {
             .life(id)
             .and_then(|life| life.leak)
             .map_or(0.0, |(rate, from)| rate * now.since(from).as_secs_f64());
-        RESIDENT + leaked
+        let warmed = self.life(id).and_then(|life| life.warms);
+        let warmed = warmed.map_or(0.0, |(by, over, from)| {
+            by * (1.0 - (-now.since(from).as_secs_f64() / over).exp())
+        });
+        RESIDENT + leaked + warmed
+    }
+
+    /// How much the data of a service are.
+    pub(super) fn data(&self, id: &ServiceId, now: Micros) -> Option<u64> {
+        let place = self.places.get(id)?;
+        let grown = place
+            .grows
+            .map_or(0.0, |(rate, from)| rate * now.since(from).as_secs_f64());
+        // A positive number of bytes far below 2^63.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let grown = grown as u64;
+        Some(place.data.0 + place.data.1 + grown)
+    }
+
+    /// What may be deleted is.
+    pub(super) fn prune(&mut self, id: &ServiceId, now: Micros) {
+        if let Some(place) = self.places.get_mut(id) {
+            place.data.1 = 0;
+            place.grows = place.grows.map(|(rate, _)| (rate, now));
+        }
     }
 
     pub(super) fn descriptors(&self, id: &ServiceId, now: Micros) -> u64 {

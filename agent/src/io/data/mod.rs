@@ -16,17 +16,20 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use homeostat_common::ids::{ServiceId, Token};
+use homeostat_common::ids::{CertificateId, ServiceId, Token};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Percent};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, open, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, open, openat, statat, statvfs, unlinkat,
+};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::certificate;
 use super::keeper::chain;
 use crate::config::{Data, Pattern};
-use crate::control::Event;
+use crate::control::{Event, Room};
 
 /// Entries looked at in one walk, about 50 ms of a slow card; a folder with more
 /// is measured as far as that, and said to hold at least so much.
@@ -38,8 +41,9 @@ const DEPTH_MAX: usize = 16;
 /// The unit of `st_blocks`, whatever the file system.
 const BLOCK: u64 = 512;
 
-/// Orders on the way: one measurement and one deletion for each service.
-const ORDERS_MAX: usize = 2 * crate::config::SERVICES_MAX;
+/// Orders on the way: one measurement and one deletion for each service, and a look at each
+/// certificate.
+const ORDERS_MAX: usize = 2 * crate::config::SERVICES_MAX + crate::config::CERTIFICATES_MAX;
 
 /// Why data could not be measured or pruned.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +134,18 @@ pub fn measure(data: &Data) -> Result<Bytes, DataError> {
         }
     }
     Ok(Bytes(sum))
+}
+
+/// What is left on the file system of a folder.
+fn room(folder: &Path) -> Reading<Room> {
+    let Ok(disk) = statvfs(folder) else {
+        return Reading::Missing;
+    };
+    Reading::from(disk.f_bavail.checked_mul(disk.f_frsize).map(|free| Room {
+        free: Bytes(free),
+        // btrfs and some network file systems report none at all.
+        inodes: (disk.f_files > 0).then_some(disk.f_favail),
+    }))
 }
 
 /// What a file takes, not how long it says to be: a sparse one takes little.
@@ -256,6 +272,8 @@ fn stat_nanos(stat: &Stat) -> i64 {
 pub enum Order {
     /// Measure; answered by `Measured`.
     Measure(ServiceId, Data),
+    /// Look when a certificate ends; answered by `Certified`.
+    Certificate(CertificateId, PathBuf),
     /// A deed; answered by `Acted`.
     Act(Token, ServiceId, Data, Deed),
 }
@@ -306,7 +324,12 @@ fn carry_out(order: Order, snapshots: &Path) -> Event {
                     Reading::Missing
                 }
             },
+            room: room(&data.path),
             service,
+        },
+        Order::Certificate(id, path) => Event::Certified {
+            id,
+            until: certificate::end(&path).map_err(|error| chain(&error)),
         },
         Order::Act(token, service, data, deed) => {
             let kept = snapshots.join(service.as_str());

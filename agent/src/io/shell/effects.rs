@@ -86,6 +86,12 @@ impl Shell {
                 self.slot(&service, name, What::Keep(version));
             }
             Effect::Measure(service) => self.data(&service, data::Order::Measure),
+            Effect::ReadCertificate(id, path) => {
+                let order = data::Order::Certificate(id.clone(), path);
+                if self.data.try_send(order).is_err() {
+                    warn!("certificate {id}: not looked at; is a disk hanging?");
+                }
+            }
             Effect::SetWeight(route, backend, weight) => {
                 let client = self.forwarder.as_ref()?;
                 asked(&route, client.set_weight(&route, &backend, weight));
@@ -258,7 +264,8 @@ impl Shell {
     pub(super) fn clear_former_alarms(&self) {
         let services = self.config.services.iter().map(|service| &service.id);
         let webhooks = self.config.webhooks.iter().map(|hook| &hook.name);
-        for name in alarm_names(services, webhooks) {
+        let certificates = self.config.certificates.iter().map(|one| &one.id);
+        for name in alarm_names(services, webhooks, certificates) {
             self.show_or_clear::<()>(self.topics.alarm(&name), None);
         }
     }
@@ -390,11 +397,11 @@ fn report(service: &ServiceId, what: &str, result: Result<(), ClientError>) {
 
 #[cfg(test)]
 mod tests {
-    use homeostat_common::ids::{NodeId, SiteId, WebhookId};
+    use homeostat_common::ids::{CertificateId, NodeId, SiteId, WebhookId};
     use homeostat_common::wire::topic::NodeTopics;
 
     use super::*;
-    use crate::config::{SERVICES_MAX, WEBHOOKS_MAX};
+    use crate::config::{CERTIFICATES_MAX, SERVICES_MAX, WEBHOOKS_MAX};
 
     #[test]
     fn all_alarms_of_a_full_node_are_cleared_and_leave_room_for_healths() {
@@ -404,7 +411,10 @@ mod tests {
         let hooks: Vec<WebhookId> = (0..WEBHOOKS_MAX)
             .map(|at| format!("h{at}").parse().unwrap())
             .collect();
-        let names = alarm_names(services.iter(), hooks.iter());
+        let certificates: Vec<CertificateId> = (0..CERTIFICATES_MAX)
+            .map(|at| format!("c{at}").parse().unwrap())
+            .collect();
+        let names = alarm_names(services.iter(), hooks.iter(), certificates.iter());
         for name in ["store", "s63-quarantine", "s0-wrong-answers"] {
             assert!(names.iter().any(|known| known == name), "{name}");
         }

@@ -163,6 +163,8 @@ impl Shell {
                 (unix_ms, clock::ClockQuality::Plausible) => Reading::Fresh(unix_ms),
                 _ => Reading::Missing,
             },
+            heat: self.thermal.sample(now),
+            cores: self.cores,
         };
         let (core, strangers, pids) = (&self.core, &self.strangers, &self.pids);
         let processes = self

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homeostat_common::ids::{Instance, ServiceId, StreamId};
-use homeostat_common::observation::LogCount;
+use homeostat_common::observation::{LogCount, Reading};
 use homeostat_common::plan::Plan;
 use homeostat_common::saga::FleetPlan;
 use homeostat_common::units::Micros;
@@ -48,6 +48,7 @@ use super::slots::thread as slots;
 use super::spawner::cgroup;
 use super::spawner::client::{self, Client, ClientError};
 use super::spawner::protocol::SlotView;
+use super::thermal::Thermal;
 use super::webhook::{self, Webhooks};
 use crate::chaos::Wish;
 use crate::config::{Config, Golden};
@@ -167,6 +168,9 @@ struct Shell {
     goldens: BTreeMap<ServiceId, Vec<Golden>>,
     probed: BTreeMap<TargetNo, (ServiceId, usize)>,
     host: Host,
+    thermal: Thermal,
+    /// Processors; asking the kernel each time costs more than a sample.
+    cores: Reading<u16>,
     strangers: Strangers,
     processes: BTreeMap<ServiceId, Process>,
     pids: BTreeMap<ServiceId, u32>,

@@ -12,6 +12,7 @@ use crate::control::Event;
 use crate::io::keeper::chain;
 use crate::io::spawner::client::Client;
 use crate::io::spawner::protocol::StopSignal;
+use crate::io::thermal::Thermal;
 
 impl Shell {
     /// Reads the file again and hands it to the spawner, who has to agree.
@@ -69,6 +70,7 @@ impl Shell {
         self.probed = senses.probed;
         self.goldens = senses.goldens;
         self.tails = senses.tails;
+        self.thermal = Thermal::new(&config.foresee);
         self.config = Arc::new((*config).clone());
         let told = changes(&self.config);
         info!("configuration: {told}");

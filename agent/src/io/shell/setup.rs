@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use homeostat_common::ids::ServiceId;
+use homeostat_common::observation::Reading;
 use homeostat_common::wire::body::Boot;
 use homeostat_common::wire::projection::{Meta, MetaService, Status};
 use homeostat_common::wire::topic::NodeTopics;
@@ -24,6 +25,7 @@ use crate::io::probe::{ProbeError, Prober, TargetNo};
 use crate::io::procfs::Host;
 use crate::io::procfs::strangers::Strangers;
 use crate::io::slots::{Name, Slot, thread as slots};
+use crate::io::thermal::Thermal;
 use crate::io::webhook::{Patience, Webhooks};
 
 /// Events from threads that wait for the loop; each thread has at most a few
@@ -136,6 +138,12 @@ impl Shell {
             goldens,
             probed,
             host: Host::new(proc, &config.node.data_dir),
+            thermal: Thermal::new(&config.foresee),
+            cores: Reading::from(
+                std::thread::available_parallelism()
+                    .ok()
+                    .and_then(|cores| u16::try_from(cores.get()).ok()),
+            ),
             strangers: Strangers::new(proc),
             processes: BTreeMap::new(),
             pids: BTreeMap::new(),

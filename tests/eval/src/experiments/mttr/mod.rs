@@ -17,6 +17,9 @@ mod slow;
 mod stand;
 mod state;
 
+pub(super) use self::stand::Run;
+pub(super) use self::state::{part, port, route_keys, settings};
+
 use std::thread;
 use std::time::Instant;
 

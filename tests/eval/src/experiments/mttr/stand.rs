@@ -38,14 +38,19 @@ pub(super) fn policy(port: Option<&Port>) -> SupervisorPolicy {
 
 /// The services of a node, and whoever runs them.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(in super::super) struct Run {
     // Ended in this order.
     _supervisors: Vec<Supervisor>,
-    pub(super) node: Node,
+    pub(in super::super) node: Node,
 }
 
 impl Run {
-    pub(super) fn start(dir: &Path, settings: &Settings, parts: Parts, ours: bool) -> Result<Self> {
+    pub(in super::super) fn start(
+        dir: &Path,
+        settings: &Settings,
+        parts: Parts,
+        ours: bool,
+    ) -> Result<Self> {
         let policies: Vec<(&str, SupervisorPolicy)> = parts
             .services
             .iter()
@@ -74,7 +79,7 @@ impl Run {
     }
 
     /// Whether all that should run still does.
-    pub(super) fn check(&mut self) -> Result<()> {
+    pub(in super::super) fn check(&mut self) -> Result<()> {
         self.node.check()
     }
 }

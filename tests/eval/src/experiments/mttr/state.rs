@@ -36,7 +36,7 @@ pub(super) enum State {
 }
 
 /// The settings of all nodes here, which are printed and hashed.
-pub(super) fn settings() -> Settings {
+pub(in super::super) fn settings() -> Settings {
     let mut settings = eager(&[]);
     settings.sections = settings.sections.replace(
         "backoff_min = \"1ms\"",
@@ -62,7 +62,7 @@ pub(super) fn text() -> String {
 }
 
 /// The keys of every route.
-pub(super) fn route_keys() -> &'static str {
+pub(in super::super) fn route_keys() -> &'static str {
     "patience = \"500ms\"\n[forward.check]\nkind = \"http\"\npath = \"/healthz\"\nperiod = \
      \"100ms\"\ntimeout = \"150ms\"\nrises = 1"
 }
@@ -78,7 +78,7 @@ pub(super) fn liveness(port: &Port) -> Liveness {
 }
 
 /// A service without tables of its own.
-pub(super) fn part(name: &'static str, kind: Kind, port: Port) -> Part {
+pub(in super::super) fn part(name: &'static str, kind: Kind, port: Port) -> Part {
     Part {
         name,
         kind,
@@ -98,7 +98,7 @@ pub(super) fn infer(home: &Path, name: &'static str, port: Port) -> Result<Part>
 }
 
 /// A port.
-pub(super) fn port() -> Result<Port> {
+pub(in super::super) fn port() -> Result<Port> {
     let port = ports(1)?.into_iter().next();
     port.context("a port was asked for")
 }
