@@ -76,6 +76,8 @@ impl Podman {
             .args(["--events-backend=none", "--cgroup-manager=cgroupfs"])
             .args(words)
             .env("CONTAINERS_CONF", at("containers.conf"))
+            // Its monitor leaves a file `oom` where it stands.
+            .current_dir(at(""))
             .stdin(Stdio::null());
         command
     }
