@@ -18,6 +18,9 @@ use crate::stage::interrupt;
 /// Until a process under valgrind, some fifty times slower, has started and settled.
 const SETTLE: Duration = Duration::from_secs(20);
 
+/// How long it may take to end.
+const ENDED_MAX: Duration = Duration::from_secs(60);
+
 /// Programs that a count needs; empty where all are installed.
 pub(super) fn missing() -> Vec<&'static str> {
     let programs = ["valgrind", "strace"].into_iter();
@@ -45,6 +48,8 @@ pub(super) fn valgrind(dir: &Path) -> (Vec<String>, PathBuf) {
     let mut words = vec![path("strace")];
     words.extend(
         [
+            // Handed on when it is ended: with a file to write to it would hear no signal.
+            "-I2",
             "--seccomp-bpf",
             "-f",
             "-qq",
@@ -68,10 +73,12 @@ pub(super) fn settle(span: Duration) -> Result<()> {
     Ok(interrupt::pause(SETTLE + span)?)
 }
 
-/// The instructions that valgrind has counted.
+/// The instructions that valgrind has counted. It writes them when the process has ended,
+/// which is some time after strace, that stands before it, was ended and let go of it.
 pub(super) fn instructions(log: &Path) -> Result<f64> {
-    let text = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
-    parse_instructions(&text).with_context(|| format!("no count in {text:?}"))
+    let count = || parse_instructions(&fs::read_to_string(log).ok()?);
+    let what = format!("a count in {}", log.display());
+    interrupt::until(&what, ENDED_MAX, count)
 }
 
 fn parse_instructions(text: &str) -> Option<f64> {
