@@ -205,6 +205,8 @@ pub fn asked(rng: &mut Rng) -> Asked {
     match rng.u32(0..6) {
         0 => Asked::Revive,
         1 => Asked::ByHand,
+        2 if once(rng, 12) => Asked::Foresee(rng.u8(0..50)),
+        2 => Asked::Foresee(rng.u8(50..=100)),
         _ if once(rng, 12) => Asked::Heal(rng.u8(0..50)),
         _ => Asked::Heal(rng.u8(50..=100)),
     }

@@ -191,6 +191,7 @@ pub fn ask(world: &World, asked: Asked, plan: Plan) -> Answer {
     let purpose = match asked {
         Asked::Revive => Purpose::Revive,
         Asked::Heal(sure) => Purpose::Heal(Ratio::saturating(f32::from(sure) / 100.0)),
+        Asked::Foresee(sure) => Purpose::Foresee(Ratio::saturating(f32::from(sure) / 100.0)),
         Asked::ByHand => Purpose::Operate,
     };
     match gate::verify(plan, purpose, &facts(world), &mut budget(world)) {
@@ -342,6 +343,7 @@ fn nets(texts: &[&str]) -> Vec<SourceNet> {
 fn grant(offer: &str) -> Grant {
     match offer {
         "prune" => Grant::Prune,
+        "early" => Grant::Early,
         "standby" => Grant::Standby,
         "locks" => Grant::Locks,
         "snapshot" => Grant::Snapshot,
@@ -426,8 +428,15 @@ mod tests {
             "back-off" => each(&mut seen, |one| one.backing_off = None),
             "stale-telemetry" => each(&mut seen, |one| (one.fresh, one.frozen) = (true, false)),
             "low-confidence" => {
-                if matches!(asked, Asked::Heal(_)) {
-                    return (seen, Asked::Heal(100));
+                return match asked {
+                    Asked::Heal(_) => (seen, Asked::Heal(100)),
+                    Asked::Foresee(_) => (seen, Asked::Foresee(100)),
+                    other => (seen, other),
+                };
+            }
+            "no-breach" => {
+                if let Asked::Foresee(sure) = asked {
+                    return (seen, Asked::Heal(sure));
                 }
             }
             "unverified-version" => each(&mut seen, |one| {

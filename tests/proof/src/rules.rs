@@ -19,6 +19,9 @@ const SEED: f64 = 0.01;
 /// Below, only looking is allowed; in hundredths.
 const SURE: u8 = 50;
 
+/// What nothing brings back.
+const LOST: [&str; 3] = ["prune-data", "clear-locks", "flush-cache"];
+
 fn ms(ms: u64) -> f64 {
     std::time::Duration::from_millis(ms).as_secs_f64()
 }
@@ -101,13 +104,26 @@ pub(crate) const RULES: &[(&str, Breaks)] = &[
             })
     }),
     ("low-confidence", |case| {
-        matches!(case.asked, Asked::Heal(sure) if sure < SURE) && {
+        matches!(case.asked, Asked::Heal(sure) | Asked::Foresee(sure) if sure < SURE) && {
             let targets: BTreeSet<_> = case
                 .writing()
                 .map(|one| one.named().next().or(one.route()))
                 .collect();
             targets.len() > 1 || case.writing().any(|one| !one.does.undone)
         }
+    }),
+    ("no-breach", |case| {
+        let lost = |one: &Meant<'_>| {
+            let given = one.does.name == "prune-data"
+                && one.named().any(|name| {
+                    let service = case.world.services.get(name);
+                    service.is_some_and(|service| service.offers.contains("early"))
+                });
+            LOST.contains(&one.does.name) && !given
+        };
+        matches!(case.asked, Asked::Foresee(_))
+            && (case.steps.iter().any(lost)
+                || case.taking().any(|(_, _, service)| service.answering))
     }),
     ("unverified-version", |case| {
         case.steps.iter().any(|one| {

@@ -68,8 +68,9 @@ pub struct Backend {
 }
 
 /// What a service's configuration can offer.
-pub const OFFERS: [&str; 9] = [
+pub const OFFERS: [&str; 10] = [
     "prune",
+    "early",
     "standby",
     "locks",
     "snapshot",
@@ -105,6 +106,8 @@ pub enum Asked {
     Revive,
     /// To heal, with this confidence in hundredths.
     Heal(u8),
+    /// To keep what is foreseen from coming, with this confidence in hundredths.
+    Foresee(u8),
     /// By a person.
     ByHand,
 }
