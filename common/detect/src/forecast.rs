@@ -26,8 +26,8 @@
 //! has grown by `b (exp(x/2) - 1)` in `x t / 2`; at that rate `b` takes
 //! `(x t / 2) / (exp(x/2) - 1)`, which is longer than the window for `x < 0.81`: out of sight.
 //!
-//! State 1.5 KiB. A sample costs 5 ns, one that ends a bucket 3 us for each level that it
-//! ends one of, which are two on average (x86-64).
+//! State 1.9 KiB. A sample costs a few operations; one that ends a bucket costs a sort of all
+//! slopes of each level that it ends one of, which are two on average.
 //!
 //! Blind to: growth that takes less than [`BUCKETS`] buckets to the limit ([`crate::slope`] sees
 //! that); the first tooth of a collector that is slower than the window, and the first day

@@ -73,15 +73,21 @@ impl Dir {
         })
     }
 
-    /// Names and sizes of the regular files.
+    /// Names and sizes of the regular files, and of whatever else stands where a segment
+    /// should: that is damage, and must not pass for nothing.
     pub(super) fn list(&self) -> Result<Vec<(String, u64)>> {
         let mut out = Vec::new();
         let entries = std::fs::read_dir(&self.path).map_err(|e| self.error("list", "", e))?;
         for entry in entries.take(NAMES_MAX) {
             let entry = entry.map_err(|e| self.error("list", "", e))?;
             let Ok(meta) = entry.metadata() else { continue };
-            if let (true, Ok(name)) = (meta.is_file(), entry.file_name().into_string()) {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if meta.is_file() {
                 out.push((name, meta.len()));
+            } else if name.ends_with(".seg") {
+                out.push((name, 0));
             }
         }
         out.sort();

@@ -19,8 +19,8 @@ use crate::result::Row;
 use crate::stage::{Node, Settings, interrupt};
 use crate::stats::{Estimate, share};
 
-const PERIOD: Duration = Duration::from_millis(100);
-const TIMEOUT: Duration = Duration::from_millis(50);
+const PERIOD: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_millis(25);
 const MISSES: u32 = 2;
 /// Bytes a second: the limit of 256 MiB is 9 s away.
 pub(super) const LEAK_RATE: u64 = 30_000_000;
@@ -87,8 +87,8 @@ impl Plain {
     /// Goals in milliseconds for median and p95.
     fn goals(self) -> [Option<f64>; 2] {
         match self {
-            Self::Kill => [Some(5.0), Some(30.0)],
-            Self::Block | Self::Sigstop => [None, Some(300.0)],
+            Self::Kill => [Some(2.0), Some(10.0)],
+            Self::Block | Self::Sigstop => [None, Some(130.0)],
             Self::Leak | Self::Oom | Self::Descriptors => [None, None],
         }
     }
@@ -210,7 +210,14 @@ impl Subject {
 
 /// The settings of the node, which are printed and hashed.
 pub(super) fn settings() -> Settings {
-    eager(&["web"])
+    Settings {
+        probe: format!(
+            "period = \"{}ms\"\ntimeout = \"{}ms\"\nmisses = {MISSES}",
+            PERIOD.as_millis(),
+            TIMEOUT.as_millis()
+        ),
+        ..eager(&["web"])
+    }
 }
 
 pub(super) fn measure(fault: Plain, n: u32, seed: u64) -> Result<Vec<Row>> {
