@@ -158,7 +158,7 @@ impl Loop {
             }
             Event::Acted { token, result } => {
                 self.part_acted(token, &result);
-                self.absorb_acted(token, result);
+                self.absorb_acted(token, &result);
             }
             Event::SagaOrder(order) => self.absorb_order(now, &order, effects),
             Event::SagaAnswer(node, answer) => self.absorb_answer(now, &node, &answer),

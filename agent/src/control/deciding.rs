@@ -19,6 +19,7 @@ use super::{Incident, Loop};
 use crate::config::Reload;
 use crate::detect::{self, Finding};
 use crate::diagnose::{self, diagnose};
+use crate::execute::Runs;
 use crate::plan::{Candidate, Recipe, Target, candidates};
 use crate::service::{Slot, SlotFile, SlotName, SlotWatch, Watched, instant};
 use crate::verify::Pace;
@@ -420,12 +421,9 @@ impl Loop {
                         meter,
                         health: gate::health(&facts),
                         prospects,
-                        runs: Vec::new(),
-                        acted: Vec::new(),
-                        drained: Vec::new(),
+                        runs: Runs::default(),
                         ticket: None,
                         synced_by: None,
-                        wake: None,
                         refused: false,
                     };
                     self.begin(incident, execution, considered, now, effects);
@@ -680,7 +678,7 @@ fn give_way(incident: &mut Incident, finding: &Finding) {
     for step in waiting {
         let why = "the process died meanwhile".to_owned();
         if execution.transaction.report(step, Err(why)).is_some() {
-            execution.runs.retain(|run| run.token.step != step);
+            execution.runs.end(step);
         }
     }
 }

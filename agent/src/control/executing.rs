@@ -17,7 +17,7 @@ use super::incident::Execution;
 use super::message::{Effect, HealRecord};
 use super::{Incident, Loop};
 use crate::detect;
-use crate::execute::{Act, Order, Progress, StepRun};
+use crate::execute::{Act, Order, StepRun};
 use crate::service::{Slot, SlotName};
 
 impl Loop {
@@ -71,7 +71,7 @@ impl Loop {
                 match action {
                     Action::Journal { record, wait } => {
                         if let Record::Failed(step) = &record {
-                            execution.runs.retain(|run| run.token.step != *step);
+                            execution.runs.end(*step);
                             execution.meter.ended(*step, now);
                             let why = execution.transaction.failure().map_or("", |(_, why)| why);
                             let phase = Phase::Failed(why.to_owned());
@@ -102,7 +102,7 @@ impl Loop {
                             undo: false,
                         };
                         let run = StepRun::begin(token, primitive, self.view(now), &mut orders);
-                        execution.runs.push(run);
+                        execution.runs.begin(run);
                         self.carry_out(&mut orders, now, effects);
                         self.tell_step(incident, execution, step, Phase::Started, now, effects);
                     }
@@ -116,39 +116,17 @@ impl Loop {
                             undo: true,
                         };
                         let run = StepRun::undo(token, primitive, self.view(now), &mut orders);
-                        execution.runs.push(run);
+                        execution.runs.begin(run);
                     }
                     Action::End(ending) => return Some(ending),
                 }
             }
-            execution.wake = None;
-            let mut place = 0;
-            while let Some(run) = execution.runs.get_mut(place) {
-                let token = run.token;
-                let acted = execution.acted.iter().position(|(of, _)| *of == token);
-                let drained = execution.drained.iter().position(|it| *it == token.step);
-                let progress = match (acted, drained) {
-                    (Some(at), _) => run.acted(execution.acted.remove(at).1, &mut orders),
-                    (None, Some(at)) => {
-                        execution.drained.remove(at);
-                        Progress::Done
-                    }
-                    (None, None) => run.advance(self.view(now), &mut orders),
-                };
-                let (result, phase) = match progress {
-                    Progress::Busy(until) => {
-                        execution.wake = match (execution.wake, until) {
-                            (Some(a), Some(b)) => Some(a.min(b)),
-                            (a, b) => a.or(b),
-                        };
-                        place += 1;
-                        continue;
-                    }
-                    Progress::Done => (Ok(()), Phase::Done),
-                    Progress::Failed(why) => (Err(why.clone()), Phase::Failed(why)),
-                };
+            for (step, result) in execution.runs.advance(self.view(now), &mut orders) {
                 moved = true;
-                let step = execution.runs.remove(place).token.step;
+                let phase = match &result {
+                    Ok(()) => Phase::Done,
+                    Err(why) => Phase::Failed(why.clone()),
+                };
                 execution.meter.ended(step, now);
                 if let Some(record) = execution.transaction.report(step, result) {
                     let phase = match record {
@@ -405,16 +383,7 @@ impl Loop {
         }
         watched.start_error = live.is_none().then(|| why.to_owned());
         if let Some(execution) = execution {
-            let mut failed = Vec::new();
-            for run in &mut execution.runs {
-                if run.service() == Some(service)
-                    && let Progress::Failed(why) = run.refused(live, why, &mut orders)
-                {
-                    failed.push((run.token.step, why));
-                }
-            }
-            for (step, why) in failed {
-                execution.runs.retain(|run| run.token.step != step);
+            for (step, why) in execution.runs.refused(service, live, why, &mut orders) {
                 execution.meter.ended(step, now);
                 let record = execution.transaction.report(step, Err(why.clone()));
                 if let Some(record) = record {
@@ -462,7 +431,7 @@ impl Loop {
             for run in incident
                 .execution
                 .iter()
-                .flat_map(|execution| &execution.runs)
+                .flat_map(|execution| execution.runs.iter())
             {
                 if let Some(watched) = run.service().and_then(|id| self.services.get(id)) {
                     run.repeat(watched, &mut orders);
@@ -489,18 +458,15 @@ impl Loop {
         }
     }
 
-    /// A deed is done, or cannot be. The answer to one that nobody waits for any
-    /// more, because its step ran out of time, says nothing about another.
-    pub(super) fn absorb_acted(&mut self, token: Token, result: Result<(), String>) {
+    /// A deed is done, or cannot be.
+    pub(super) fn absorb_acted(&mut self, token: Token, result: &Result<(), String>) {
         let execution = self
             .incidents
             .values_mut()
             .filter_map(|incident| incident.execution.as_mut())
             .find(|execution| execution.id == token.plan);
-        if let Some(execution) = execution
-            && execution.runs.iter().any(|run| run.token == token)
-        {
-            execution.acted.push((token, result));
+        if let Some(execution) = execution {
+            execution.runs.acted(token, result);
         }
     }
 }

@@ -3,14 +3,14 @@
 use homeostat_common::anomaly::{Fault, Symptom};
 use homeostat_common::budget::Reservation;
 use homeostat_common::gate::Purpose;
-use homeostat_common::ids::{IncidentId, PlanId, ServiceId, Token};
+use homeostat_common::ids::{IncidentId, PlanId, ServiceId};
 use homeostat_common::plan::Plan;
 use homeostat_common::transaction::{self, Ending, Transaction};
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::body::{Considered, Source};
 
 use super::budgeting::Meter;
-use crate::execute::StepRun;
+use crate::execute::Runs;
 use crate::plan::Recipe;
 
 /// An incident that is not over yet. There is at most one per service.
@@ -98,7 +98,8 @@ impl Incident {
     pub(super) fn next_wake(&self) -> Option<Micros> {
         match &self.execution {
             Some(execution) => execution
-                .wake
+                .runs
+                .wake()
                 .into_iter()
                 .chain(execution.transaction.deadline())
                 .chain(execution.synced_by)
@@ -124,17 +125,11 @@ pub(super) struct Execution {
     pub(super) health: Ratio,
     /// The node's health that each step leads to, as foreseen then.
     pub(super) prospects: Vec<Ratio>,
-    pub(super) runs: Vec<StepRun>,
-    /// Answers to deeds that came in.
-    pub(super) acted: Vec<(Token, Result<(), String>)>,
-    /// Steps whose backend has no connections left.
-    pub(super) drained: Vec<u8>,
+    pub(super) runs: Runs,
     /// The sync that the transaction waits for.
     pub(super) ticket: Option<u64>,
     /// It waits no longer than until then.
     pub(super) synced_by: Option<Micros>,
-    /// When a step wants to be looked at again.
-    pub(super) wake: Option<Micros>,
     /// A restart cut it short and it is only taken back, without having failed.
     pub(super) refused: bool,
 }

@@ -517,7 +517,7 @@ impl Loop {
         let mut orders = std::mem::take(&mut self.waiting_orders);
         if std::mem::take(&mut self.repeat_routes) {
             for incident in self.incidents.values() {
-                for run in incident.execution.iter().flat_map(|one| &one.runs) {
+                for run in incident.execution.iter().flat_map(|one| one.runs.iter()) {
                     run.repeat_route(&mut orders);
                 }
             }

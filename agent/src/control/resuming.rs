@@ -11,6 +11,7 @@ use super::deciding::prospects;
 use super::incident::{CutShort, Execution};
 use super::message::{Class, Effect, HealRecord};
 use super::{Incident, Loop};
+use crate::execute::Runs;
 use crate::service::{SlotFile, SlotWatch};
 
 /// A plan that a restart cut short waits so long for fresh telemetry and
@@ -206,12 +207,9 @@ impl Loop {
             meter,
             health,
             prospects,
-            runs: Vec::new(),
-            acted: Vec::new(),
-            drained: Vec::new(),
+            runs: Runs::default(),
             ticket: None,
             synced_by: None,
-            wake: None,
             refused,
         });
     }

@@ -76,8 +76,7 @@ impl Loop {
             execution.source = option.source;
             execution.health = gate::health(&facts);
             execution.prospects = prospects(&option.plan, &facts);
-            execution.acted.clear();
-            execution.drained.clear();
+            execution.runs.forget_answers();
             let body = Body::Decided(Decided {
                 incident: incident.id,
                 plan: Some(execution.id),

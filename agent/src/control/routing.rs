@@ -7,7 +7,7 @@ use homeostat_common::wire::body::{Body, Severity};
 use super::message::{Class, Effect, RouteSample};
 use super::{Incident, Loop};
 use crate::config::Config;
-use crate::execute::{Order, Progress, View};
+use crate::execute::{Order, View};
 use crate::route::Routed;
 
 /// The alarm that the forwarder's numbers do not move.
@@ -82,11 +82,7 @@ impl Loop {
             let Some(execution) = &mut incident.execution else {
                 continue;
             };
-            for run in &mut execution.runs {
-                if run.drained(route, backend, view, &mut orders) == Some(Progress::Done) {
-                    execution.drained.push(run.token.step);
-                }
-            }
+            execution.runs.drained(route, backend, view, &mut orders);
         }
         self.waiting_orders.extend(orders);
     }

@@ -23,7 +23,7 @@ use super::Loop;
 use super::alarms::SAGA;
 use super::executing::slot_of;
 use super::message::{Effect, HealRecord};
-use crate::execute::{self, Progress, StepRun, View};
+use crate::execute::{self, Runs, StepRun, View};
 use crate::service::Slot;
 
 /// Parts open at once: each holds services, and sagas are few.
@@ -44,12 +44,9 @@ pub(super) struct Part {
     machine: Participant,
     reservation: Option<Reservation>,
     predicted: Cost,
-    runs: Vec<StepRun>,
-    acted: Vec<(Token, Result<(), String>)>,
-    drained: Vec<u8>,
+    runs: Runs,
     ticket: Option<u64>,
     synced_by: Option<Micros>,
-    wake: Option<Micros>,
     /// A former run of the agent took it on; not before this time, unless all is known.
     look_until: Option<Micros>,
 }
@@ -61,12 +58,9 @@ impl Part {
             machine,
             reservation: None,
             predicted: Cost::default(),
-            runs: Vec::new(),
-            acted: Vec::new(),
-            drained: Vec::new(),
+            runs: Runs::default(),
             ticket: None,
             synced_by: None,
-            wake: None,
             look_until: None,
         }
     }
@@ -82,7 +76,7 @@ impl Part {
     }
 
     fn next_wake(&self) -> Option<Micros> {
-        let due = [self.wake, self.synced_by, self.machine.deadline()];
+        let due = [self.runs.wake(), self.synced_by, self.machine.deadline()];
         let due = due.into_iter().flatten().min();
         match self.look_until {
             Some(look) => due.map(|due| due.max(look)).or(Some(look)),
@@ -275,7 +269,7 @@ impl Loop {
                 match action {
                     Action::Journal { record, wait } => {
                         if let Record::Failed(step) = record {
-                            part.runs.retain(|run| run.token.step != step);
+                            part.runs.end(step);
                         }
                         effects.push(Effect::Journal(HealRecord::Saga(part.id, record)));
                         if wait {
@@ -300,31 +294,8 @@ impl Loop {
                 }
             }
             self.carry_out(&mut orders, now, effects);
-            part.wake = None;
-            let mut place = 0;
-            while let Some(run) = part.runs.get_mut(place) {
-                let token = run.token;
-                let acted = part.acted.iter().position(|(of, _)| *of == token);
-                let drained = part.drained.iter().position(|step| *step == token.step);
-                let progress = match (acted, drained) {
-                    (Some(at), _) => run.acted(part.acted.remove(at).1, &mut orders),
-                    (None, Some(at)) => {
-                        part.drained.remove(at);
-                        Progress::Done
-                    }
-                    (None, None) => run.advance(self.view(now), &mut orders),
-                };
-                let result = match progress {
-                    Progress::Busy(until) => {
-                        part.wake = part.wake.into_iter().chain(until).min();
-                        place += 1;
-                        continue;
-                    }
-                    Progress::Done => Ok(()),
-                    Progress::Failed(why) => Err(why),
-                };
+            for (step, result) in part.runs.advance(self.view(now), &mut orders) {
                 moved = true;
-                let step = part.runs.remove(place).token.step;
                 if let Some(record) = part.machine.report(step, result) {
                     effects.push(Effect::Journal(HealRecord::Saga(part.id, record)));
                 }
@@ -357,7 +328,7 @@ impl Loop {
         } else {
             StepRun::begin(token, primitive, self.view(now), orders)
         };
-        part.runs.push(run);
+        part.runs.begin(run);
     }
 
     fn end_part(
@@ -465,7 +436,7 @@ impl Loop {
 
     /// The runs of all parts, for what is lost and found again.
     pub(super) fn part_runs(&self) -> impl Iterator<Item = &StepRun> {
-        self.parts.iter().flat_map(|part| &part.runs)
+        self.parts.iter().flat_map(|part| part.runs.iter())
     }
 
     pub(super) fn part_synced(&mut self, ticket: u64) {
@@ -478,9 +449,7 @@ impl Loop {
 
     pub(super) fn part_acted(&mut self, token: Token, result: &Result<(), String>) {
         for part in self.parts.iter_mut().filter(|part| part.id == token.plan) {
-            if part.runs.iter().any(|run| run.token == token) {
-                part.acted.push((token, result.clone()));
-            }
+            part.runs.acted(token, result);
         }
     }
 
@@ -493,11 +462,7 @@ impl Loop {
         };
         let mut orders = Vec::new();
         for part in &mut self.parts {
-            for run in &mut part.runs {
-                if run.drained(route, backend, view, &mut orders) == Some(Progress::Done) {
-                    part.drained.push(run.token.step);
-                }
-            }
+            part.runs.drained(route, backend, view, &mut orders);
         }
         self.waiting_orders.extend(orders);
     }
@@ -512,18 +477,7 @@ impl Loop {
     ) {
         let mut orders = Vec::new();
         for part in &mut self.parts {
-            let mut failed = Vec::new();
-            for run in part
-                .runs
-                .iter_mut()
-                .filter(|run| run.service() == Some(service))
-            {
-                if let Progress::Failed(why) = run.refused(live, why, &mut orders) {
-                    failed.push((run.token.step, why));
-                }
-            }
-            for (step, why) in failed {
-                part.runs.retain(|run| run.token.step != step);
+            for (step, why) in part.runs.refused(service, live, why, &mut orders) {
                 if let Some(record) = part.machine.report(step, Err(why)) {
                     effects.push(Effect::Journal(HealRecord::Saga(part.id, record)));
                 }

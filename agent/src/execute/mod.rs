@@ -5,6 +5,8 @@
 //! the steps, the journal and the compensations are the transaction's
 //! (`homeostat_common::transaction`).
 
+mod runs;
+
 use std::collections::BTreeMap;
 
 use homeostat_common::ids::{
@@ -14,6 +16,7 @@ use homeostat_common::net::SourceNet;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Micros, Millis, PerSecond, Percent};
 
+pub use self::runs::Runs;
 use crate::config::Hook;
 use crate::route::Routed;
 use crate::service::{Slot, SlotName, Version, Watched};
