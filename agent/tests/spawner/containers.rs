@@ -12,8 +12,8 @@ use homeostat_common::ids::{Instance, PlanId, ServiceId, Token};
 use homeostat_common::units::Percent;
 
 use crate::node::{
-    Node, alive, died, ended, exited, id, kill, lives, next, not_started, refused, report, run,
-    start, started, until,
+    Node, alive, died, ended, ends_at_once, exited, id, kill, lives, next, not_started, refused,
+    report, run, start, started, until,
 };
 use crate::podman::Podman;
 
@@ -121,22 +121,8 @@ fn what_cannot_be_run_or_has_another_healer_is_told_in_words() {
             let text = not_started(&mut client, name).await;
             assert!(text.contains(words), "{text}");
         }
-        // Whether it is seen alive is a matter of microseconds.
-        let ends = id("ends");
-        client.start(&ends).await.unwrap();
-        match next(&mut client).await {
-            Event::Refused {
-                why: Refusal::Spawn { text },
-                ..
-            } => {
-                let words = "container ends ended as it started: exit status 3";
-                assert!(text.contains(words), "{text}");
-            }
-            event => {
-                let (life, _) = started(event, &ends);
-                assert_eq!(ended(&mut client, &ends, life).await, Exit::Code(3));
-            }
-        }
+        let words = "container ends ended as it started: exit status 3";
+        ends_at_once(&mut client, "ends", 3, words).await;
         // In no control group it cannot be paused, and the engine says so.
         let web = id("web");
         let (life, _) = start(&mut client, &web).await;

@@ -241,6 +241,47 @@ fn a_process_that_nobody_recorded_is_ended() {
 }
 
 #[test]
+fn a_start_that_its_spawner_did_not_live_to_record_is_taken_over() {
+    let mut node = Node::new(&[("a", SLEEP), ("b", "setsid sleep 1000 & exec sleep 1001")]);
+    node.spawner(&[]);
+    run(async {
+        let (mut client, _) = node.connect().await;
+        let [a, b] = ["a", "b"].map(id);
+        let (one, a_pid) = start(&mut client, &a).await;
+        let (two, b_pid) = start(&mut client, &b).await;
+        until("both of b", || node.marked(&b).len() == 2).await;
+        node.kill_spawner();
+        let slots = node.run_dir().join("spawner/slots");
+        let text = std::fs::read_to_string(&slots).unwrap();
+        let without = |last: Instance| {
+            let lines = text.lines().filter(|line| !line.starts_with("slot "));
+            let lines = lines.map(|line| match line.strip_prefix("last ") {
+                Some(_) => format!("last {}\n", last.0),
+                None => format!("{line}\n"),
+            });
+            lines.collect::<String>()
+        };
+        // As it stood before both were started.
+        std::fs::write(&slots, without(Instance(one.0 - 1))).unwrap();
+        node.spawner(&[]);
+        let (mut client, found) = node.connect().await;
+        // Which of the two processes of b is the main one nobody can tell.
+        let live: Vec<_> = found.iter().map(|slot| slot.live).collect();
+        assert_eq!(live, [Some((one, a_pid)), None]);
+        until("b ended", || !alive(b_pid) && node.marked(&b).is_empty()).await;
+        let (three, _) = start(&mut client, &b).await;
+        assert!(three > two);
+        // What is recorded as started and not as running is over.
+        node.kill_spawner();
+        std::fs::write(&slots, without(three)).unwrap();
+        node.spawner(&[]);
+        let (_, found) = node.connect().await;
+        assert!(found.iter().all(|slot| slot.live.is_none()), "{found:?}");
+        until("a ended", || !alive(a_pid)).await;
+    });
+}
+
+#[test]
 fn at_most_one_life_of_each_service_in_a_storm() {
     let services = ["a", "b", "c"].map(id);
     let mut node = Node::new(&[

@@ -270,6 +270,23 @@ pub(crate) async fn not_started(client: &mut Client, name: &str) -> String {
     }
 }
 
+/// Starts a service that ends at once with `code`. Whether it is seen alive is a matter of
+/// microseconds; if it is not, the refusal has to say `words`.
+pub(crate) async fn ends_at_once(client: &mut Client, name: &str, code: i32, words: &str) {
+    let service = id(name);
+    client.start(&service).await.unwrap();
+    match next(client).await {
+        Event::Refused {
+            why: Refusal::Spawn { text },
+            ..
+        } => assert!(text.contains(words), "{text}"),
+        event => {
+            let (life, _) = started(event, &service);
+            assert_eq!(ended(client, &service, life).await, Exit::Code(code));
+        }
+    }
+}
+
 /// Waits for the end of `life`, and says how it ended.
 pub(crate) async fn ended(client: &mut Client, service: &ServiceId, life: Instance) -> Exit {
     loop {

@@ -13,8 +13,8 @@ use homeostat_common::ids::{Instance, PlanId, ServiceId, Token};
 use homeostat_common::units::Percent;
 
 use crate::node::{
-    Node, alive, died, ended, exited, id, kill, lives, next, not_started, refused, report, start,
-    started, until,
+    Node, alive, died, ended, ends_at_once, exited, id, kill, lives, next, not_started, refused,
+    report, start, started, until,
 };
 use crate::systemd::{show, systemctl, with_systemd};
 
@@ -106,22 +106,8 @@ fn what_cannot_be_run_or_has_another_healer_is_told_in_words() {
             let text = not_started(&mut client, name).await;
             assert!(text.contains(words), "{text}");
         }
-        // Whether it is seen alive is a matter of microseconds.
-        let broken = id("broken");
-        client.start(&broken).await.unwrap();
-        match next(&mut client).await {
-            Event::Refused {
-                why: Refusal::Spawn { text },
-                ..
-            } => {
-                let words = "unit broken.service ended as it started: exit-code, status 3";
-                assert!(text.contains(words), "{text}");
-            }
-            event => {
-                let (life, _) = started(event, &broken);
-                assert_eq!(ended(&mut client, &broken, life).await, Exit::Code(3));
-            }
-        }
+        let words = "unit broken.service ended as it started: exit-code, status 3";
+        ends_at_once(&mut client, "broken", 3, words).await;
 
         // Systemd restarts it by itself here, and is waited for.
         let twice = id("twice");

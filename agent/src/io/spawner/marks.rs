@@ -39,6 +39,11 @@ pub(super) struct Marked {
 }
 
 impl Marked {
+    /// Whether it leads a process group, as the main process of a service does.
+    pub(super) fn leads(&self) -> bool {
+        rustix::process::getpgid(Some(self.pid)).is_ok_and(|group| group == self.pid)
+    }
+
     /// Signals it; that it is gone by now is as good.
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(error) = rustix::process::pidfd_send_signal(&self.pidfd, signal)

@@ -15,10 +15,11 @@ use homeostat_common::ids::Instance;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
+use super::marks::{self, Marked};
 use super::oom::KernelLog;
 use super::owner::{Found, Handle};
 use super::protocol::{Exit, StopSignal};
-use super::{marks, users};
+use super::users;
 use crate::config::Service;
 
 /// What a service finds in `PATH` unless it sets its own.
@@ -154,6 +155,15 @@ impl Live {
         (!live.ended()).then_some(live)
     }
 
+    /// Takes over a process that a former spawner started and did not record; `None`
+    /// when it is gone.
+    pub(super) fn found(marked: &Marked) -> Option<Self> {
+        let pid = marked.pid.as_raw_nonzero().get().unsigned_abs();
+        let live = Self::adopt(marked.instance, pid, start_ticks(marked.pid)?, None)?;
+        at_usual_priority(marked.pid);
+        Some(live)
+    }
+
     /// Takes a process of an owner as `instance`.
     pub(super) fn of(found: Found, instance: Instance) -> Self {
         Self {
@@ -187,7 +197,7 @@ impl Live {
     /// Offers the process to the out-of-memory killer before the spawner. An owner
     /// has settings of its own for that.
     pub(super) fn settle(&self) {
-        if !self.is_child() {
+        if self.handle().is_some() {
             return;
         }
         let file = format!("/proc/{}/oom_score_adj", self.pid());

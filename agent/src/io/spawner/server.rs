@@ -38,7 +38,7 @@ use super::protocol::{
 };
 pub use super::setup::SpawnerError;
 use super::setup::{self, Peers, Signals, failed};
-use super::slots::{self, Slot, adopt, end_unrecorded, entries, logged};
+use super::slots::{self, Slot, adopt, entries, logged, settle_unrecorded};
 use super::state::{self, State};
 use super::{folder, marks, socket_path};
 use crate::config::{Config, Process};
@@ -113,7 +113,7 @@ struct Server {
     kernel: KernelLog,
     /// The way to systemd and engines, if a service needs one.
     owners: Option<Owners>,
-    /// Started in this round.
+    /// Started in this round, or found to be.
     fresh: Vec<ServiceId>,
     /// Ended in this round.
     ended: Vec<ServiceId>,
@@ -157,7 +157,7 @@ impl Server {
                 live.oom_kills = groups.oom_kills(&config.node.id, service);
             }
         }
-        end_unrecorded(&name, &slots, &mut state);
+        let fresh = settle_unrecorded(&name, &mut slots, &mut state);
         let chaos = Chaos::open(&config.node.data_dir, boot, &name);
         let socket = socket_path(run_dir);
         let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;
@@ -180,7 +180,7 @@ impl Server {
             slots,
             state,
             logs,
-            fresh: Vec::new(),
+            fresh,
             ended: Vec::new(),
             unrecorded: true,
             logs_measured: Instant::now(),

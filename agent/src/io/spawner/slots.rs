@@ -9,7 +9,7 @@ use super::marks;
 use super::process::Live;
 use super::protocol::{Exit, SlotView};
 use super::state::{Entry, State};
-use crate::config::{Config, Service};
+use crate::config::{Config, Process, Service};
 
 /// How long a new spawner waits for the processes it had to end; they have
 /// nothing left to do but to exit.
@@ -40,28 +40,54 @@ pub(super) fn adopt(config: &Config, entries: Vec<Entry>) -> BTreeMap<ServiceId,
     slots
 }
 
-/// Ends whatever carries a mark of this spawner and is of no present instance:
-/// started and not recorded, or left behind by one that died unseen.
-pub(super) fn end_unrecorded(name: &str, slots: &BTreeMap<ServiceId, Slot>, state: &mut State) {
+/// Finds whatever carries a mark of this spawner and is of no present instance. What was
+/// started after the last record takes its slot, and is returned: its spawner died before it
+/// could say so, and to start another would be to do it twice. The rest, left behind by one
+/// that died unseen, is ended.
+pub(super) fn settle_unrecorded(
+    name: &str,
+    slots: &mut BTreeMap<ServiceId, Slot>,
+    state: &mut State,
+) -> Vec<ServiceId> {
     let marked = match marks::all(name) {
         Ok(marked) => marked,
         Err(error) => {
             tracing::error!(%error, "cannot look for processes of a former spawner");
-            return;
+            return Vec::new();
         }
     };
+    let recorded = state.last();
+    let mut found = Vec::new();
+    for one in marked.iter().filter(|one| one.instance > recorded) {
+        let (service, instance) = (&one.service, one.instance);
+        let mut alike = marked.iter().filter(|other| other.service == *service);
+        // Only where it is certain which of its processes is the main one.
+        let alone = alike.all(|other| other.pid == one.pid || !other.leads());
+        if let Some(slot) = slots.get_mut(service)
+            && slot.live.is_none()
+            && matches!(&slot.spec, Some(spec) if matches!(spec.process, Process::Command(_)))
+            && one.leads()
+            && alone
+            && let Some(live) = Live::found(one)
+        {
+            tracing::warn!(%service, %instance, "takes over a start that was not recorded");
+            slot.live = Some(live);
+            found.push(service.clone());
+        }
+    }
     let mut former = Vec::new();
-    for marked in marked {
-        state.skip(marked.instance);
-        let live = slots.get(&marked.service);
+    for one in marked {
+        state.skip(one.instance);
+        let live = slots.get(&one.service);
         let live = live.and_then(|slot| slot.live.as_ref());
-        if live.is_none_or(|live| live.instance != marked.instance) {
-            let (service, instance) = (&marked.service, marked.instance);
+        if live.is_none_or(|live| live.instance != one.instance) {
+            let (service, instance) = (&one.service, one.instance);
             tracing::warn!(%service, %instance, "ends a process of a former life");
-            former.push(marked);
+            former.push(one);
         }
     }
     marks::end(&former, FORMER_GONE_MAX);
+    found
 }
 
 pub(super) fn slot_of<'s>(

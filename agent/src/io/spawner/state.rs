@@ -20,7 +20,7 @@ use homeostat_common::ids::{BootId, Instance, ServiceId};
 use super::owner::Handle;
 use super::protocol::SLOTS_MAX;
 
-const HEADER: &str = "homeostat-slots 1";
+const HEADER: &str = "homeostat-slots 2";
 /// Largest file that is read; [`SLOTS_MAX`] lines with the longest
 /// names that owners have need some 100 KiB.
 const FILE_MAX: u64 = 256 * 1024;
@@ -47,6 +47,8 @@ pub(super) struct State {
     next: u64,
     /// All below this count as used when the file is read again.
     reserved: u64,
+    /// As the file had it when it was opened.
+    last: Instance,
 }
 
 impl State {
@@ -60,6 +62,7 @@ impl State {
             boot,
             next: 1,
             reserved: 1,
+            last: Instance(u64::MAX),
         };
         let text = match read(&state.file) {
             Ok(text) => text,
@@ -70,14 +73,21 @@ impl State {
                 return (state, Vec::new());
             }
         };
-        let Some((was, reserved, entries)) = parse(&text) else {
+        let Some((was, reserved, last, entries)) = parse(&text) else {
             tracing::error!("the slots of the former spawner cannot be understood");
             return (state, Vec::new());
         };
         state.next = reserved;
         state.reserved = reserved;
+        state.last = last;
         let entries = if was == boot { entries } else { Vec::new() };
         (state, entries)
+    }
+
+    /// The last instance minted when the file was written: of those above it nothing is
+    /// recorded. Without a file, the largest number there is.
+    pub(super) fn last(&self) -> Instance {
+        self.last
     }
 
     /// Never mints `seen` or anything below it.
@@ -88,18 +98,19 @@ impl State {
     /// A number no instance had before. Writes only once in [`RESERVE`] calls.
     pub(super) fn mint(&mut self, entries: impl Iterator<Item = Entry>) -> Instance {
         let instance = Instance(self.next);
-        self.next += 1;
         if instance.0 >= self.reserved {
             self.reserved = instance.0 + RESERVE;
             self.save(entries);
         }
+        self.next += 1;
         instance
     }
 
     /// Records `entries`. A failure is logged and healing goes on: a spawner
     /// that finds no record of a process ends it and starts afresh.
     pub(super) fn save(&self, entries: impl Iterator<Item = Entry>) {
-        let mut text = format!("{HEADER}\nboot {}\nnext {}\n", self.boot, self.reserved);
+        let (next, last) = (self.reserved, self.next.saturating_sub(1));
+        let mut text = format!("{HEADER}\nboot {}\nnext {next}\nlast {last}\n", self.boot);
         for entry in entries.take(SLOTS_MAX) {
             let Entry {
                 service,
@@ -126,15 +137,16 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn parse(text: &str) -> Option<(BootId, u64, Vec<Entry>)> {
+fn parse(text: &str) -> Option<(BootId, u64, Instance, Vec<Entry>)> {
     let mut lines = text.lines();
     if lines.next()? != HEADER {
         return None;
     }
     let boot = lines.next()?.strip_prefix("boot ")?.parse().ok()?;
     let next = lines.next()?.strip_prefix("next ")?.parse().ok()?;
+    let last = lines.next()?.strip_prefix("last ")?.parse().ok()?;
     let entries: Option<Vec<Entry>> = lines.take(SLOTS_MAX).map(parse_entry).collect();
-    Some((boot, next, entries?))
+    Some((boot, next, Instance(last), entries?))
 }
 
 fn parse_entry(line: &str) -> Option<Entry> {
@@ -202,12 +214,13 @@ mod tests {
 
     #[test]
     fn a_damaged_file_counts_as_absent() {
-        let whole = format!("{HEADER}\nboot {BOOT}\nnext 9\nslot db 1 42 77\n");
+        let whole = format!("{HEADER}\nboot {BOOT}\nnext 9\nlast 3\nslot db 1 42 77\n");
         assert!(parse(&whole).is_some());
         for wrong in [
             "",
-            "homeostat-slots 2\n",
+            "homeostat-slots 3\n",
             &whole.replace("next 9", "next -9"),
+            &whole.replace("last 3\n", ""),
             &whole.replace("slot db", "slot D b"),
             &whole.replace("42 77", "42"),
             &whole.replace("42 77", "42 77 1"),

@@ -6,7 +6,8 @@
 //! that a new kind of write needs no change here. strace sends the SIGKILL, without any
 //! hook in the product.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -166,7 +167,7 @@ struct Verdict {
     killed: bool,
     took: Duration,
     lives: usize,
-    starts: u64,
+    starts: usize,
 }
 
 /// Runs it.
@@ -199,13 +200,14 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         )
         .with_context(|| point.text())?;
         progress(&format!(
-            "  {}/{} {}: {:?}{} after {:.1} s",
+            "  {}/{} {}: {:?}{} after {:.1} s, {} started",
             place + 1,
             points.len(),
             point.text(),
             verdict.end,
             if verdict.killed { "" } else { " (not killed)" },
-            verdict.took.as_secs_f64()
+            verdict.took.as_secs_f64(),
+            verdict.starts
         ));
         verdicts.push(verdict);
         restore(&trio)?;
@@ -351,7 +353,7 @@ fn learn(trio: &Trio, dir: &Path, victim: Victim) -> Result<Vec<Point>> {
 fn round(trio: &mut Trio, dir: &Path, point: &Point, away: Duration) -> Result<Verdict> {
     let pid = point.victim.pid(trio)?;
     let before = newest(trio)?;
-    let starts = starts(trio);
+    let known = self::lives(trio);
     let all = threads(pid)?;
     let thread = all.iter().find(|(_, thread)| *thread == point.thread);
     let trace = match thread {
@@ -412,7 +414,7 @@ fn round(trio: &mut Trio, dir: &Path, point: &Point, away: Duration) -> Result<V
         });
         progress(&format!("  {:?}; {plan:?}", trio.stands()));
     }
-    verdict.starts = self::starts(trio).saturating_sub(starts);
+    verdict.starts = self::lives(trio).difference(&known).count();
     Ok(verdict)
 }
 
@@ -450,15 +452,20 @@ fn judge(trio: &Trio, before: u64) -> Option<End> {
     called.then_some(End::Flagged)
 }
 
-/// How often the node that starts the replica has started anything, by its own words.
-fn starts(trio: &Trio) -> u64 {
+/// All lives on the node that starts the replica, by the words of its agent and its spawner. A
+/// new spawner leaves numbers out.
+fn lives(trio: &Trio) -> BTreeSet<u64> {
     let Some(node) = trio.nodes().get(STARTER) else {
-        return 0;
+        return BTreeSet::new();
     };
-    let log = std::fs::read_to_string(node.dir().join("agent.log")).unwrap_or_default();
-    let instances = log.split(" (i").skip(1);
-    let numbers = instances.filter_map(|rest| rest.split(')').next()?.parse().ok());
-    numbers.max().unwrap_or(0)
+    let mut lives = BTreeSet::new();
+    for log in ["agent.log", "spawner.log"] {
+        let log = fs::read(node.dir().join(log)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let words = log.split(|letter: char| !letter.is_ascii_alphanumeric());
+        lives.extend(words.filter_map(|word| word.strip_prefix('i')?.parse::<u64>().ok()));
+    }
+    lives
 }
 
 /// All as before the plan, for the next one.
