@@ -353,7 +353,7 @@ fn learn(trio: &Trio, dir: &Path, victim: Victim) -> Result<Vec<Point>> {
 fn round(trio: &mut Trio, dir: &Path, point: &Point, away: Duration) -> Result<Verdict> {
     let pid = point.victim.pid(trio)?;
     let before = newest(trio)?;
-    let known = self::lives(trio);
+    let known = lives_told(trio);
     let all = threads(pid)?;
     let thread = all.iter().find(|(_, thread)| *thread == point.thread);
     let trace = match thread {
@@ -414,7 +414,7 @@ fn round(trio: &mut Trio, dir: &Path, point: &Point, away: Duration) -> Result<V
         });
         progress(&format!("  {:?}; {plan:?}", trio.stands()));
     }
-    verdict.starts = self::lives(trio).difference(&known).count();
+    verdict.starts = lives_told(trio).difference(&known).count();
     Ok(verdict)
 }
 
@@ -454,7 +454,7 @@ fn judge(trio: &Trio, before: u64) -> Option<End> {
 
 /// All lives on the node that starts the replica, by the words of its agent and its spawner. A
 /// new spawner leaves numbers out.
-fn lives(trio: &Trio) -> BTreeSet<u64> {
+fn lives_told(trio: &Trio) -> BTreeSet<u64> {
     let Some(node) = trio.nodes().get(STARTER) else {
         return BTreeSet::new();
     };
