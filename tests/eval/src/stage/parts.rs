@@ -11,12 +11,14 @@ use anyhow::{Context as _, Result};
 use homeostat_testbed::{Kind, Port, ServiceSpec};
 
 use super::fleet::quoted;
-use super::node::{Layout, NODE, Node, Served, Settings};
+use super::node::{Layout, Node, Served, Settings};
 use super::role::{self, FORWARD_ARG};
 
 /// What a node consists of.
 #[derive(Debug)]
 pub struct Parts {
+    /// Its id. Nodes with the same one would share the groups of their services.
+    pub node: &'static str,
     pub services: Vec<Part>,
     pub routes: Vec<Route>,
     /// What configuration slots hold at first.
@@ -73,7 +75,8 @@ impl Node {
     ) -> Result<Self> {
         let dir = Self::home(dir);
         let mut text = format!(
-            "[node]\nid = \"{NODE}\"\ndata_dir = {}\nrun_dir = {}\n\n[mqtt]\n{}\n",
+            "[node]\nid = \"{}\"\ndata_dir = {}\nrun_dir = {}\n\n[mqtt]\n{}\n",
+            parts.node,
             quoted(dir.join("data"))?,
             quoted(dir.join("run"))?,
             settings.sections
@@ -136,7 +139,7 @@ impl Node {
             }
         }
         let layout = Layout {
-            id: NODE,
+            id: parts.node,
             dir,
             served,
             text,

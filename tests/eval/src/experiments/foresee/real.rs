@@ -170,6 +170,7 @@ fn one(side: Side, dir: &Path, span: Duration) -> Result<Outcome> {
         services.push(super::super::mttr::part(name, Kind::Web, port()?));
     }
     let parts = Parts {
+        node: side.name(),
         services,
         routes: vec![Route {
             id: "web",

@@ -21,7 +21,7 @@ use super::plain::{LEAK_RATE, OPEN_MAX, OPEN_RATE};
 use super::stand::{Run, policy};
 use super::state;
 use crate::result::Row;
-use crate::stage::{Node, Parts, Route, interrupt};
+use crate::stage::{NODE, Node, Parts, Route, interrupt};
 use crate::stats::Estimate;
 
 /// Together they ask 200 times a second.
@@ -207,6 +207,7 @@ impl Side {
             ));
         }
         let parts = Parts {
+            node: NODE,
             services,
             routes,
             service_config: "",

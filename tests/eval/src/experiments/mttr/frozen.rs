@@ -12,7 +12,7 @@ use super::super::progress;
 use super::stand::Run;
 use super::state;
 use crate::result::Row;
-use crate::stage::{Node, Parts, interrupt};
+use crate::stage::{NODE, Node, Parts, interrupt};
 use crate::stats::share;
 
 /// Three times as long as the gauge has to be too high.
@@ -27,6 +27,7 @@ pub(super) fn measure(n: u32, seed: u64) -> Result<Vec<Row>> {
     let start = |name: &str, ours: bool| {
         let dir = dir.path().join(name);
         let parts = Parts {
+            node: NODE,
             services: vec![state::infer(&Node::home(&dir), "infer", state::port()?)?],
             routes: Vec::new(),
             service_config: "",

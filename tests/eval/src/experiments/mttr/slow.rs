@@ -17,7 +17,7 @@ use super::rows::{self, Measured, Named};
 use super::stand::{Run, policy};
 use super::state;
 use crate::result::Row;
-use crate::stage::{MODEL_VERSION, Node, Parts, Route, interrupt, log_tail};
+use crate::stage::{MODEL_VERSION, NODE, Node, Parts, Route, interrupt, log_tail};
 use crate::stats::Estimate;
 
 const WINDOW: Duration = Duration::from_secs(5);
@@ -236,6 +236,7 @@ fn parts(dir: &Path, route: &Port) -> Result<(Parts, std::net::SocketAddr)> {
     }];
     Ok((
         Parts {
+            node: NODE,
             services,
             routes,
             service_config: "scale = 1.0\noffset = 0.0\n",

@@ -12,7 +12,7 @@ use homeostat_testbed::{Expect, Kind, Moment, Port, Prober, SERVICE_ARG, ports};
 
 use super::super::eager;
 use super::rows::Named;
-use crate::stage::{Fleet, Node, Part, Parts, Route, Settings, infer_tables, role};
+use crate::stage::{Fleet, NODE, Node, Part, Parts, Route, Settings, infer_tables, role};
 
 const PERIOD: Duration = Duration::from_millis(100);
 /// Longer than a slow replica takes: it is slow, it does not hang.
@@ -146,6 +146,7 @@ impl State {
     pub(super) fn parts(self, dir: &Path) -> Result<Parts> {
         let home = Node::home(dir);
         let mut parts = Parts {
+            node: NODE,
             services: Vec::new(),
             routes: Vec::new(),
             service_config: PREPROCESS,

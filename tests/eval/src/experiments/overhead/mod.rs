@@ -24,7 +24,7 @@ use self::usage::Usage;
 use super::{healed, life, progress};
 use crate::result::{Report, Row};
 use crate::stage::{
-    BrokerKind, Cloud, Node, Part, Parts, Route, Settings, infer_tables, interrupt,
+    BrokerKind, Cloud, NODE, Node, Part, Parts, Route, Settings, infer_tables, interrupt,
 };
 use crate::stats::Estimate;
 
@@ -269,6 +269,7 @@ fn lay_out(
     };
     let route = port()?;
     let parts = Parts {
+        node: NODE,
         services: vec![web("web-1", port()?), web("web-2", port()?), infer],
         routes: vec![Route {
             id: "web",
