@@ -1,0 +1,295 @@
+//! The state of all things, by number, in the order of the topology.
+//!
+//! Crate-private to the last field: a policy cannot name what it must not see. What may be
+//! looked at is marked *measured*; [`crate::observe`] makes of it what a healer sees.
+//! Faults lay burdens on things ([`crate::fault`]); what grows under a burden (a leak, a
+//! full disk, a clock) is integrated into the fields here by the tick.
+
+use crate::fault::burden::{LinkBurden, NodeBurden, ReplicaBurden, RouteBurden};
+use crate::topology::{LinkNo, NodeNo, ReplicaNo, Topology, Version};
+
+/// What a replica's process does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Phase {
+    /// It answers.
+    Running,
+    /// It will, in so many seconds of an idle node.
+    Starting {
+        /// Seconds.
+        left: f64,
+    },
+    /// There is none, and there should be.
+    Dead,
+    /// It holds its port and answers nothing.
+    Hung,
+    /// It was stopped without being ended; holds its port too.
+    Frozen,
+    /// There is none, and none is wanted.
+    Standby,
+}
+
+/// Whether a node runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Power {
+    /// It does.
+    On,
+    /// It will, in so many seconds.
+    Booting {
+        /// Seconds.
+        left: f64,
+    },
+    /// Its battery is empty.
+    Empty,
+}
+
+/// Where the requests of one route went, ever. `arrived` is the sum of all the others and
+/// of what waits: the tick keeps it so to 1e-9.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Flow {
+    /// Asked for, retries included.
+    pub arrived: f64,
+    /// Answered, rightly or wrongly, and passed on.
+    pub passed: f64,
+    /// Answered with an error of its own.
+    pub failed: f64,
+    /// Refused by a limit or a full queue.
+    pub refused: f64,
+    /// Lost with a process, or never answered.
+    pub lost: f64,
+}
+
+/// A replica.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplicaState {
+    /// What faults lay on it.
+    pub(crate) burden: ReplicaBurden,
+    /// *Measured.*
+    pub(crate) phase: Phase,
+    /// *Measured.* Share that its route gives it; 0 when isolated.
+    pub(crate) weight: f64,
+    /// *Measured.* Share of the node's processors that it may use.
+    pub(crate) cpu_limit: f64,
+    /// *Measured.* It does less.
+    pub(crate) degraded: bool,
+    /// Packets to it are dropped for strangers.
+    pub(crate) port_blocked: bool,
+    /// Memory beyond the usual, in MB, of this life.
+    pub(crate) leaked_mb: f64,
+    /// *Measured.* Descriptors.
+    pub(crate) fds: f64,
+    /// *Measured.* Threads.
+    pub(crate) threads: f64,
+    /// *Measured.* Data on the disk, in MB.
+    pub(crate) data_mb: f64,
+    /// How warm its cache is, 0 to 1.
+    pub(crate) warm: f64,
+    /// What stands in its model's slot; whether it is bad says its burden.
+    pub(crate) model: Version,
+    /// What stands in its configuration's slot.
+    pub(crate) config: Version,
+    /// When its state was last copied, in seconds.
+    pub(crate) copied: Option<f64>,
+    /// *Measured.* Starts, deaths, and deaths for lack of memory, ever.
+    pub(crate) starts: u32,
+    pub(crate) deaths: u32,
+    pub(crate) oom_kills: u32,
+
+    /// *Measured.* Requests that wait.
+    pub(crate) queue: f64,
+    /// *Measured.* Requests per second that came.
+    pub(crate) arrival: f64,
+    /// *Measured.* Requests per second that it answered.
+    pub(crate) served: f64,
+    /// Requests per second that it could do.
+    pub(crate) mu: f64,
+    /// *Measured.* Share of its time that it works, 0 to 1.
+    pub(crate) util: f64,
+    /// *Measured.* Mean time to its answer, in milliseconds, without those it calls.
+    pub(crate) sojourn_ms: f64,
+    /// Variance of that, in ms^2.
+    pub(crate) variance: f64,
+    /// *Measured.* Share of its answers that were errors, refusals or none.
+    pub(crate) err: f64,
+
+    /// Share of the route's requests; kept by `refresh`.
+    pub(crate) share: f64,
+    /// Rate when alone on a cool node; kept by `refresh`.
+    pub(crate) nominal: f64,
+}
+
+/// A route.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteState {
+    /// What faults lay on it.
+    pub(crate) burden: RouteBurden,
+    /// Requests per second that it admits.
+    pub(crate) limit: f64,
+    /// Requests of strangers are refused.
+    pub(crate) blocked: bool,
+    /// Requests that are there again, as a share of those that were there first.
+    pub(crate) retries: f64,
+    /// Quality lost because the world moved on.
+    pub(crate) drifted: f64,
+    /// Where its requests went.
+    pub(crate) flow: Flow,
+
+    /// *Measured.* Requests per second that came.
+    pub(crate) arrival: f64,
+    /// *Measured.* Requests per second that were passed on.
+    pub(crate) passed: f64,
+    /// *Measured.* Share refused by its limit.
+    pub(crate) shed: f64,
+    /// *Measured.* Requests that wait.
+    pub(crate) queue: f64,
+    /// Share of what it was asked that failed here: errors, refusals, losses.
+    pub(crate) own_err: f64,
+    /// *Measured.* The same with those it calls: what its callers meet.
+    pub(crate) err: f64,
+    /// *Measured.* Mean time to its answer with those it calls, in milliseconds.
+    pub(crate) latency_ms: f64,
+    /// Variance of that, in ms^2.
+    pub(crate) variance: f64,
+    /// *Measured* for entries. 95th percentile of it.
+    pub(crate) p95_ms: f64,
+    /// Of what its model answers; 1 without one. Never measured.
+    pub(crate) quality: f64,
+    /// Share of what it is asked that it has, if it is a cache.
+    pub(crate) hit: f64,
+    /// Backends that take requests; kept by `refresh`.
+    pub(crate) serving: u32,
+}
+
+/// A node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeState {
+    /// What faults lay on it.
+    pub(crate) burden: NodeBurden,
+    /// *Measured* by others.
+    pub(crate) power: Power,
+    /// *Measured.* Degrees Celsius.
+    pub(crate) temp: f64,
+    /// Share of the full clock: 1, 0.6 or 0.4 by heat, times that of a weak supply.
+    pub(crate) freq: f64,
+    /// *Measured.* Cores asked for, in the last tick; more than there are when overloaded.
+    pub(crate) demand: f64,
+    /// *Measured.* Share of its cores that was busy.
+    pub(crate) util: f64,
+    /// *Measured.* Memory in use, in MB; can be more than there is for a moment.
+    pub(crate) memory_mb: f64,
+    /// Factor on all rates from clock, contention and thrashing.
+    pub(crate) pace: f64,
+    /// *Measured.* Disk in use, in MB.
+    pub(crate) disk_mb: f64,
+    /// What of it is nobody's data.
+    pub(crate) litter_mb: f64,
+    /// *Measured.* Files.
+    pub(crate) inodes: f64,
+    /// MB ever written to its flash.
+    pub(crate) wear_mb: f64,
+    /// Nothing can be written: full, out of inodes or read-only.
+    pub(crate) stuck_disk: bool,
+    /// Watt-hours left, if it has a battery.
+    pub(crate) battery_wh: f64,
+    /// Seconds that its clock is ahead.
+    pub(crate) clock_s: f64,
+    /// *Measured.* Where what leaves it goes.
+    pub(crate) uplink: LinkNo,
+}
+
+/// A link.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinkState {
+    /// What faults lay on it.
+    pub(crate) burden: LinkBurden,
+}
+
+/// The training job.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TrainingState {
+    /// Seconds of work done.
+    pub(crate) done_s: f64,
+    /// Of these in the last checkpoint.
+    pub(crate) saved_s: f64,
+    /// Seconds of work that were lost, ever.
+    pub(crate) lost_s: f64,
+    /// A worker vanished: somebody has to restore the checkpoint.
+    pub(crate) broken: bool,
+}
+
+/// All of it.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    /// Seconds since the start.
+    pub(crate) now: f64,
+    /// Ticks since the start.
+    pub(crate) tick: u64,
+    pub(crate) nodes: Vec<NodeState>,
+    pub(crate) replicas: Vec<ReplicaState>,
+    pub(crate) routes: Vec<RouteState>,
+    pub(crate) links: Vec<LinkState>,
+    pub(crate) training: TrainingState,
+    /// Nothing new is rolled out.
+    pub(crate) rollout_paused: bool,
+    /// Slow, common noise of the demand.
+    pub(crate) noise: f64,
+    /// Something changed on which shares, paths or nominal rates depend. Whoever changes a
+    /// phase, a weight or a burden sets it; the next tick computes them anew.
+    pub(crate) stale: bool,
+}
+
+impl State {
+    /// Ends a process. What waited in it is lost.
+    pub(crate) fn kill(&mut self, topology: &Topology, replica: ReplicaNo) {
+        let state = &mut self.replicas[replica.at()];
+        match state.phase {
+            Phase::Running | Phase::Starting { .. } | Phase::Hung | Phase::Frozen => {
+                state.deaths += 1;
+                state.phase = Phase::Dead;
+            }
+            Phase::Dead | Phase::Standby => return,
+        }
+        self.drop_process(topology, replica);
+    }
+
+    /// Has a process block; one that does not run yet cannot.
+    pub(crate) fn hang(&mut self, replica: ReplicaNo) {
+        let state = &mut self.replicas[replica.at()];
+        if matches!(state.phase, Phase::Running) {
+            state.phase = Phase::Hung;
+            self.stale = true;
+        }
+    }
+
+    /// A node starts anew, after so many seconds; then all that ran or was dead is started.
+    pub(crate) fn reboot(&mut self, topology: &Topology, node: NodeNo, seconds: f64) {
+        for replica in &topology.nodes[node.at()].replicas {
+            self.kill(topology, *replica);
+        }
+        self.nodes[node.at()].power = Power::Booting { left: seconds };
+        self.stale = true;
+    }
+
+    /// Forgets what belonged to a process.
+    pub(crate) fn drop_process(&mut self, topology: &Topology, replica: ReplicaNo) {
+        let state = &mut self.replicas[replica.at()];
+        let route = topology.replicas[replica.at()].route;
+        self.routes[route.at()].flow.lost += state.queue;
+        state.queue = 0.0;
+        state.leaked_mb = 0.0;
+        state.fds = FDS;
+        state.threads = THREADS;
+        state.warm = 0.0;
+        state.cpu_limit = 1.0;
+        state.degraded = false;
+        self.stale = true;
+    }
+}
+
+/// Descriptors of a fresh process.
+pub(crate) const FDS: f64 = 40.0;
+/// Descriptors that a process may have.
+pub(crate) const FDS_MAX: f64 = 1024.0;
+/// Threads of a fresh process.
+pub(crate) const THREADS: f64 = 8.0;
+/// Threads that a process may have.
+pub(crate) const THREADS_MAX: f64 = 512.0;
