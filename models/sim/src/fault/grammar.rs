@@ -22,8 +22,10 @@ pub const CUES_MAX: usize = 6;
 pub const CUE_RATE_MIN: f64 = 0.1;
 
 /// An incident: one or more faults that belong together.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Incident {
+    /// Where it was read from; empty for a generated one.
+    pub file: String,
     /// Its name, that of its file.
     pub name: String,
     /// What happens, for people.
@@ -65,13 +67,13 @@ pub struct Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lines {
     /// The locus.
-    pub locus: u32,
+    pub locus: usize,
     /// The trigger.
-    pub trigger: u32,
+    pub trigger: usize,
     /// The couplings.
-    pub coupling: u32,
+    pub coupling: usize,
     /// The cues.
-    pub cues: u32,
+    pub cues: usize,
 }
 
 /// Why a few words are not part of the grammar.
