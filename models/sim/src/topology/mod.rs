@@ -322,6 +322,11 @@ pub enum Version {
     Staged,
 }
 
+impl Version {
+    /// Every version.
+    pub const ALL: [Self; 3] = [Self::Older, Self::Good, Self::Staged];
+}
+
 impl Topology {
     /// Its name.
     #[must_use]

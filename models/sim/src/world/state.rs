@@ -6,7 +6,10 @@
 //! full disk, a clock) is integrated into the fields here by the tick.
 
 use crate::fault::burden::{LinkBurden, NodeBurden, ReplicaBurden, RouteBurden};
-use crate::topology::{LinkNo, NodeNo, ReplicaNo, Topology, Version};
+use crate::queue::Time;
+use crate::topology::{
+    LinkNo, Node, NodeNo, Replica, ReplicaNo, RouteNo, Topology, Version,
+};
 
 /// What a replica's process does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,17 +107,48 @@ pub(crate) struct ReplicaState {
     pub(crate) mu: f64,
     /// *Measured.* Share of its time that it works, 0 to 1.
     pub(crate) util: f64,
-    /// *Measured.* Mean time to its answer, in milliseconds, without those it calls.
-    pub(crate) sojourn_ms: f64,
-    /// Variance of that, in ms^2.
-    pub(crate) variance: f64,
-    /// *Measured.* Share of its answers that were errors, refusals or none.
-    pub(crate) err: f64,
+    /// *Measured.* Time to its own answer, in seconds, without those it calls.
+    pub(crate) own: Time,
 
-    /// Share of the route's requests; kept by `refresh`.
+    /// What follows from phases, weights, burdens and paths.
+    pub(crate) fixed: ReplicaFixed,
+}
+
+/// What stays the same between two changes of phases, weights, burdens and paths; computed
+/// by `refresh`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ReplicaFixed {
+    /// Share of the route's requests.
     pub(crate) share: f64,
-    /// Rate when alone on a cool node; kept by `refresh`.
+    /// Requests per second when alone on a cool node.
     pub(crate) nominal: f64,
+    /// Cores that it keeps busy at that rate.
+    pub(crate) cores: f64,
+    /// Share of its answers that are errors.
+    pub(crate) err: f64,
+    /// Quality of its answers.
+    pub(crate) quality: f64,
+    /// It leaks something.
+    pub(crate) leaks: bool,
+}
+
+/// A call of a route, by its place among all calls; computed by `refresh`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edge {
+    pub(crate) to: RouteNo,
+    pub(crate) behind: Option<RouteNo>,
+    /// Without a right answer the caller has none either.
+    pub(crate) needed: bool,
+    /// The caller waits for the answer.
+    pub(crate) waited: bool,
+    /// Calls per request.
+    pub(crate) share: f64,
+    /// There and back, in milliseconds.
+    pub(crate) delay_ms: f64,
+    /// Share that does not arrive.
+    pub(crate) err: f64,
+    /// Calls per second that the links let through.
+    pub(crate) cap: f64,
 }
 
 /// A route.
@@ -155,8 +189,31 @@ pub(crate) struct RouteState {
     pub(crate) quality: f64,
     /// Share of what it is asked that it has, if it is a cache.
     pub(crate) hit: f64,
-    /// Backends that take requests; kept by `refresh`.
-    pub(crate) serving: u32,
+    /// *Measured.* Time to its own answer, in seconds.
+    pub(crate) own: Time,
+    /// What follows from phases, weights, burdens and paths.
+    pub(crate) fixed: RouteFixed,
+}
+
+/// As [`ReplicaFixed`], of a route.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RouteFixed {
+    /// Backends that run and get requests.
+    pub(crate) running: u32,
+    /// Share of the requests that go to them.
+    pub(crate) running_share: f64,
+    /// Nobody holds a port.
+    pub(crate) nobody: bool,
+    /// Quality of the answers without drift.
+    pub(crate) quality: f64,
+    /// Place of its first call among all calls.
+    pub(crate) first_edge: usize,
+    /// One behind the last.
+    pub(crate) end_edge: usize,
+    /// Place of its first replica; they follow one another.
+    pub(crate) first: usize,
+    /// One behind the last.
+    pub(crate) end: usize,
 }
 
 /// A node.
@@ -170,8 +227,10 @@ pub(crate) struct NodeState {
     pub(crate) temp: f64,
     /// Share of the full clock: 1, 0.6 or 0.4 by heat, times that of a weak supply.
     pub(crate) freq: f64,
-    /// *Measured.* Cores asked for, in the last tick; more than there are when overloaded.
+    /// Cores asked for by the work of this tick so far.
     pub(crate) demand: f64,
+    /// *Measured.* Cores asked for in the last tick; more than there are when overloaded.
+    pub(crate) load: f64,
     /// *Measured.* Share of its cores that was busy.
     pub(crate) util: f64,
     /// *Measured.* Memory in use, in MB; can be more than there is for a moment.
@@ -194,10 +253,14 @@ pub(crate) struct NodeState {
     pub(crate) clock_s: f64,
     /// *Measured.* Where what leaves it goes.
     pub(crate) uplink: LinkNo,
+    /// Cores asked for besides the work; computed by `refresh`.
+    pub(crate) base_demand: f64,
+    /// Data of its services, in MB; computed by `refresh`.
+    pub(crate) data_mb: f64,
 }
 
 /// A link.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct LinkState {
     /// What faults lay on it.
     pub(crate) burden: LinkBurden,
@@ -227,6 +290,7 @@ pub(crate) struct State {
     pub(crate) replicas: Vec<ReplicaState>,
     pub(crate) routes: Vec<RouteState>,
     pub(crate) links: Vec<LinkState>,
+    pub(crate) edges: Vec<Edge>,
     pub(crate) training: TrainingState,
     /// Nothing new is rolled out.
     pub(crate) rollout_paused: bool,
@@ -238,17 +302,58 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// All is well, and nothing has happened yet.
+    pub(crate) fn new(topology: &Topology) -> Self {
+        let mut edges = Vec::new();
+        let routes = topology.routes.iter().map(|route| {
+            let first_edge = edges.len();
+            edges.extend(route.calls.iter().map(|call| Edge {
+                to: call.to,
+                behind: call.behind,
+                needed: call.needed,
+                waited: call.needed || topology.routes[call.to.at()].hit > 0.0,
+                share: call.share,
+                delay_ms: 0.0,
+                err: 0.0,
+                cap: f64::INFINITY,
+            }));
+            let first = route.replicas.first().map_or(0, |replica| replica.at());
+            RouteState::new(RouteFixed {
+                first_edge,
+                end_edge: edges.len(),
+                first,
+                end: first + route.replicas.len(),
+                ..RouteFixed::default()
+            })
+        });
+        Self {
+            now: 0.0,
+            tick: 0,
+            routes: routes.collect(),
+            nodes: topology.nodes.iter().map(NodeState::new).collect(),
+            replicas: topology.replicas.iter().map(ReplicaState::new).collect(),
+            links: vec![LinkState::default(); topology.links.len()],
+            edges,
+            training: TrainingState::default(),
+            rollout_paused: false,
+            noise: 0.0,
+            stale: true,
+        }
+    }
+
+    /// Whether a node runs and nothing keeps it from running.
+    pub(crate) fn up(&self, node: NodeNo) -> bool {
+        self.nodes[node.at()].up()
+    }
+
     /// Ends a process. What waited in it is lost.
     pub(crate) fn kill(&mut self, topology: &Topology, replica: ReplicaNo) {
         let state = &mut self.replicas[replica.at()];
-        match state.phase {
-            Phase::Running | Phase::Starting { .. } | Phase::Hung | Phase::Frozen => {
-                state.deaths += 1;
-                state.phase = Phase::Dead;
-            }
-            Phase::Dead | Phase::Standby => return,
+        if state.lives() {
+            state.deaths += 1;
+            state.phase = Phase::Dead;
+            self.drop_process(topology, replica);
         }
-        self.drop_process(topology, replica);
     }
 
     /// Has a process block; one that does not run yet cannot.
@@ -293,3 +398,160 @@ pub(crate) const FDS_MAX: f64 = 1024.0;
 pub(crate) const THREADS: f64 = 8.0;
 /// Threads that a process may have.
 pub(crate) const THREADS_MAX: f64 = 512.0;
+/// Files on a fresh node.
+pub(crate) const INODES: f64 = 200_000.0;
+
+impl Flow {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.arrived += more.arrived;
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.refused += more.refused;
+        self.lost += more.lost;
+    }
+}
+
+impl ReplicaState {
+    /// Whether it has used up what a process may have of something.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.fds >= FDS_MAX || self.threads >= THREADS_MAX
+    }
+
+    /// Whether there is a process.
+    pub(crate) fn lives(&self) -> bool {
+        match self.phase {
+            Phase::Running | Phase::Starting { .. } | Phase::Hung | Phase::Frozen => true,
+            Phase::Dead | Phase::Standby => false,
+        }
+    }
+
+    fn new(replica: &Replica) -> Self {
+        Self {
+            burden: ReplicaBurden::NONE,
+            phase: if replica.standby {
+                Phase::Standby
+            } else {
+                Phase::Running
+            },
+            weight: if replica.standby { 0.0 } else { replica.weight },
+            cpu_limit: 1.0,
+            degraded: false,
+            port_blocked: false,
+            leaked_mb: 0.0,
+            fds: FDS,
+            threads: THREADS,
+            data_mb: replica.data_mb,
+            warm: 1.0,
+            model: Version::Good,
+            config: Version::Good,
+            copied: None,
+            starts: u32::from(!replica.standby),
+            deaths: 0,
+            oom_kills: 0,
+            queue: 0.0,
+            arrival: 0.0,
+            served: 0.0,
+            mu: 0.0,
+            util: 0.0,
+            own: Time::default(),
+            fixed: ReplicaFixed::default(),
+        }
+    }
+}
+
+impl RouteState {
+    fn new(fixed: RouteFixed) -> Self {
+        Self {
+            burden: RouteBurden::NONE,
+            limit: f64::INFINITY,
+            blocked: false,
+            retries: 0.0,
+            drifted: 0.0,
+            flow: Flow::default(),
+            arrival: 0.0,
+            passed: 0.0,
+            shed: 0.0,
+            queue: 0.0,
+            own_err: 0.0,
+            err: 0.0,
+            latency_ms: 0.0,
+            variance: 0.0,
+            p95_ms: 0.0,
+            quality: 1.0,
+            hit: 0.0,
+            own: Time::default(),
+            fixed,
+        }
+    }
+}
+
+impl NodeState {
+    /// Whether it runs and nothing keeps it from running.
+    #[inline]
+    pub(crate) fn up(&self) -> bool {
+        matches!(self.power, Power::On) && !self.burden.off
+    }
+
+    fn new(node: &Node) -> Self {
+        Self {
+            burden: NodeBurden::NONE,
+            power: Power::On,
+            temp: node.ambient_c + node.rth * IDLE_W,
+            freq: 1.0,
+            demand: 0.0,
+            load: 0.0,
+            util: 0.0,
+            memory_mb: 0.0,
+            pace: 1.0,
+            disk_mb: 0.0,
+            litter_mb: 0.0,
+            inodes: INODES,
+            wear_mb: 0.0,
+            stuck_disk: false,
+            battery_wh: node.battery_wh.unwrap_or(0.0),
+            clock_s: 0.0,
+            uplink: node.uplinks[0],
+            base_demand: 0.0,
+            data_mb: 0.0,
+        }
+    }
+}
+
+/// What a node draws at rest, in watts.
+pub(crate) const IDLE_W: f64 = 3.0;
+
+impl State {
+    /// See [`super::World::digest`].
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |number: f64| {
+            for byte in number.to_bits().to_le_bytes() {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        add(self.now);
+        add(self.noise);
+        for node in &self.nodes {
+            [node.temp, node.pace, node.memory_mb, node.disk_mb, node.clock_s, node.wear_mb]
+                .map(&mut add);
+        }
+        for replica in &self.replicas {
+            let phase = match replica.phase {
+                Phase::Running => -1.0,
+                Phase::Dead => -2.0,
+                Phase::Hung => -3.0,
+                Phase::Frozen => -4.0,
+                Phase::Standby => -5.0,
+                Phase::Starting { left } => left,
+            };
+            [phase, replica.weight, replica.queue, replica.own.mean, replica.leaked_mb]
+                .map(&mut add);
+        }
+        for route in &self.routes {
+            let flow = &route.flow;
+            [route.err, route.latency_ms, route.p95_ms, route.quality, route.retries].map(&mut add);
+            [flow.arrived, flow.passed, flow.failed, flow.refused, flow.lost].map(&mut add);
+        }
+        hash
+    }
+}
