@@ -126,8 +126,6 @@ macro_rules! words {
         }
     };
 }
-pub(crate) use words;
-
 words! {
     /// What goes wrong.
     Mechanism, "mechanism",

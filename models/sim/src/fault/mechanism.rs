@@ -99,7 +99,7 @@ pub(crate) fn remedies(mechanism: Mechanism, place: Place) -> &'static [Remedy] 
     match mechanism {
         M::Die => match place {
             P::Replica | P::Service => RESTART,
-            P::Broker => &[one(Step::FailoverBroker, Ends)],
+            P::Broker => const { &[one(Step::FailoverBroker, Ends)] },
             P::Node | P::Agent => REBOOT,
             // Nobody at hand ends these.
             P::Site | P::Outside | P::Link | P::Model | P::File => NONE,
@@ -113,32 +113,32 @@ pub(crate) fn remedies(mechanism: Mechanism, place: Place) -> &'static [Remedy] 
             _ => RESTART,
         },
         M::LeakDescriptors | M::LeakThreads => RESTART,
-        M::LeakDisk | M::LeakInodes => &[one(Step::Prune, Ends)],
+        M::LeakDisk | M::LeakInodes => const { &[one(Step::Prune, Ends)] },
         M::Slow => match place {
             P::Node => REBOOT,
             P::Outside => NONE,
             _ => RESTART,
         },
-        M::CorruptConfig => &[one(Step::PutConfig, EndsForFresh)],
-        M::CorruptModel | M::RegressModel => &[one(Step::PutModel, Ends)],
-        M::CorruptInput | M::Duplicate => &[one(Step::BlockSource, Shields)],
-        M::CorruptCache => &[one(Step::Flush, Ends), one(Step::Restart, Ends)],
-        M::CorruptStore => &[
+        M::CorruptConfig => const { &[one(Step::PutConfig, EndsForFresh)] },
+        M::CorruptModel | M::RegressModel => const { &[one(Step::PutModel, Ends)] },
+        M::CorruptInput | M::Duplicate => const { &[one(Step::BlockSource, Shields)] },
+        M::CorruptCache => const { &[one(Step::Flush, Ends), one(Step::Restart, Ends)] },
+        M::CorruptStore => const { &[
             one(Step::RestoreSnapshot, Ends),
             one(Step::RestoreCheckpoint, Ends),
-        ],
-        M::RegressBinary => &[one(Step::PutBinary, EndsForFresh)],
-        M::Drift => &[one(Step::Retrain, Ends)],
-        M::Disconnect | M::Delay | M::Lose => &[one(Step::SwitchUplink, Shields)],
-        M::Skew => &[one(Step::SyncClock, Ends)],
-        M::DenyCredential => &[one(Step::RotateCredential, EndsForFresh)],
-        M::DenyQuota => &[one(Step::LimitRate, Shields)],
-        M::DenyWrite => &[one(Step::Remount, Ends)],
-        M::Lock => &[one(Step::ClearLocks, EndsForFresh)],
+        ] },
+        M::RegressBinary => const { &[one(Step::PutBinary, EndsForFresh)] },
+        M::Drift => const { &[one(Step::Retrain, Ends)] },
+        M::Disconnect | M::Delay | M::Lose => const { &[one(Step::SwitchUplink, Shields)] },
+        M::Skew => const { &[one(Step::SyncClock, Ends)] },
+        M::DenyCredential => const { &[one(Step::RotateCredential, EndsForFresh)] },
+        M::DenyQuota => const { &[one(Step::LimitRate, Shields)] },
+        M::DenyWrite => const { &[one(Step::Remount, Ends)] },
+        M::Lock => const { &[one(Step::ClearLocks, EndsForFresh)] },
         // Power and air are out of reach; less work makes them bearable.
         M::Heat | M::BrownOut => NONE,
         M::LieFrozen | M::LieLate | M::LieWrong => REBOOT,
-        M::Compete | M::Push => &[one(Step::PauseRollout, Ends)],
+        M::Compete | M::Push => const { &[one(Step::PauseRollout, Ends)] },
         M::Surge => NONE,
     }
 }

@@ -49,7 +49,7 @@ impl Gauges {
         let replicas = topology.replicas().len() * METRICS_REPLICA.len();
         let mut values = Vec::with_capacity(nodes + replicas);
         for (node, now) in topology.nodes().iter().zip(&state.nodes) {
-            let over = (1.0 - node.cores / now.demand.max(1e-9)).clamp(0.0, 1.0);
+            let over = (1.0 - node.cores / now.load.max(1e-9)).clamp(0.0, 1.0);
             let waiting = (1.0 - 1.0 / now.burden.io.max(1.0)).clamp(0.0, 1.0);
             let crowded = ((now.memory_mb / node.memory_mb - 0.85) / 0.15).clamp(0.0, 1.0);
             values.extend([
@@ -75,9 +75,12 @@ impl Gauges {
             }
             let answers = now.phase == Phase::Running;
             let time = Time {
-                mean: now.sojourn_ms,
-                variance: now.variance,
+                mean: now.own.mean * 1e3,
+                variance: now.own.variance * 1e6,
             };
+            // A probe that gets no answer in two seconds has none.
+            let late = if now.own.mean > 1.5 { libm::exp(-2.0 / now.own.mean) } else { 0.0 };
+            let right = if answers { (1.0 - now.fixed.err) * (1.0 - late) } else { 0.0 };
             let memory = route.memory_mb + now.leaked_mb + now.burden.ballast_mb;
             let latency = |value: f64, noise: &mut Noise| {
                 if answers { noise.about(value, 0.06) } else { f64::NAN }
@@ -89,7 +92,7 @@ impl Gauges {
                 now.threads,
                 latency(median(time), noise),
                 latency(p95(time), noise),
-                noise.share(if answers { 1.0 - now.err.clamp(0.0, 1.0) } else { 0.0 }, 40.0),
+                noise.share(right.clamp(0.0, 1.0), 40.0),
                 noise.about(now.served, 0.03),
             ]);
         }

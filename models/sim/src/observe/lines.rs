@@ -105,7 +105,7 @@ fn symptoms(
         let called = &state.routes[call.to.at()];
         let wrong = called.err.clamp(0.0, 1.0);
         if wrong > 0.01 {
-            let refused = called.serving == 0;
+            let refused = called.fixed.nobody;
             let template = if refused { Template::Refused } else { Template::Timeout };
             add(replica, template, COMPLAINTS * wrong);
             add(replica, Template::RetryBudget, 0.3 * COMPLAINTS * wrong);
@@ -122,7 +122,7 @@ fn symptoms(
         add(replica, Template::GcPause, 0.3);
         add(replica, Template::HeapGrowth, 0.1);
     }
-    if node.demand > topology.nodes()[own.node.at()].cores {
+    if node.load > topology.nodes()[own.node.at()].cores {
         add(replica, Template::RunQueue, 0.2);
     }
     if node.freq < 0.99 {

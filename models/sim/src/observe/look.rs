@@ -127,7 +127,7 @@ impl Observer {
 
     /// Looks at a world. Log lines are those since the last look.
     pub fn look(&mut self, world: &World) -> Seen {
-        self.look_at(world.topology(), &world.state, &world.faults)
+        self.look_at(world.topology(), &world.state, &world.engine)
     }
 
     pub(crate) fn look_at(&mut self, topology: &Topology, state: &State, faults: &Engine) -> Seen {
