@@ -20,11 +20,6 @@ impl Incident {
     }
 }
 
-/// Why an incident does not fit a topology.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the incident does not fit the topology")]
-pub struct FaultError;
-
 /// Why an effect does not come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal;
@@ -34,7 +29,7 @@ pub struct Refusal;
 pub struct Engine;
 
 impl Engine {
-    pub(crate) fn new(_: &Topology, _: &Incident) -> Result<Self, FaultError> {
+    pub(crate) fn new(_: &Topology, _: &Incident, _: u64) -> Result<Self, crate::text::TextError> {
         Ok(Self)
     }
 
@@ -42,7 +37,7 @@ impl Engine {
 
     pub(crate) fn happened(&mut self, _: &Topology, _: &mut State, _: Happened) {}
 
-    pub(crate) fn refuses(&self, _: &State, _: &Happened) -> Option<Refusal> {
+    pub(crate) fn refuses(&mut self, _: &Topology, _: &State, _: Happened) -> Option<Refusal> {
         None
     }
 
