@@ -195,6 +195,8 @@ words! {
     Duplicate = "duplicate",
     /// Somebody else acts on the same things.
     Compete = "compete",
+    /// A roll-out keeps putting what it carries.
+    Push = "push",
     /// More comes from outside than usual.
     Surge = "surge",
 }

@@ -34,6 +34,7 @@ pub(crate) fn ground(mechanism: Mechanism, place: Place) -> Option<Ground> {
         | (M::CorruptConfig | M::RegressBinary, P::Replica | P::Service)
         | (M::CorruptModel | M::RegressModel, P::Replica | P::Model)
         | (M::CorruptCache | M::DenyCredential | M::Compete, P::Replica | P::Service)
+        | (M::Push, P::Replica | P::Service | P::Model)
         | (M::CorruptStore, P::Replica | P::File) => G::Replicas,
         (M::Die, P::Broker | P::Outside)
         | (M::Slow, P::Outside)
@@ -137,7 +138,7 @@ pub(crate) fn remedies(mechanism: Mechanism, place: Place) -> &'static [Remedy] 
         // Power and air are out of reach; less work makes them bearable.
         M::Heat | M::BrownOut => NONE,
         M::LieFrozen | M::LieLate | M::LieWrong => REBOOT,
-        M::Compete => &[one(Step::PauseRollout, Ends)],
+        M::Compete | M::Push => &[one(Step::PauseRollout, Ends)],
         M::Surge => NONE,
     }
 }
@@ -189,7 +190,6 @@ pub(crate) fn on_replica(mechanism: Mechanism, s: f64, to: &mut ReplicaBurden) {
             to.leak_mb += between(s, 0.0, 6.0);
         }
         M::DenyCredential => to.err = join(to.err, between(s, 0.3, 1.0)),
-        M::Skew => to.err = join(to.err, between(s, 0.1, 0.6)),
         M::Die
         | M::LeakDisk
         | M::LeakInodes
@@ -207,6 +207,8 @@ pub(crate) fn on_replica(mechanism: Mechanism, s: f64, to: &mut ReplicaBurden) {
         | M::LieWrong
         | M::Duplicate
         | M::Compete
+        | M::Push
+        | M::Skew
         | M::Surge => {}
     }
 }
@@ -239,7 +241,7 @@ pub(crate) fn on_node(mechanism: Mechanism, place: Place, s: f64, to: &mut NodeB
         M::Slow => to.io *= between(s, 2.0, 15.0),
         M::LeakDisk => to.fill_mb += between(s, 20.0, 400.0),
         M::LeakInodes => to.fill_inodes += between(s, 500.0, 20_000.0),
-        M::Skew => to.clock_ahead += between(s, 30.0, 3600.0),
+        M::Skew => to.clock_ahead += between(s, 90.0, 3600.0),
         M::DenyWrite => to.readonly = true,
         M::Heat => {
             to.warm += between(s, 5.0, 30.0);
@@ -300,8 +302,8 @@ mod tests {
                         link != LinkBurden::default()
                     }
                 };
-                // These two act on processes, at moments.
-                let by_deed = matches!(mechanism, Mechanism::Die | Mechanism::Compete)
+                // These act at moments.
+                let by_deed = matches!(mechanism, Mechanism::Die | Mechanism::Compete | Mechanism::Push)
                     && ground(*mechanism, place) == Some(Ground::Replicas);
                 assert!(laid || by_deed, "{mechanism} at {place}");
             }
