@@ -18,7 +18,7 @@ mod names;
 mod read;
 mod shipped;
 
-pub use generate::SizeError;
+pub use generate::{GenerateError, SIZE_MIN, SizeError};
 pub use names::Unknown;
 pub use read::TEXT_MAX;
 
@@ -268,6 +268,21 @@ impl Errand {
         Self::KillStranger,
         Self::RestoreCheckpoint,
     ];
+
+    /// Its name, as it is written in a topology.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reboot => "reboot",
+            Self::RotateCredential => "rotate-credential",
+            Self::FailoverBroker => "failover-broker",
+            Self::Retrain => "retrain",
+            Self::RollbackBinary => "rollback-binary",
+            Self::PauseRollout => "pause-rollout",
+            Self::KillStranger => "kill-stranger",
+            Self::RestoreCheckpoint => "restore-checkpoint",
+        }
+    }
 }
 
 /// A webhook of the operator.

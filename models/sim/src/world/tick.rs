@@ -230,9 +230,9 @@ fn serve(topology: &Topology, state: &mut State, at: usize, step: &Step, due: &m
     }
 
     let servers = fixed.running.max(1);
+    let shed = (came - admitted) * step.dt;
     let mut here = Flow {
         arrived: came * step.dt,
-        refused: (came - admitted) * step.dt,
         ..Flow::default()
     };
     if fixed.nobody {
@@ -295,7 +295,12 @@ fn serve(topology: &Topology, state: &mut State, at: usize, step: &Step, due: &m
             state.stale |= leak(replica, node, step);
         }
     }
-    let bad = here.refused + here.failed + here.lost;
+    let mut bad = here.refused + here.failed + here.lost;
+    here.refused += shed;
+    // At an entry it is told apart from errors; a caller within meets it as one.
+    if known.demand <= 0.0 {
+        bad += shed;
+    }
     let answered = bad + here.passed;
     route.own_err = if answered > 0.0 { bad / answered } else { 0.0 };
     route.passed = here.passed * step.per_dt;
