@@ -15,6 +15,7 @@
 
 pub mod chance;
 pub mod fault;
+pub mod observe;
 pub mod queue;
 pub mod text;
 pub mod topology;

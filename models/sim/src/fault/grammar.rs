@@ -126,8 +126,6 @@ macro_rules! words {
         }
     };
 }
-pub(crate) use words;
-
 words! {
     /// What goes wrong.
     Mechanism, "mechanism",
@@ -195,6 +193,8 @@ words! {
     Duplicate = "duplicate",
     /// Somebody else acts on the same things.
     Compete = "compete",
+    /// A roll-out keeps putting what it carries.
+    Push = "push",
     /// More comes from outside than usual.
     Surge = "surge",
 }

@@ -34,6 +34,7 @@ pub(crate) fn ground(mechanism: Mechanism, place: Place) -> Option<Ground> {
         | (M::CorruptConfig | M::RegressBinary, P::Replica | P::Service)
         | (M::CorruptModel | M::RegressModel, P::Replica | P::Model)
         | (M::CorruptCache | M::DenyCredential | M::Compete, P::Replica | P::Service)
+        | (M::Push, P::Replica | P::Service | P::Model)
         | (M::CorruptStore, P::Replica | P::File) => G::Replicas,
         (M::Die, P::Broker | P::Outside)
         | (M::Slow, P::Outside)
@@ -98,7 +99,7 @@ pub(crate) fn remedies(mechanism: Mechanism, place: Place) -> &'static [Remedy] 
     match mechanism {
         M::Die => match place {
             P::Replica | P::Service => RESTART,
-            P::Broker => &[one(Step::FailoverBroker, Ends)],
+            P::Broker => const { &[one(Step::FailoverBroker, Ends)] },
             P::Node | P::Agent => REBOOT,
             // Nobody at hand ends these.
             P::Site | P::Outside | P::Link | P::Model | P::File => NONE,
@@ -112,32 +113,32 @@ pub(crate) fn remedies(mechanism: Mechanism, place: Place) -> &'static [Remedy] 
             _ => RESTART,
         },
         M::LeakDescriptors | M::LeakThreads => RESTART,
-        M::LeakDisk | M::LeakInodes => &[one(Step::Prune, Ends)],
+        M::LeakDisk | M::LeakInodes => const { &[one(Step::Prune, Ends)] },
         M::Slow => match place {
             P::Node => REBOOT,
             P::Outside => NONE,
             _ => RESTART,
         },
-        M::CorruptConfig => &[one(Step::PutConfig, EndsForFresh)],
-        M::CorruptModel | M::RegressModel => &[one(Step::PutModel, Ends)],
-        M::CorruptInput | M::Duplicate => &[one(Step::BlockSource, Shields)],
-        M::CorruptCache => &[one(Step::Flush, Ends), one(Step::Restart, Ends)],
-        M::CorruptStore => &[
+        M::CorruptConfig => const { &[one(Step::PutConfig, EndsForFresh)] },
+        M::CorruptModel | M::RegressModel => const { &[one(Step::PutModel, Ends)] },
+        M::CorruptInput | M::Duplicate => const { &[one(Step::BlockSource, Shields)] },
+        M::CorruptCache => const { &[one(Step::Flush, Ends), one(Step::Restart, Ends)] },
+        M::CorruptStore => const { &[
             one(Step::RestoreSnapshot, Ends),
             one(Step::RestoreCheckpoint, Ends),
-        ],
-        M::RegressBinary => &[one(Step::PutBinary, EndsForFresh)],
-        M::Drift => &[one(Step::Retrain, Ends)],
-        M::Disconnect | M::Delay | M::Lose => &[one(Step::SwitchUplink, Shields)],
-        M::Skew => &[one(Step::SyncClock, Ends)],
-        M::DenyCredential => &[one(Step::RotateCredential, EndsForFresh)],
-        M::DenyQuota => &[one(Step::LimitRate, Shields)],
-        M::DenyWrite => &[one(Step::Remount, Ends)],
-        M::Lock => &[one(Step::ClearLocks, EndsForFresh)],
+        ] },
+        M::RegressBinary => const { &[one(Step::PutBinary, EndsForFresh)] },
+        M::Drift => const { &[one(Step::Retrain, Ends)] },
+        M::Disconnect | M::Delay | M::Lose => const { &[one(Step::SwitchUplink, Shields)] },
+        M::Skew => const { &[one(Step::SyncClock, Ends)] },
+        M::DenyCredential => const { &[one(Step::RotateCredential, EndsForFresh)] },
+        M::DenyQuota => const { &[one(Step::LimitRate, Shields)] },
+        M::DenyWrite => const { &[one(Step::Remount, Ends)] },
+        M::Lock => const { &[one(Step::ClearLocks, EndsForFresh)] },
         // Power and air are out of reach; less work makes them bearable.
         M::Heat | M::BrownOut => NONE,
         M::LieFrozen | M::LieLate | M::LieWrong => REBOOT,
-        M::Compete => &[one(Step::PauseRollout, Ends)],
+        M::Compete | M::Push => const { &[one(Step::PauseRollout, Ends)] },
         M::Surge => NONE,
     }
 }
@@ -189,7 +190,6 @@ pub(crate) fn on_replica(mechanism: Mechanism, s: f64, to: &mut ReplicaBurden) {
             to.leak_mb += between(s, 0.0, 6.0);
         }
         M::DenyCredential => to.err = join(to.err, between(s, 0.3, 1.0)),
-        M::Skew => to.err = join(to.err, between(s, 0.1, 0.6)),
         M::Die
         | M::LeakDisk
         | M::LeakInodes
@@ -207,6 +207,8 @@ pub(crate) fn on_replica(mechanism: Mechanism, s: f64, to: &mut ReplicaBurden) {
         | M::LieWrong
         | M::Duplicate
         | M::Compete
+        | M::Push
+        | M::Skew
         | M::Surge => {}
     }
 }
@@ -239,7 +241,7 @@ pub(crate) fn on_node(mechanism: Mechanism, place: Place, s: f64, to: &mut NodeB
         M::Slow => to.io *= between(s, 2.0, 15.0),
         M::LeakDisk => to.fill_mb += between(s, 20.0, 400.0),
         M::LeakInodes => to.fill_inodes += between(s, 500.0, 20_000.0),
-        M::Skew => to.clock_ahead += between(s, 30.0, 3600.0),
+        M::Skew => to.clock_ahead += between(s, 90.0, 3600.0),
         M::DenyWrite => to.readonly = true,
         M::Heat => {
             to.warm += between(s, 5.0, 30.0);
@@ -300,8 +302,8 @@ mod tests {
                         link != LinkBurden::default()
                     }
                 };
-                // These two act on processes, at moments.
-                let by_deed = matches!(mechanism, Mechanism::Die | Mechanism::Compete)
+                // These act at moments.
+                let by_deed = matches!(mechanism, Mechanism::Die | Mechanism::Compete | Mechanism::Push)
                     && ground(*mechanism, place) == Some(Ground::Replicas);
                 assert!(laid || by_deed, "{mechanism} at {place}");
             }

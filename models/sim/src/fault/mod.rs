@@ -1,16 +1,59 @@
-//! Faults: none yet.
+//! Faults as data, and faults at work.
+//!
+//! An [`Incident`] is one or more faults, each `mechanism x locus x trigger x coupling x
+//! visibility`, in a TOML text:
+//!
+//! ```
+//! # use homeostat_sim::fault::Incident;
+//! let text = r#"
+//!     name = "lock-left-behind"
+//!     about = "A process that hangs holds a lock; whoever of its siblings starts waits for it as well."
+//!     topology = "reference"
+//!
+//!     [[fault]]
+//!     id = "lock"
+//!     mechanism = "lock"
+//!     locus = "replica infer-1"
+//!     coupling = ["re-infects"]
+//! "#;
+//! let incident = Incident::read("lock-left-behind.toml", text).unwrap();
+//! assert_eq!(incident.faults.len(), 1);
+//!
+//! let wrong = text.replace("\"lock\"\n     locus", "\"luck\"\n     locus");
+//! let error = Incident::read("lock-left-behind.toml", &wrong).unwrap_err();
+//! assert!(error.to_string().starts_with("lock-left-behind.toml:8: \"luck\" is no mechanism"));
+//! ```
+//!
+//! What makes an incident hard are its couplings. Each is a production of its own and says
+//! nothing of plans: a fault spreads to what starts, comes back while another one is
+//! there, lets a neighbour die of the load that a repair moves, refuses a step, brings
+//! another fault upon a step, hides, or ends by itself unless a step stops that. Twins are
+//! incidents that look alike but for a cue, and want another order or another first step.
+//!
+//! What a healer should do about an incident stands in no file.
 
 pub(crate) mod burden;
+mod engine;
+mod generate;
+mod grammar;
+mod mechanism;
+mod novelty;
+mod read;
+mod scope;
+mod shipped;
+
+pub use self::engine::{Engine, Refusal};
+pub(crate) use self::engine::Writes;
+pub use self::grammar::{
+    COUPLINGS_MAX, CUE_RATE_MIN, CUES_MAX, Cause, Coupling, Cue, FAULTS_MAX, Fault, Incident,
+    Lines, Locus, Mechanism, Place, Step, Trigger, Unknown, Visibility,
+};
+pub use self::mechanism::{places, sits_at};
+pub use self::novelty::{distance, novelty};
+pub use self::read::FILE_MAX;
 
 use crate::topology::Topology;
-use crate::world::{Happened, state::State};
-
-/// What goes wrong in one episode.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Incident {
-    /// Its name.
-    pub name: String,
-}
+use crate::text::TextError;
 
 impl Incident {
     /// Nothing goes wrong.
@@ -18,32 +61,12 @@ impl Incident {
     pub fn none() -> Self {
         Self::default()
     }
-}
 
-/// Why an effect does not come about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal;
-
-/// The faults of one episode, at work.
-#[derive(Debug, Clone)]
-pub struct Engine;
-
-impl Engine {
-    pub(crate) fn new(_: &Topology, _: &Incident, _: u64) -> Result<Self, crate::text::TextError> {
-        Ok(Self)
-    }
-
-    pub(crate) fn tick(&mut self, _: &Topology, _: &mut State) {}
-
-    pub(crate) fn happened(&mut self, _: &Topology, _: &mut State, _: Happened) {}
-
-    pub(crate) fn refuses(&mut self, _: &Topology, _: &State, _: Happened) -> Option<Refusal> {
-        None
-    }
-
-    /// Roots that are still there.
-    #[must_use]
-    pub fn roots_left(&self) -> usize {
-        0
+    /// Checks it against a topology.
+    ///
+    /// # Errors
+    /// [`TextError`] at the line that names nothing.
+    pub fn check(&self, topology: &Topology) -> Result<(), TextError> {
+        Engine::new(topology, self, 0).map(|_| ())
     }
 }

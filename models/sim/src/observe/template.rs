@@ -225,6 +225,7 @@ pub(crate) fn of_mechanism(mechanism: Mechanism) -> &'static [Template] {
         M::LieFrozen | M::LieLate | M::LieWrong => &[T::AgentLate],
         M::Duplicate => &[T::DuplicateKey],
         M::Compete => &[T::OtherActor],
+        M::Push => &[T::ArtefactApplied],
         M::Surge => &[T::QueueFull],
     }
 }
