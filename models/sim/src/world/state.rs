@@ -8,7 +8,7 @@
 use crate::fault::burden::{LinkBurden, NodeBurden, ReplicaBurden, RouteBurden};
 use crate::queue::Time;
 use crate::topology::{
-    LinkNo, Node, NodeNo, Replica, ReplicaNo, RouteNo, Topology, Version,
+    LinkNo, Node, NodeNo, Offer, Replica, ReplicaNo, Route, RouteNo, Topology, Version,
 };
 
 /// What a replica's process does.
@@ -331,7 +331,9 @@ impl State {
             tick: 0,
             routes: routes.collect(),
             nodes: topology.nodes.iter().map(NodeState::new).collect(),
-            replicas: topology.replicas.iter().map(ReplicaState::new).collect(),
+            replicas: (topology.replicas.iter())
+                .map(|replica| ReplicaState::new(replica, &topology.routes[replica.route.at()]))
+                .collect(),
             links: vec![LinkState::default(); topology.links.len()],
             edges,
             training: TrainingState::default(),
@@ -390,6 +392,8 @@ impl State {
     }
 }
 
+/// When the copies of the night were made, in seconds.
+const NIGHT_S: f64 = -36_000.0;
 /// Descriptors of a fresh process.
 pub(crate) const FDS: f64 = 40.0;
 /// Descriptors that a process may have.
@@ -425,7 +429,7 @@ impl ReplicaState {
         }
     }
 
-    fn new(replica: &Replica) -> Self {
+    fn new(replica: &Replica, route: &Route) -> Self {
         Self {
             burden: ReplicaBurden::NONE,
             phase: if replica.standby {
@@ -444,7 +448,7 @@ impl ReplicaState {
             warm: 1.0,
             model: Version::Good,
             config: Version::Good,
-            copied: None,
+            copied: route.offers.contains(&Offer::Snapshot).then_some(NIGHT_S),
             starts: u32::from(!replica.standby),
             deaths: 0,
             oom_kills: 0,
@@ -532,8 +536,15 @@ impl State {
         add(self.now);
         add(self.noise);
         for node in &self.nodes {
-            [node.temp, node.pace, node.memory_mb, node.disk_mb, node.clock_s, node.wear_mb]
-                .map(&mut add);
+            [
+                node.temp,
+                node.pace,
+                node.memory_mb,
+                node.disk_mb,
+                node.clock_s,
+                node.wear_mb,
+            ]
+            .map(&mut add);
         }
         for replica in &self.replicas {
             let phase = match replica.phase {
@@ -544,13 +555,33 @@ impl State {
                 Phase::Standby => -5.0,
                 Phase::Starting { left } => left,
             };
-            [phase, replica.weight, replica.queue, replica.own.mean, replica.leaked_mb]
-                .map(&mut add);
+            [
+                phase,
+                replica.weight,
+                replica.queue,
+                replica.own.mean,
+                replica.leaked_mb,
+            ]
+            .map(&mut add);
         }
         for route in &self.routes {
             let flow = &route.flow;
-            [route.err, route.latency_ms, route.p95_ms, route.quality, route.retries].map(&mut add);
-            [flow.arrived, flow.passed, flow.failed, flow.refused, flow.lost].map(&mut add);
+            [
+                route.err,
+                route.latency_ms,
+                route.p95_ms,
+                route.quality,
+                route.retries,
+            ]
+            .map(&mut add);
+            [
+                flow.arrived,
+                flow.passed,
+                flow.failed,
+                flow.refused,
+                flow.lost,
+            ]
+            .map(&mut add);
         }
         hash
     }
