@@ -13,7 +13,8 @@ const BLIP_S: f64 = 3.0;
 /// After that many seconds of being served without a relapse users count as served.
 pub(crate) const HELD_S: f64 = 130.0;
 
-/// Carries out an order in a fork; `None` when it is not taken or a step of it fails.
+/// Carries out an order in a fork; `None` when it is not taken. A step that fails may have
+/// done something all the same: a start of a process that hangs ends the one before.
 pub(crate) fn after(world: &World, order: &Order) -> Option<World> {
     let mut fork = world.clone();
     let no = fork.order(order).ok()?;
@@ -22,8 +23,7 @@ pub(crate) fn after(world: &World, order: &Order) -> Option<World> {
         fork.tick();
         match fork.progress(no)? {
             Progress::Underway => {}
-            Progress::Done => return Some(fork),
-            Progress::Failed { .. } => return None,
+            Progress::Done | Progress::Failed { .. } => return Some(fork),
         }
     }
     None

@@ -4,7 +4,7 @@
 //! In goes one look after the other ([`Signs::see`]); out come questions that policies ask
 //! about replicas, nodes, routes and links. It has no opinion on causes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use homeostat_common::observation::{Metric, Observation, Reading};
 
@@ -155,6 +155,8 @@ pub(super) struct Signs {
     pub(super) routes: Vec<RouteSign>,
     pub(super) links: Vec<LinkSign>,
     lines: VecDeque<Vec<(ReplicaNo, Template, u32)>>,
+    /// Templates that were written while all was well.
+    usual: BTreeSet<Template>,
 }
 
 impl Signs {
@@ -174,6 +176,9 @@ impl Signs {
         }
         if self.lines.len() == LINES_LOOKS {
             self.lines.pop_front();
+        }
+        if seen.at <= QUIET_S {
+            self.usual.extend(lines.iter().map(|(_, template, _)| *template));
         }
         self.lines.push_back(lines);
         for (sign, now) in self.routes.iter_mut().zip(&seen.routes) {
@@ -324,6 +329,11 @@ impl Signs {
         let lines = self.lines.iter().flatten();
         let these = lines.filter(|(no, written, _)| *written == template && of(*no));
         these.map(|(_, _, count)| *count).fold(0, u32::saturating_add)
+    }
+
+    /// Whether a template is written when all is well, too.
+    pub(super) fn usual(&self, template: Template) -> bool {
+        self.usual.contains(&template)
     }
 
     /// What was written before says nothing of now.

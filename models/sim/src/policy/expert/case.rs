@@ -7,8 +7,8 @@ use super::super::{Kind, Whom};
 use crate::observe::Template;
 use crate::topology::{LinkNo, NodeNo, Offer, ReplicaNo, Route, RouteNo, Topology};
 
-/// Lines of the last while from which a template counts as written for a reason: what is
-/// written all day comes to less than one.
+/// Lines of the last while from which a template that is written all day counts as written
+/// for a reason: usually it comes to less than one. Of others one is enough.
 const SOME: u32 = 3;
 
 /// Steps against one cause.
@@ -70,6 +70,8 @@ pub(super) struct Case<'c> {
     pub(super) now: f64,
     /// Steps done, and when last.
     pub(super) done: &'c BTreeMap<(Kind, Whom), f64>,
+    /// Steps that failed, and when last.
+    pub(super) failed: &'c BTreeMap<(Kind, Whom), f64>,
 }
 
 impl<'c> Case<'c> {
@@ -150,27 +152,36 @@ impl<'c> Case<'c> {
 
     /// A replica writes a template for a reason.
     pub(super) fn says(&self, no: ReplicaNo, template: Template) -> bool {
-        self.signs.lines(no, template) >= SOME
+        self.signs.lines(no, template) >= self.enough(template)
     }
 
     /// A replica of a route does.
     pub(super) fn route_says(&self, no: RouteNo, template: Template) -> bool {
-        self.signs.lines_route(self.topology, no, template) >= SOME
+        self.signs.lines_route(self.topology, no, template) >= self.enough(template)
     }
 
     /// Somebody on a node does.
     pub(super) fn node_says(&self, no: NodeNo, template: Template) -> bool {
-        self.signs.lines_node(self.topology, no, template) >= SOME
+        self.signs.lines_node(self.topology, no, template) >= self.enough(template)
     }
 
     /// Somebody does.
     pub(super) fn somebody_says(&self, template: Template) -> bool {
-        self.signs.lines_all(template) >= SOME
+        self.signs.lines_all(template) >= 2 * self.enough(template) - 1
+    }
+
+    fn enough(&self, template: Template) -> u32 {
+        if self.signs.usual(template) { SOME } else { 1 }
     }
 
     /// A step was done, and not longer ago than this.
     pub(super) fn did(&self, kind: Kind, whom: Whom, within_s: f64) -> bool {
         self.done.get(&(kind, whom)).is_some_and(|at| self.now - at <= within_s)
+    }
+
+    /// It was tried and failed, and not longer ago than this.
+    pub(super) fn failed(&self, kind: Kind, whom: Whom, within_s: f64) -> bool {
+        self.failed.get(&(kind, whom)).is_some_and(|at| self.now - at <= within_s)
     }
 
     /// A standby of a route that does not run yet, the one on the least busy node.

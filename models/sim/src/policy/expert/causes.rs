@@ -129,7 +129,7 @@ fn stranger_memory(case: &Case<'_>, into: &mut Vec<Repair>) {
             let own = case.replica(replica);
             own.memory.or(0.0) - own.memory.usual().unwrap_or(0.0)
         }).sum();
-        less - known > 350.0 * MB
+        less - known > (350.0 * MB).max(0.12 * sign.memory_free.usual().unwrap_or(0.0))
     };
     on_nodes(case, into, stranger, K::KillStranger);
 }
@@ -146,20 +146,28 @@ fn rubbish(case: &Case<'_>, into: &mut Vec<Repair>) {
 }
 
 fn read_only(case: &Case<'_>, into: &mut Vec<Repair>) {
-    let is = |no: ReplicaNo| case.says(no, T::ReadOnly) && case.offers(no, Offer::Remount);
-    on_replicas(case, into, is, K::Remount);
+    for node in case.nodes() {
+        // All on the node notice; the one whose it is writes most of it.
+        let can = case.on(node).filter(|no| case.says(*no, T::ReadOnly) && case.offers(*no, Offer::Remount));
+        let most = can.max_by_key(|no| (case.signs.lines(*no, T::ReadOnly), std::cmp::Reverse(*no)));
+        let again = most.filter(|no| case.did(K::Remount, W::Replica(*no), 60.0));
+        let other = case.on(node).find(|no| {
+            Some(*no) != most && case.offers(*no, Offer::Remount)
+        });
+        let one = if again.is_some() { other.or(most) } else { most };
+        into.extend(one.map(|no| Repair::new(W::Node(node), [(K::Remount, W::Replica(no))])));
+    }
 }
 
 /// The one who writes of it, or else all who can delete there.
 fn prunes(case: &Case<'_>, node: NodeNo) -> Option<Repair> {
-    let can = |no: &ReplicaNo| case.offers(*no, Offer::Prune);
-    let tells = |no: &ReplicaNo| case.says(*no, T::NoSpace) || case.says(*no, T::NearlyFull);
-    let mut who: Vec<ReplicaNo> = case.on(node).filter(can).filter(tells).collect();
-    if who.is_empty() {
-        who = case.on(node).filter(can).collect();
-    }
-    let steps: Vec<_> = who.into_iter().map(|no| (K::PruneData, W::Replica(no))).collect();
-    (!steps.is_empty()).then(|| Repair::new(W::Node(node), steps))
+    let told = |no: ReplicaNo| case.signs.lines(no, T::NoSpace) + case.signs.lines(no, T::NearlyFull);
+    let mut who: Vec<ReplicaNo> = case.on(node).filter(|no| case.offers(*no, Offer::Prune)).collect();
+    // Whose data it are writes most of it.
+    who.sort_by_key(|no| std::cmp::Reverse(told(*no)));
+    let fresh = who.iter().copied().find(|no| !case.did(K::PruneData, W::Replica(*no), 60.0));
+    let one = fresh.or(who.first().copied())?;
+    Some(Repair::new(W::Node(node), [(K::PruneData, W::Replica(one))]))
 }
 
 fn disk_full(case: &Case<'_>, into: &mut Vec<Repair>) {
@@ -195,7 +203,12 @@ fn credential(case: &Case<'_>, into: &mut Vec<Repair>) {
 
 fn leaderless(case: &Case<'_>, into: &mut Vec<Repair>) {
     let stateful = |no: RouteNo| case.topology.routes()[no.at()].stateful;
-    let is = |no: RouteNo| stateful(no) && case.route_says(no, T::LeaderUnknown);
+    // Every process is well, and yet most of what is asked fails.
+    let headless = |no: RouteNo| {
+        let mut all = case.backends(no).filter(|one| !case.standby(*one));
+        case.route(no).err.or(0.0) > 0.3 && all.all(|one| case.runs(one) && case.replica(one).right.or(1.0) > 0.9)
+    };
+    let is = |no: RouteNo| stateful(no) && (case.route_says(no, T::LeaderUnknown) || headless(no));
     on_routes(case, into, is, K::FailoverBroker);
 }
 
@@ -209,11 +222,13 @@ fn lock(case: &Case<'_>, into: &mut Vec<Repair>) {
         };
         // Whoever writes of it most holds it; the others caught it.
         let holder = waits.iter().copied().max_by_key(|one| case.signs.lines(*one, T::LockWait)).unwrap_or(first);
-        let mut steps = vec![
-            (K::Restart, W::Replica(holder)),
-            (K::ClearLocks, W::Replica(holder)),
-            (K::Restart, W::Replica(holder)),
-        ];
+        let mut steps = Vec::new();
+        // A fresh one waits for the lock as well, so its start fails; but the holder is gone.
+        if !case.failed(K::Restart, W::Replica(holder), 120.0) {
+            steps.push((K::Restart, W::Replica(holder)));
+        }
+        steps.push((K::ClearLocks, W::Replica(holder)));
+        steps.push((K::Restart, W::Replica(holder)));
         steps.extend(waits.iter().filter(|one| **one != holder).map(|one| (K::Restart, W::Replica(*one))));
         into.push(Repair::new(W::Replica(holder), steps));
     }
@@ -345,24 +360,18 @@ fn slower(case: &Case<'_>, no: ReplicaNo) -> f64 {
 
 fn binary(case: &Case<'_>, into: &mut Vec<Repair>) {
     for (no, _) in case.routes() {
-        let live: Vec<ReplicaNo> = case.backends(no).filter(|one| case.runs(*one)).collect();
-        let all = live.iter().all(|one| slower(case, *one) > 0.6);
-        let crowded = live.iter().all(|one| case.node(case.node_of(*one)).waits_cpu.or(0.0) > 0.2);
-        let busier = case.route(no).arrival.above() > 0.25;
-        let one_grows = live.iter().any(|one| case.replica(*one).memory.trend() > 0.2e6);
-        if live.len() > 1 && all && !crowded && !busier || (all && one_grows && !live.is_empty()) {
-            let steps = [(K::RollbackBinary, W::Route(no))].into_iter().chain(case.fresh(no));
-            into.push(Repair::new(W::Route(no), steps));
-        }
-    }
-    // One alone, with a program that starts and pauses: the same.
-    for no in case.replicas() {
-        let told = case.says(no, T::GcPause) && case.says(no, T::Started);
-        if told && slower(case, no) > 0.6 {
-            let route = W::Route(case.route_of(no));
-            let steps = [(K::RollbackBinary, route), (K::Restart, W::Replica(no))];
-            into.push(Repair::new(W::Replica(no), steps));
-        }
+        // A program that was just put in place says so again and again.
+        let told: Vec<ReplicaNo> = case.backends(no).filter(|one| {
+            case.runs(*one) && case.signs.lines(*one, T::Started) >= 2 && slower(case, *one) > 0.4
+        }).collect();
+        let all = case.backends(no).filter(|one| case.runs(*one)).count();
+        let fresh = match told.len() {
+            0 => continue,
+            few if few < all => told.iter().map(|one| (K::Restart, W::Replica(*one))).collect(),
+            _ => case.fresh(no),
+        };
+        let steps = [(K::RollbackBinary, W::Route(no))].into_iter().chain(fresh);
+        into.push(Repair::new(W::Route(no), steps));
     }
 }
 
@@ -375,7 +384,8 @@ fn slow_replica(case: &Case<'_>, into: &mut Vec<Repair>) {
         let own = slower(case, no);
         let others = case.siblings(no).filter(|one| case.runs(*one)).map(|one| slower(case, one));
         let others = others.fold(f64::INFINITY, f64::min);
-        own > 0.9 && own > 2.0 * others.max(0.1)
+        let busier = case.route(case.route_of(no)).arrival.above() > 0.3;
+        own > 0.9 && own > 2.0 * others.max(0.1) && !busier
     };
     on_replicas(case, into, is, K::Restart);
 }
@@ -416,7 +426,7 @@ fn storm(case: &Case<'_>, into: &mut Vec<Repair>) {
     for (no, route) in case.routes().filter(|(_, route)| route.demand > 0.0) {
         let sign = case.route(no);
         // Requests that come again, long after what began it.
-        let again = sign.arrival.or(0.0) > 1.5 * route.demand && sign.err.or(0.0) > 0.3;
+        let again = sign.arrival.or(0.0) > 1.5 * route.demand && sign.p95_ms.or(0.0) > 1200.0;
         if again {
             let one = W::Route(no);
             let steps = [(K::LimitRate, one), (K::Wait, W::All), (K::UnlimitRate, one)];

@@ -21,7 +21,7 @@ const fn guard(
     }
 }
 
-pub(super) const ALL: [Production; 21] = [
+pub(super) const ALL: [Production; 22] = [
     guard("pause-first", "a roll-out puts back what is rolled back: pause it first", pause_first),
     guard("fix-under-way", "a roll-out brings the missing half: do not pause it", fix_under_way),
     guard("config-before-binary", "the program before cannot read the new configuration", config_before_binary),
@@ -42,6 +42,7 @@ pub(super) const ALL: [Production; 21] = [
     guard("leader-before-start", "a broker that starts alone believes it leads: leader first", leader_before_start),
     guard("reserve", "a neighbour has no reserve: more capacity before load moves", reserve),
     guard("stale-standby", "a standby would do damage: without it", stale_standby),
+    guard("state-first", "a standby without the state is none: copy first", state_first),
     guard("no-flush", "what would fill a cache again fails: a fresh process instead", no_flush),
 ];
 
@@ -315,6 +316,21 @@ fn stale_standby(case: &Case<'_>, repair: &mut Repair) {
     repair.steps.retain(|(kind, whom)| {
         !matches!((kind, whom), (K::ScaleOut | K::Prewarm, W::Replica(no)) if stale(*no))
     });
+}
+
+fn state_first(case: &Case<'_>, repair: &mut Repair) {
+    let Some(at) = repair.first(&[K::ScaleOut]) else {
+        return;
+    };
+    if let W::Replica(no) = repair.steps[at].1
+        && case.topology.routes()[case.route_of(no).at()].stateful
+    {
+        let from = case.siblings(no).find(|one| case.runs(*one) && case.offers(*one, Offer::Snapshot));
+        match from {
+            Some(from) => repair.before(&[K::ScaleOut], (K::Snapshot, W::Replica(from))),
+            None => repair.drop(&[K::ScaleOut]),
+        }
+    }
 }
 
 fn no_flush(case: &Case<'_>, repair: &mut Repair) {

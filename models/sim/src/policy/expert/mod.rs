@@ -61,8 +61,17 @@ const fn productions() -> [Production; COUNT] {
 
 /// How long a repair has to show, in seconds, before the same is done again.
 const SHOWS_S: f64 = 35.0;
+/// And after it has failed for a reason that is seen.
+const AGAIN_S: f64 = 5.0;
 /// How often the same is done in vain, until other causes come first.
 const TRIES: u32 = 2;
+/// And until it is given up.
+const TRIES_MAX: u32 = 6;
+/// A cause has to be seen for so long, in seconds, before anything is done: what makes its
+/// repair a trap is written about every seven.
+const THINK_S: f64 = 20.0;
+/// A cause that was not seen for so long, in seconds, is a new one when it is again.
+const FORGET_S: f64 = 60.0;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +80,8 @@ pub struct Expert {
     without: BTreeSet<&'static str>,
     /// What was done about what: how often, and until when it has to show.
     done: BTreeMap<String, (u32, f64)>,
+    /// Causes that are seen: since when, and when last.
+    seen: BTreeMap<String, (f64, f64)>,
     marks: Marks,
     under_way: Option<String>,
 }
@@ -80,6 +91,8 @@ pub struct Expert {
 pub(in crate::policy::expert) struct Marks {
     /// Steps done, each with when it last was.
     steps: BTreeMap<(super::Kind, super::Whom), f64>,
+    /// Those that failed.
+    failed: BTreeMap<(super::Kind, super::Whom), f64>,
     pending: Vec<(super::Kind, super::Whom)>,
 }
 
@@ -94,14 +107,16 @@ impl Expert {
         }
     }
 
-    fn repair(&self, view: &View<'_>) -> Option<Repair> {
+    fn repair(&mut self, view: &View<'_>) -> Option<Repair> {
         let case = Case {
             topology: view.topology,
             signs: &self.signs,
             now: view.seen.at,
             done: &self.marks.steps,
+            failed: &self.marks.failed,
         };
-        let known = PRODUCTIONS.iter().filter(|production| !self.without.contains(production.name));
+        let without = &self.without;
+        let known = PRODUCTIONS.iter().filter(|production| !without.contains(production.name));
         let mut repairs = Vec::new();
         for production in known.clone() {
             if let Rule::Cause(find) = production.rule {
@@ -112,8 +127,20 @@ impl Expert {
                 }
             }
         }
+        let now = case.now;
+        for repair in &repairs {
+            let (since, last) = self.seen.entry(repair.key()).or_insert((now, now));
+            if now - *last > FORGET_S {
+                *since = now;
+            }
+            *last = now;
+        }
+        let seen = &self.seen;
+        repairs.retain(|repair| {
+            seen.get(&repair.key()).is_some_and(|(since, _)| now - since >= THINK_S)
+        });
         let tries = |repair: &Repair| self.done.get(&repair.key()).copied().unwrap_or((0, 0.0));
-        repairs.retain(|repair| case.now >= tries(repair).1);
+        repairs.retain(|repair| case.now >= tries(repair).1 && tries(repair).0 < TRIES_MAX);
         // What was done in vain comes after what was not.
         repairs.sort_by_key(|repair| tries(repair).0 / TRIES);
         repairs.into_iter().find_map(|mut repair| {
@@ -136,8 +163,14 @@ impl Policy for Expert {
         self.signs.see(view.topology, view.seen);
         for ended in view.ended {
             let step = (!self.marks.pending.is_empty()).then(|| self.marks.pending.remove(0));
-            if let (Some(step), How::Done) = (step, &ended.how) {
-                self.marks.steps.insert(step, view.seen.at);
+            match (step, &ended.how) {
+                (Some(step), How::Done) => {
+                    self.marks.steps.insert(step, view.seen.at);
+                }
+                (Some(step), _) => {
+                    self.marks.failed.insert(step, view.seen.at);
+                }
+                (None, _) => {}
             }
             if ended.how != How::Done {
                 self.marks.pending.clear();
@@ -146,7 +179,11 @@ impl Policy for Expert {
                 && let Some((_, until)) = self.done.get_mut(key)
             {
                 // It has to show from its end on; what failed may be tried sooner.
-                *until = view.seen.at + if ended.how == How::Done { SHOWS_S } else { SHOWS_S / 2.0 };
+                let done = ended.how == How::Done;
+                *until = view.seen.at + if done { SHOWS_S } else { AGAIN_S };
+            }
+            if self.marks.pending.is_empty() && ended.how == How::Done {
+                self.signs.forget_lines();
             }
         }
     }
