@@ -3,5 +3,6 @@
 pub mod broker;
 pub mod db;
 pub mod http;
+pub mod incidents;
 pub mod mqtt;
 pub mod secret;

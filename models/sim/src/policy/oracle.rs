@@ -128,6 +128,8 @@ const SIBLINGS: usize = 3;
 const SETTLE_S: f64 = 75.0;
 /// A unit of cost is worth so many seconds.
 const SECONDS: f64 = 2.0;
+/// A plan whose seconds and cost come to less is not worth a longer one.
+const GOOD: f64 = 40.0;
 
 /// Looks ahead over plans, step by step wider, in forks of the world itself; takes the
 /// shortest that ends the incident, the quickest and cheapest of these, and looks again
@@ -162,8 +164,9 @@ impl Oracle {
             later: nothing.later,
         }];
         let mut helps: Option<(f64, Vec<Order>)> = None;
+        let mut found: Option<(f64, Vec<Order>)> = None;
         for depth in 0..DEPTH {
-            let mut found: Option<(f64, Vec<Order>)> = None;
+            let known = found.as_ref().map(|(score, _)| *score);
             let mut next: Vec<Thought> = Vec::new();
             for thought in &beam {
                 for one in moves.all() {
@@ -204,10 +207,15 @@ impl Oracle {
                     });
                 }
             }
-            if let Some((_, orders)) = found {
-                return Plan { orders, ends: true };
+            // One that is dear or late may be shorter than one that is neither.
+            let good = found.as_ref().is_some_and(|(score, _)| *score < GOOD);
+            if good || known.is_some() {
+                break;
             }
             beam = of_each_kind(next);
+        }
+        if let Some((_, orders)) = found {
+            return Plan { orders, ends: true };
         }
         Plan {
             orders: helps.map(|(_, orders)| orders).unwrap_or_default(),
