@@ -8,12 +8,12 @@
 //!
 //! Time constants enter as `1 - exp(-k dt)`, so halving the step changes no statistic.
 
+use super::refresh::QUALITY;
 use super::state::{
     FDS_MAX, Flow, NodeState, Phase, Power, ReplicaState, RouteState, State, THREADS_MAX,
 };
 use crate::chance::Chance;
 use crate::queue::{self, Time};
-use super::refresh::QUALITY;
 use crate::topology::{Node, Topology};
 
 /// Period of the slow swing of the demand, over 2 pi, in seconds.
