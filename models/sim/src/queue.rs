@@ -101,8 +101,7 @@ mod tests {
         for servers in 1..=16 {
             for busy in 1..=95 {
                 let r = f64::from(busy) / 100.0;
-                let expected =
-                    1.0 + by_definition(servers, r) / (f64::from(servers) * (1.0 - r));
+                let expected = 1.0 + by_definition(servers, r) / (f64::from(servers) * (1.0 - r));
                 let ours = sojourn(servers, 1.0, r, 0.0).mean;
                 assert!((ours / expected - 1.0).abs() < 1e-12, "{servers} {r}");
             }
@@ -132,7 +131,10 @@ mod tests {
             times.sort_by(f64::total_cmp);
             let ours = sojourn(servers, 1.0, r, 0.0);
             assert!((ours.mean / mean - 1.0).abs() < 0.03, "{servers} {r}");
-            assert!((ours.variance / variance - 1.0).abs() < 0.1, "{servers} {r}");
+            assert!(
+                (ours.variance / variance - 1.0).abs() < 0.1,
+                "{servers} {r}"
+            );
             let measured = times[times.len() / 100 * 95];
             assert!((p95(ours) / measured - 1.0).abs() < 0.06, "{servers} {r}");
         }
@@ -150,7 +152,10 @@ mod tests {
     #[test]
     fn the_percentile_is_that_of_a_gamma() {
         for (variance, expected, within) in [(1.0, 2.995_732, 0.01), (0.25, 1.938_412, 0.002)] {
-            let time = Time { mean: 1.0, variance };
+            let time = Time {
+                mean: 1.0,
+                variance,
+            };
             assert!((p95(time) / expected - 1.0).abs() < within, "{variance}");
         }
         assert_eq!(p95(Time::default()), 0.0);

@@ -123,10 +123,14 @@ pub(crate) fn remedies(mechanism: Mechanism, place: Place) -> &'static [Remedy] 
         M::CorruptModel | M::RegressModel => const { &[one(Step::PutModel, Ends)] },
         M::CorruptInput | M::Duplicate => const { &[one(Step::BlockSource, Shields)] },
         M::CorruptCache => const { &[one(Step::Flush, Ends), one(Step::Restart, Ends)] },
-        M::CorruptStore => const { &[
-            one(Step::RestoreSnapshot, Ends),
-            one(Step::RestoreCheckpoint, Ends),
-        ] },
+        M::CorruptStore => {
+            const {
+                &[
+                    one(Step::RestoreSnapshot, Ends),
+                    one(Step::RestoreCheckpoint, Ends),
+                ]
+            }
+        }
         M::RegressBinary => const { &[one(Step::PutBinary, EndsForFresh)] },
         M::Drift => const { &[one(Step::Retrain, Ends)] },
         M::Disconnect | M::Delay | M::Lose => const { &[one(Step::SwitchUplink, Shields)] },
@@ -303,8 +307,10 @@ mod tests {
                     }
                 };
                 // These act at moments.
-                let by_deed = matches!(mechanism, Mechanism::Die | Mechanism::Compete | Mechanism::Push)
-                    && ground(*mechanism, place) == Some(Ground::Replicas);
+                let by_deed = matches!(
+                    mechanism,
+                    Mechanism::Die | Mechanism::Compete | Mechanism::Push
+                ) && ground(*mechanism, place) == Some(Ground::Replicas);
                 assert!(laid || by_deed, "{mechanism} at {place}");
             }
         }

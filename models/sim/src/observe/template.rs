@@ -235,11 +235,9 @@ pub(crate) fn of_break(on: Step) -> Template {
     match on {
         Step::Restart | Step::Reboot | Step::Freeze => Template::Unflushed,
         Step::Snapshot | Step::Prune | Step::Remount => Template::NearlyFull,
-        Step::PauseRollout
-        | Step::PutModel
-        | Step::PutConfig
-        | Step::PutBinary
-        | Step::Degrade => Template::FixPending,
+        Step::PauseRollout | Step::PutModel | Step::PutConfig | Step::PutBinary | Step::Degrade => {
+            Template::FixPending
+        }
         Step::LimitRate | Step::LimitCpu | Step::BlockSource | Step::ResetPool => Template::Backoff,
         Step::FailoverBroker | Step::RestoreSnapshot | Step::RestoreCheckpoint => {
             Template::ReplicaLag
@@ -294,7 +292,10 @@ mod tests {
             let all_day = DISTRACTORS.iter().any(|(other, _)| other == template);
             writers > 1 || all_day
         };
-        let lines: Vec<_> = Mechanism::ALL.iter().flat_map(|m| of_mechanism(*m)).collect();
+        let lines: Vec<_> = Mechanism::ALL
+            .iter()
+            .flat_map(|m| of_mechanism(*m))
+            .collect();
         let shared = lines.iter().filter(|t| ambiguous(t)).count();
         assert!(2 * shared > lines.len(), "{shared} of {}", lines.len());
     }

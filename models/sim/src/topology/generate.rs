@@ -177,7 +177,11 @@ impl Maker {
         let cached = self.between((0.0, 1.0)) > 0.0;
         let brokered = self.between((0.0, 1.0)) > 0.0;
         let (c, i) = (format!("cache-{line}"), format!("infer-{line}"));
-        let (p, s, b) = (format!("prep-{line}"), format!("store-{line}"), format!("broker-{line}"));
+        let (p, s, b) = (
+            format!("prep-{line}"),
+            format!("store-{line}"),
+            format!("broker-{line}"),
+        );
         let mut prepare = String::new();
         if cached {
             let _ = write!(prepare, "{{ to = \"{c}\", needed = false }}, ");
@@ -188,13 +192,27 @@ impl Maker {
         if brokered {
             let _ = write!(prepare, ", {{ to = \"{b}\" }}");
         }
-        self.route(line, &GATEWAY, home, demand, Some(demand), &format!("{{ to = \"{p}\" }}"));
+        self.route(
+            line,
+            &GATEWAY,
+            home,
+            demand,
+            Some(demand),
+            &format!("{{ to = \"{p}\" }}"),
+        );
         self.route(line, &PREPARE, home, demand, None, &prepare);
         if cached {
             self.route(line, &CACHE, home, demand, None, "");
         }
         // Sized for a cache that is cold.
-        self.route(line, &INFER, home, demand, None, &format!("{{ to = \"{s}\" }}"));
+        self.route(
+            line,
+            &INFER,
+            home,
+            demand,
+            None,
+            &format!("{{ to = \"{s}\" }}"),
+        );
         if brokered {
             self.route(line, &BROKER, home, demand, None, "");
         }
@@ -217,7 +235,11 @@ impl Maker {
         while peak > BUSY * rate * f64::from(count) {
             count += 1;
         }
-        let count = if stage.name == CACHE.name { 1 } else { count + 1 };
+        let count = if stage.name == CACHE.name {
+            1
+        } else {
+            count + 1
+        };
         let share = peak / rate / f64::from(count);
         let mut replicas = String::new();
         let mut at = Vec::new();
@@ -232,7 +254,10 @@ impl Maker {
             let standby = if standby { ", standby = true" } else { "" };
             let name = format!("{}-{line}-{number}", stage.name);
             let node = node + 1;
-            let _ = writeln!(replicas, "  {{ name = \"{name}\", node = \"node-{node}\"{standby} }},");
+            let _ = writeln!(
+                replicas,
+                "  {{ name = \"{name}\", node = \"node-{node}\"{standby} }},"
+            );
         }
         let text = &mut self.routes;
         let _ = writeln!(text, "\n[[route]]\nname = \"{}-{line}\"", stage.name);
@@ -240,7 +265,11 @@ impl Maker {
         if let Some(demand) = demand {
             let _ = writeln!(text, "demand = {demand}");
         }
-        let _ = writeln!(text, "cores = {:?}\nmemory_mb = {:?}", stage.cores, stage.memory_mb);
+        let _ = writeln!(
+            text,
+            "cores = {:?}\nmemory_mb = {:?}",
+            stage.cores, stage.memory_mb
+        );
         let _ = writeln!(text, "start_s = {:?}\n{}", stage.start_s, stage.rest);
         if !calls.is_empty() {
             let _ = writeln!(text, "calls = [{calls}]");
@@ -262,7 +291,10 @@ impl Maker {
 
     fn text(&self, seed: u64, nodes: usize) -> String {
         let mut text = String::new();
-        let _ = writeln!(text, "# Made up from seed {seed}.\nname = \"generated-{nodes}\"");
+        let _ = writeln!(
+            text,
+            "# Made up from seed {seed}.\nname = \"generated-{nodes}\""
+        );
         for site in 0..=self.sites {
             let _ = writeln!(text, "\n[[site]]\nname = \"{}\"", Site(site, self.sites));
         }

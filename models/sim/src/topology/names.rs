@@ -53,7 +53,8 @@ impl Topology {
     /// [`Unknown`] when there is none of that name.
     pub fn link_no(&self, name: &str) -> Result<LinkNo, Unknown> {
         let at = self.links.iter().position(|link| link.name == name);
-        at.map(LinkNo::new).ok_or_else(|| self.unknown("link", name))
+        at.map(LinkNo::new)
+            .ok_or_else(|| self.unknown("link", name))
     }
 
     /// The number of a node's uplink.
@@ -63,7 +64,9 @@ impl Topology {
     pub fn uplink_no(&self, node: NodeNo, name: &InterfaceId) -> Result<LinkNo, Unknown> {
         let is = |link: &&LinkNo| matches!(&self.links[link.at()].of, LinkOf::Uplink(_, own) if own == name);
         let found = self.nodes[node.at()].uplinks.iter().find(is);
-        found.copied().ok_or_else(|| self.unknown("uplink", name.as_str()))
+        found
+            .copied()
+            .ok_or_else(|| self.unknown("uplink", name.as_str()))
     }
 
     /// The place of a webhook.
@@ -90,9 +93,11 @@ impl Topology {
         let name = self.routes[route.at()].name.as_str().bytes();
         let which = [slot, version as u8];
         // FNV-1a (Fowler, Noll, Vo).
-        let hash = name.chain(which).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = name
+            .chain(which)
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         hash.to_be_bytes()
     }
 }

@@ -240,7 +240,11 @@ impl Reader<'_> {
         if let Some(training) = &raw.training {
             let worker = |name| self.known(name, |id| topology.node_no(id));
             topology.training = Some(Training {
-                workers: training.workers.iter().map(worker).collect::<Result<_, _>>()?,
+                workers: training
+                    .workers
+                    .iter()
+                    .map(worker)
+                    .collect::<Result<_, _>>()?,
                 cores: self.number(&training.cores, 0.01..=1024.0)?,
                 memory_mb: self.number(&training.memory_mb, 1.0..=1e6)?,
                 checkpoint_s: self.number(&training.checkpoint_s, 1.0..=86_400.0)?,
@@ -270,15 +274,27 @@ impl Reader<'_> {
         at_most(raw.webhook.len(), ROUTES_MAX, "webhooks", first())?;
         for node in &raw.node {
             let uplinks = node.uplinks.get_ref().len();
-            at_most(uplinks, UPLINKS_MAX, "uplinks of one node", node.uplinks.span())?;
+            at_most(
+                uplinks,
+                UPLINKS_MAX,
+                "uplinks of one node",
+                node.uplinks.span(),
+            )?;
             if uplinks == 0 {
-                return Err(self.source.wrong(&node.uplinks.span(), "a node needs an uplink"));
+                return Err(self
+                    .source
+                    .wrong(&node.uplinks.span(), "a node needs an uplink"));
             }
         }
         let mut replicas = 0;
         for route in &raw.route {
             let at = || route.name.span();
-            at_most(route.replicas.len(), BACKENDS_MAX, "replicas of one route", at())?;
+            at_most(
+                route.replicas.len(),
+                BACKENDS_MAX,
+                "replicas of one route",
+                at(),
+            )?;
             at_most(route.calls.len(), CALLS_MAX, "calls of one route", at())?;
             replicas += route.replicas.len();
             at_most(replicas, REPLICAS_MAX, "replicas", at())?;
@@ -577,18 +593,50 @@ replicas = [{ name = \"db-1\", node = \"a\" }]
     #[test]
     fn what_is_wrong_is_refused_with_file_line_and_reason() {
         let cases = [
-            ("rate = 50\ncalls", "rate = -3\ncalls", "f.toml:17: -3 is not from 0.001 to 1000000"),
-            ("rate = 50\ncalls", "rate = nan\ncalls", "f.toml:17: NaN is not from"),
+            (
+                "rate = 50\ncalls",
+                "rate = -3\ncalls",
+                "f.toml:17: -3 is not from 0.001 to 1000000",
+            ),
+            (
+                "rate = 50\ncalls",
+                "rate = nan\ncalls",
+                "f.toml:17: NaN is not from",
+            ),
             ("demand = 10", "demand = inf", "f.toml:16: inf is not from"),
-            ("site = \"yard\"", "site = \"sea\"", "f.toml:8: topology small has no site sea"),
-            ("to = \"db\"", "to = \"dc\"", "f.toml:18: topology small has no route dc"),
-            ("name = \"db-1\"", "name = \"web-1\"", "f.toml:25: web-1 is there twice"),
-            ("name = \"a\"\n", "name = \"A\"\n", "f.toml:7: \"A\": a name may hold"),
-            ("memory_mb = 1000", "memory_mb = 700", "f.toml:7: what runs here needs 900 MB"),
+            (
+                "site = \"yard\"",
+                "site = \"sea\"",
+                "f.toml:8: topology small has no site sea",
+            ),
+            (
+                "to = \"db\"",
+                "to = \"dc\"",
+                "f.toml:18: topology small has no route dc",
+            ),
+            (
+                "name = \"db-1\"",
+                "name = \"web-1\"",
+                "f.toml:25: web-1 is there twice",
+            ),
+            (
+                "name = \"a\"\n",
+                "name = \"A\"\n",
+                "f.toml:7: \"A\": a name may hold",
+            ),
+            (
+                "memory_mb = 1000",
+                "memory_mb = 700",
+                "f.toml:7: what runs here needs 900 MB",
+            ),
             ("cores = 2", "cpus = 2", "f.toml:9: unknown field `cpus`"),
             ("cores = 2", "cores = \"2\"", "f.toml:9: invalid type"),
             ("name = \"eth0\", ", "", "f.toml:11: missing field `name`"),
-            ("[{ name = \"eth0\", delay_ms = 5 }]", "[]", "f.toml:11: a node needs an uplink"),
+            (
+                "[{ name = \"eth0\", delay_ms = 5 }]",
+                "[]",
+                "f.toml:11: a node needs an uplink",
+            ),
             (
                 "share = 0.5 }",
                 "share = 0.5, behind = \"db\" }",
@@ -619,7 +667,10 @@ replicas = [{ name = \"db-1\", node = \"a\" }]
         let many = format!("name = \"many\"\n{}", "[[node]]\n".repeat(10_000));
         assert_eq!(refused(&many), "f.toml:258: there are more than 256 nodes");
         let million = "[[node]]\n".repeat(1_000_000);
-        assert_eq!(refused(&million), "f.toml:1: 9000000 bytes are more than 262144");
+        assert_eq!(
+            refused(&million),
+            "f.toml:1: 9000000 bytes are more than 262144"
+        );
         let inline = SMALL.replace("[[node]]", "[[site]]\nname = \"b\"\n[[node]]");
         let inline = inline + &"[[webhook]]\nname = \"w\"\ndoes = \"reboot\"\n".repeat(300);
         assert!(refused(&inline).ends_with("there are more than 256 webhooks"));

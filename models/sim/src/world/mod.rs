@@ -85,7 +85,12 @@ impl World {
     /// # Errors
     /// [`TextError`] when the incident does not fit the topology.
     pub fn new(topology: &Topology, incident: &Incident, seed: u64) -> Result<Self, TextError> {
-        Self::with(&Arc::new(topology.clone()), incident, seed, Settings::default())
+        Self::with(
+            &Arc::new(topology.clone()),
+            incident,
+            seed,
+            Settings::default(),
+        )
     }
 
     /// The same with other settings; the topology is shared.
@@ -165,7 +170,10 @@ impl World {
     #[must_use]
     pub fn waiting(&self, route: RouteNo) -> f64 {
         let replicas = &self.topology.routes[route.at()].replicas;
-        replicas.iter().map(|no| self.state.replicas[no.at()].queue).sum()
+        replicas
+            .iter()
+            .map(|no| self.state.replicas[no.at()].queue)
+            .sum()
     }
 
     /// What a replica's process does.
@@ -187,6 +195,12 @@ impl World {
         self.engine.roots_left()
     }
 
+    /// When the incident begins, in seconds. For the one who measures, not for a policy.
+    #[must_use]
+    pub fn onset(&self) -> f64 {
+        self.engine.onset()
+    }
+
     /// One step of time.
     pub fn tick(&mut self) {
         let topology = &*self.topology;
@@ -194,7 +208,8 @@ impl World {
         state.tick += 1;
         state.now = state.tick as f64 * self.step.dt;
         if !self.acts.idle() {
-            self.acts.advance(topology, state, &mut self.engine, &self.settings);
+            self.acts
+                .advance(topology, state, &mut self.engine, &self.settings);
         }
         self.engine.tick(topology, state);
         if state.stale {

@@ -102,7 +102,9 @@ fn replica(topology: &Topology, state: &mut State, at: usize) {
     let on_route = &on_route.burden;
     let burden = &replica.burden;
 
-    let cores = route.cores.min(replica.cpu_limit * topology.nodes[known.node.at()].cores);
+    let cores = route
+        .cores
+        .min(replica.cpu_limit * topology.nodes[known.node.at()].cores);
     let limited = if route.cores > 0.0 {
         cores / route.cores
     } else {
@@ -150,7 +152,11 @@ fn shares(topology: &Topology, state: &mut State, no: RouteNo) {
             Phase::Starting { .. } | Phase::Dead | Phase::Standby => false,
         };
         let node = topology.replicas[replica.at()].node;
-        let reached = if holds { reach(topology, state, no, node) } else { 0.0 };
+        let reached = if holds {
+            reach(topology, state, no, node)
+        } else {
+            0.0
+        };
         let share = &mut state.replicas[replica.at()].fixed.share;
         *share *= reached;
         sum += *share;
@@ -253,7 +259,11 @@ fn edge(topology: &Topology, state: &mut State, caller: RouteNo, at: usize) {
     edge.cap = cap;
     edge.delay_ms = if all > 0.0 { delay_ms / all } else { 0.0 };
     // Whether anybody is there to be called is the callee's account.
-    edge.err = if all > 0.0 && !called.nobody { 1.0 - arrives / all } else { 0.0 };
+    edge.err = if all > 0.0 && !called.nobody {
+        1.0 - arrives / all
+    } else {
+        0.0
+    };
 }
 
 /// What lies between two nodes; `None` when nothing gets through.

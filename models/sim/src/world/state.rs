@@ -7,9 +7,7 @@
 
 use crate::fault::burden::{LinkBurden, NodeBurden, ReplicaBurden, RouteBurden};
 use crate::queue::Time;
-use crate::topology::{
-    LinkNo, Node, NodeNo, Replica, ReplicaNo, RouteNo, Topology, Version,
-};
+use crate::topology::{LinkNo, Node, NodeNo, Replica, ReplicaNo, RouteNo, Topology, Version};
 
 /// What a replica's process does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -532,8 +530,15 @@ impl State {
         add(self.now);
         add(self.noise);
         for node in &self.nodes {
-            [node.temp, node.pace, node.memory_mb, node.disk_mb, node.clock_s, node.wear_mb]
-                .map(&mut add);
+            [
+                node.temp,
+                node.pace,
+                node.memory_mb,
+                node.disk_mb,
+                node.clock_s,
+                node.wear_mb,
+            ]
+            .map(&mut add);
         }
         for replica in &self.replicas {
             let phase = match replica.phase {
@@ -544,13 +549,33 @@ impl State {
                 Phase::Standby => -5.0,
                 Phase::Starting { left } => left,
             };
-            [phase, replica.weight, replica.queue, replica.own.mean, replica.leaked_mb]
-                .map(&mut add);
+            [
+                phase,
+                replica.weight,
+                replica.queue,
+                replica.own.mean,
+                replica.leaked_mb,
+            ]
+            .map(&mut add);
         }
         for route in &self.routes {
             let flow = &route.flow;
-            [route.err, route.latency_ms, route.p95_ms, route.quality, route.retries].map(&mut add);
-            [flow.arrived, flow.passed, flow.failed, flow.refused, flow.lost].map(&mut add);
+            [
+                route.err,
+                route.latency_ms,
+                route.p95_ms,
+                route.quality,
+                route.retries,
+            ]
+            .map(&mut add);
+            [
+                flow.arrived,
+                flow.passed,
+                flow.failed,
+                flow.refused,
+                flow.lost,
+            ]
+            .map(&mut add);
         }
         hash
     }

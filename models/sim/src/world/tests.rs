@@ -57,7 +57,10 @@ const PLANS: [(&str, &str); 37] = [
     ("edge-1", "prune-data(infer-1, to=10%)"),
     ("edge-1", "isolate(infer, infer-1, drain=2s)"),
     ("edge-1", "release(infer, infer-1)"),
-    ("edge-1", "reroute(infer, from=infer-1, to=infer-2, share=50%)"),
+    (
+        "edge-1",
+        "reroute(infer, from=infer-1, to=infer-2, share=50%)",
+    ),
     ("edge-1", "scale-out(infer, infer-4)"),
     ("edge-1", "scale-in(infer, infer-4, drain=2s)"),
     ("edge-1", "freeze(infer-1)"),
@@ -90,7 +93,8 @@ fn with_versions(topology: &Topology, text: &str) -> String {
     let no = topology.replica_no(&"infer-1".parse().unwrap()).unwrap();
     let model = topology.model(no, crate::topology::Version::Older);
     let config = topology.config(no, crate::topology::Version::Older);
-    text.replace("MODEL", &model.to_string()).replace("CONFIG", &config.to_string())
+    text.replace("MODEL", &model.to_string())
+        .replace("CONFIG", &config.to_string())
 }
 
 #[test]
@@ -117,7 +121,11 @@ fn a_seed_gives_the_same_trace_and_another_seed_another() {
         let mut digests = Vec::new();
         for at in 0..600 {
             if at == 100 {
-                order(&mut world, "edge-1", "restart(infer-1, grace=1s) ; wait(5s)");
+                order(
+                    &mut world,
+                    "edge-1",
+                    "restart(infer-1, grace=1s) ; wait(5s)",
+                );
             }
             world.tick();
             digests.push(world.digest());
@@ -205,7 +213,10 @@ fn requests_are_conserved() {
                 let flow = world.flow(route);
                 let gone = flow.passed + flow.failed + flow.refused + flow.lost;
                 let off = flow.arrived - gone - world.waiting(route);
-                assert!(off.abs() <= 1e-9 * flow.arrived.max(1.0), "{seed} {at} {route:?}: {off}");
+                assert!(
+                    off.abs() <= 1e-9 * flow.arrived.max(1.0),
+                    "{seed} {at} {route:?}: {off}"
+                );
             }
         }
         assert!(orders > 5);
@@ -230,7 +241,10 @@ fn what_is_passed_on_arrives() {
     assert!((gateway.passed / preprocess.arrived - 1.0).abs() < 1e-9);
     let (infer, _) = flow("infer");
     let (_, hit) = flow("cache");
-    assert!((infer.arrived / preprocess.passed - (1.0 - hit)).abs() < 0.01, "{hit}");
+    assert!(
+        (infer.arrived / preprocess.passed - (1.0 - hit)).abs() < 0.01,
+        "{hit}"
+    );
 }
 
 #[test]
@@ -254,7 +268,12 @@ fn halving_the_step_changes_no_statistic() {
             health += level.health();
             ticks += 1.0;
         }
-        [err / ticks, p95 / ticks, health / ticks, world.state.nodes[0].temp]
+        [
+            err / ticks,
+            p95 / ticks,
+            health / ticks,
+            world.state.nodes[0].temp,
+        ]
     };
     const SEEDS: u64 = 60;
     let all = |dt| (0..SEEDS).map(|seed| figures(seed, dt)).collect::<Vec<_>>();
@@ -263,13 +282,19 @@ fn halving_the_step_changes_no_statistic() {
         let moments = |runs: &[[f64; 4]]| {
             let n = runs.len() as f64;
             let mean = runs.iter().map(|run| run[figure]).sum::<f64>() / n;
-            let square = runs.iter().map(|run| (run[figure] - mean).powi(2)).sum::<f64>();
+            let square = runs
+                .iter()
+                .map(|run| (run[figure] - mean).powi(2))
+                .sum::<f64>();
             (mean, square / (n - 1.0) / n)
         };
         let ((one, a), (other, b)) = (moments(&whole), moments(&half));
         // 2.6 deviations of the difference: an interval of 99 %.
         let within = 2.6 * (a + b).sqrt();
-        assert!((one - other).abs() <= within, "{figure}: {one} {other} within {within}");
+        assert!(
+            (one - other).abs() <= within,
+            "{figure}: {one} {other} within {within}"
+        );
         assert!(a > 0.0, "{figure} says nothing");
     }
 }
@@ -277,10 +302,18 @@ fn halving_the_step_changes_no_statistic() {
 #[test]
 fn a_plan_runs_its_branches_side_by_side_and_in_turn() {
     let mut world = reference(1);
-    let side = order(&mut world, "edge-1", "(wait(4s) | wait(4s) | wait(4s)) ; wait(2s)");
+    let side = order(
+        &mut world,
+        "edge-1",
+        "(wait(4s) | wait(4s) | wait(4s)) ; wait(2s)",
+    );
     let began = world.now();
     assert_eq!(end(&mut world, side, 20.0), Progress::Done);
-    assert!((6.0..=8.0).contains(&(world.now() - began)), "{}", world.now() - began);
+    assert!(
+        (6.0..=8.0).contains(&(world.now() - began)),
+        "{}",
+        world.now() - began
+    );
 }
 
 #[test]
@@ -318,16 +351,36 @@ fn what_cannot_be_carried_out_is_refused_with_a_reason() {
         world.order(&order).unwrap_err().to_string()
     };
     for (node, plan, reason) in [
-        ("edge-9", "wait(1s)", "step 0: topology reference has no node edge-9"),
+        (
+            "edge-9",
+            "wait(1s)",
+            "step 0: topology reference has no node edge-9",
+        ),
         (
             "edge-2",
             "wait(1s) ; restart(infer-1, grace=1s)",
             "step 1: service infer-1 is not on node edge-2",
         ),
-        ("edge-2", "isolate(infer, infer-1, drain=1s)", "step 0: route infer is not on node edge-2"),
-        ("edge-1", "isolate(infer, gateway-1, drain=1s)", "step 0: gateway-1 is no backend of route infer"),
-        ("edge-1", "flush-cache(infer-1)", "step 0: service infer-1 offers no FlushCache"),
-        ("edge-1", "scale-out(infer, infer-1)", "step 0: service infer-1 is no standby"),
+        (
+            "edge-2",
+            "isolate(infer, infer-1, drain=1s)",
+            "step 0: route infer is not on node edge-2",
+        ),
+        (
+            "edge-1",
+            "isolate(infer, gateway-1, drain=1s)",
+            "step 0: gateway-1 is no backend of route infer",
+        ),
+        (
+            "edge-1",
+            "flush-cache(infer-1)",
+            "step 0: service infer-1 offers no FlushCache",
+        ),
+        (
+            "edge-1",
+            "scale-out(infer, infer-1)",
+            "step 0: service infer-1 is no standby",
+        ),
         (
             "edge-1",
             "rollback-model(gateway-1, to=0011223344556677)",
@@ -347,8 +400,14 @@ fn what_cannot_be_carried_out_is_refused_with_a_reason() {
         assert_eq!(refused(node, plan), reason);
     }
     order(&mut world, "edge-1", "restart(infer-1, grace=1s)");
-    let again = Order::Node("edge-1".parse().unwrap(), "freeze(infer-1)".parse().unwrap());
-    assert!(matches!(world.order(&again), Err(OrderError::Contested { step: 0, .. })));
+    let again = Order::Node(
+        "edge-1".parse().unwrap(),
+        "freeze(infer-1)".parse().unwrap(),
+    );
+    assert!(matches!(
+        world.order(&again),
+        Err(OrderError::Contested { step: 0, .. })
+    ));
 }
 
 #[test]
@@ -378,17 +437,27 @@ fn preconditions_are_looked_at_when_the_time_has_come() {
     let no = order(&mut world, "cloud-1", "scale-out(store, store-3)");
     let why = Failure::NoState;
     assert_eq!(end(&mut world, no, 30.0), Progress::Failed { step: 0, why });
-    let no = order(&mut world, "cloud-1", "snapshot(store-2) ; scale-out(store, store-3)");
+    let no = order(
+        &mut world,
+        "cloud-1",
+        "snapshot(store-2) ; scale-out(store, store-3)",
+    );
     assert_eq!(end(&mut world, no, 60.0), Progress::Done);
     // Nobody else could lead.
     let other = replica(&world, "broker-2");
     world.state.kill(&Arc::clone(&world.topology), other);
-    let no = order(&mut world, "edge-4", "call-webhook(broker-1, to=failover-broker)");
+    let no = order(
+        &mut world,
+        "edge-4",
+        "call-webhook(broker-1, to=failover-broker)",
+    );
     let why = Failure::NoOther;
     assert_eq!(end(&mut world, no, 30.0), Progress::Failed { step: 0, why });
     // Two of the other four are down.
     for node in [1, 2] {
-        world.state.reboot(&Arc::clone(&world.topology), NodeNo::new(node), 300.0);
+        world
+            .state
+            .reboot(&Arc::clone(&world.topology), NodeNo::new(node), 300.0);
     }
     let no = order(&mut world, "edge-1", "call-webhook(infer-1, to=reboot)");
     let why = Failure::NoQuorum;
@@ -455,7 +524,11 @@ fn one_slow_replica_is_slow_for_its_share_and_isolating_it_helps() {
     let no = order(&mut world, "edge-1", "isolate(infer, infer-1, drain=2s)");
     assert_eq!(end(&mut world, no, 10.0), Progress::Done);
     run(&mut world, 30.0);
-    assert!(world.level().meets(&Target::default()), "{:?}", world.level());
+    assert!(
+        world.level().meets(&Target::default()),
+        "{:?}",
+        world.level()
+    );
 }
 
 #[test]

@@ -113,7 +113,9 @@ fn node(node: &mut NodeState, known: &Node, step: &Step, due: &mut Due) -> bool 
     match node.power {
         Power::On if !burden.off => {
             let freq = node.freq * burden.freq;
-            let weak = known.battery_wh.is_some_and(|full| node.battery_wh < BATTERY_WEAK * full);
+            let weak = known
+                .battery_wh
+                .is_some_and(|full| node.battery_wh < BATTERY_WEAK * full);
             let freq = if weak { freq * WEAK_FREQ } else { freq };
             let asked = demand / (known.cores * freq);
             let thrash = THRASH * (node.memory_mb / known.memory_mb - THRASH_FROM).max(0.0);
@@ -131,7 +133,11 @@ fn node(node: &mut NodeState, known: &Node, step: &Step, due: &mut Due) -> bool 
         }
         Power::On | Power::Empty => node.util = 0.0,
     }
-    let rth = if burden.fan_dead { known.rth_dead } else { known.rth };
+    let rth = if burden.fan_dead {
+        known.rth_dead
+    } else {
+        known.rth
+    };
     let towards = known.ambient_c + burden.warm + rth * watts;
     node.temp += (towards - node.temp) * step.heat;
     // Down at once, up again only when it is cool.
@@ -223,7 +229,11 @@ fn serve(topology: &Topology, state: &mut State, at: usize, step: &Step, due: &m
     let came = route.arrival * (1.0 + route.burden.extra);
     let admitted = came.min(route.limit);
     route.arrival = came;
-    route.shed = if came > 0.0 { 1.0 - admitted / came } else { 0.0 };
+    route.shed = if came > 0.0 {
+        1.0 - admitted / came
+    } else {
+        0.0
+    };
     if let Some(ms) = known.outside_ms {
         outside(route, admitted, ms, step);
         return;
@@ -371,7 +381,8 @@ fn answers(topology: &Topology, state: &mut State, step: &Step) {
             if edge.waited {
                 let time = edge.delay_ms + called.latency_ms;
                 mean += share * time;
-                variance += share * called.variance + (share * (1.0 - share)).max(0.0) * time * time;
+                variance +=
+                    share * called.variance + (share * (1.0 - share)).max(0.0) * time * time;
             }
         }
         let known = &topology.routes[no.at()];

@@ -12,7 +12,10 @@ use crate::world::state::State;
 impl Engine {
     /// Whether another fault hides it.
     pub(super) fn hidden(&self, fault: usize) -> bool {
-        let mut couplings = self.script.faults[fault].couplings.iter().zip(&self.script.other[fault]);
+        let mut couplings = self.script.faults[fault]
+            .couplings
+            .iter()
+            .zip(&self.script.other[fault]);
         couplings.any(|(coupling, behind)| {
             let hides = matches!(coupling, Coupling::Hides { .. });
             hides && behind.is_some_and(|behind| self.runs[behind].rooted())

@@ -155,7 +155,10 @@ impl Compiler<'_> {
                 route,
                 service,
                 drain,
-            } => Deed::ScaleIn(self.standby(service, self.backend(route, service)?)?, *drain),
+            } => Deed::ScaleIn(
+                self.standby(service, self.backend(route, service)?)?,
+                *drain,
+            ),
             Primitive::Freeze { service } => Deed::Freeze(self.own(service)?),
             Primitive::Thaw { service } => Deed::Thaw(self.own(service)?),
             Primitive::LimitCpu { service, to } => {

@@ -274,7 +274,9 @@ impl Hands<'_> {
                 let route = self.topology.replicas[replica.at()].route;
                 let own = self.usual(replica);
                 let backends = &self.topology.routes[route.at()].replicas;
-                let weights = backends.iter().map(|no| self.state.replicas[no.at()].weight);
+                let weights = backends
+                    .iter()
+                    .map(|no| self.state.replicas[no.at()].weight);
                 let most = weights.fold(0.0, f64::max);
                 self.weigh(replica, if most > 0.0 { most } else { own });
                 self.announce(Happened::ScaledOut(replica));
@@ -412,7 +414,9 @@ impl Hands<'_> {
     pub(super) fn reboot(&mut self, replica: ReplicaNo, seconds: f64) -> f64 {
         let node = self.topology.replicas[replica.at()].node;
         let replicas = &self.topology.nodes[node.at()].replicas;
-        let shares = replicas.iter().map(|no| self.state.replicas[no.at()].fixed.share);
+        let shares = replicas
+            .iter()
+            .map(|no| self.state.replicas[no.at()].fixed.share);
         let disruption = shares.sum::<f64>() * seconds;
         self.state.reboot(self.topology, node, seconds);
         self.announce(Happened::Done(Errand::Reboot, replica));
@@ -477,7 +481,9 @@ impl Hands<'_> {
     /// Whether somewhere there is a copy of a route's state that is young enough.
     fn copied(&self, route: RouteNo) -> bool {
         let replicas = &self.topology.routes[route.at()].replicas;
-        let copies = replicas.iter().filter_map(|no| self.state.replicas[no.at()].copied);
+        let copies = replicas
+            .iter()
+            .filter_map(|no| self.state.replicas[no.at()].copied);
         copies.into_iter().any(|at| self.state.now - at <= COPY_S)
     }
 

@@ -16,11 +16,11 @@ use homeostat_common::primitive::{Primitive, Reversal};
 use homeostat_common::saga::FleetPlan;
 use homeostat_common::units::Millis;
 
-pub use self::deed::Impossible;
-pub(crate) use self::deed::Deed;
 use self::deed::Compiler;
-use self::effect::{Before, Hands};
+pub(crate) use self::deed::Deed;
+pub use self::deed::Impossible;
 pub(super) use self::effect::start;
+use self::effect::{Before, Hands};
 use super::Settings;
 use super::refresh::reachable;
 use super::state::{Phase, State};
@@ -220,10 +220,16 @@ impl Acts {
     pub(crate) fn progress(&self, no: OrderNo) -> Option<Progress> {
         let ended = self.ended.iter().find(|(own, _)| *own == no);
         let running = || self.running.iter().find(|one| one.no == no);
-        ended.map(|(_, progress)| *progress).or_else(|| running().map(|one| one.progress))
+        ended
+            .map(|(_, progress)| *progress)
+            .or_else(|| running().map(|one| one.progress))
     }
 
-    pub(crate) fn order(&mut self, topology: &Topology, order: &Order) -> Result<OrderNo, OrderError> {
+    pub(crate) fn order(
+        &mut self,
+        topology: &Topology,
+        order: &Order,
+    ) -> Result<OrderNo, OrderError> {
         if self.running.len() >= ORDERS_MAX {
             return Err(OrderError::TooMany);
         }
@@ -231,7 +237,10 @@ impl Acts {
         for (place, step) in steps.iter().enumerate() {
             let touched = touched(topology, &step.deed);
             let contests = |running: &&Running| {
-                let mut theirs = running.steps.iter().map(|other| self::touched(topology, &other.deed));
+                let mut theirs = running
+                    .steps
+                    .iter()
+                    .map(|other| self::touched(topology, &other.deed));
                 theirs.any(|theirs| overlap(&touched, &theirs))
             };
             if let Some(other) = self.running.iter().find(contests) {
@@ -316,7 +325,10 @@ impl Acts {
             }
         }
         let running = &mut self.running[at];
-        if running.at[..steps.len()].iter().all(|at| matches!(at, At::Done(_))) {
+        if running.at[..steps.len()]
+            .iter()
+            .all(|at| matches!(at, At::Done(_)))
+        {
             running.progress = Progress::Done;
         }
     }
@@ -377,7 +389,8 @@ impl Acts {
             Some(before) => before,
             None => {
                 if let Some(attempt) = effect::attempt(&step.deed)
-                    && let Some(refusal) = hands.engine.refuses(hands.topology, hands.state, attempt)
+                    && let Some(refusal) =
+                        hands.engine.refuses(hands.topology, hands.state, attempt)
                 {
                     return Err(Failure::Held(refusal));
                 }
@@ -400,7 +413,11 @@ impl Acts {
             _ if silent => true,
             Deed::Probe(replica, _) => {
                 let right = hands.answers(replica);
-                right_since = if right { right_since.or(Some(now)) } else { None };
+                right_since = if right {
+                    right_since.or(Some(now))
+                } else {
+                    None
+                };
                 right_since.is_some_and(|since| now - since >= PROBE_S)
             }
             Deed::Restart(replica, _)
@@ -498,7 +515,9 @@ fn compile(topology: &Topology, order: &Order) -> Result<Vec<Step>, OrderError> 
             step: steps.len(),
             why,
         };
-        let no = topology.node_no(node).map_err(|why| impossible(why.into()))?;
+        let no = topology
+            .node_no(node)
+            .map_err(|why| impossible(why.into()))?;
         let compiler = Compiler { topology, node: no };
         let deed = compiler.deed(primitive).map_err(impossible)?;
         let signature = primitive.signature();
@@ -510,7 +529,9 @@ fn compile(topology: &Topology, order: &Order) -> Result<Vec<Step>, OrderError> 
             interrupts: signature.interrupts,
             compensated: signature.reversal == Reversal::Compensated,
             work: signature.work,
-            deadline_s: primitive.deadline(start_timeout(topology, primitive)).as_secs_f64(),
+            deadline_s: primitive
+                .deadline(start_timeout(topology, primitive))
+                .as_secs_f64(),
             after: 0,
         });
         Ok(())
@@ -518,11 +539,13 @@ fn compile(topology: &Topology, order: &Order) -> Result<Vec<Step>, OrderError> 
     let mut after = Vec::with_capacity(PLAN_STEPS_MAX);
     match order {
         Order::Node(node, plan) => {
-            plan.steps().try_for_each(|primitive| step(node, primitive, false))?;
+            plan.steps()
+                .try_for_each(|primitive| step(node, primitive, false))?;
             precede(plan.root(), 0, &mut after);
         }
         Order::Fleet(plan) => {
-            plan.steps().try_for_each(|leaf| step(&leaf.node, &leaf.primitive, true))?;
+            plan.steps()
+                .try_for_each(|leaf| step(&leaf.node, &leaf.primitive, true))?;
             precede(plan.root(), 0, &mut after);
         }
     }
@@ -553,7 +576,9 @@ fn precede<L>(branch: &Branch<L>, before: u8, into: &mut Vec<u8>) -> u8 {
 /// multiple of the usual.
 fn start_timeout(topology: &Topology, primitive: &Primitive) -> Millis {
     const USUAL: f64 = 5.0;
-    let replica = primitive.service().and_then(|id| topology.replica_no(id).ok());
+    let replica = primitive
+        .service()
+        .and_then(|id| topology.replica_no(id).ok());
     let seconds = replica.map_or(10.0, |no| {
         let route = topology.replicas[no.at()].route;
         topology.routes[route.at()].start_s * USUAL + 5.0
