@@ -159,8 +159,16 @@ mod tests {
         assert_eq!([normal, start.to_bits(), wait], GOLDEN_SHAPED);
     }
 
-    const GOLDEN_BITS: [u64; 3] = [0, 0, 0];
-    const GOLDEN_SHAPED: [u64; 3] = [0, 0, 0];
+    const GOLDEN_BITS: [u64; 3] = [
+        17_399_285_708_984_948_476,
+        10_370_655_425_750_538_725,
+        8_842_792_413_757_659_233,
+    ];
+    const GOLDEN_SHAPED: [u64; 3] = [
+        13_825_961_205_431_738_883,
+        4_616_881_197_930_018_409,
+        4_621_754_523_764_100_769,
+    ];
 
     /// Mean and variance of n numbers.
     fn moments(n: u64, number: impl Fn(u64) -> f64) -> (f64, f64) {

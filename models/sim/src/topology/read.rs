@@ -162,11 +162,13 @@ impl Topology {
     /// # Errors
     /// [`TextError`] with the place and the reason.
     pub fn read(file: &str, text: &str) -> Result<Self, TextError> {
-        let source = Source::new(file, text, TEXT_MAX)?;
+        // Counted before the length, because it is the better reason.
         let mut heads = text.match_indices("[[node]]");
         if let Some((at, _)) = heads.nth(NODES_MAX) {
+            let source = Source::new(file, text, usize::MAX)?;
             return Err(source.wrong(&(at..at), too_many("nodes", NODES_MAX)));
         }
+        let source = Source::new(file, text, TEXT_MAX)?;
         let raw: RawTopology = source.read()?;
         Reader { source }.topology(raw)
     }
@@ -664,6 +666,7 @@ replicas = [{ name = \"db-1\", node = \"a\" }]
 
     #[test]
     fn a_million_nodes_are_refused_before_they_are_read() {
+<<<<<<< HEAD
         let many = format!("name = \"many\"\n{}", "[[node]]\n".repeat(10_000));
         assert_eq!(refused(&many), "f.toml:258: there are more than 256 nodes");
         let million = "[[node]]\n".repeat(1_000_000);
@@ -673,6 +676,20 @@ replicas = [{ name = \"db-1\", node = \"a\" }]
         );
         let inline = SMALL.replace("[[node]]", "[[site]]\nname = \"b\"\n[[node]]");
         let inline = inline + &"[[webhook]]\nname = \"w\"\ndoes = \"reboot\"\n".repeat(300);
+=======
+        let million = format!("name = \"many\"\n{}", "[[node]]\n".repeat(1_000_000));
+        assert_eq!(
+            refused(&million),
+            "f.toml:258: there are more than 256 nodes"
+        );
+        let long = format!("name = \"long\"\nnode = [{}]", "{},".repeat(1_000_000));
+        assert_eq!(
+            refused(&long),
+            "f.toml:2: 3000023 bytes are more than 262144"
+        );
+        let inline =
+            SMALL.to_owned() + &"[[webhook]]\nname = \"w\"\ndoes = \"reboot\"\n".repeat(300);
+>>>>>>> sim
         assert!(refused(&inline).ends_with("there are more than 256 webhooks"));
     }
 

@@ -7,7 +7,9 @@
 
 use crate::fault::burden::{LinkBurden, NodeBurden, ReplicaBurden, RouteBurden};
 use crate::queue::Time;
-use crate::topology::{LinkNo, Node, NodeNo, Replica, ReplicaNo, RouteNo, Topology, Version};
+use crate::topology::{
+    LinkNo, Node, NodeNo, Offer, Replica, ReplicaNo, Route, RouteNo, Topology, Version,
+};
 
 /// What a replica's process does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -329,7 +331,9 @@ impl State {
             tick: 0,
             routes: routes.collect(),
             nodes: topology.nodes.iter().map(NodeState::new).collect(),
-            replicas: topology.replicas.iter().map(ReplicaState::new).collect(),
+            replicas: (topology.replicas.iter())
+                .map(|replica| ReplicaState::new(replica, &topology.routes[replica.route.at()]))
+                .collect(),
             links: vec![LinkState::default(); topology.links.len()],
             edges,
             training: TrainingState::default(),
@@ -388,6 +392,8 @@ impl State {
     }
 }
 
+/// When the copies of the night were made, in seconds.
+const NIGHT_S: f64 = -36_000.0;
 /// Descriptors of a fresh process.
 pub(crate) const FDS: f64 = 40.0;
 /// Descriptors that a process may have.
@@ -423,7 +429,7 @@ impl ReplicaState {
         }
     }
 
-    fn new(replica: &Replica) -> Self {
+    fn new(replica: &Replica, route: &Route) -> Self {
         Self {
             burden: ReplicaBurden::NONE,
             phase: if replica.standby {
@@ -442,7 +448,7 @@ impl ReplicaState {
             warm: 1.0,
             model: Version::Good,
             config: Version::Good,
-            copied: None,
+            copied: route.offers.contains(&Offer::Snapshot).then_some(NIGHT_S),
             starts: u32::from(!replica.standby),
             deaths: 0,
             oom_kills: 0,

@@ -139,7 +139,7 @@ fn a_seed_gives_the_same_trace_and_another_seed_another() {
     assert_eq!(golden.last(), Some(&GOLDEN));
 }
 
-const GOLDEN: u64 = 0;
+const GOLDEN: u64 = 11_881_195_195_393_710_422;
 
 #[test]
 fn a_fork_meets_the_same_chance() {
@@ -254,7 +254,7 @@ fn halving_the_step_changes_no_statistic() {
         let mut world = world("reference", seed, dt);
         let (mut err, mut p95, mut health, mut ticks) = (0.0, 0.0, 0.0, 0.0);
         run(&mut world, 60.0);
-        world.state.nodes[0].burden.hog = 10.0;
+        world.state.nodes[0].burden.hog = 5.0;
         world.state.stale = true;
         let victim = replica(&world, "infer-2");
         world.state.kill(&Arc::clone(&world.topology), victim);
@@ -264,7 +264,7 @@ fn halving_the_step_changes_no_statistic() {
             world.tick();
             let level = world.level();
             err += level.err;
-            p95 += level.p95_ms.min(5000.0);
+            p95 += level.p95_ms;
             health += level.health();
             ticks += 1.0;
         }
@@ -324,9 +324,7 @@ fn a_step_that_fails_has_those_before_it_taken_back() {
         &mut world,
         "edge-1",
         "isolate(infer, infer-1, drain=1s) ; limit-cpu(infer-1, to=10%) ; \
-         probe(infer-1, within=4s) ; restore-snapshot(infer-1)"
-            .replace("restore-snapshot(infer-1)", "scale-out(infer, infer-4)")
-            .as_str(),
+         probe(infer-1, within=4s) ; scale-out(infer, infer-4)",
     );
     // The probe fails: a hung service answers nobody.
     world.state.hang(infer);
@@ -537,6 +535,7 @@ fn an_overload_feeds_itself_and_a_limit_ends_it() {
     for at in [replica(&world, "infer-1"), replica(&world, "infer-2")] {
         world.state.kill(&Arc::clone(&world.topology), at);
     }
+    world.state.routes[0].burden.surge = 1.5;
     run(&mut world, 60.0);
     // Whoever is not answered asks again.
     assert!(world.state.routes[0].retries > 0.5);
@@ -544,7 +543,7 @@ fn an_overload_feeds_itself_and_a_limit_ends_it() {
     assert_eq!(end(&mut world, no, 10.0), Progress::Done);
     run(&mut world, 60.0);
     let level = world.level();
-    assert!(level.err < 0.02 && level.shed > 0.2, "{level:?}");
+    assert!(level.err < 0.02 && level.shed > 0.3, "{level:?}");
 }
 
 #[test]

@@ -342,12 +342,14 @@ impl Acts {
         settings: &Settings,
     ) -> Result<At, Failure> {
         let (topology, state) = (hands.topology, &*hands.state);
-        let there = if step.fleet {
+        let answers = if step.fleet {
             reachable(topology, state, step.node)
         } else {
             state.up(step.node)
-        };
-        if !there || state.nodes[step.node.at()].burden.deaf {
+        } && !state.nodes[step.node.at()].burden.deaf;
+        // Whoever waits for a node's answer can ask for its switch to be pressed.
+        let by_others = matches!(step.deed, Deed::Call(Errand::Reboot, ..));
+        if !answers && !by_others {
             return Err(Failure::NoAnswer);
         }
         self.spent.work += step.work;
