@@ -666,17 +666,6 @@ replicas = [{ name = \"db-1\", node = \"a\" }]
 
     #[test]
     fn a_million_nodes_are_refused_before_they_are_read() {
-<<<<<<< HEAD
-        let many = format!("name = \"many\"\n{}", "[[node]]\n".repeat(10_000));
-        assert_eq!(refused(&many), "f.toml:258: there are more than 256 nodes");
-        let million = "[[node]]\n".repeat(1_000_000);
-        assert_eq!(
-            refused(&million),
-            "f.toml:1: 9000000 bytes are more than 262144"
-        );
-        let inline = SMALL.replace("[[node]]", "[[site]]\nname = \"b\"\n[[node]]");
-        let inline = inline + &"[[webhook]]\nname = \"w\"\ndoes = \"reboot\"\n".repeat(300);
-=======
         let million = format!("name = \"many\"\n{}", "[[node]]\n".repeat(1_000_000));
         assert_eq!(
             refused(&million),
@@ -689,7 +678,6 @@ replicas = [{ name = \"db-1\", node = \"a\" }]
         );
         let inline =
             SMALL.to_owned() + &"[[webhook]]\nname = \"w\"\ndoes = \"reboot\"\n".repeat(300);
->>>>>>> sim
         assert!(refused(&inline).ends_with("there are more than 256 webhooks"));
     }
 

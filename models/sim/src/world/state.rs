@@ -185,7 +185,7 @@ pub(crate) struct RouteState {
     pub(crate) variance: f64,
     /// *Measured* for entries. 95th percentile of it.
     pub(crate) p95_ms: f64,
-    /// Of what its model answers; 1 without one. Never measured.
+    /// Of its answers: of its model's, or of what it keeps. Never measured.
     pub(crate) quality: f64,
     /// Share of what it is asked that it has, if it is a cache.
     pub(crate) hit: f64,
@@ -206,6 +206,8 @@ pub(crate) struct RouteFixed {
     pub(crate) nobody: bool,
     /// Quality of the answers without drift.
     pub(crate) quality: f64,
+    /// Share of what it is asked that is corrupt, by its own input or by its callers'.
+    pub(crate) corrupt: f64,
     /// Place of its first call among all calls.
     pub(crate) first_edge: usize,
     /// One behind the last.

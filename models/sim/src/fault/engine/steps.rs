@@ -77,6 +77,15 @@ impl Engine {
             }
         }
         let run = &mut self.runs[fault];
+        // What nobody has read yet can be put back before anybody does.
+        let unread = matches!(script.faults[fault].trigger.cause, Cause::Start(_));
+        if run.stage == Stage::Waiting && unread {
+            let mut parts = run.parts.iter();
+            if parts.all(|part| covers(topology, seat(*part), subject)) {
+                run.stage = Stage::Gone;
+            }
+            return;
+        }
         let was = run.rooted();
         for part in run.parts.iter_mut().filter(|part| part.root) {
             if !covers(topology, seat(*part), subject) {
@@ -90,7 +99,7 @@ impl Engine {
             part.root = false;
             // A bad link stays bad for whoever goes over it.
             let link = matches!(part.target, Target::Link(..));
-            part.hurts = remedy.effect == Cure::EndsForFresh || link;
+            part.hurts &= remedy.effect == Cure::EndsForFresh || link;
             self.dirty = true;
         }
         let shields = remedy.effect == Cure::Shields;
