@@ -8,7 +8,9 @@
 //!
 //! Whether a drawn incident has a repair, and how long that is, is not known here.
 
-use super::grammar::{Cause, Coupling, Fault, Incident, Lines, Locus, Mechanism, Place, Step, Trigger, Visibility};
+use super::grammar::{
+    Cause, Coupling, Fault, Incident, Lines, Locus, Mechanism, Place, Step, Trigger, Visibility,
+};
 use super::mechanism::{places, remedies};
 use super::scope::{At, Subject, Target, covers, locate, targets};
 use crate::chance::{Chance, Stream};
@@ -94,7 +96,11 @@ fn incident(draw: &mut Draw, topology: &Topology, name: String) -> Option<Vec<In
     };
     for number in 0..roots {
         let fault = root(draw, topology, number)?;
-        if incident.faults.iter().any(|other| other.locus == fault.locus) {
+        if incident
+            .faults
+            .iter()
+            .any(|other| other.locus == fault.locus)
+        {
             return None;
         }
         incident.faults.push(fault);
@@ -174,14 +180,20 @@ fn names(topology: &Topology, place: Place) -> Vec<String> {
     let routes = topology.routes().iter();
     match place {
         Place::Replica | Place::File => {
-            let replicas = topology.replicas().iter().filter(|replica| !replica.standby);
+            let replicas = topology
+                .replicas()
+                .iter()
+                .filter(|replica| !replica.standby);
             replicas.map(|replica| replica.name.to_string()).collect()
         }
         Place::Service => {
             let ours = routes.filter(|route| route.outside_ms.is_none());
             ours.map(|route| route.name.to_string()).collect()
         }
-        Place::Model => routes.filter(|r| r.model).map(|r| r.name.to_string()).collect(),
+        Place::Model => routes
+            .filter(|r| r.model)
+            .map(|r| r.name.to_string())
+            .collect(),
         Place::Broker => {
             let ours = routes.filter(|route| route.outside_ms.is_none() && route.stateful);
             ours.map(|route| route.name.to_string()).collect()
@@ -190,14 +202,23 @@ fn names(topology: &Topology, place: Place) -> Vec<String> {
             let others = routes.filter(|route| route.outside_ms.is_some());
             others.map(|route| route.name.to_string()).collect()
         }
-        Place::Node | Place::Agent => {
-            topology.nodes().iter().map(|node| node.name.to_string()).collect()
-        }
+        Place::Node | Place::Agent => topology
+            .nodes()
+            .iter()
+            .map(|node| node.name.to_string())
+            .collect(),
         Place::Link => {
-            let uplinks = topology.links().iter().filter(|l| matches!(l.of, LinkOf::Uplink(..)));
+            let uplinks = topology
+                .links()
+                .iter()
+                .filter(|l| matches!(l.of, LinkOf::Uplink(..)));
             uplinks.map(|link| link.name.clone()).collect()
         }
-        Place::Site => topology.sites().iter().map(|site| site.name.to_string()).collect(),
+        Place::Site => topology
+            .sites()
+            .iter()
+            .map(|site| site.name.to_string())
+            .collect(),
     }
 }
 
@@ -222,17 +243,27 @@ fn between(draw: &mut Draw, incident: &mut Incident, number: usize, topology: &T
             });
         }
         let subjects = locate(incident, other, topology).map(|place| {
-            targets(topology, other, place).into_iter().map(subject).collect::<Vec<_>>()
+            targets(topology, other, place)
+                .into_iter()
+                .map(subject)
+                .collect::<Vec<_>>()
         });
         if let (Ok(at), Ok(subjects)) = (&at, subjects)
-            && subjects.iter().any(|subject| covers(topology, *at, *subject))
+            && subjects
+                .iter()
+                .any(|subject| covers(topology, *at, *subject))
         {
             // The repair of one needs what the other holds.
-            can.extend(theirs.iter().filter(|_| curable).map(|remedy| Coupling::Holds {
-                step: remedy.step,
-                tries: 1,
-                lockout: 180.0,
-            }));
+            can.extend(
+                theirs
+                    .iter()
+                    .filter(|_| curable)
+                    .map(|remedy| Coupling::Holds {
+                        step: remedy.step,
+                        tries: 1,
+                        lockout: 180.0,
+                    }),
+            );
         }
     }
     let infects = matches!(
@@ -361,22 +392,38 @@ fn name_twins(incident: &mut Incident, twins: &mut [Incident]) {
 /// What a wrong step brings, and what lasts.
 fn harm(draw: &mut Draw, topology: &Topology) -> Option<Fault> {
     let (mechanism, place, held) = *draw.one(&[
-        (Mechanism::CorruptStore, Place::Replica, Step::RestoreSnapshot),
+        (
+            Mechanism::CorruptStore,
+            Place::Replica,
+            Step::RestoreSnapshot,
+        ),
         (Mechanism::DenyWrite, Place::File, Step::Remount),
         (Mechanism::LeakDisk, Place::File, Step::Prune),
-        (Mechanism::DenyCredential, Place::Service, Step::RotateCredential),
+        (
+            Mechanism::DenyCredential,
+            Place::Service,
+            Step::RotateCredential,
+        ),
     ])?;
     // Where it is felt: among what keeps state, if anything does.
     let stateful = |name: &String| {
-        let mut routes = topology.routes().iter().filter(|route| route.stateful || route.writes);
+        let mut routes = topology
+            .routes()
+            .iter()
+            .filter(|route| route.stateful || route.writes);
         routes.any(|route| {
-            let own = route.replicas.iter().map(|r| topology.replicas()[r.at()].name.as_str());
+            let own = route
+                .replicas
+                .iter()
+                .map(|r| topology.replicas()[r.at()].name.as_str());
             route.name.as_str() == name || own.into_iter().any(|own| own == name)
         })
     };
     let all = names(topology, place);
     let felt: Vec<_> = all.iter().filter(|name| stateful(name)).cloned().collect();
-    let name = draw.one(if felt.is_empty() { &all } else { &felt })?.clone();
+    let name = draw
+        .one(if felt.is_empty() { &all } else { &felt })?
+        .clone();
     Some(Fault {
         id: "harm".to_owned(),
         mechanism,

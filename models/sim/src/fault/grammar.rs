@@ -454,10 +454,9 @@ impl Coupling {
             Self::Returns { unless, .. } => Some(unless),
             Self::Breaks { then, .. } => Some(then),
             Self::Hides { behind } => Some(behind),
-            Self::ReInfects
-            | Self::MovesLoad { .. }
-            | Self::Holds { .. }
-            | Self::Heals { .. } => None,
+            Self::ReInfects | Self::MovesLoad { .. } | Self::Holds { .. } | Self::Heals { .. } => {
+                None
+            }
         }
     }
 }
@@ -698,7 +697,7 @@ impl FromStr for Cue {
     }
 }
 
-pub use crate::observe::Template;
+use crate::observe::Template;
 
 fn unknown(what: &'static str, found: &str, known: &'static str) -> Unknown {
     Unknown {
@@ -810,7 +809,12 @@ mod tests {
         ] {
             assert!(text.parse::<Coupling>().is_err(), "{text}");
         }
-        for text in ["gc-pause at 0.02", "gc-pause at NaN", "nothing at 1", "gc-pause"] {
+        for text in [
+            "gc-pause at 0.02",
+            "gc-pause at NaN",
+            "nothing at 1",
+            "gc-pause",
+        ] {
             assert!(text.parse::<Cue>().is_err(), "{text}");
         }
         assert!("misleading as luck".parse::<Visibility>().is_err());

@@ -123,10 +123,14 @@ pub(crate) fn remedies(mechanism: Mechanism, place: Place) -> &'static [Remedy] 
         M::CorruptModel | M::RegressModel => const { &[one(Step::PutModel, Ends)] },
         M::CorruptInput | M::Duplicate => const { &[one(Step::BlockSource, Shields)] },
         M::CorruptCache => const { &[one(Step::Flush, Ends), one(Step::Restart, Ends)] },
-        M::CorruptStore => const { &[
-            one(Step::RestoreSnapshot, Ends),
-            one(Step::RestoreCheckpoint, Ends),
-        ] },
+        M::CorruptStore => {
+            const {
+                &[
+                    one(Step::RestoreSnapshot, Ends),
+                    one(Step::RestoreCheckpoint, Ends),
+                ]
+            }
+        }
         M::RegressBinary => const { &[one(Step::PutBinary, EndsForFresh)] },
         M::Drift => const { &[one(Step::Retrain, Ends)] },
         M::Disconnect | M::Delay | M::Lose => const { &[one(Step::SwitchUplink, Shields)] },
@@ -183,7 +187,6 @@ pub(crate) fn on_replica(mechanism: Mechanism, s: f64, to: &mut ReplicaBurden) {
             to.err = join(to.err, between(s, 0.0, 0.1));
         }
         M::RegressModel => to.bad += between(s, 0.08, 0.35),
-        M::CorruptCache => to.err = join(to.err, between(s, 0.1, 0.7)),
         M::CorruptStore => to.err = join(to.err, between(s, 0.1, 0.8)),
         M::RegressBinary => {
             to.slow *= between(s, 1.8, 5.0);
@@ -194,6 +197,7 @@ pub(crate) fn on_replica(mechanism: Mechanism, s: f64, to: &mut ReplicaBurden) {
         | M::LeakDisk
         | M::LeakInodes
         | M::CorruptInput
+        | M::CorruptCache
         | M::Drift
         | M::Disconnect
         | M::Delay
@@ -220,7 +224,8 @@ pub(crate) fn on_route(mechanism: Mechanism, s: f64, to: &mut RouteBurden) {
         // Without a leader, or with nobody at the other end.
         M::Die => to.err = join(to.err, between(s, 0.5, 1.0)),
         M::Slow => to.slow *= between(s, 3.0, 20.0),
-        M::CorruptInput => to.corrupt = join(to.corrupt, between(s, 0.2, 0.9)),
+        // What a cache remembers wrongly is to those behind it like input that is wrong.
+        M::CorruptInput | M::CorruptCache => to.corrupt = join(to.corrupt, between(s, 0.2, 0.9)),
         M::Drift => to.drift += between(s, 0.0005, 0.005),
         M::DenyQuota => to.err = join(to.err, between(s, 0.1, 0.7)),
         M::Duplicate => to.extra += between(s, 0.3, 2.0),
@@ -236,7 +241,7 @@ pub(crate) fn on_node(mechanism: Mechanism, place: Place, s: f64, to: &mut NodeB
         M::Die if place == Place::Agent => to.deaf = true,
         M::Die => to.off = true,
         M::Hang => to.deaf = true,
-        M::Spin => to.hog += between(s, 1.0, 8.0),
+        M::Spin => to.hog += between(s, 2.0, 16.0),
         M::LeakMemory => to.hog_mb += between(s, 600.0, 3600.0),
         M::Slow => to.io *= between(s, 2.0, 15.0),
         M::LeakDisk => to.fill_mb += between(s, 20.0, 400.0),
@@ -302,9 +307,11 @@ mod tests {
                         link != LinkBurden::default()
                     }
                 };
-                // These act at moments.
-                let by_deed = matches!(mechanism, Mechanism::Die | Mechanism::Compete | Mechanism::Push)
-                    && ground(*mechanism, place) == Some(Ground::Replicas);
+                // These act at moments, or on those behind.
+                let by_deed = matches!(
+                    mechanism,
+                    Mechanism::Die | Mechanism::Compete | Mechanism::Push | Mechanism::CorruptCache
+                ) && ground(*mechanism, place) == Some(Ground::Replicas);
                 assert!(laid || by_deed, "{mechanism} at {place}");
             }
         }

@@ -42,8 +42,8 @@ mod read;
 mod scope;
 mod shipped;
 
-pub use self::engine::{Engine, Refusal};
 pub(crate) use self::engine::Writes;
+pub use self::engine::{Engine, Refusal};
 pub use self::grammar::{
     COUPLINGS_MAX, CUE_RATE_MIN, CUES_MAX, Cause, Coupling, Cue, FAULTS_MAX, Fault, Incident,
     Lines, Locus, Mechanism, Place, Step, Trigger, Unknown, Visibility,
@@ -52,8 +52,8 @@ pub use self::mechanism::{places, sits_at};
 pub use self::novelty::{distance, novelty};
 pub use self::read::FILE_MAX;
 
-use crate::topology::Topology;
 use crate::text::TextError;
+use crate::topology::Topology;
 
 impl Incident {
     /// Nothing goes wrong.

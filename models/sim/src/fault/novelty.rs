@@ -35,13 +35,26 @@ pub fn novelty<'i>(incident: &Incident, known: impl IntoIterator<Item = &'i Inci
 type Features = BTreeMap<String, f64>;
 
 fn apart(one: &Features, other: &Features) -> f64 {
-    let all = |key: &String| one.get(key).or_else(|| other.get(key)).copied().unwrap_or(0.0);
-    let common: f64 = one.iter().filter(|(key, _)| other.contains_key(*key)).map(|(_, w)| w).sum();
+    let all = |key: &String| {
+        one.get(key)
+            .or_else(|| other.get(key))
+            .copied()
+            .unwrap_or(0.0)
+    };
+    let common: f64 = one
+        .iter()
+        .filter(|(key, _)| other.contains_key(*key))
+        .map(|(_, w)| w)
+        .sum();
     let mut keys: Vec<&String> = one.keys().chain(other.keys()).collect();
     keys.sort();
     keys.dedup();
     let union: f64 = keys.into_iter().map(all).sum();
-    if union > 0.0 { 1.0 - common / union } else { 0.0 }
+    if union > 0.0 {
+        1.0 - common / union
+    } else {
+        0.0
+    }
 }
 
 fn features(incident: &Incident) -> Features {
@@ -50,7 +63,11 @@ fn features(incident: &Incident) -> Features {
     for (place, one) in productions.iter().enumerate() {
         features.insert(one.clone(), PRODUCTION);
         for other in &productions[place + 1..] {
-            let (first, second) = if one <= other { (one, other) } else { (other, one) };
+            let (first, second) = if one <= other {
+                (one, other)
+            } else {
+                (other, one)
+            };
             features.insert(format!("{first} & {second}"), PAIR);
         }
     }
@@ -101,7 +118,10 @@ mod tests {
         let hang = incident(&[("hang", "replica a", &[])]);
         let there = incident(&[("hang", "replica b", &[])]);
         let lock = incident(&[("lock", "replica a", &["re-infects"])]);
-        let both = incident(&[("hang", "replica a", &[]), ("lock", "replica b", &["re-infects"])]);
+        let both = incident(&[
+            ("hang", "replica a", &[]),
+            ("lock", "replica b", &["re-infects"]),
+        ]);
         assert_eq!(distance(&hang, &there), 0.0);
         assert!(distance(&hang, &lock) > 0.5);
         // Both parts are known, and yet it is new.

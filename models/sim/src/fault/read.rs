@@ -114,9 +114,18 @@ impl Incident {
         let incident = Self {
             file: file.to_owned(),
             name: source.label(&raw.name)?,
-            about: raw.about.get_ref().split_whitespace().collect::<Vec<_>>().join(" "),
+            about: raw
+                .about
+                .get_ref()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "),
             topology: source.label(&raw.topology)?,
-            twin: raw.twin.as_ref().map(|twin| source.label(twin)).transpose()?,
+            twin: raw
+                .twin
+                .as_ref()
+                .map(|twin| source.label(twin))
+                .transpose()?,
             contain: raw.contain,
             faults: faults?,
         };
@@ -145,9 +154,8 @@ impl Incident {
                 return Err(self.refuse(fault.lines.trigger, reason));
             }
         }
-        let waits = |fault: &Fault| {
-            matches!(fault.trigger.cause, Cause::Coupled | Cause::Cleared(_))
-        };
+        let waits =
+            |fault: &Fault| matches!(fault.trigger.cause, Cause::Coupled | Cause::Cleared(_));
         match self.faults.first() {
             Some(first) if self.faults.iter().all(waits) => {
                 Err(self.refuse(first.lines.trigger, "no fault begins by itself"))
@@ -161,7 +169,9 @@ fn fault(source: &Source<'_>, raw: &RawFault, ids: &BTreeSet<&str>) -> Result<Fa
     let mechanism: Mechanism = source.parse(&raw.mechanism)?;
     let locus: Locus = source.parse(&raw.locus)?;
     if !mechanism::sits_at(mechanism, locus.place) {
-        let places: Vec<_> = mechanism::places(mechanism).map(|place| place.name()).collect();
+        let places: Vec<_> = mechanism::places(mechanism)
+            .map(|place| place.name())
+            .collect();
         let reason = format!(
             "{mechanism:?} cannot be at a {}: only at {}",
             locus.place,
@@ -332,13 +342,14 @@ cues = ["gc-pause at 0.2"]
             let text = GOOD.replacen(from, to, 1);
             assert_ne!(text, GOOD, "{from}");
             let refused = Incident::read("some.toml", &text).unwrap_err();
-            assert!(
-                refused.reason.contains(reason),
-                "{from} -> {to}: {refused}"
-            );
+            assert!(refused.reason.contains(reason), "{from} -> {to}: {refused}");
             if *line > 0 {
                 assert_eq!(refused.line, *line, "{from} -> {to}: {refused}");
-                assert!(refused.to_string().starts_with(&format!("some.toml:{line}: ")));
+                assert!(
+                    refused
+                        .to_string()
+                        .starts_with(&format!("some.toml:{line}: "))
+                );
             }
         }
     }
@@ -352,7 +363,8 @@ cues = ["gc-pause at 0.2"]
         let many = format!(
             "{}{}",
             GOOD,
-            "[[fault]]\nid = \"c\"\nmechanism = \"die\"\nlocus = \"replica x\"\n".repeat(FAULTS_MAX)
+            "[[fault]]\nid = \"c\"\nmechanism = \"die\"\nlocus = \"replica x\"\n"
+                .repeat(FAULTS_MAX)
         );
         assert!(Incident::read("f", &many).is_err());
     }

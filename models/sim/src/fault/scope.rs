@@ -7,7 +7,9 @@
 use super::grammar::{Fault, Incident, Locus, Place, Step};
 use super::mechanism::{Ground, ground};
 use crate::text::TextError;
-use crate::topology::{Errand, LinkNo, LinkOf, NodeNo, ReplicaNo, RouteNo, SiteNo, Topology, Version};
+use crate::topology::{
+    Errand, LinkNo, LinkOf, NodeNo, ReplicaNo, RouteNo, SiteNo, Topology, Version,
+};
 use crate::world::Happened;
 
 /// A locus, by number.
@@ -41,17 +43,26 @@ pub(super) enum Subject {
 }
 
 pub(super) fn route_named(topology: &Topology, name: &str) -> Option<RouteNo> {
-    let found = topology.routes().iter().position(|r| r.name.as_str() == name);
+    let found = topology
+        .routes()
+        .iter()
+        .position(|r| r.name.as_str() == name);
     found.map(RouteNo::new)
 }
 
 pub(super) fn replica_named(topology: &Topology, name: &str) -> Option<ReplicaNo> {
-    let found = topology.replicas().iter().position(|r| r.name.as_str() == name);
+    let found = topology
+        .replicas()
+        .iter()
+        .position(|r| r.name.as_str() == name);
     found.map(ReplicaNo::new)
 }
 
 pub(super) fn node_named(topology: &Topology, name: &str) -> Option<NodeNo> {
-    let found = topology.nodes().iter().position(|n| n.name.as_str() == name);
+    let found = topology
+        .nodes()
+        .iter()
+        .position(|n| n.name.as_str() == name);
     found.map(NodeNo::new)
 }
 
@@ -73,12 +84,21 @@ fn place(topology: &Topology, locus: &Locus) -> Option<At> {
             .filter(|route| !ours(route))
             .map(At::Outside),
         Place::Node | Place::Agent => node_named(topology, name).map(At::Node),
-        Place::Link => topology.links().iter().enumerate().find_map(|(at, link)| match link.of {
-            LinkOf::Uplink(node, _) if link.name == name => Some(At::Link(node, LinkNo::new(at))),
-            LinkOf::Uplink(..) | LinkOf::Lan(_) => None,
-        }),
+        Place::Link => topology
+            .links()
+            .iter()
+            .enumerate()
+            .find_map(|(at, link)| match link.of {
+                LinkOf::Uplink(node, _) if link.name == name => {
+                    Some(At::Link(node, LinkNo::new(at)))
+                }
+                LinkOf::Uplink(..) | LinkOf::Lan(_) => None,
+            }),
         Place::Site => {
-            let found = topology.sites().iter().position(|s| s.name.as_str() == name);
+            let found = topology
+                .sites()
+                .iter()
+                .position(|s| s.name.as_str() == name);
             found.map(|at| At::Site(SiteNo::new(at)))
         }
     }
@@ -94,7 +114,11 @@ pub(super) fn locate(
     topology: &Topology,
 ) -> Result<At, TextError> {
     place(topology, &fault.locus).ok_or_else(|| {
-        let reason = format!("{:?} names nothing in topology {}", fault.locus.to_string(), topology.name());
+        let reason = format!(
+            "{:?} names nothing in topology {}",
+            fault.locus.to_string(),
+            topology.name()
+        );
         incident.refuse(fault.lines.locus, reason)
     })
 }
@@ -108,21 +132,25 @@ pub(super) fn targets(topology: &Topology, fault: &Fault, at: At) -> Vec<Target>
     };
     let uplinks = |at: usize| {
         let links = &topology.nodes()[at].uplinks;
-        links.iter().map(move |link| Target::Link(NodeNo::new(at), *link))
+        links
+            .iter()
+            .map(move |link| Target::Link(NodeNo::new(at), *link))
     };
     let ground = ground(fault.mechanism, fault.locus.place);
     match (ground, at) {
         (None, _) => Vec::new(),
         (Some(Ground::Nodes), At::Replica(replica)) => vec![Target::Node(node_of(replica))],
-        (Some(Ground::Nodes), At::Site(site)) => {
-            in_site(site).map(|(at, _)| Target::Node(NodeNo::new(at))).collect()
-        }
+        (Some(Ground::Nodes), At::Site(site)) => in_site(site)
+            .map(|(at, _)| Target::Node(NodeNo::new(at)))
+            .collect(),
         (Some(Ground::Links), At::Site(site)) => {
             in_site(site).flat_map(|(at, _)| uplinks(at)).collect()
         }
         (Some(Ground::Replicas), At::Route(route)) => {
+            // A standby has what it had when it was stopped.
             let replicas = topology.routes()[route.at()].replicas.iter();
-            replicas.map(|replica| Target::Replica(*replica)).collect()
+            let active = replicas.filter(|replica| !topology.replicas()[replica.at()].standby);
+            active.map(|replica| Target::Replica(*replica)).collect()
         }
         (Some(_), At::Replica(replica)) => vec![Target::Replica(replica)],
         (Some(_), At::Route(route) | At::Outside(route)) => vec![Target::Route(route)],

@@ -79,11 +79,23 @@ impl Gauges {
                 variance: now.own.variance * 1e6,
             };
             // A probe that gets no answer in two seconds has none.
-            let late = if now.own.mean > 1.5 { libm::exp(-2.0 / now.own.mean) } else { 0.0 };
-            let right = if answers { (1.0 - now.fixed.err) * (1.0 - late) } else { 0.0 };
+            let late = if now.own.mean > 1.5 {
+                libm::exp(-2.0 / now.own.mean)
+            } else {
+                0.0
+            };
+            let right = if answers {
+                (1.0 - now.fixed.err) * (1.0 - late)
+            } else {
+                0.0
+            };
             let memory = route.memory_mb + now.leaked_mb + now.burden.ballast_mb;
             let latency = |value: f64, noise: &mut Noise| {
-                if answers { noise.about(value, 0.06) } else { f64::NAN }
+                if answers {
+                    noise.about(value, 0.06)
+                } else {
+                    f64::NAN
+                }
             };
             values.extend([
                 noise.about(memory, 0.01) * MB,

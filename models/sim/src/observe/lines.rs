@@ -106,7 +106,11 @@ fn symptoms(
         let wrong = called.err.clamp(0.0, 1.0);
         if wrong > 0.01 {
             let refused = called.fixed.nobody;
-            let template = if refused { Template::Refused } else { Template::Timeout };
+            let template = if refused {
+                Template::Refused
+            } else {
+                Template::Timeout
+            };
             add(replica, template, COMPLAINTS * wrong);
             add(replica, Template::RetryBudget, 0.3 * COMPLAINTS * wrong);
         } else if called.latency_ms > 300.0 {
@@ -129,7 +133,11 @@ fn symptoms(
         add(replica, Template::Throttled, 0.1);
     }
     if node.stuck_disk && (route.writes || own.data_mb > 0.0) {
-        let template = if node.burden.readonly { Template::ReadOnly } else { Template::NoSpace };
+        let template = if node.burden.readonly {
+            Template::ReadOnly
+        } else {
+            Template::NoSpace
+        };
         add(replica, template, 0.5);
     }
     if now.queue > 50.0 {

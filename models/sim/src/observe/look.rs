@@ -197,7 +197,10 @@ impl Observer {
             let on_node = topology.nodes()[node.at()].replicas.iter();
             let service = on_node.filter(|r| r.0 == u16::try_from(at).unwrap_or(u16::MAX));
             alarms.extend(service.map(|replica| {
-                alarm("latency", Some(topology.replicas()[replica.at()].name.clone()))
+                alarm(
+                    "latency",
+                    Some(topology.replicas()[replica.at()].name.clone()),
+                )
             }));
         }
         let off = CLOCK_OFF_S * (2.0 * self.chance.uniform(0, node.at() as u64) - 1.0);
@@ -371,7 +374,10 @@ fn alarms(
     }
     for replica in &own.replicas {
         if state.replicas[replica.at()].phase == Phase::Dead {
-            alarms.push(alarm("down", Some(topology.replicas()[replica.at()].name.clone())));
+            alarms.push(alarm(
+                "down",
+                Some(topology.replicas()[replica.at()].name.clone()),
+            ));
         }
     }
     alarms
@@ -408,11 +414,16 @@ fn models(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<ModelRea
         let corrupt = whole.burden.corrupt;
         readings.push(ModelReading {
             service: replica.name.clone(),
-            confidence: (0.93 - 0.25 * bad - 0.35 * drifted - 0.3 * corrupt + 0.012 * noise.normal())
-                .clamp(0.0, 1.0),
+            confidence: (0.93 - 0.25 * bad - 0.35 * drifted - 0.3 * corrupt
+                + 0.012 * noise.normal())
+            .clamp(0.0, 1.0),
             input_drift: (0.9 * drifted + 0.6 * corrupt + 0.02 * noise.normal()).max(0.0),
-            disagreement: (0.04 + 0.7 * bad + 0.3 * drifted + 0.2 * corrupt + 0.012 * noise.normal())
-                .clamp(0.0, 1.0),
+            disagreement: (0.04
+                + 0.7 * bad
+                + 0.3 * drifted
+                + 0.2 * corrupt
+                + 0.012 * noise.normal())
+            .clamp(0.0, 1.0),
         });
     }
     readings

@@ -15,7 +15,7 @@ mod lines;
 mod look;
 mod template;
 
-pub use self::look::{LinkReading, LOOK_MAX_S, ModelReading, Observer, RouteReading, Seen};
+pub use self::look::{LOOK_MAX_S, LinkReading, ModelReading, Observer, RouteReading, Seen};
 pub use self::template::Template;
 pub(crate) use self::template::{
     CLEAR_RATE, COUPLING_RATE, DISTRACTORS, GREY_RATE, of_break, of_hold, of_mechanism,

@@ -136,6 +136,7 @@ templates! {
     // What makes a neighbour or a standby a trap.
     ReserveLow = "reserve-low", Warning, "memory reserve below <n> MB, further load would be refused";
     StandbyStale = "standby-stale", Warning, "standby: configuration <v> is older than the active one";
+    LastCopy = "last-copy", Info, "the only copy of <v> is in <path>";
     AgentLate = "agent-late", Warning, "own timer <n> ms late";
 }
 
@@ -180,6 +181,24 @@ pub(crate) const DISTRACTORS: &[(Template, f64)] = &[
     (Template::LinkRetransmit, 0.01),
     (Template::InputRange, 0.004),
     (Template::Replaying, 0.002),
+];
+
+/// What the state of the world makes anybody write, whatever the cause.
+#[cfg(test)]
+pub(crate) const OF_STATE: [Template; 13] = [
+    Template::Started,
+    Template::ExitCode,
+    Template::OomKilled,
+    Template::Refused,
+    Template::Timeout,
+    Template::RetryBudget,
+    Template::GcPause,
+    Template::AllocSlow,
+    Template::HeapGrowth,
+    Template::RunQueue,
+    Template::Throttled,
+    Template::NoSpace,
+    Template::QueueFull,
 ];
 
 /// Usual rate of the lines that belong to a mechanism, per second.
@@ -234,12 +253,11 @@ pub(crate) fn of_mechanism(mechanism: Mechanism) -> &'static [Template] {
 pub(crate) fn of_break(on: Step) -> Template {
     match on {
         Step::Restart | Step::Reboot | Step::Freeze => Template::Unflushed,
-        Step::Snapshot | Step::Prune | Step::Remount => Template::NearlyFull,
-        Step::PauseRollout
-        | Step::PutModel
-        | Step::PutConfig
-        | Step::PutBinary
-        | Step::Degrade => Template::FixPending,
+        Step::Prune => Template::LastCopy,
+        Step::Snapshot | Step::Remount => Template::NearlyFull,
+        Step::PauseRollout | Step::PutModel | Step::PutConfig | Step::PutBinary | Step::Degrade => {
+            Template::FixPending
+        }
         Step::LimitRate | Step::LimitCpu | Step::BlockSource | Step::ResetPool => Template::Backoff,
         Step::FailoverBroker | Step::RestoreSnapshot | Step::RestoreCheckpoint => {
             Template::ReplicaLag
@@ -292,9 +310,12 @@ mod tests {
                 .filter(|m| of_mechanism(**m).contains(template))
                 .count();
             let all_day = DISTRACTORS.iter().any(|(other, _)| other == template);
-            writers > 1 || all_day
+            writers > 1 || all_day || OF_STATE.contains(template)
         };
-        let lines: Vec<_> = Mechanism::ALL.iter().flat_map(|m| of_mechanism(*m)).collect();
+        let lines: Vec<_> = Mechanism::ALL
+            .iter()
+            .flat_map(|m| of_mechanism(*m))
+            .collect();
         let shared = lines.iter().filter(|t| ambiguous(t)).count();
         assert!(2 * shared > lines.len(), "{shared} of {}", lines.len());
     }

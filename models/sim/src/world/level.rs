@@ -13,7 +13,7 @@ pub struct Level {
     pub err: f64,
     /// 95th percentile of the time to their answer, in milliseconds, of the worst entry.
     pub p95_ms: f64,
-    /// Quality of the worst model.
+    /// Quality of the worst answers on the way.
     pub quality: f64,
     /// Share that a limit refuses.
     pub shed: f64,
@@ -82,7 +82,8 @@ fn level(topology: &Topology, state: &State) -> Level {
     };
     let mut came = 0.0;
     for (route, known) in state.routes.iter().zip(&topology.routes) {
-        if known.model {
+        let somebody = known.outside_ms.is_none() && !route.fixed.nobody;
+        if known.model || somebody {
             level.quality = level.quality.min(route.quality);
         }
         if known.demand > 0.0 {

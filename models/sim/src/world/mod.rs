@@ -196,6 +196,12 @@ impl World {
         self.engine.roots_left()
     }
 
+    /// When the incident begins, in seconds. For the one who measures, not for a policy.
+    #[must_use]
+    pub fn onset(&self) -> f64 {
+        self.engine.onset()
+    }
+
     /// One step of time.
     pub fn tick(&mut self) {
         let topology = &*self.topology;

@@ -42,8 +42,17 @@ pub(super) fn refresh(topology: &Topology, state: &mut State) {
     for at in 0..state.replicas.len() {
         replica(topology, state, at);
     }
+    for route in &mut state.routes {
+        route.fixed.corrupt = route.burden.corrupt;
+    }
     for no in &topology.order {
         shares(topology, state, *no);
+        // What is corrupt where it comes in is corrupt wherever it goes.
+        let fixed = state.routes[no.at()].fixed;
+        for edge in &state.edges[fixed.first_edge..fixed.end_edge] {
+            let called = &mut state.routes[edge.to.at()].fixed.corrupt;
+            *called = called.max(fixed.corrupt);
+        }
     }
     for caller in 0..state.routes.len() {
         let fixed = state.routes[caller].fixed;

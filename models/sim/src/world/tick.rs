@@ -8,11 +8,13 @@
 //!
 //! Time constants enter as `1 - exp(-k dt)`, so halving the step changes no statistic.
 
+use super::refresh::QUALITY;
 use super::state::{
     FDS_MAX, Flow, NodeState, Phase, Power, ReplicaState, RouteState, State, THREADS_MAX,
 };
 use crate::chance::Chance;
 use crate::queue::{self, Time};
+use super::refresh::QUALITY;
 use crate::topology::{Node, Topology};
 
 /// Period of the slow swing of the demand, over 2 pi, in seconds.
@@ -389,11 +391,14 @@ fn answers(topology: &Topology, state: &mut State, step: &Step) {
         let route = &mut state.routes[no.at()];
         route.latency_ms = mean;
         route.variance = variance;
-        if known.model {
+        route.quality = if known.model {
             route.drifted += route.burden.drift * step.dt;
-            let quality = route.fixed.quality - route.drifted - CORRUPT * route.burden.corrupt;
-            route.quality = quality.max(0.0);
-        }
+            (route.fixed.quality - route.drifted - CORRUPT * route.fixed.corrupt).max(0.0)
+        } else {
+            // Who keeps answers spoils those that it gives.
+            let given = if known.hit > 0.0 { route.hit } else { 1.0 };
+            QUALITY - given * (QUALITY - route.fixed.quality)
+        };
         if known.demand > 0.0 {
             if mean > PATIENCE_MS {
                 right *= 1.0 - libm::exp(-2000.0 / mean);

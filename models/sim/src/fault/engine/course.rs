@@ -34,9 +34,9 @@ impl Engine {
         run.resting = false;
         run.parts.retain(|part| !part.infected);
         let remedies = remedies(what.mechanism, what.locus.place);
-        let shielded = remedies.iter().any(|remedy| {
-            remedy.effect == Cure::Shields && run.seen & bit(remedy.step) != 0
-        });
+        let shielded = remedies
+            .iter()
+            .any(|remedy| remedy.effect == Cure::Shields && run.seen & bit(remedy.step) != 0);
         for part in &mut run.parts {
             // What goes over a bad link is a matter of the link, shielded or not.
             let link = matches!(part.target, Target::Link(..));
@@ -94,7 +94,10 @@ impl Engine {
     }
 
     pub(super) fn kill(&mut self, topology: &Topology, state: &mut State, replica: ReplicaNo) {
-        if matches!(state.replicas[replica.at()].phase, Phase::Dead | Phase::Standby) {
+        if matches!(
+            state.replicas[replica.at()].phase,
+            Phase::Dead | Phase::Standby
+        ) {
             return;
         }
         state.kill(topology, replica);
@@ -107,7 +110,11 @@ impl Engine {
         for fault in 0..self.runs.len() {
             let by_death = matches!(self.script.faults[fault].trigger.cause, Cause::Death(_));
             let waits = self.runs[fault].stage == Stage::Waiting;
-            if by_death && waits && self.script.route[fault] == Some(route) && state.now >= self.script.onset {
+            if by_death
+                && waits
+                && self.script.route[fault] == Some(route)
+                && state.now >= self.script.onset
+            {
                 // Bounded: each fault begins from `Waiting` once.
                 self.begin(topology, state, fault);
             }
@@ -124,9 +131,19 @@ impl Engine {
     }
 
     /// All roots of a fault were cleared.
-    pub(super) fn cleared(&mut self, topology: &Topology, state: &mut State, fault: usize, shields: bool) {
+    pub(super) fn cleared(
+        &mut self,
+        topology: &Topology,
+        state: &mut State,
+        fault: usize,
+        shields: bool,
+    ) {
         let script = Arc::clone(&self.script);
-        for (coupling, other) in script.faults[fault].couplings.iter().zip(&script.other[fault]) {
+        for (coupling, other) in script.faults[fault]
+            .couplings
+            .iter()
+            .zip(&script.other[fault])
+        {
             if let (Coupling::Returns { after, .. }, Some(other)) = (coupling, other)
                 && self.runs[*other].rooted()
             {
@@ -151,7 +168,10 @@ impl Engine {
             if script.after[other] == Some(fault) && self.runs[other].stage == Stage::Waiting {
                 self.begin(topology, state, other);
             }
-            let mut couplings = script.faults[other].couplings.iter().zip(&script.other[other]);
+            let mut couplings = script.faults[other]
+                .couplings
+                .iter()
+                .zip(&script.other[other]);
             let hid = couplings.any(|(coupling, behind)| {
                 matches!(coupling, Coupling::Hides { .. }) && *behind == Some(fault)
             });
@@ -213,7 +233,10 @@ impl Engine {
         }
         self.runs[fault].returning = false;
         let script = Arc::clone(&self.script);
-        let mut couplings = script.faults[fault].couplings.iter().zip(&script.other[fault]);
+        let mut couplings = script.faults[fault]
+            .couplings
+            .iter()
+            .zip(&script.other[fault]);
         let upstream = couplings.any(|(coupling, other)| {
             let returns = matches!(coupling, Coupling::Returns { .. });
             returns && other.is_some_and(|other| self.runs[other].rooted())
@@ -222,7 +245,11 @@ impl Engine {
             self.gone(topology, state, fault);
             return;
         }
-        for part in self.runs[fault].parts.iter_mut().filter(|part| !part.infected) {
+        for part in self.runs[fault]
+            .parts
+            .iter_mut()
+            .filter(|part| !part.infected)
+        {
             part.root = true;
             part.hurts = true;
         }
@@ -259,7 +286,10 @@ impl Engine {
                         self.kill(topology, state, replica);
                         let route = topology.replicas()[replica.at()].route;
                         let left = topology.routes()[route.at()].start_s;
-                        state.replicas[replica.at()].phase = Phase::Starting { left };
+                        let own = &mut state.replicas[replica.at()];
+                        own.phase = Phase::Starting { left };
+                        own.starts += 1;
+                        state.stale = true;
                     }
                 }
                 Target::Node(node) if weak && state.nodes[node.at()].util > BROWN_OUT_UTIL => {

@@ -61,7 +61,11 @@ impl Engine {
             return;
         }
         // Couplings give themselves away at the first thing that the fault is at.
-        let first = run.parts.iter().find(|part| part.root).or(run.parts.first());
+        let first = run
+            .parts
+            .iter()
+            .find(|part| part.root)
+            .or(run.parts.first());
         let place = first.map(|part| match part.owner {
             Some(owner) => vec![owner],
             None => writers(topology, part.target),
@@ -84,7 +88,12 @@ impl Engine {
         }
         for (cue, by) in what.cues.iter().zip(&self.script.writers[fault]) {
             let by = by.map(|replica| vec![replica]);
-            write(cues, by.as_ref().unwrap_or(&place), &[cue.template], cue.rate);
+            write(
+                cues,
+                by.as_ref().unwrap_or(&place),
+                &[cue.template],
+                cue.rate,
+            );
         }
     }
 }
@@ -112,13 +121,19 @@ fn writers(topology: &Topology, target: Target) -> Vec<ReplicaNo> {
             Some(replica) => vec![replica],
             None => {
                 let callers = topology.routes().iter();
-                let calls = callers.filter(|caller| caller.calls.iter().any(|call| call.to == route));
-                calls.filter_map(|caller| caller.replicas.first().copied()).collect()
+                let calls =
+                    callers.filter(|caller| caller.calls.iter().any(|call| call.to == route));
+                calls
+                    .filter_map(|caller| caller.replicas.first().copied())
+                    .collect()
             }
         },
         // What the kernel of a node says stands in the logs of all on it.
-        Target::Node(node) | Target::Link(node, _) => {
-            topology.nodes()[node.at()].replicas.iter().take(1).copied().collect()
-        }
+        Target::Node(node) | Target::Link(node, _) => topology.nodes()[node.at()]
+            .replicas
+            .iter()
+            .take(1)
+            .copied()
+            .collect(),
     }
 }

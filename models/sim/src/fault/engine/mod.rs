@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use super::grammar::{Coupling, Fault, Mechanism, Step};
 use super::scope::{At, Target, covers, hands, step_of, undone_by};
-use crate::topology::{NodeNo, ReplicaNo, RouteNo, Topology};
+use crate::topology::{Errand, NodeNo, ReplicaNo, RouteNo, Topology};
 use crate::world::state::State;
 use crate::world::{Happened, Phase};
 
@@ -66,6 +66,8 @@ struct Part {
     held: bool,
     /// It caught it from the others, and has no root.
     infected: bool,
+    /// A fresh process has it from then on, if the root is still there.
+    catches_at: f64,
 }
 
 /// One fault of the incident.
@@ -98,6 +100,7 @@ enum Due {
     Return,
     Heal,
     Beat,
+    Catch,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -187,7 +190,8 @@ impl Engine {
 
     /// Tells the faults what happened.
     pub(crate) fn happened(&mut self, topology: &Topology, state: &mut State, what: Happened) {
-        if self.runs.is_empty() {
+        // A reboot that was asked for is none yet.
+        if self.runs.is_empty() || matches!(what, Happened::Done(Errand::Reboot, _)) {
             return;
         }
         match what {
@@ -222,7 +226,9 @@ impl Engine {
         if let Some(node) = hand {
             let burden = &state.nodes[node.at()].burden;
             if burden.deaf || burden.off {
-                return Some(Refusal { why: "the node takes no orders" });
+                return Some(Refusal {
+                    why: "the node takes no orders",
+                });
             }
         }
         let script = Arc::clone(&self.script);
@@ -233,25 +239,38 @@ impl Engine {
             }
             let locks = script.faults[fault].mechanism == Mechanism::Lock;
             if locks && step == Step::ClearLocks && run.parts.iter().any(|part| part.held) {
-                refusal = Some(Refusal { why: "a process that lives holds the lock" });
+                refusal = Some(Refusal {
+                    why: "a process that lives holds the lock",
+                });
             }
             let rooted = run.rooted();
-            for (coupling, (tried, until)) in script.faults[fault].couplings.iter().zip(&mut run.tries) {
-                let Coupling::Holds { step: held, tries, lockout } = coupling else {
+            for (coupling, (tried, until)) in
+                script.faults[fault].couplings.iter().zip(&mut run.tries)
+            {
+                let Coupling::Holds {
+                    step: held,
+                    tries,
+                    lockout,
+                } = coupling
+                else {
                     continue;
                 };
                 if *held != step {
                     continue;
                 }
                 if state.now < *until {
-                    refusal = Some(Refusal { why: "locked out after too many tries" });
+                    refusal = Some(Refusal {
+                        why: "locked out after too many tries",
+                    });
                 } else if rooted {
                     *tried = tried.saturating_add(1);
                     if *tried > *tries {
                         *tried = 0;
                         *until = state.now + lockout;
                     }
-                    refusal = Some(Refusal { why: "what it needs is held" });
+                    refusal = Some(Refusal {
+                        why: "what it needs is held",
+                    });
                 }
             }
         }
@@ -261,16 +280,6 @@ impl Engine {
     fn set(&mut self, fault: usize, at: f64, due: Due) {
         self.timers.push(Timer { at, fault, due });
         self.next = self.next.min(at);
-    }
-
-    fn watch(&mut self, gauge: Gauge, above: f64, fault: usize, fragile: bool) {
-        self.watches.push(Watch {
-            gauge,
-            above,
-            fault,
-            fragile,
-            since: None,
-        });
     }
 
     fn timers_due(&mut self, topology: &Topology, state: &mut State) {
@@ -285,15 +294,24 @@ impl Engine {
                 Due::Return => self.come_back(topology, state, fault),
                 Due::Heal => self.heal(topology, state, fault),
                 Due::Beat => self.beat(topology, state, fault),
+                Due::Catch => self.catch(state.now, fault),
             }
         }
-        self.next = self.timers.iter().map(|timer| timer.at).fold(f64::INFINITY, f64::min);
+        self.next = self
+            .timers
+            .iter()
+            .map(|timer| timer.at)
+            .fold(f64::INFINITY, f64::min);
         self.settle(topology, state);
     }
 
     /// The timer that is due first; of two at once the one of the earlier fault.
     fn earliest(&self, now: f64) -> Option<usize> {
-        let due = self.timers.iter().enumerate().filter(|(_, timer)| timer.at <= now);
+        let due = self
+            .timers
+            .iter()
+            .enumerate()
+            .filter(|(_, timer)| timer.at <= now);
         let first = due.min_by(|(_, a), (_, b)| a.at.total_cmp(&b.at).then(a.fault.cmp(&b.fault)));
         first.map(|(place, _)| place)
     }
@@ -317,7 +335,12 @@ impl Engine {
                 continue;
             }
             watch.since = None;
-            let Watch { gauge, fault, fragile, .. } = *watch;
+            let Watch {
+                gauge,
+                fault,
+                fragile,
+                ..
+            } = *watch;
             match gauge {
                 Gauge::Load(replica) if fragile => {
                     let runs = state.replicas[replica.at()].phase == Phase::Running;

@@ -98,6 +98,7 @@ fn run(topology: &Topology, fault: &Fault, at: At) -> Run {
         hurts: false,
         held: false,
         infected: false,
+        catches_at: f64::INFINITY,
     };
     Run {
         stage: Stage::Waiting,

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use super::super::grammar::{Cause, Coupling, FAULTS_MAX, Fault, Mechanism, Step};
 use super::super::mechanism::{Cure, remedies};
 use super::super::scope::{At, Subject, Target, covers};
-use super::{Engine, Part, Stage, bit, seat};
+use super::{Due, Engine, Part, Stage, bit, seat};
 use crate::topology::{ReplicaNo, Topology};
 use crate::world::Happened;
 use crate::world::state::State;
+
+/// When a fresh process first wants the lock that others wait for, in seconds.
+const FIRST_WANTS_S: f64 = 12.0;
 
 impl Engine {
     pub(super) fn stepped(
@@ -27,7 +30,11 @@ impl Engine {
                 continue;
             }
             let run = &mut self.runs[fault];
-            for (coupling, other) in script.faults[fault].couplings.iter().zip(&script.other[fault]) {
+            for (coupling, other) in script.faults[fault]
+                .couplings
+                .iter()
+                .zip(&script.other[fault])
+            {
                 if let (Coupling::Breaks { on, unless, .. }, Some(other)) = (coupling, other) {
                     let protected = unless.is_some_and(|first| run.seen & bit(first) != 0);
                     if *on == step && run.rooted() && !protected {
@@ -55,11 +62,30 @@ impl Engine {
         subject: Subject,
     ) {
         let script = Arc::clone(&self.script);
-        let remedies = remedies(script.faults[fault].mechanism, script.faults[fault].locus.place);
+        let remedies = remedies(
+            script.faults[fault].mechanism,
+            script.faults[fault].locus.place,
+        );
         let Some(remedy) = remedies.iter().find(|remedy| remedy.step == step) else {
             return;
         };
+        // A limit that nobody meets takes nothing off anybody.
+        if let Happened::RateLimited(route) = what {
+            let route = &state.routes[route.at()];
+            if route.limit >= route.arrival {
+                return;
+            }
+        }
         let run = &mut self.runs[fault];
+        // What nobody has read yet can be put back before anybody does.
+        let unread = matches!(script.faults[fault].trigger.cause, Cause::Start(_));
+        if run.stage == Stage::Waiting && unread {
+            let mut parts = run.parts.iter();
+            if parts.all(|part| covers(topology, seat(*part), subject)) {
+                run.stage = Stage::Gone;
+            }
+            return;
+        }
         let was = run.rooted();
         for part in run.parts.iter_mut().filter(|part| part.root) {
             if !covers(topology, seat(*part), subject) {
@@ -73,7 +99,7 @@ impl Engine {
             part.root = false;
             // A bad link stays bad for whoever goes over it.
             let link = matches!(part.target, Target::Link(..));
-            part.hurts = remedy.effect == Cure::EndsForFresh || link;
+            part.hurts &= remedy.effect == Cure::EndsForFresh || link;
             self.dirty = true;
         }
         let shields = remedy.effect == Cure::Shields;
@@ -110,17 +136,21 @@ impl Engine {
             let what = &script.faults[fault];
             let by_start = matches!(what.trigger.cause, Cause::Start(_));
             let waits = self.runs[fault].stage == Stage::Waiting;
-            if by_start && waits && script.route[fault] == Some(route) && state.now >= script.onset {
+            if by_start && waits && script.route[fault] == Some(route) && state.now >= script.onset
+            {
                 self.begin(topology, state, fault);
                 continue;
             }
+            let slow = what.mechanism == Mechanism::Lock;
             let run = &mut self.runs[fault];
             let mut had = false;
             for part in &mut run.parts {
                 if part.target == Target::Replica(replica) {
-                    // A fresh process has what lies on the disk, and no more.
-                    part.hurts = part.root;
-                    had |= part.hurts;
+                    // A fresh process has what lies on the disk, and no more. A lock it
+                    // meets only when it first wants it.
+                    part.hurts = part.root && !slow;
+                    part.catches_at = f64::INFINITY;
+                    had |= part.root;
                     self.dirty = true;
                 }
             }
@@ -131,29 +161,46 @@ impl Engine {
                 At::Node(node) => topology.replicas()[replica.at()].node == node,
                 At::Outside(_) | At::Link(..) | At::Site(_) => false,
             };
-            if spreads && sibling && !had && run.rooted() {
-                self.infect(fault, replica);
+            if !run.rooted() || !(had && slow || !had && spreads && sibling) {
+                continue;
             }
+            let at = if slow {
+                state.now + FIRST_WANTS_S
+            } else {
+                state.now
+            };
+            self.infect(fault, replica, at);
         }
     }
 
-    pub(super) fn infect(&mut self, fault: usize, replica: ReplicaNo) {
+    /// A process will have it, from then on.
+    fn infect(&mut self, fault: usize, replica: ReplicaNo, at: f64) {
         let target = Target::Replica(replica);
         let parts = &mut self.runs[fault].parts;
-        self.dirty = true;
-        if let Some(part) = parts.iter_mut().find(|part| part.target == target) {
-            part.hurts = true;
-            return;
+        match parts.iter_mut().find(|part| part.target == target) {
+            Some(part) => part.catches_at = at,
+            // At most one for each sibling.
+            None => parts.push(Part {
+                target,
+                owner: None,
+                root: false,
+                hurts: false,
+                held: false,
+                infected: true,
+                catches_at: at,
+            }),
         }
-        // At most one for each sibling.
-        parts.push(Part {
-            target,
-            owner: None,
-            root: false,
-            hurts: true,
-            held: false,
-            infected: true,
-        });
+        self.set(fault, at, Due::Catch);
+    }
+
+    pub(super) fn catch(&mut self, now: f64, fault: usize) {
+        let run = &mut self.runs[fault];
+        let rooted = run.rooted();
+        for part in run.parts.iter_mut().filter(|part| part.catches_at <= now) {
+            part.catches_at = f64::INFINITY;
+            part.hurts |= rooted;
+            self.dirty = true;
+        }
     }
 
     pub(super) fn reconnected(&mut self, replica: ReplicaNo) {
@@ -174,6 +221,8 @@ impl Engine {
 /// Whether a step keeps a fault out of the way for as long as it is not taken back.
 pub(super) fn shields(fault: &Fault, step: Step) -> bool {
     let remedies = remedies(fault.mechanism, fault.locus.place);
-    let mut shields = remedies.iter().filter(|remedy| remedy.effect == Cure::Shields);
+    let mut shields = remedies
+        .iter()
+        .filter(|remedy| remedy.effect == Cure::Shields);
     shields.any(|remedy| remedy.step == step)
 }

@@ -398,7 +398,7 @@ impl Hands<'_> {
                 let route = self.topology.replicas[replica.at()].route;
                 let route = &mut self.state.routes[route.at()];
                 // What it learns from is what there is.
-                route.drifted = POISONED * route.burden.corrupt;
+                route.drifted = POISONED * route.fixed.corrupt;
             }
             Errand::Reboot
             | Errand::RotateCredential
