@@ -530,23 +530,24 @@ impl State {
     /// See [`super::World::digest`].
     pub(crate) fn digest(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut add = |number: f64| {
-            for byte in number.to_bits().to_le_bytes() {
+        let mut add = |numbers: &[f64]| {
+            for byte in numbers
+                .iter()
+                .flat_map(|number| number.to_bits().to_le_bytes())
+            {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
         };
-        add(self.now);
-        add(self.noise);
+        add(&[self.now, self.noise]);
         for node in &self.nodes {
-            [
+            add(&[
                 node.temp,
                 node.pace,
                 node.memory_mb,
                 node.disk_mb,
                 node.clock_s,
                 node.wear_mb,
-            ]
-            .map(&mut add);
+            ]);
         }
         for replica in &self.replicas {
             let phase = match replica.phase {
@@ -557,33 +558,30 @@ impl State {
                 Phase::Standby => -5.0,
                 Phase::Starting { left } => left,
             };
-            [
+            add(&[
                 phase,
                 replica.weight,
                 replica.queue,
                 replica.own.mean,
                 replica.leaked_mb,
-            ]
-            .map(&mut add);
+            ]);
         }
         for route in &self.routes {
             let flow = &route.flow;
-            [
+            add(&[
                 route.err,
                 route.latency_ms,
                 route.p95_ms,
                 route.quality,
                 route.retries,
-            ]
-            .map(&mut add);
-            [
+            ]);
+            add(&[
                 flow.arrived,
                 flow.passed,
                 flow.failed,
                 flow.refused,
                 flow.lost,
-            ]
-            .map(&mut add);
+            ]);
         }
         hash
     }

@@ -173,7 +173,7 @@ fn without_faults_every_shipped_topology_serves_its_users() {
 #[test]
 fn topologies_that_are_made_up_serve_their_users() {
     for seed in 0..10 {
-        let topology = Topology::generate(seed, 3 + 4 * seed as usize).unwrap();
+        let topology = Topology::generate(seed, 3 + 4 * usize::try_from(seed).unwrap()).unwrap();
         let mut world = World::new(&topology, &Incident::none(), seed).unwrap();
         for _ in 0..1800 {
             world.tick();

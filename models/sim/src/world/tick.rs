@@ -8,6 +8,7 @@
 //!
 //! Time constants enter as `1 - exp(-k dt)`, so halving the step changes no statistic.
 
+use super::refresh::QUALITY;
 use super::state::{
     FDS_MAX, Flow, NodeState, Phase, Power, ReplicaState, RouteState, State, THREADS_MAX,
 };
