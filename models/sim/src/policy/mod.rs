@@ -26,7 +26,7 @@ pub use self::moves::{Kind, Move, Moves, Whom, Written};
 pub use self::oracle::{Oracle, Searcher, Verified};
 pub use self::plain::{Nothing, Random, Supervisor, Worst};
 pub use self::tolerance::Tolerance;
-pub use self::trial::{Trial, Weights};
+pub use self::trial::{Trial, WEIGHTS, Weights};
 
 use crate::observe::Seen;
 use crate::topology::Topology;

@@ -274,13 +274,13 @@ fn figures(report: &mut Report, policy: &str, pairs: &[Vec<Pair<'_>>], seed: u64
         all.iter().map(|pair| value(pair)).sum::<f64>() / all.len() as f64
     }, seed);
     let oracle = |value: fn(&Pair<'_>) -> f64| mean(value).map(|estimate| estimate.value);
-    let times = |which: fn(&Pair<'_>) -> &Outcome| -> Vec<f64> {
-        let outcomes = all.iter().map(|pair| which(pair)).filter(|one| one.recovered);
-        outcomes.map(|one| one.seconds).collect()
+    let times = |oracle: bool| -> Vec<f64> {
+        let outcomes = all.iter().map(|pair| if oracle { pair.1 } else { pair.0 });
+        outcomes.filter(|one| one.recovered).map(|one| one.seconds).collect()
     };
-    let theirs = Estimate::quantile(&times(|pair| pair.1), 0.5, seed);
+    let theirs = Estimate::quantile(&times(true), 0.5, seed);
     add("median", "time to recover, median of the recovered", "s",
-        Estimate::quantile(&times(|pair| pair.0), 0.5, seed), theirs.map(|one| one.value), "oracle");
+        Estimate::quantile(&times(false), 0.5, seed), theirs.map(|one| one.value), "oracle");
     add("capped", "time to recover, mean, capped", "s",
         mean(|(ours, _)| ours.seconds), oracle(|(_, oracle)| oracle.seconds), "oracle");
     add("resolved", "recovered with no root left", "ratio",

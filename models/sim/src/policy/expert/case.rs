@@ -8,8 +8,10 @@ use crate::observe::Template;
 use crate::topology::{LinkNo, NodeNo, Offer, ReplicaNo, Route, RouteNo, Topology};
 
 /// Lines of the last while from which a template that is written all day counts as written
-/// for a reason: usually it comes to less than one. Of others one is enough.
+/// for a reason: usually it comes to less than one.
 const SOME: u32 = 3;
+/// And of others; one alone may be a mistake.
+const FEW: u32 = 2;
 
 /// Steps against one cause.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,7 +173,7 @@ impl<'c> Case<'c> {
     }
 
     fn enough(&self, template: Template) -> u32 {
-        if self.signs.usual(template) { SOME } else { 1 }
+        if self.signs.usual(template) { SOME } else { FEW }
     }
 
     /// A step was done, and not longer ago than this.

@@ -107,7 +107,9 @@ fn other_healer(case: &Case<'_>, into: &mut Vec<Repair>) {
 
 fn burns(case: &Case<'_>, no: ReplicaNo) -> bool {
     let sign = case.replica(no);
-    sign.cores.or(0.0) - sign.cores.usual().unwrap_or(f64::INFINITY) > 0.8
+    // More work takes more of it.
+    let work = 1.0 + sign.rate.above().max(0.0);
+    sign.cores.or(0.0) - work * sign.cores.usual().unwrap_or(f64::INFINITY) > 0.8
 }
 
 fn stranger_cpu(case: &Case<'_>, into: &mut Vec<Repair>) {
@@ -150,9 +152,9 @@ fn read_only(case: &Case<'_>, into: &mut Vec<Repair>) {
         // All on the node notice; the one whose it is writes most of it.
         let can = case.on(node).filter(|no| case.says(*no, T::ReadOnly) && case.offers(*no, Offer::Remount));
         let most = can.max_by_key(|no| (case.signs.lines(*no, T::ReadOnly), std::cmp::Reverse(*no)));
-        let again = most.filter(|no| case.did(K::Remount, W::Replica(*no), 60.0));
+        let again = most.filter(|no| case.did(K::Remount, W::Replica(*no), 300.0));
         let other = case.on(node).find(|no| {
-            Some(*no) != most && case.offers(*no, Offer::Remount)
+            case.offers(*no, Offer::Remount) && !case.did(K::Remount, W::Replica(*no), 300.0)
         });
         let one = if again.is_some() { other.or(most) } else { most };
         into.extend(one.map(|no| Repair::new(W::Node(node), [(K::Remount, W::Replica(no))])));
@@ -165,7 +167,7 @@ fn prunes(case: &Case<'_>, node: NodeNo) -> Option<Repair> {
     let mut who: Vec<ReplicaNo> = case.on(node).filter(|no| case.offers(*no, Offer::Prune)).collect();
     // Whose data it are writes most of it.
     who.sort_by_key(|no| std::cmp::Reverse(told(*no)));
-    let fresh = who.iter().copied().find(|no| !case.did(K::PruneData, W::Replica(*no), 60.0));
+    let fresh = who.iter().copied().find(|no| !case.did(K::PruneData, W::Replica(*no), 300.0));
     let one = fresh.or(who.first().copied())?;
     Some(Repair::new(W::Node(node), [(K::PruneData, W::Replica(one))]))
 }
@@ -203,10 +205,15 @@ fn credential(case: &Case<'_>, into: &mut Vec<Repair>) {
 
 fn leaderless(case: &Case<'_>, into: &mut Vec<Repair>) {
     let stateful = |no: RouteNo| case.topology.routes()[no.at()].stateful;
-    // Every process is well, and yet most of what is asked fails.
+    // Every process runs, all fail alike, and nothing else is said of why.
+    const OTHERWISE: [T; 7] = [
+        T::AuthExpired, T::Checksum, T::ReadOnly, T::NoSpace, T::ConfigParse, T::TooManyFiles, T::ThreadSpawn,
+    ];
     let headless = |no: RouteNo| {
         let mut all = case.backends(no).filter(|one| !case.standby(*one));
-        case.route(no).err.or(0.0) > 0.3 && all.all(|one| case.runs(one) && case.replica(one).right.or(1.0) > 0.9)
+        let explained = OTHERWISE.iter().any(|template| case.route_says(no, *template))
+            || case.backends(no).any(|one| case.skewed(case.node_of(one)));
+        !explained && all.all(|one| case.runs(one) && case.replica(one).right.or(1.0) < 0.75)
     };
     let is = |no: RouteNo| stateful(no) && (case.route_says(no, T::LeaderUnknown) || headless(no));
     on_routes(case, into, is, K::FailoverBroker);

@@ -120,7 +120,7 @@ fn clock_before_pause(case: &Case<'_>, repair: &mut Repair) {
 /// Whether a disk speaks of a copy among what could be deleted more than of what is full.
 fn warns(case: &Case<'_>, node: NodeNo) -> bool {
     let lines = |template| case.signs.lines_node(case.topology, node, template);
-    lines(T::NearlyFull) > lines(T::NoSpace)
+    lines(T::NearlyFull) > 2 + lines(T::NoSpace) + lines(T::NoSpace) / 2
 }
 
 fn room_first(case: &Case<'_>, repair: &mut Repair) {

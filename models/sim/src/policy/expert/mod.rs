@@ -60,7 +60,8 @@ const fn productions() -> [Production; COUNT] {
 }
 
 /// How long a repair has to show, in seconds, before the same is done again.
-const SHOWS_S: f64 = 35.0;
+/// Log lines of before are forgotten by then.
+const SHOWS_S: f64 = 42.0;
 /// And after it has failed for a reason that is seen.
 const AGAIN_S: f64 = 5.0;
 /// How often the same is done in vain, until other causes come first.
@@ -181,9 +182,6 @@ impl Policy for Expert {
                 // It has to show from its end on; what failed may be tried sooner.
                 let done = ended.how == How::Done;
                 *until = view.seen.at + if done { SHOWS_S } else { AGAIN_S };
-            }
-            if self.marks.pending.is_empty() && ended.how == How::Done {
-                self.signs.forget_lines();
             }
         }
     }
