@@ -187,6 +187,7 @@ pub(crate) fn on_replica(mechanism: Mechanism, s: f64, to: &mut ReplicaBurden) {
             to.err = join(to.err, between(s, 0.0, 0.1));
         }
         M::RegressModel => to.bad += between(s, 0.08, 0.35),
+        M::CorruptCache => to.bad += between(s, 0.3, 0.8),
         M::CorruptStore => to.err = join(to.err, between(s, 0.1, 0.8)),
         M::RegressBinary => {
             to.slow *= between(s, 1.8, 5.0);
@@ -197,7 +198,6 @@ pub(crate) fn on_replica(mechanism: Mechanism, s: f64, to: &mut ReplicaBurden) {
         | M::LeakDisk
         | M::LeakInodes
         | M::CorruptInput
-        | M::CorruptCache
         | M::Drift
         | M::Disconnect
         | M::Delay
@@ -224,8 +224,7 @@ pub(crate) fn on_route(mechanism: Mechanism, s: f64, to: &mut RouteBurden) {
         // Without a leader, or with nobody at the other end.
         M::Die => to.err = join(to.err, between(s, 0.5, 1.0)),
         M::Slow => to.slow *= between(s, 3.0, 20.0),
-        // What a cache remembers wrongly is to those behind it like input that is wrong.
-        M::CorruptInput | M::CorruptCache => to.corrupt = join(to.corrupt, between(s, 0.2, 0.9)),
+        M::CorruptInput => to.corrupt = join(to.corrupt, between(s, 0.2, 0.9)),
         M::Drift => to.drift += between(s, 0.0005, 0.005),
         M::DenyQuota => to.err = join(to.err, between(s, 0.1, 0.7)),
         M::Duplicate => to.extra += between(s, 0.3, 2.0),
@@ -307,10 +306,10 @@ mod tests {
                         link != LinkBurden::default()
                     }
                 };
-                // These act at moments, or on those behind.
+                // These act at moments.
                 let by_deed = matches!(
                     mechanism,
-                    Mechanism::Die | Mechanism::Compete | Mechanism::Push | Mechanism::CorruptCache
+                    Mechanism::Die | Mechanism::Compete | Mechanism::Push
                 ) && ground(*mechanism, place) == Some(Ground::Replicas);
                 assert!(laid || by_deed, "{mechanism} at {place}");
             }

@@ -1,11 +1,11 @@
 //! Lays the burdens of all faults on the state, whole, whenever one has changed.
 
 use super::super::burden::{LinkBurden, NodeBurden, ReplicaBurden, RouteBurden};
-use super::super::grammar::{Coupling, Mechanism};
+use super::super::grammar::Coupling;
 use super::super::mechanism::{on_link, on_node, on_replica, on_route};
 use super::super::scope::Target;
 use super::Engine;
-use crate::topology::{ReplicaNo, RouteNo, Topology};
+use crate::topology::{ReplicaNo, Topology};
 use crate::world::Phase;
 use crate::world::state::State;
 
@@ -27,7 +27,7 @@ impl Engine {
         // Killing what cannot run may set off another fault, each of them once.
         while self.dirty {
             self.dirty = false;
-            self.lay(topology, state);
+            self.lay(state);
             for at in 0..state.replicas.len() {
                 let replica = &state.replicas[at];
                 if replica.phase != Phase::Running {
@@ -44,7 +44,7 @@ impl Engine {
         }
     }
 
-    fn lay(&self, topology: &Topology, state: &mut State) {
+    fn lay(&self, state: &mut State) {
         for replica in &mut state.replicas {
             replica.burden = ReplicaBurden::NONE;
         }
@@ -68,13 +68,6 @@ impl Engine {
                     Target::Replica(replica) => {
                         let burden = &mut state.replicas[replica.at()].burden;
                         on_replica(what.mechanism, strength, burden);
-                        if what.mechanism == Mechanism::CorruptCache {
-                            let cache = topology.replicas()[replica.at()].route;
-                            for route in behind(topology, cache) {
-                                let burden = &mut state.routes[route.at()].burden;
-                                on_route(what.mechanism, strength, burden);
-                            }
-                        }
                     }
                     Target::Route(route) => {
                         let burden = &mut state.routes[route.at()].burden;
@@ -93,10 +86,4 @@ impl Engine {
         }
         state.stale = true;
     }
-}
-
-/// The routes whose answers a cache remembers.
-fn behind(topology: &Topology, cache: RouteNo) -> impl Iterator<Item = RouteNo> {
-    let calls = topology.routes().iter().flat_map(|route| &route.calls);
-    calls.filter(move |call| call.behind == Some(cache)).map(|call| call.to)
 }
