@@ -146,7 +146,7 @@ fn a_seed_gives_the_same_trace_and_another_seed_another() {
     assert_eq!(golden.last(), Some(&GOLDEN));
 }
 
-const GOLDEN: u64 = 11_881_195_195_393_710_422;
+const GOLDEN: u64 = 14_466_761_134_095_945_739;
 
 #[test]
 fn a_fork_meets_the_same_chance() {
