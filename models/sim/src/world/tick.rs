@@ -14,7 +14,6 @@ use super::state::{
 };
 use crate::chance::Chance;
 use crate::queue::{self, Time};
-use super::refresh::QUALITY;
 use crate::topology::{Node, Topology};
 
 /// Period of the slow swing of the demand, over 2 pi, in seconds.

@@ -19,7 +19,7 @@ impl Repair {
     }
 }
 
-/// The repair of an incident, each order a plan of one node or of several.
+/// The repair of an incident, each order a plan of one node.
 pub(crate) fn repair(name: &str) -> Option<Repair> {
     let found = REPAIRS.iter().find(|(own, _)| *own == name);
     found.map(|(_, repair)| *repair)
@@ -100,7 +100,7 @@ const REPAIRS: &[(&str, Repair)] = &[
     ("zombie-is-leader", Repair::Ends(&["edge-4: call-webhook(broker-1, to=failover-broker)"])),
     ("hot-node-moves-load", Repair::Contain(&["edge-1: limit-cpu(infer-1, to=50%)"])),
     ("crash-broker", Repair::Ends(&["edge-4: restart(broker-1, grace=0ms)", "edge-2: restart(broker-2, grace=0ms)"])),
-    ("hang-gateway", Repair::Ends(&["edge-2: restart(gateway-2, grace=0ms)"])),
+    ("slow-gateway", Repair::Ends(&["edge-1: restart(gateway-1, grace=0ms)", "edge-2: restart(gateway-2, grace=0ms)"])),
     ("leak-descriptors-postprocess", Repair::Ends(&["edge-4: restart(postprocess-2, grace=0ms)"])),
     ("corrupt-store", Repair::Ends(&["edge-4: restore-snapshot(store-1)"])),
     ("hot-restart", Repair::Ends(&["edge-2: rollback-config(infer-2, to=good) ; restart(infer-2, grace=0ms)"])),
@@ -122,7 +122,7 @@ const REPAIRS: &[(&str, Repair)] = &[
     ("binary-push", Repair::Ends(&["edge-2: call-webhook(postprocess-1, to=pause-rollout) ; rollback-config(postprocess-1, to=good) ; call-webhook(postprocess-1, to=rollback-binary) ; wait(16s) ; restart(postprocess-1, grace=0ms)", "edge-4: restart(postprocess-2, grace=0ms)"])),
     ("drift-behind-rubbish", Repair::Ends(&["edge-1: block-source(infer, from=203.0.113.0/24)", "edge-1: call-webhook(infer-1, to=retrain)"])),
     ("hot-node-hog", Repair::Contain(&["edge-2: call-webhook(infer-2, to=kill-stranger)"])),
-    ("read-only-deadlock", Repair::Ends(&["edge-1: remount-writable(infer-1) ; restart(infer-1, grace=0ms) ; clear-locks(infer-1)"])),
+    ("read-only-deadlock", Repair::Ends(&["edge-1: remount-writable(infer-1) ; restart(infer-1, grace=0ms) ; clear-locks(infer-1) ; rollback-model(infer-1, to=good)", "edge-2: rollback-model(infer-2, to=good)", "edge-3: rollback-model(infer-3, to=good)"])),
     ("slow-link-lockout", Repair::Ends(&["edge-4: switch-uplink(store-1, to=lte0)", "edge-4: call-webhook(store-1, to=rotate-credential) ; wait(8s) ; restart(store-1, grace=0ms)", "cloud-1: restart(store-2, grace=0ms)"])),
     ("site-cut-off", Repair::Contain(&[])),
     ("leak-descriptors-broker", Repair::Ends(&["edge-4: restart(broker-1, grace=0ms)", "edge-2: restart(broker-2, grace=0ms)"])),
@@ -138,4 +138,5 @@ const REPAIRS: &[(&str, Repair)] = &[
     ("drift-and-retrained-wrong", Repair::Ends(&["edge-3: flush-cache(cache-1)", "edge-1: call-webhook(infer-1, to=pause-rollout) ; wait(4s) ; call-webhook(infer-1, to=retrain)"])),
     ("pool-behind-credential", Repair::Ends(&["edge-1: call-webhook(gateway-1, to=rotate-credential) ; wait(8s) ; reset-pool(gateway-1)", "edge-2: reset-pool(gateway-2)"])),
     ("deadlock-no-backoff", Repair::Ends(&["edge-2: restart(infer-2, grace=0ms) ; clear-locks(infer-2)"])),
+    ("surge-no-backoff", Repair::Eases(&["edge-4: scale-out(infer, infer-4)", "cloud-1: scale-out(infer, infer-5)"])),
 ];
