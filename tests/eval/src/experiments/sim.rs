@@ -30,7 +30,7 @@ const EPISODE_S: f64 = 600.0;
 /// Half the width of a 99 % interval, in deviations.
 const Z99: f64 = 2.576;
 /// Incidents that change each of the figures that are compared between steps.
-const STEPPED: [&str; 3] = ["crash-infer", "leak-memory-infer", "stranger-memory"];
+const STEPPED: [&str; 3] = ["leak-memory-infer", "slow-replica", "fan"];
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
