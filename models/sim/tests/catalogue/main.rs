@@ -2,6 +2,8 @@
 //! alike but for a cue and take each other's repair ill, and nothing that development
 //! needs is without practice in training.
 
+#![allow(clippy::unwrap_used)]
+
 mod repairs;
 
 use std::collections::BTreeMap;
@@ -135,7 +137,9 @@ fn order_of(topology: &Topology, text: &str) -> Order {
         }
     }
     let (node, plan) = text.split_once(": ").unwrap();
-    let plan = plan.parse().unwrap_or_else(|error| panic!("{plan}: {error}"));
+    let plan = plan
+        .parse()
+        .unwrap_or_else(|error| panic!("{plan}: {error}"));
     Order::Node(node.parse().unwrap(), plan)
 }
 
