@@ -13,7 +13,7 @@ macro_rules! files {
     };
 }
 
-const TRAIN: [(&str, &str); 85] = files![
+const TRAIN: [(&str, &str); 86] = files![
     "train",
     "bad-model",
     "binary-and-config",
@@ -92,6 +92,7 @@ const TRAIN: [(&str, &str); 85] = files![
     "stranger-hog",
     "stranger-memory",
     "surge",
+    "surge-no-backoff",
     "two-roots",
     "under-voltage",
     "wrong-config",
@@ -115,7 +116,6 @@ const DEVELOPMENT: [(&str, &str); 27] = files![
     "deadlock-unflushed",
     "drift-and-poison",
     "drift-behind-rubbish",
-    "hang-gateway",
     "hot-node-hog",
     "hot-restart",
     "late-telemetry",
@@ -128,6 +128,7 @@ const DEVELOPMENT: [(&str, &str); 27] = files![
     "read-only-deadlock",
     "site-cut-off",
     "skewed-healer",
+    "slow-gateway",
     "slow-link-lockout",
     "stranger-both",
     "wrong-telemetry",

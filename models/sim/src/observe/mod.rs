@@ -14,6 +14,8 @@ mod gauges;
 mod lines;
 mod look;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use self::look::{LOOK_MAX_S, LinkReading, ModelReading, Observer, RouteReading, Seen};
 pub use self::template::Template;

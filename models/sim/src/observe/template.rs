@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use homeostat_common::observation::Level;
 
-use crate::fault::{Mechanism, Step, Unknown};
+use crate::fault::{Mechanism, Place, Step, Unknown};
 
 macro_rules! templates {
     ($($variant:ident = $name:literal, $level:ident, $text:literal;)+) => {
@@ -209,11 +209,16 @@ pub(crate) const GREY_RATE: f64 = 0.12;
 pub(crate) const COUPLING_RATE: f64 = 0.15;
 
 /// What a mechanism makes its place write.
-pub(crate) fn of_mechanism(mechanism: Mechanism) -> &'static [Template] {
+pub(crate) fn of_mechanism(mechanism: Mechanism, place: Place) -> &'static [Template] {
     use Mechanism as M;
     use Template as T;
     match mechanism {
-        M::Die => &[T::ExitCode],
+        M::Die => match place {
+            Place::Broker => &[T::LeaderUnknown, T::Timeout],
+            Place::Outside => &[T::UpstreamError, T::Timeout],
+            Place::Node | Place::Site | Place::Agent => &[T::Refused, T::Timeout],
+            _ => &[T::ExitCode, T::Refused],
+        },
         M::Hang => &[T::Watchdog],
         M::Spin => &[T::RunQueue, T::StrangerBusy],
         // A leak looks like a slow collector before it looks like a leak.
@@ -222,7 +227,10 @@ pub(crate) fn of_mechanism(mechanism: Mechanism) -> &'static [Template] {
         M::LeakThreads => &[T::ThreadSpawn, T::RunQueue],
         M::LeakDisk => &[T::NearlyFull, T::NoSpace],
         M::LeakInodes => &[T::NoSpace],
-        M::Slow => &[T::SlowSync, T::Timeout],
+        M::Slow => match place {
+            Place::Node => &[T::SlowSync, T::Timeout],
+            _ => &[T::Timeout],
+        },
         M::CorruptConfig => &[T::ConfigParse, T::ShortLived],
         M::CorruptModel => &[T::ModelHash, T::LowConfidence],
         M::CorruptInput => &[T::InputRange, T::LowConfidence],
@@ -288,6 +296,7 @@ pub(crate) fn of_hold(step: Step) -> Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::places;
     use std::collections::BTreeSet;
 
     #[test]
@@ -304,19 +313,20 @@ mod tests {
 
     #[test]
     fn most_lines_of_a_mechanism_are_written_for_other_reasons_too() {
-        let ambiguous = |template: &Template| {
-            let writers = Mechanism::ALL
-                .iter()
-                .filter(|m| of_mechanism(**m).contains(template))
-                .count();
-            let all_day = DISTRACTORS.iter().any(|(other, _)| other == template);
-            writers > 1 || all_day || OF_STATE.contains(template)
-        };
         let lines: Vec<_> = Mechanism::ALL
             .iter()
-            .flat_map(|m| of_mechanism(*m))
+            .flat_map(|mechanism| places(*mechanism).map(|place| (*mechanism, place)))
+            .flat_map(|(mechanism, place)| {
+                let own = of_mechanism(mechanism, place).iter();
+                own.map(move |template| (mechanism, *template))
+            })
             .collect();
-        let shared = lines.iter().filter(|t| ambiguous(t)).count();
+        let ambiguous = |(mechanism, template): &&(Mechanism, Template)| {
+            let others = lines.iter().any(|(m, t)| m != mechanism && t == template);
+            let all_day = DISTRACTORS.iter().any(|(other, _)| other == template);
+            others || all_day || OF_STATE.contains(template)
+        };
+        let shared = lines.iter().filter(ambiguous).count();
         assert!(2 * shared > lines.len(), "{shared} of {}", lines.len());
     }
 }

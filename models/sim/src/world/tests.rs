@@ -43,7 +43,11 @@ fn run(world: &mut World, seconds: f64) {
 
 /// Ends a storm of retries: most are refused for a while.
 fn calm(world: &mut World) {
-    let no = order(world, "edge-1", "limit-rate(gateway, to=20/s) ; wait(40s) ; unlimit-rate(gateway)");
+    let no = order(
+        world,
+        "edge-1",
+        "limit-rate(gateway, to=20/s) ; wait(40s) ; unlimit-rate(gateway)",
+    );
     assert_eq!(end(world, no, 60.0), Progress::Done);
     run(world, 20.0);
 }

@@ -44,14 +44,19 @@ impl Engine {
         let hidden = self.hidden(fault);
         // The mechanism speaks where it hurts.
         for part in hurting.filter(|_| !hidden) {
-            let own = of_mechanism(what.mechanism);
+            let own = of_mechanism(what.mechanism, what.locus.place);
             let faint = own.get(..1).unwrap_or(own);
             let writers = writers(topology, part.target);
             match &what.visibility {
                 Visibility::Clear => write(cues, &writers, own, CLEAR_RATE),
                 Visibility::Grey => write(cues, &writers, faint, GREY_RATE),
                 Visibility::Misleading(like) => {
-                    write(cues, &writers, of_mechanism(*like), CLEAR_RATE);
+                    write(
+                        cues,
+                        &writers,
+                        of_mechanism(*like, what.locus.place),
+                        CLEAR_RATE,
+                    );
                     write(cues, &writers, faint, GREY_RATE);
                 }
                 Visibility::Latent => {}
@@ -135,5 +140,59 @@ fn writers(topology: &Topology, target: Target) -> Vec<ReplicaNo> {
             .take(1)
             .copied()
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::fault::{CUE_RATE_MIN, Incident};
+    use crate::topology::Topology;
+    use crate::world::World;
+
+    /// What an incident has written, half a minute after it began, per second.
+    fn written(incident: &Incident) -> BTreeMap<(String, &'static str), f64> {
+        let topology = Topology::named(&incident.topology).unwrap();
+        let mut world = World::new(&topology, incident, 1).unwrap();
+        while world.now() < world.onset() + 30.0 {
+            world.tick();
+        }
+        let mut rates = BTreeMap::new();
+        for cue in world.engine.cues(&topology) {
+            let by = topology.replicas()[cue.replica.at()].name.to_string();
+            *rates.entry((by, cue.template.name())).or_insert(0.0) += cue.rate;
+        }
+        rates
+    }
+
+    #[test]
+    fn twins_differ_by_a_line_that_is_seen_in_time() {
+        for (name, text) in Incident::train().iter().chain(Incident::development()) {
+            let one = Incident::read(name, text).unwrap();
+            let Some(twin) = &one.twin else { continue };
+            let (ours, theirs) = (written(&one), written(&Incident::named(twin).unwrap()));
+            let least = |from: &BTreeMap<_, f64>, other: &BTreeMap<_, f64>| {
+                from.iter().any(|(key, rate)| {
+                    // Against nothing, or against clearly less.
+                    let there = other.get(key).copied().unwrap_or(0.0);
+                    rate - there >= CUE_RATE_MIN && there <= 0.5 * rate
+                })
+            };
+            assert!(
+                least(&ours, &theirs) || least(&theirs, &ours),
+                "{name} and {twin}: {ours:?} {theirs:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fault_is_silent_before_it_begins_and_speaks_afterwards() {
+        let incident = Incident::named("deadlock").unwrap();
+        let topology = Topology::reference();
+        let mut world = World::new(&topology, &incident, 1).unwrap();
+        world.tick();
+        assert!(world.engine.cues(&topology).is_empty());
+        assert!(written(&incident).contains_key(&("infer-1".to_owned(), "lock-wait")));
     }
 }

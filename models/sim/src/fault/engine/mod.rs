@@ -24,6 +24,8 @@ mod lay;
 mod mark;
 mod ready;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::cues::Writes;
 
@@ -360,12 +362,13 @@ impl Engine {
     }
 }
 
-/// Where a part is, for the question whether a step is about it.
-fn seat(part: Part) -> At {
+/// Where a part of a fault is, for the question whether a step is about it.
+fn seat(fault: At, part: Part) -> At {
     match (part.owner, part.target) {
         (Some(owner), _) => At::Replica(owner),
         (None, Target::Replica(replica)) => At::Replica(replica),
-        (None, Target::Route(route)) => At::Route(route),
+        // Somebody else's is reached through its callers.
+        (None, Target::Route(_)) => fault,
         (None, Target::Node(node)) => At::Node(node),
         (None, Target::Link(node, link)) => At::Link(node, link),
     }

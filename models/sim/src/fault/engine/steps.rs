@@ -81,14 +81,14 @@ impl Engine {
         let unread = matches!(script.faults[fault].trigger.cause, Cause::Start(_));
         if run.stage == Stage::Waiting && unread {
             let mut parts = run.parts.iter();
-            if parts.all(|part| covers(topology, seat(*part), subject)) {
+            if parts.all(|part| covers(topology, seat(script.at[fault], *part), subject)) {
                 run.stage = Stage::Gone;
             }
             return;
         }
         let was = run.rooted();
         for part in run.parts.iter_mut().filter(|part| part.root) {
-            if !covers(topology, seat(*part), subject) {
+            if !covers(topology, seat(script.at[fault], *part), subject) {
                 continue;
             }
             match (part.target, what) {
@@ -119,7 +119,7 @@ impl Engine {
                 continue;
             }
             for part in run.parts.iter_mut().filter(|part| !part.infected) {
-                if covers(topology, seat(*part), subject) {
+                if covers(topology, seat(script.at[fault], *part), subject) {
                     part.root = true;
                     part.hurts = true;
                     self.dirty = true;
