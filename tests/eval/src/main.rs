@@ -60,6 +60,8 @@ enum Command {
     Foresee(foresee::Args),
     /// Speed of the fleet simulator, and whether what it computes is right.
     Sim(sim::Args),
+    /// Policies that heal simulated fleets, beside an oracle and no policy at all.
+    Policies(policies::Args),
 }
 
 fn main() -> ExitCode {

@@ -79,7 +79,11 @@ impl Certificate {
     ///
     /// # Errors
     /// [`TextError`] when it does not fit the topology.
-    pub fn of(topology: &Arc<Topology>, incident: &Incident, depth: Depth) -> Result<Self, TextError> {
+    pub fn of(
+        topology: &Arc<Topology>,
+        incident: &Incident,
+        depth: Depth,
+    ) -> Result<Self, TextError> {
         let depth = Depth {
             steps: depth.steps.min(STEPS_MAX),
             streams: depth.streams.max(1),

@@ -59,7 +59,8 @@ impl<'m> Search<'m> {
         depth: Depth,
     ) -> Result<Self, TextError> {
         let seeds = (0..u64::from(depth.streams)).map(|place| depth.seed.wrapping_add(place));
-        let streams: Result<Vec<_>, _> = seeds.map(|seed| stream(topology, incident, seed)).collect();
+        let streams: Result<Vec<_>, _> =
+            seeds.map(|seed| stream(topology, incident, seed)).collect();
         let streams = streams?;
         let frontier = streams.first().map(|first| State {
             world: first.start.clone(),
@@ -87,7 +88,10 @@ impl<'m> Search<'m> {
     }
 
     pub(super) fn text(&self, plan: &[usize]) -> String {
-        let steps: Vec<_> = plan.iter().map(|at| self.moves.all()[*at].to_string()).collect();
+        let steps: Vec<_> = plan
+            .iter()
+            .map(|at| self.moves.all()[*at].to_string())
+            .collect();
         steps.join(" ; ")
     }
 
@@ -137,11 +141,17 @@ impl<'m> Search<'m> {
         works.sort_by(|a, b| a.0.total_cmp(&b.0));
         works.truncate(CONFIRMED_MAX);
         let works = works.into_iter().map(|(_, steps)| steps);
-        works.filter(|steps| self.works_elsewhere(steps)).take(self.depth.plans.max(1) * 8).collect()
+        works
+            .filter(|steps| self.works_elsewhere(steps))
+            .take(self.depth.plans.max(1) * 8)
+            .collect()
     }
 
     fn works_elsewhere(&self, steps: &[usize]) -> bool {
-        self.streams.iter().skip(1).all(|stream| self.works(stream, steps))
+        self.streams
+            .iter()
+            .skip(1)
+            .all(|stream| self.works(stream, steps))
     }
 
     fn works(&self, stream: &Stream, steps: &[usize]) -> bool {
@@ -152,7 +162,9 @@ impl<'m> Search<'m> {
                 None => return false,
             }
         }
-        outlook(&world, &Target::default(), SETTLE_S).served.is_some()
+        outlook(&world, &Target::default(), SETTLE_S)
+            .served
+            .is_some()
     }
 
     /// Whether another order of a plan's steps does not work on every stream.

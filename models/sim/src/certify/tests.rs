@@ -15,7 +15,11 @@ fn a_bad_model_in_one_slot_takes_one_step() {
     let certificate = certificate("corrupt-model", 1);
     assert!(certificate.was_incident);
     assert_eq!((certificate.least, certificate.exact), (Some(1), true));
-    assert!(certificate.plans[0].contains("rollback-model(infer-1"), "{:?}", certificate.plans);
+    assert!(
+        certificate.plans[0].contains("rollback-model(infer-1"),
+        "{:?}",
+        certificate.plans
+    );
 }
 
 #[test]

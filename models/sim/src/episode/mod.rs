@@ -217,7 +217,8 @@ impl Episode {
             self.ours.note(&ours, &self.rules, now, dt);
             self.theirs.note(&theirs, &self.rules, now, dt);
         }
-        self.trace.note_world(&self.world, self.onset, self.ours.missing());
+        self.trace
+            .note_world(&self.world, self.onset, self.ours.missing());
         true
     }
 
@@ -226,8 +227,8 @@ impl Episode {
     pub fn outcome(&self, policy: &str) -> Outcome {
         let rules = &self.rules;
         let last = self.ours.last_miss();
-        let recovered = last.is_none_or(|at| at - self.onset <= rules.cap_s)
-            && self.world.now() >= self.end();
+        let recovered =
+            last.is_none_or(|at| at - self.onset <= rules.cap_s) && self.world.now() >= self.end();
         let seconds = last.map_or(0.0, |at| at - self.onset).min(rules.cap_s);
         let roots_left = self.world.roots_left();
         Outcome {
@@ -265,7 +266,11 @@ impl Episode {
             }
             Some(Progress::Done) => How::Done,
             Some(Progress::Failed { step, why }) => {
-                self.trace.ended(self.world.now(), no, format_args!("step {} fails: {}", step + 1, trace::why(why)));
+                self.trace.ended(
+                    self.world.now(),
+                    no,
+                    format_args!("step {} fails: {}", step + 1, trace::why(why)),
+                );
                 self.close(order, How::Failed(why));
                 return;
             }
@@ -285,7 +290,10 @@ impl Episode {
 
     fn look(&mut self, healer: &mut Healer) {
         let idle = self.under_way.is_none() && self.queue.as_slice().is_empty();
-        let left = self.rules.budget.map_or(f64::INFINITY, |budget| budget - self.spent());
+        let left = self
+            .rules
+            .budget
+            .map_or(f64::INFINITY, |budget| budget - self.spent());
         let orders = match healer {
             Healer::Sees(policy) => {
                 let seen: Seen = self.observer.look(&self.world);
@@ -297,7 +305,11 @@ impl Episode {
                     left,
                 };
                 policy.see(&view);
-                let orders = if idle { policy.decide(&view) } else { Vec::new() };
+                let orders = if idle {
+                    policy.decide(&view)
+                } else {
+                    Vec::new()
+                };
                 self.ended.clear();
                 orders
             }
@@ -318,7 +330,10 @@ impl Episode {
         };
         let now = self.world.now();
         let toll = toll(&order);
-        let dear = self.rules.budget.is_some_and(|budget| self.spent() + toll > budget);
+        let dear = self
+            .rules
+            .budget
+            .is_some_and(|budget| self.spent() + toll > budget);
         let how = if dear {
             How::TooDear
         } else {
@@ -338,7 +353,8 @@ impl Episode {
             How::Refused(why) => why.as_str(),
             _ => "the budget is used up",
         };
-        self.trace.say(now, format_args!("refused  {}: {why}", Written(&order)));
+        self.trace
+            .say(now, format_args!("refused  {}: {why}", Written(&order)));
         self.close(order, how);
     }
 }

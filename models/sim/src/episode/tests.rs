@@ -29,7 +29,10 @@ fn a_crash_is_not_recovered_by_nothing_and_is_by_a_supervisor() {
     let (nothing, _) = run("crash-infer", Baseline::NoOp, 5, Rules::default());
     let (healed, trace) = run("crash-infer", Baseline::Supervisor, 5, Rules::default());
     assert_eq!(nothing.lost, nothing.lost_twin);
-    assert_eq!((nothing.harm, nothing.benefit, nothing.spent), (0.0, 0.0, 0.0));
+    assert_eq!(
+        (nothing.harm, nothing.benefit, nothing.spent),
+        (0.0, 0.0, 0.0)
+    );
     assert!(healed.resolved(), "{trace}");
     assert!(healed.spent >= STEP_TOLL);
     assert_eq!(nothing.roots_left, 1);

@@ -87,14 +87,21 @@ impl Trace {
         if missing != self.missing {
             self.missing = missing;
             let level = world.level();
-            let served = if missing { "users are not served" } else { "users are served" };
-            self.say(now, format_args!(
-                "{served}: errors {:.1} %, p95 {:.0} ms, quality {:.3}, shed {:.1} %",
-                100.0 * level.err,
-                level.p95_ms,
-                level.quality,
-                100.0 * level.shed,
-            ));
+            let served = if missing {
+                "users are not served"
+            } else {
+                "users are served"
+            };
+            self.say(
+                now,
+                format_args!(
+                    "{served}: errors {:.1} %, p95 {:.0} ms, quality {:.3}, shed {:.1} %",
+                    100.0 * level.err,
+                    level.p95_ms,
+                    level.quality,
+                    100.0 * level.shed,
+                ),
+            );
         }
     }
 }

@@ -174,7 +174,9 @@ healers! {
 
 /// No policy of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no policy {0:?}; there are no-op, random, supervisor, worst, tolerance, trial, expert, verified, search, oracle")]
+#[error(
+    "there is no policy {0:?}; there are no-op, random, supervisor, worst, tolerance, trial, expert, verified, search, oracle"
+)]
 pub struct UnknownPolicy(String);
 
 impl Baseline {

@@ -256,11 +256,20 @@ impl List<'_> {
         let span = hook.seconds.max(1.0) + 1.0;
         let call = format!("call-webhook({}, to={})", own.name, hook.name);
         if errand != Errand::Reboot {
-            self.add(Kind::of(errand), whom, node, &format!("{call} ; wait({span:.0}s)"));
+            self.add(
+                Kind::of(errand),
+                whom,
+                node,
+                &format!("{call} ; wait({span:.0}s)"),
+            );
             return;
         }
         // A node that is down cannot ask, nor wait.
-        let other = topology.nodes().iter().rev().find(|other| other.name != *node);
+        let other = topology
+            .nodes()
+            .iter()
+            .rev()
+            .find(|other| other.name != *node);
         let other = other.map_or(node, |other| &other.name);
         let plan: Result<FleetPlan, _> =
             format!("{node}: {call} ; {other}: wait({span:.0}s)").parse();
@@ -283,18 +292,34 @@ impl List<'_> {
         let mut add = |kind, node, text: String| self.add(kind, whom, node, &text);
         add(Kind::Restart, here, format!("restart({name}, grace=2s)"));
         let good = topology.config(no, Version::Good);
-        add(Kind::RollbackConfig, here, format!("rollback-config({name}, to={good})"));
+        add(
+            Kind::RollbackConfig,
+            here,
+            format!("rollback-config({name}, to={good})"),
+        );
         if route.model {
             let good = topology.model(no, Version::Good);
-            add(Kind::RollbackModel, here, format!("rollback-model({name}, to={good})"));
+            add(
+                Kind::RollbackModel,
+                here,
+                format!("rollback-model({name}, to={good})"),
+            );
         }
         if route.replicas.len() > 1 {
-            add(Kind::Isolate, there, format!("isolate({of}, {name}, drain=1s)"));
+            add(
+                Kind::Isolate,
+                there,
+                format!("isolate({of}, {name}, drain=1s)"),
+            );
             add(Kind::Release, there, format!("release({of}, {name})"));
         }
         if own.standby {
             add(Kind::ScaleOut, here, format!("scale-out({of}, {name})"));
-            add(Kind::ScaleIn, here, format!("scale-in({of}, {name}, drain=1s)"));
+            add(
+                Kind::ScaleIn,
+                here,
+                format!("scale-in({of}, {name}, drain=1s)"),
+            );
             add(Kind::Prewarm, here, format!("prewarm({name})"));
         }
         add(Kind::Freeze, here, format!("freeze({name})"));
@@ -302,15 +327,31 @@ impl List<'_> {
         add(Kind::LimitCpu, here, format!("limit-cpu({name}, to={CPU})"));
         add(Kind::UnlimitCpu, here, format!("unlimit-cpu({name})"));
         let strangers = topology.strangers();
-        add(Kind::BlockPort, here, format!("block-port({name}, from={strangers})"));
-        add(Kind::UnblockPort, here, format!("unblock-port({name}, from={strangers})"));
+        add(
+            Kind::BlockPort,
+            here,
+            format!("block-port({name}, from={strangers})"),
+        );
+        add(
+            Kind::UnblockPort,
+            here,
+            format!("unblock-port({name}, from={strangers})"),
+        );
         for offer in &route.offers {
             match offer {
-                Offer::Prune => add(Kind::PruneData, here, format!("prune-data({name}, to={PRUNE})")),
+                Offer::Prune => add(
+                    Kind::PruneData,
+                    here,
+                    format!("prune-data({name}, to={PRUNE})"),
+                ),
                 Offer::Locks => add(Kind::ClearLocks, here, format!("clear-locks({name})")),
                 Offer::Snapshot => {
                     add(Kind::Snapshot, here, format!("snapshot({name})"));
-                    add(Kind::RestoreSnapshot, here, format!("restore-snapshot({name})"));
+                    add(
+                        Kind::RestoreSnapshot,
+                        here,
+                        format!("restore-snapshot({name})"),
+                    );
                 }
                 Offer::FlushCache => add(Kind::FlushCache, here, format!("flush-cache({name})")),
                 Offer::ResetPool => add(Kind::ResetPool, here, format!("reset-pool({name})")),
@@ -345,18 +386,48 @@ impl List<'_> {
         if route.demand > 0.0 {
             for share in RATES {
                 let rate = (route.demand * share).max(1.0);
-                self.add(Kind::LimitRate, whom, at, &format!("limit-rate({name}, to={rate:.0}/s)"));
+                self.add(
+                    Kind::LimitRate,
+                    whom,
+                    at,
+                    &format!("limit-rate({name}, to={rate:.0}/s)"),
+                );
             }
-            self.add(Kind::UnlimitRate, whom, at, &format!("unlimit-rate({name})"));
+            self.add(
+                Kind::UnlimitRate,
+                whom,
+                at,
+                &format!("unlimit-rate({name})"),
+            );
         } else {
             // What a route behind others gets is bounded by what it can do.
             let rate = (route.rate * 0.8).max(1.0);
-            self.add(Kind::LimitRate, whom, at, &format!("limit-rate({name}, to={rate:.0}/s)"));
-            self.add(Kind::UnlimitRate, whom, at, &format!("unlimit-rate({name})"));
+            self.add(
+                Kind::LimitRate,
+                whom,
+                at,
+                &format!("limit-rate({name}, to={rate:.0}/s)"),
+            );
+            self.add(
+                Kind::UnlimitRate,
+                whom,
+                at,
+                &format!("unlimit-rate({name})"),
+            );
         }
         let from = topology.strangers();
-        self.add(Kind::BlockSource, whom, at, &format!("block-source({name}, from={from})"));
-        self.add(Kind::UnblockSource, whom, at, &format!("unblock-source({name}, from={from})"));
+        self.add(
+            Kind::BlockSource,
+            whom,
+            at,
+            &format!("block-source({name}, from={from})"),
+        );
+        self.add(
+            Kind::UnblockSource,
+            whom,
+            at,
+            &format!("unblock-source({name}, from={from})"),
+        );
         self.errand(Errand::RotateCredential, whom, first);
         self.errand(Errand::RollbackBinary, whom, first);
         if route.stateful {
@@ -374,7 +445,12 @@ impl List<'_> {
             return;
         };
         let (whom, name) = (Whom::Node(no), &topology.replicas()[first.at()].name);
-        self.add(Kind::SyncClock, whom, &node.name, &format!("sync-clock({name})"));
+        self.add(
+            Kind::SyncClock,
+            whom,
+            &node.name,
+            &format!("sync-clock({name})"),
+        );
         for link in node.uplinks.iter().skip(1) {
             if let LinkOf::Uplink(_, to) = &topology.links()[link.at()].of {
                 let text = format!("switch-uplink({name}, to={to})");
@@ -382,7 +458,12 @@ impl List<'_> {
             }
         }
         if node.uplinks.len() > 1 {
-            self.add(Kind::ReleaseUplink, whom, &node.name, &format!("release-uplink({name})"));
+            self.add(
+                Kind::ReleaseUplink,
+                whom,
+                &node.name,
+                &format!("release-uplink({name})"),
+            );
         }
         self.errand(Errand::Reboot, whom, first);
         self.errand(Errand::KillStranger, whom, first);

@@ -69,7 +69,9 @@ fn best(world: &World, plans: impl Iterator<Item = Vec<Order>>, left: f64) -> Ve
     let nothing = worth(world, &[], left).unwrap_or(0.0);
     let scored = plans.filter_map(|plan| Some((worth(world, &plan, left)?, plan)));
     let best = scored.reduce(|best, one| if one.0 > best.0 { one } else { best });
-    best.filter(|(score, _)| *score > nothing + WORTH).map(|(_, plan)| plan).unwrap_or_default()
+    best.filter(|(score, _)| *score > nothing + WORTH)
+        .map(|(_, plan)| plan)
+        .unwrap_or_default()
 }
 
 /// Plans that are drawn for each choice.
@@ -185,7 +187,9 @@ impl Oracle {
                     let end = outlook(&then, &target, SETTLE_S);
                     let score = |at: f64| at - world.now() + SECONDS * cost;
                     // Users who never noticed do not notice the plan either.
-                    let healed = end.served.filter(|_| end.roots == 0 || nothing.served.is_none());
+                    let healed = end
+                        .served
+                        .filter(|_| end.roots == 0 || nothing.served.is_none());
                     if let Some(at) = healed {
                         // What is left of the roots may come back: it counts as a minute.
                         let score = score(at) + 60.0 * end.roots as f64;
@@ -237,7 +241,12 @@ pub(crate) struct Plan {
 fn relevant(one: &Move, before: &Thought, then: &World) -> bool {
     let load = matches!(
         one.kind,
-        Kind::ScaleOut | Kind::Degrade | Kind::LimitRate | Kind::UnlimitRate | Kind::Release | Kind::Wait
+        Kind::ScaleOut
+            | Kind::Degrade
+            | Kind::LimitRate
+            | Kind::UnlimitRate
+            | Kind::Release
+            | Kind::Wait
     );
     load || one.kind == Kind::Restart || then.fault_mark() != before.kind
 }

@@ -96,7 +96,8 @@ pub struct Supervisor {
 impl Supervisor {
     /// What it would restart now.
     pub(super) fn dead(&mut self, signs: &Signs, view: &View<'_>) -> Option<ReplicaNo> {
-        self.pauses.resize(view.topology.replicas().len(), (0.0, BACKOFF_S));
+        self.pauses
+            .resize(view.topology.replicas().len(), (0.0, BACKOFF_S));
         let now = view.seen.at;
         for (at, sign) in signs.replicas.iter().enumerate() {
             let (until, pause) = &mut self.pauses[at];
@@ -157,14 +158,17 @@ impl Policy for Worst {
     }
 
     fn decide(&mut self, view: &View<'_>) -> Vec<Order> {
-        self.last.resize(view.topology.replicas().len(), f64::NEG_INFINITY);
+        self.last
+            .resize(view.topology.replicas().len(), f64::NEG_INFINITY);
         if !suffers(&self.signs, view.topology) {
             return Vec::new();
         }
         let now = view.seen.at;
         let all = (0..self.last.len()).filter(|at| now - self.last[*at] > REST_S);
         let scored = all.map(|at| (at, illness(&self.signs, ReplicaNo::new(at))));
-        let worst = scored.filter(|(_, score)| *score > 0.2).max_by(|a, b| a.1.total_cmp(&b.1));
+        let worst = scored
+            .filter(|(_, score)| *score > 0.2)
+            .max_by(|a, b| a.1.total_cmp(&b.1));
         if let Some((at, _)) = worst {
             self.last[at] = now;
         }
@@ -184,7 +188,11 @@ pub(super) fn illness(signs: &Signs, no: ReplicaNo) -> f64 {
     score += (0.3 * sign.p95_ms.above()).clamp(0.0, 2.0);
     score += (0.5 * sign.memory.above()).clamp(0.0, 1.5);
     score += if sign.fds.or(0.0) > 300.0 { 0.8 } else { 0.0 };
-    score += if sign.threads.or(0.0) > 150.0 { 0.8 } else { 0.0 };
+    score += if sign.threads.or(0.0) > 150.0 {
+        0.8
+    } else {
+        0.0
+    };
     score += (0.3 * sign.cores.above()).clamp(0.0, 1.0);
     score + (8.0 * signs.model_loss(no) - 0.2).clamp(0.0, 1.5)
 }

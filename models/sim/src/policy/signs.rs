@@ -79,9 +79,21 @@ impl Gauge {
         let count = n as f64;
         let mean_x = self.last.iter().map(|(x, _)| x).sum::<f64>() / count;
         let mean_y = self.last.iter().map(|(_, y)| y).sum::<f64>() / count;
-        let covariance: f64 = self.last.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
-        let variance: f64 = self.last.iter().map(|(x, _)| (x - mean_x) * (x - mean_x)).sum();
-        if variance > 0.0 { covariance / variance } else { 0.0 }
+        let covariance: f64 = self
+            .last
+            .iter()
+            .map(|(x, y)| (x - mean_x) * (y - mean_y))
+            .sum();
+        let variance: f64 = self
+            .last
+            .iter()
+            .map(|(x, _)| (x - mean_x) * (x - mean_x))
+            .sum();
+        if variance > 0.0 {
+            covariance / variance
+        } else {
+            0.0
+        }
     }
 }
 
@@ -163,10 +175,14 @@ impl Signs {
     /// Takes in one look.
     pub(super) fn see(&mut self, topology: &Topology, seen: &Seen) {
         self.at = seen.at;
-        self.replicas.resize_with(topology.replicas().len(), Default::default);
-        self.nodes.resize_with(topology.nodes().len(), Default::default);
-        self.routes.resize_with(topology.routes().len(), Default::default);
-        self.links.resize_with(topology.links().len(), Default::default);
+        self.replicas
+            .resize_with(topology.replicas().len(), Default::default);
+        self.nodes
+            .resize_with(topology.nodes().len(), Default::default);
+        self.routes
+            .resize_with(topology.routes().len(), Default::default);
+        self.links
+            .resize_with(topology.links().len(), Default::default);
         let mut lines = Vec::new();
         for (at, told) in seen.nodes.iter().enumerate() {
             match told {
@@ -178,7 +194,8 @@ impl Signs {
             self.lines.pop_front();
         }
         if seen.at <= QUIET_S {
-            self.usual.extend(lines.iter().map(|(_, template, _)| *template));
+            self.usual
+                .extend(lines.iter().map(|(_, template, _)| *template));
         }
         self.lines.push_back(lines);
         for (sign, now) in self.routes.iter_mut().zip(&seen.routes) {
@@ -290,7 +307,13 @@ impl Signs {
             if says("-down") {
                 sign.down += 1;
                 sign.mute = 0;
-                for gauge in [&mut sign.p95_ms, &mut sign.memory, &mut sign.fds, &mut sign.threads, &mut sign.cores] {
+                for gauge in [
+                    &mut sign.p95_ms,
+                    &mut sign.memory,
+                    &mut sign.fds,
+                    &mut sign.threads,
+                    &mut sign.cores,
+                ] {
                     gauge.forget();
                 }
             } else {
@@ -298,7 +321,9 @@ impl Signs {
             }
         }
         for log in &told.logs {
-            let template = Template::ALL.iter().find(|template| template.id() == log.template);
+            let template = Template::ALL
+                .iter()
+                .find(|template| template.id() == log.template);
             if let (Some(template), Ok(replica)) = (template, topology.replica_no(&log.service)) {
                 lines.push((replica, *template, log.count));
             }
@@ -311,7 +336,12 @@ impl Signs {
     }
 
     /// The same of all replicas of a route.
-    pub(super) fn lines_route(&self, topology: &Topology, route: RouteNo, template: Template) -> u32 {
+    pub(super) fn lines_route(
+        &self,
+        topology: &Topology,
+        route: RouteNo,
+        template: Template,
+    ) -> u32 {
         self.count(|no| topology.replicas()[no.at()].route == route, template)
     }
 
@@ -328,7 +358,9 @@ impl Signs {
     fn count(&self, of: impl Fn(ReplicaNo) -> bool, template: Template) -> u32 {
         let lines = self.lines.iter().flatten();
         let these = lines.filter(|(no, written, _)| *written == template && of(*no));
-        these.map(|(_, _, count)| *count).fold(0, u32::saturating_add)
+        these
+            .map(|(_, _, count)| *count)
+            .fold(0, u32::saturating_add)
     }
 
     /// Whether a template is written when all is well, too.

@@ -48,11 +48,14 @@ impl Tolerance {
                 self.signs.there(**no) && sign.mute < 2 && !self.open.contains_key(no)
             };
             let live: Vec<ReplicaNo> = route.replicas.iter().filter(live).copied().collect();
-            let best = live.iter().map(|no| self.signs.replicas[no.at()].p95_ms.or(f64::MAX));
+            let best = live
+                .iter()
+                .map(|no| self.signs.replicas[no.at()].p95_ms.or(f64::MAX));
             let best = best.fold(f64::MAX, f64::min).max(20.0);
-            let hung = route.replicas.iter().copied().find(|no| {
-                self.signs.replicas[no.at()].mute >= 1 && !self.open.contains_key(no)
-            });
+            let hung =
+                route.replicas.iter().copied().find(|no| {
+                    self.signs.replicas[no.at()].mute >= 1 && !self.open.contains_key(no)
+                });
             if let Some(hung) = hung.filter(|_| !live.is_empty()) {
                 return Some(hung);
             }
@@ -82,11 +85,16 @@ impl Policy for Tolerance {
 
     fn decide(&mut self, view: &View<'_>) -> Vec<Order> {
         let now = view.seen.at;
-        let take = |kind, whom| view.moves.find(kind, whom).map(|one| vec![one.order.clone()]);
+        let take = |kind, whom| {
+            view.moves
+                .find(kind, whom)
+                .map(|one| vec![one.order.clone()])
+        };
         for at in 0..view.topology.nodes().len() {
             let no = NodeNo::new(at);
             let usual: LinkNo = view.topology.nodes()[at].uplinks[0];
-            if self.signs.link(usual).down >= 1 && !self.switched.contains(&no)
+            if self.signs.link(usual).down >= 1
+                && !self.switched.contains(&no)
                 && let Some(orders) = take(Kind::SwitchUplink, Whom::Node(no))
             {
                 self.switched.push(no);
@@ -105,7 +113,11 @@ impl Policy for Tolerance {
                 return orders;
             }
         }
-        let closes = self.open.iter().find(|(_, (until, _))| now >= *until).map(|(no, _)| *no);
+        let closes = self
+            .open
+            .iter()
+            .find(|(_, (until, _))| now >= *until)
+            .map(|(no, _)| *no);
         if let Some(no) = closes {
             self.open.remove(&no);
             if let Some(orders) = take(Kind::Release, Whom::Replica(no)) {
@@ -118,9 +130,10 @@ impl Policy for Tolerance {
                 let sign = &self.signs.replicas[no.at()];
                 !own.standby && (sign.down > 1 || sign.mute > 1 || self.open.contains_key(no))
             });
-            let spare = route.replicas.iter().copied().find(|no| {
-                view.topology.replicas()[no.at()].standby && !self.started.contains(no)
-            });
+            let spare =
+                route.replicas.iter().copied().find(|no| {
+                    view.topology.replicas()[no.at()].standby && !self.started.contains(no)
+                });
             if let (true, Some(no)) = (lacking, spare) {
                 self.started.push(no);
                 if let Some(orders) = take(Kind::ScaleOut, Whom::Replica(no)) {

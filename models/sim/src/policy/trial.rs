@@ -199,7 +199,10 @@ impl Trial {
         let weights = &self.weights;
         let mut score = weights.bias[one.kind as usize];
         score += self.symptoms(view, one);
-        let lines: u32 = hints(one.kind).iter().map(|template| self.lines(view, one.whom, *template)).sum();
+        let lines: u32 = hints(one.kind)
+            .iter()
+            .map(|template| self.lines(view, one.whom, *template))
+            .sum();
         score += (weights.line * f64::from(lines).sqrt()).min(weights.lines_most);
         score - self.held_against((one.kind, one.whom), now)
     }
@@ -221,7 +224,8 @@ impl Trial {
                 let sign = &signs.replicas[no.at()];
                 let own = illness(signs, no);
                 let dead = one.kind == Kind::Restart && (sign.down > 0 || sign.mute > 1);
-                let full = one.kind == Kind::PruneData && self.full(topology.replicas()[no.at()].node);
+                let full =
+                    one.kind == Kind::PruneData && self.full(topology.replicas()[no.at()].node);
                 let model = match one.kind {
                     Kind::RollbackModel => signs.model_loss(no),
                     _ => 0.0,
@@ -240,18 +244,32 @@ impl Trial {
                     Kind::Retrain => model.fold(0.0, f64::max),
                     _ => 0.0,
                 };
-                weights.ill_around * worst + weights.model * model
+                weights.ill_around * worst
+                    + weights.model * model
                     + 2.0 * self.weights.ill_around * signs.routes[no.at()].err.or(0.0)
             }
             Whom::Node(no) => {
                 let sign = &signs.nodes[no.at()];
-                let busy = sign.waits_cpu.or(0.0) + sign.waits_disk.or(0.0)
-                    + if sign.memory_free.above() < -0.4 { 0.7 } else { 0.0 };
+                let busy = sign.waits_cpu.or(0.0)
+                    + sign.waits_disk.or(0.0)
+                    + if sign.memory_free.above() < -0.4 {
+                        0.7
+                    } else {
+                        0.0
+                    };
                 match one.kind {
-                    Kind::SyncClock => if sign.ahead.or(0.0).abs() > 20.0 { weights.clock } else { 0.0 },
+                    Kind::SyncClock => {
+                        if sign.ahead.or(0.0).abs() > 20.0 {
+                            weights.clock
+                        } else {
+                            0.0
+                        }
+                    }
                     Kind::SwitchUplink => {
                         let usual = signs.link(topology.nodes()[no.at()].uplinks[0]);
-                        let bad = usual.down > 0 || usual.loss.or(0.0) > 0.04 || usual.rtt_ms.above() > 1.5;
+                        let bad = usual.down > 0
+                            || usual.loss.or(0.0) > 0.04
+                            || usual.rtt_ms.above() > 1.5;
                         if bad { weights.link } else { 0.0 }
                     }
                     Kind::Reboot if sign.silent > 2 => weights.dead,
@@ -293,11 +311,19 @@ impl Policy for Trial {
     fn decide(&mut self, view: &View<'_>) -> Vec<Order> {
         let now = view.seen.at;
         let ill = suffers(&self.signs, view.topology)
-            || self.signs.replicas.iter().any(|sign| sign.down > 0 || sign.mute > 1);
+            || self
+                .signs
+                .replicas
+                .iter()
+                .any(|sign| sign.down > 0 || sign.mute > 1);
         if !ill || now < self.rest_until {
             return Vec::new();
         }
-        let scored = view.moves.all().iter().map(|one| (self.score(view, one, now), one));
+        let scored = view
+            .moves
+            .all()
+            .iter()
+            .map(|one| (self.score(view, one, now), one));
         let best = scored.reduce(|best, one| if one.0 > best.0 { one } else { best });
         let Some((score, one)) = best else {
             return Vec::new();

@@ -119,7 +119,8 @@ impl<'c> Case<'c> {
     }
 
     pub(super) fn siblings(&self, no: ReplicaNo) -> impl Iterator<Item = ReplicaNo> + use<'c> {
-        self.backends(self.route_of(no)).filter(move |other| *other != no)
+        self.backends(self.route_of(no))
+            .filter(move |other| *other != no)
     }
 
     pub(super) fn on(&self, node: NodeNo) -> impl Iterator<Item = ReplicaNo> + use<'c> {
@@ -131,7 +132,9 @@ impl<'c> Case<'c> {
     }
 
     pub(super) fn offers(&self, no: ReplicaNo, offer: Offer) -> bool {
-        self.topology.routes()[self.route_of(no).at()].offers.contains(&offer)
+        self.topology.routes()[self.route_of(no).at()]
+            .offers
+            .contains(&offer)
     }
 
     /// It is there and answers.
@@ -173,17 +176,25 @@ impl<'c> Case<'c> {
     }
 
     fn enough(&self, template: Template) -> u32 {
-        if self.signs.usual(template) { SOME } else { FEW }
+        if self.signs.usual(template) {
+            SOME
+        } else {
+            FEW
+        }
     }
 
     /// A step was done, and not longer ago than this.
     pub(super) fn did(&self, kind: Kind, whom: Whom, within_s: f64) -> bool {
-        self.done.get(&(kind, whom)).is_some_and(|at| self.now - at <= within_s)
+        self.done
+            .get(&(kind, whom))
+            .is_some_and(|at| self.now - at <= within_s)
     }
 
     /// It was tried and failed, and not longer ago than this.
     pub(super) fn failed(&self, kind: Kind, whom: Whom, within_s: f64) -> bool {
-        self.failed.get(&(kind, whom)).is_some_and(|at| self.now - at <= within_s)
+        self.failed
+            .get(&(kind, whom))
+            .is_some_and(|at| self.now - at <= within_s)
     }
 
     /// A standby of a route that does not run yet, the one on the least busy node.
@@ -193,7 +204,9 @@ impl<'c> Case<'c> {
             self.standby(*no) && !self.signs.there(*no) && self.node(own).silent == 0
         };
         let busy = |no: &ReplicaNo| self.node(self.node_of(*no)).busy.or(1.0);
-        self.backends(route).filter(spare).min_by(|a, b| busy(a).total_cmp(&busy(b)))
+        self.backends(route)
+            .filter(spare)
+            .min_by(|a, b| busy(a).total_cmp(&busy(b)))
     }
 
     /// The clock of a node is off by more than clocks are.
@@ -204,21 +217,32 @@ impl<'c> Case<'c> {
     /// A usual uplink is bad, and in use.
     pub(super) fn bad_uplink(&self, node: NodeNo) -> bool {
         let link = self.signs.link(self.usual_uplink(node));
-        let bad = link.down > 0 || link.flaps > 1 || link.loss.or(0.0) > 0.035 || link.rtt_ms.above() > 1.5;
+        let bad = link.down > 0
+            || link.flaps > 1
+            || link.loss.or(0.0) > 0.035
+            || link.rtt_ms.above() > 1.5;
         bad && !self.did(Kind::SwitchUplink, Whom::Node(node), f64::INFINITY)
     }
 
     /// A fresh process of each backend of a route that has one, one after the other.
     pub(super) fn fresh(&self, route: RouteNo) -> Vec<(Kind, Whom)> {
-        let live = self.backends(route).filter(|no| !self.standby(*no) || self.signs.there(*no));
+        let live = self
+            .backends(route)
+            .filter(|no| !self.standby(*no) || self.signs.there(*no));
         live.map(|no| (Kind::Restart, Whom::Replica(no))).collect()
     }
 
     /// Each backend of a route opens its connections anew, or is a fresh process.
     pub(super) fn reconnect(&self, route: RouteNo) -> Vec<(Kind, Whom)> {
-        let live = self.backends(route).filter(|no| !self.standby(*no) || self.signs.there(*no));
+        let live = self
+            .backends(route)
+            .filter(|no| !self.standby(*no) || self.signs.there(*no));
         let how = live.map(|no| {
-            let kind = if self.offers(no, Offer::ResetPool) { Kind::ResetPool } else { Kind::Restart };
+            let kind = if self.offers(no, Offer::ResetPool) {
+                Kind::ResetPool
+            } else {
+                Kind::Restart
+            };
             (kind, Whom::Replica(no))
         });
         how.collect()

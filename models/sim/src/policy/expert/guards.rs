@@ -22,28 +22,116 @@ const fn guard(
 }
 
 pub(super) const ALL: [Production; 22] = [
-    guard("pause-first", "a roll-out puts back what is rolled back: pause it first", pause_first),
-    guard("fix-under-way", "a roll-out brings the missing half: do not pause it", fix_under_way),
-    guard("config-before-binary", "the program before cannot read the new configuration", config_before_binary),
-    guard("binary-before-pause", "another healer keeps a leak small: program first", binary_before_pause),
-    guard("clock-before-pause", "a healer acts by a wrong clock: set it first", clock_before_pause),
-    guard("room-first", "nothing can be written: delete first", room_first),
-    guard("last-copy", "what could be deleted is the last copy: put it back first", last_copy),
-    guard("writable-first", "nothing can be changed on a read-only disk", writable_first),
-    guard("copy-before-mount", "a torn journal: copy before mounting", copy_before_mount),
-    guard("copy-first", "what is in memory is on no disk: copy first", copy_first),
-    guard("no-room-to-copy", "a copy would fill the disk: none", no_room_to_copy),
-    guard("let-it-replay", "the holder replays its journal and will let go: wait", let_it_replay),
-    guard("clock-before-credential", "a wrong clock refuses what is new: set it first", clock_before_credential),
-    guard("credential-before-clock", "what was signed would be of the future: credential first", credential_before_clock),
-    guard("link-before-credential", "a bad link loses tries: the other one first", link_before_credential),
-    guard("leader-and-credential", "which of the two the other needs", leader_and_credential),
-    guard("let-it-catch-up", "a replica lags behind: wait before it leads", let_it_catch_up),
-    guard("leader-before-start", "a broker that starts alone believes it leads: leader first", leader_before_start),
-    guard("reserve", "a neighbour has no reserve: more capacity before load moves", reserve),
-    guard("stale-standby", "a standby would do damage: without it", stale_standby),
-    guard("state-first", "a standby without the state is none: copy first", state_first),
-    guard("no-flush", "what would fill a cache again fails: a fresh process instead", no_flush),
+    guard(
+        "pause-first",
+        "a roll-out puts back what is rolled back: pause it first",
+        pause_first,
+    ),
+    guard(
+        "fix-under-way",
+        "a roll-out brings the missing half: do not pause it",
+        fix_under_way,
+    ),
+    guard(
+        "config-before-binary",
+        "the program before cannot read the new configuration",
+        config_before_binary,
+    ),
+    guard(
+        "binary-before-pause",
+        "another healer keeps a leak small: program first",
+        binary_before_pause,
+    ),
+    guard(
+        "clock-before-pause",
+        "a healer acts by a wrong clock: set it first",
+        clock_before_pause,
+    ),
+    guard(
+        "room-first",
+        "nothing can be written: delete first",
+        room_first,
+    ),
+    guard(
+        "last-copy",
+        "what could be deleted is the last copy: put it back first",
+        last_copy,
+    ),
+    guard(
+        "writable-first",
+        "nothing can be changed on a read-only disk",
+        writable_first,
+    ),
+    guard(
+        "copy-before-mount",
+        "a torn journal: copy before mounting",
+        copy_before_mount,
+    ),
+    guard(
+        "copy-first",
+        "what is in memory is on no disk: copy first",
+        copy_first,
+    ),
+    guard(
+        "no-room-to-copy",
+        "a copy would fill the disk: none",
+        no_room_to_copy,
+    ),
+    guard(
+        "let-it-replay",
+        "the holder replays its journal and will let go: wait",
+        let_it_replay,
+    ),
+    guard(
+        "clock-before-credential",
+        "a wrong clock refuses what is new: set it first",
+        clock_before_credential,
+    ),
+    guard(
+        "credential-before-clock",
+        "what was signed would be of the future: credential first",
+        credential_before_clock,
+    ),
+    guard(
+        "link-before-credential",
+        "a bad link loses tries: the other one first",
+        link_before_credential,
+    ),
+    guard(
+        "leader-and-credential",
+        "which of the two the other needs",
+        leader_and_credential,
+    ),
+    guard(
+        "let-it-catch-up",
+        "a replica lags behind: wait before it leads",
+        let_it_catch_up,
+    ),
+    guard(
+        "leader-before-start",
+        "a broker that starts alone believes it leads: leader first",
+        leader_before_start,
+    ),
+    guard(
+        "reserve",
+        "a neighbour has no reserve: more capacity before load moves",
+        reserve,
+    ),
+    guard(
+        "stale-standby",
+        "a standby would do damage: without it",
+        stale_standby,
+    ),
+    guard(
+        "state-first",
+        "a standby without the state is none: copy first",
+        state_first,
+    ),
+    guard(
+        "no-flush",
+        "what would fill a cache again fails: a fresh process instead",
+        no_flush,
+    ),
 ];
 
 const ROLLBACKS: [K; 3] = [K::RollbackConfig, K::RollbackModel, K::RollbackBinary];
@@ -55,13 +143,20 @@ fn nodes(case: &Case<'_>, repair: &Repair) -> Vec<NodeNo> {
         W::Node(no) => Some(no),
         W::Route(_) | W::All => None,
     };
-    repair.steps.iter().filter_map(|(_, whom)| of(whom)).collect()
+    repair
+        .steps
+        .iter()
+        .filter_map(|(_, whom)| of(whom))
+        .collect()
 }
 
 fn prunable(case: &Case<'_>, node: NodeNo) -> Option<ReplicaNo> {
     let can = |no: &ReplicaNo| case.offers(*no, Offer::Prune);
     let tells = |no: &ReplicaNo| case.says(*no, T::NoSpace) || case.says(*no, T::NearlyFull);
-    case.on(node).filter(can).find(tells).or_else(|| case.on(node).find(can))
+    case.on(node)
+        .filter(can)
+        .find(tells)
+        .or_else(|| case.on(node).find(can))
 }
 
 fn pause_first(case: &Case<'_>, repair: &mut Repair) {
@@ -91,7 +186,9 @@ fn config_before_binary(case: &Case<'_>, repair: &mut Repair) {
         return;
     };
     if let W::Route(route) = repair.steps[at].1 {
-        let told = case.backends(route).filter(|no| case.says(*no, T::FixPending));
+        let told = case
+            .backends(route)
+            .filter(|no| case.says(*no, T::FixPending));
         let first = told.chain(case.backends(route)).next();
         if let Some(no) = first {
             repair.before(&[K::RollbackBinary], (K::RollbackConfig, W::Replica(no)));
@@ -125,9 +222,21 @@ fn warns(case: &Case<'_>, node: NodeNo) -> bool {
 
 fn room_first(case: &Case<'_>, repair: &mut Repair) {
     for node in nodes(case, repair) {
-        let full = case.node_says(node, T::NoSpace) && !warns(case, node);
+        let kinds = [
+            K::RollbackConfig,
+            K::RollbackModel,
+            K::Snapshot,
+            K::ClearLocks,
+            K::RestoreSnapshot,
+        ];
+        let told = case.node_says(node, T::NoSpace) || case.node_says(node, T::NearlyFull);
+        let held = case.on(node).any(|no| {
+            kinds
+                .iter()
+                .any(|kind| case.failed(*kind, W::Replica(no), 120.0))
+        });
+        let full = told && (held || !warns(case, node));
         if let (true, Some(no)) = (full, prunable(case, node)) {
-            let kinds = [K::RollbackConfig, K::RollbackModel, K::Snapshot, K::ClearLocks, K::RestoreSnapshot];
             repair.before(&kinds, (K::PruneData, W::Replica(no)));
         }
     }
@@ -146,11 +255,14 @@ fn last_copy(case: &Case<'_>, repair: &mut Repair) {
     }
     // What else is wrong on the node says what the copy is of.
     for one in case.on(node) {
-        let config = case.route_says(case.route_of(one), T::ConfigParse) && (case.down(one) || case.says(one, T::ConfigParse));
+        let config = case.route_says(case.route_of(one), T::ConfigParse)
+            && (case.down(one) || case.says(one, T::ConfigParse));
         if config {
             repair.before(&[K::PruneData], (K::RollbackConfig, W::Replica(one)));
         }
-        if case.topology.routes()[case.route_of(one).at()].model && case.signs.model_loss(one) > 0.045 {
+        if case.topology.routes()[case.route_of(one).at()].model
+            && case.signs.model_loss(one) > 0.045
+        {
             for other in case.backends(case.route_of(one)) {
                 if case.signs.there(other) {
                     repair.before(&[K::PruneData], (K::RollbackModel, W::Replica(other)));
@@ -161,15 +273,25 @@ fn last_copy(case: &Case<'_>, repair: &mut Repair) {
 }
 
 fn writable_first(case: &Case<'_>, repair: &mut Repair) {
-    let touched: Vec<ReplicaNo> = repair.steps.iter().filter_map(|(_, whom)| match whom {
-        W::Replica(no) => Some(*no),
-        _ => None,
-    }).collect();
+    let touched: Vec<ReplicaNo> = repair
+        .steps
+        .iter()
+        .filter_map(|(_, whom)| match whom {
+            W::Replica(no) => Some(*no),
+            _ => None,
+        })
+        .collect();
     for no in touched {
-        let kinds = [K::ClearLocks, K::RollbackConfig, K::RollbackModel, K::RestoreSnapshot, K::PruneData];
-        let told = case.on(case.node_of(no)).find(|one| {
-            case.says(*one, T::ReadOnly) && case.offers(*one, Offer::Remount)
-        });
+        let kinds = [
+            K::ClearLocks,
+            K::RollbackConfig,
+            K::RollbackModel,
+            K::RestoreSnapshot,
+            K::PruneData,
+        ];
+        let told = case
+            .on(case.node_of(no))
+            .find(|one| case.says(*one, T::ReadOnly) && case.offers(*one, Offer::Remount));
         if let Some(told) = told {
             repair.before(&kinds, (K::Remount, W::Replica(told)));
         }
@@ -187,15 +309,22 @@ fn copy_before_mount(case: &Case<'_>, repair: &mut Repair) {
 }
 
 fn copy_first(case: &Case<'_>, repair: &mut Repair) {
-    let ends: Vec<ReplicaNo> = repair.steps.iter().flat_map(|(kind, whom)| match (kind, whom) {
-        (K::Restart | K::Freeze, W::Replica(no)) => vec![*no],
-        (K::Reboot, W::Node(no)) => case.on(*no).collect(),
-        _ => Vec::new(),
-    }).collect();
+    let ends: Vec<ReplicaNo> = repair
+        .steps
+        .iter()
+        .flat_map(|(kind, whom)| match (kind, whom) {
+            (K::Restart | K::Freeze, W::Replica(no)) => vec![*no],
+            (K::Reboot, W::Node(no)) => case.on(*no).collect(),
+            _ => Vec::new(),
+        })
+        .collect();
     for no in ends {
         let copied = case.did(K::Snapshot, W::Replica(no), 300.0);
         if case.says(no, T::Unflushed) && case.offers(no, Offer::Snapshot) && !copied {
-            repair.before(&[K::Restart, K::Freeze, K::Reboot], (K::Snapshot, W::Replica(no)));
+            repair.before(
+                &[K::Restart, K::Freeze, K::Reboot],
+                (K::Snapshot, W::Replica(no)),
+            );
         }
     }
 }
@@ -213,7 +342,10 @@ fn no_room_to_copy(case: &Case<'_>, repair: &mut Repair) {
 fn let_it_replay(case: &Case<'_>, repair: &mut Repair) {
     if let Some(at) = repair.first(&[K::ClearLocks])
         && let W::Replica(no) = repair.steps[at].1
-        && case.signs.lines_route(case.topology, case.route_of(no), T::Replaying) >= 4
+        && case
+            .signs
+            .lines_route(case.topology, case.route_of(no), T::Replaying)
+            >= 4
     {
         repair.steps = vec![(K::Wait, W::All)];
     }
@@ -296,7 +428,10 @@ fn leader_before_start(case: &Case<'_>, repair: &mut Repair) {
 }
 
 fn reserve(case: &Case<'_>, repair: &mut Repair) {
-    let fragile: Vec<ReplicaNo> = case.replicas().filter(|no| case.says(*no, T::ReserveLow)).collect();
+    let fragile: Vec<ReplicaNo> = case
+        .replicas()
+        .filter(|no| case.says(*no, T::ReserveLow))
+        .collect();
     let moves = [K::Restart, K::Isolate, K::FlushCache, K::Reroute, K::Reboot];
     if repair.first(&moves).is_none() {
         return;
@@ -305,7 +440,9 @@ fn reserve(case: &Case<'_>, repair: &mut Repair) {
         let route = case.route_of(weak);
         if let Some(spare) = case.spare(route) {
             repair.before(&moves, (K::ScaleOut, W::Replica(spare)));
-        } else if case.offers(weak, Offer::Degrade) && !case.did(K::Degrade, W::Replica(weak), 300.0) {
+        } else if case.offers(weak, Offer::Degrade)
+            && !case.did(K::Degrade, W::Replica(weak), 300.0)
+        {
             repair.before(&moves, (K::Degrade, W::Replica(weak)));
         }
     }
@@ -325,7 +462,9 @@ fn state_first(case: &Case<'_>, repair: &mut Repair) {
     if let W::Replica(no) = repair.steps[at].1
         && case.topology.routes()[case.route_of(no).at()].stateful
     {
-        let from = case.siblings(no).find(|one| case.runs(*one) && case.offers(*one, Offer::Snapshot));
+        let from = case
+            .siblings(no)
+            .find(|one| case.runs(*one) && case.offers(*one, Offer::Snapshot));
         match from {
             Some(from) => repair.before(&[K::ScaleOut], (K::Snapshot, W::Replica(from))),
             None => repair.drop(&[K::ScaleOut]),

@@ -117,7 +117,9 @@ impl Expert {
             failed: &self.marks.failed,
         };
         let without = &self.without;
-        let known = PRODUCTIONS.iter().filter(|production| !without.contains(production.name));
+        let known = PRODUCTIONS
+            .iter()
+            .filter(|production| !without.contains(production.name));
         let mut repairs = Vec::new();
         for production in known.clone() {
             if let Rule::Cause(find) = production.rule {
@@ -138,7 +140,8 @@ impl Expert {
         }
         let seen = &self.seen;
         repairs.retain(|repair| {
-            seen.get(&repair.key()).is_some_and(|(since, _)| now - since >= THINK_S)
+            seen.get(&repair.key())
+                .is_some_and(|(since, _)| now - since >= THINK_S)
         });
         let tries = |repair: &Repair| self.done.get(&repair.key()).copied().unwrap_or((0, 0.0));
         repairs.retain(|repair| case.now >= tries(repair).1 && tries(repair).0 < TRIES_MAX);
@@ -192,7 +195,8 @@ impl Policy for Expert {
         };
         let key = repair.key();
         let tried = self.done.get(&key).map_or(0, |(tried, _)| *tried);
-        self.done.insert(key.clone(), (tried + 1, view.seen.at + SHOWS_S));
+        self.done
+            .insert(key.clone(), (tried + 1, view.seen.at + SHOWS_S));
         self.under_way = Some(key);
         self.marks.pending.clear();
         let mut orders = Vec::new();
@@ -212,7 +216,10 @@ mod tests {
 
     #[test]
     fn there_are_more_than_forty_productions_each_with_a_name_of_its_own() {
-        let names: BTreeSet<_> = PRODUCTIONS.iter().map(|production| production.name).collect();
+        let names: BTreeSet<_> = PRODUCTIONS
+            .iter()
+            .map(|production| production.name)
+            .collect();
         assert_eq!(names.len(), PRODUCTIONS.len());
         assert!(names.len() >= 40, "{}", names.len());
         assert_eq!(Expert::without(&["hang", "no such thing"]).without.len(), 1);
