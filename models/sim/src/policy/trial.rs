@@ -257,21 +257,13 @@ impl Trial {
                     } else {
                         0.0
                     };
+                let usual = signs.link(topology.nodes()[no.at()].uplinks[0]);
+                let bad = usual.down > 0
+                    || usual.loss.or(0.0) > 0.04
+                    || usual.rtt_ms.above() > 1.5;
                 match one.kind {
-                    Kind::SyncClock => {
-                        if sign.ahead.or(0.0).abs() > 20.0 {
-                            weights.clock
-                        } else {
-                            0.0
-                        }
-                    }
-                    Kind::SwitchUplink => {
-                        let usual = signs.link(topology.nodes()[no.at()].uplinks[0]);
-                        let bad = usual.down > 0
-                            || usual.loss.or(0.0) > 0.04
-                            || usual.rtt_ms.above() > 1.5;
-                        if bad { weights.link } else { 0.0 }
-                    }
+                    Kind::SyncClock if sign.ahead.or(0.0).abs() > 20.0 => weights.clock,
+                    Kind::SwitchUplink if bad => weights.link,
                     Kind::Reboot if sign.silent > 2 => weights.dead,
                     Kind::Reboot | Kind::KillStranger => weights.busy * busy,
                     _ => 0.0,
