@@ -1,5 +1,8 @@
 //! How hard an incident is: the least number of steps that end it, by exhaustive search.
 //!
+//! It has ended when users are served soon after the plan and stay so, root or no root: an
+//! incident that one can live with at the cost of a step is not a hard one.
+//!
 //! In go a topology and an incident; out comes a [`Certificate`]. Every step with every
 //! target is tried, then every pair, in forks of one world, with silent failures off; a
 //! plan counts if it ends the incident on every stream of chance, not just on one. What is
