@@ -19,6 +19,7 @@ extern crate std;
 
 pub mod anomaly;
 pub mod budget;
+pub mod errors;
 pub mod gate;
 pub mod hlc;
 pub mod ids;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use homeostat_common::anomaly::Fault;
 use serde_json::Value;
-use support::{End, Node, Program, boot, fleet, healthy, incident};
+use support::{End, Node, Program, boot, fleet, healthy, incident, stuck_plan};
 
 /// What `value` has that the schema does not say, or lacks that it does.
 fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
@@ -107,6 +107,9 @@ fn every_answer_is_what_the_document_says() {
         if path == "/api/v1/live" {
             continue; // Does not end; the page's test listens to it.
         }
+        if item["get"].is_null() {
+            continue; // Asks for something to be done.
+        }
         let id = if path.contains("plans") {
             plan.as_str()
         } else {
@@ -185,41 +188,126 @@ fn every_answer_is_what_the_document_says() {
     );
 }
 
-/// Has a plan run as described, and in none of the ways that are not; its number.
-fn begin(serve: &Program, data: &Path, document: &Value) -> String {
-    let token = std::fs::read_to_string(data.join("operator.token")).unwrap();
-    let post = |token: &str, body: &str, expected: &str| -> Value {
+/// Has something done as described, and in none of the ways that are not.
+struct Post<'t> {
+    serve: &'t Program,
+    document: &'t Value,
+    /// In the document, and with its names filled in.
+    path: &'t str,
+    filled: &'t str,
+}
+
+impl Post<'_> {
+    fn ask(&self, token: &str, body: &str, expected: &str) -> Value {
         let request = format!(
-            "POST /api/v1/plans HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+            "POST {} HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.filled,
             token.trim(),
             body.len()
         );
-        let (status, head, answer) = serve.exchange(&request);
+        let (status, head, answer) = self.serve.exchange(&request);
         assert_eq!(status.to_string(), expected, "{body}: {answer}");
-        let content = &document["paths"]["/api/v1/plans"]["post"]["responses"][expected]["content"];
+        let content = &self.document["paths"][self.path]["post"]["responses"][expected]["content"];
         let (kind, described) = content.as_object().unwrap().iter().next().unwrap();
         assert!(head.contains(&format!("content-type: {kind}")), "{head}");
         let value: Value = serde_json::from_str(&answer).unwrap();
-        let wrong = check(document, &described["schema"], &value, body);
+        let wrong = check(self.document, &described["schema"], &value, body);
         assert!(wrong.is_empty(), "{wrong:#?}");
         value
+    }
+}
+
+/// The operator's token, and one that is not.
+fn tokens(data: &Path) -> (String, String) {
+    let token = std::fs::read_to_string(data.join("operator.token")).unwrap();
+    let other = if token.starts_with('0') { "1" } else { "0" };
+    let wrong = format!("{other}{}", &token[1..]);
+    (token, wrong)
+}
+
+/// Has a plan run; its number.
+fn begin(serve: &Program, data: &Path, document: &Value) -> String {
+    let (token, wrong) = tokens(data);
+    let path = "/api/v1/plans";
+    let post = Post {
+        serve,
+        document,
+        path,
+        filled: path,
     };
     let good = r#"{"plan":"edge-9: wait(1s)"}"#;
-    let wrong = token.replace(&token[..1], if token.starts_with('0') { "1" } else { "0" });
-    post("", good, "401");
-    post(&wrong, good, "401");
-    post(&token, "{}", "400");
-    post(&token, r#"{"plan":"edge-9: dance(1s)"}"#, "400");
-    post(
-        &token,
-        r#"{"plan":"edge-9: wait(1s)","confidence":2}"#,
-        "400",
-    );
-    post(&token, r#"{"plan":"edge-77: wait(1s)"}"#, "409");
+    post.ask("", good, "401");
+    post.ask(&wrong, good, "401");
+    post.ask(&token, "{}", "400");
+    post.ask(&token, r#"{"plan":"edge-9: dance(1s)"}"#, "400");
+    let sure = r#"{"plan":"edge-9: wait(1s)","confidence":2}"#;
+    post.ask(&token, sure, "400");
+    post.ask(&token, r#"{"plan":"edge-77: wait(1s)"}"#, "409");
     let doubtful = r#"{"plan":"edge-9: restart(infer, grace=1s)","confidence":0.4}"#;
-    post(&token, doubtful, "409");
-    post(&token, good, "202")["id"].to_string()
+    post.ask(&token, doubtful, "409");
+    post.ask(&token, good, "202")["id"].to_string()
+}
+
+#[test]
+fn only_the_operator_acknowledges_and_only_what_the_coordinator_has_raised() {
+    let data = tempfile::tempdir().unwrap();
+    let serve = Program::both(data.path());
+    serve.healthy();
+    let node = Node::connect(serve.mqtt.unwrap(), "edge-1");
+    node.status(true);
+    for record in incident(&node, 1, "infer", Fault::Crash, End::Refused, "") {
+        node.send(&record);
+    }
+    node.wait_for(4);
+    let plan = stuck_plan(&serve, &node, data.path());
+    let document = serve.json("/api/openapi.json");
+    let (token, wrong) = tokens(data.path());
+    let ask = |name: &str, token: &str, body: &str, expected: &str| {
+        let post = Post {
+            serve: &serve,
+            document: &document,
+            path: "/api/v1/alarms/{name}/ack",
+            filled: &format!("/api/v1/alarms/{name}/ack"),
+        };
+        post.ask(token, body, expected)
+    };
+    let own = format!("saga-{plan}");
+    let anna = r#"{"by":"anna"}"#;
+    ask(&own, "", anna, "401");
+    ask(&own, &wrong, anna, "401");
+    for body in [
+        "{}",
+        r#"{"by":" "}"#,
+        r#"{"by":"a\nb"}"#,
+        r#"{"by":"a","x":1}"#,
+    ] {
+        ask(&own, &token, body, "400");
+    }
+    ask("saga-1", &token, anna, "404");
+    let of_node = ask("infer-quarantine", &token, anna, "404");
+    let told = of_node["detail"].as_str().unwrap();
+    assert!(
+        told.contains("homeostat-agent ack infer-quarantine"),
+        "{told}"
+    );
+
+    let alarms = || serve.json("/api/v1/alarms?raised=true");
+    let standing = alarms();
+    assert_eq!(
+        (
+            &standing[0]["node"],
+            &standing[0]["alarm"],
+            &standing[0]["acked"]
+        ),
+        (&"coordinator".into(), &own.clone().into(), &Value::Null)
+    );
+    let summary = serve.json("/api/v1/fleet")["summary"]["alarms"].clone();
+    assert_eq!((standing.as_array().unwrap().len(), summary), (2, 2.into()));
+    // The plan has ended: there is nothing else that could end its alarm.
+    assert_eq!(ask(&own, &token, anna, "200")["stands"], false);
+    ask(&own, &token, anna, "404");
+    assert_eq!(alarms().as_array().unwrap().len(), 1);
 }
 
 #[test]

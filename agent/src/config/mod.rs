@@ -46,11 +46,10 @@ pub use foresee::{CERTIFICATES_MAX, Certificate, Foresee};
 pub use forward::{
     BACKENDS_MAX, BLOCKABLE_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX,
 };
+pub use homeostat_notify::{Told, Url, WEBHOOKS_MAX, Webhook};
 pub use hooks::{Hook, Hooks};
 pub use orders::Orders;
-pub use people::{
-    People, RECURRING_MAX, Recurring, Told, Url, WEBHOOKS_MAX, WHY_MAX, WINDOW_MAX, Webhook,
-};
+pub use people::{People, RECURRING_MAX, Recurring, WHY_MAX, WINDOW_MAX};
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
 pub use process::{Container, Process, Unit};

@@ -4,12 +4,11 @@
 //! Does not look at the machine: whether a secret can be read, or a receiver
 //! answers, is found out where it is used.
 
-use std::path::PathBuf;
-
 use homeostat_common::gate::Mode;
 use homeostat_common::ids::{ServiceId, WebhookId};
 use homeostat_common::primitive::NAMES;
 use homeostat_common::units::Millis;
+use homeostat_notify::{Told, Url, Webhook};
 use toml::de::DeValue;
 
 use std::collections::BTreeMap;
@@ -18,9 +17,6 @@ use super::fields::{Fields, Wanted, choice, list, parsed, span, text};
 use super::problems::Problems;
 use super::sections::{absolute, either};
 use super::{Config, LIST_MAX};
-
-/// Most webhooks; each has a thread and a queue of its own.
-pub const WEBHOOKS_MAX: usize = 4;
 
 /// Most recurring windows.
 pub const RECURRING_MAX: usize = 32;
@@ -62,39 +58,6 @@ impl Default for People {
             repeat_max: Millis::secs(4 * 3600),
         }
     }
-}
-
-/// Where people are told, over HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Webhook {
-    /// `name`, required.
-    pub name: WebhookId,
-    /// `url`, required: `http://HOST[:PORT][/PATH]`.
-    pub url: Url,
-    /// `secret_file`, required: its content signs each message.
-    pub secret_file: PathBuf,
-    /// `events`, default alarms.
-    pub events: Vec<Told>,
-}
-
-/// What a webhook is told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Told {
-    /// Alarms: raised, repeated, acknowledged, cleared.
-    Alarm,
-    /// Incidents: opened, closed.
-    Incident,
-}
-
-/// A receiver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Url {
-    /// Name or address; an IPv6 address without brackets.
-    pub host: String,
-    /// Default 80.
-    pub port: u16,
-    /// Path and query.
-    pub path: String,
 }
 
 /// A window that comes again and again, in UTC.
@@ -164,7 +127,7 @@ pub(super) fn people(mut at: Fields<'_, '_>) -> People {
 
 pub(super) fn webhook(mut at: Fields<'_, '_>) -> Option<Webhook> {
     let name = at.required("name", parsed(WebhookId::new));
-    let url = at.required("url", url);
+    let url = at.required("url", parsed(str::parse::<Url>));
     let secret_file = at.required("secret_file", absolute);
     let events = at.or("events", vec![Told::Alarm], |value| {
         let known = [("alarm", Told::Alarm), ("incident", Told::Incident)];
@@ -234,42 +197,6 @@ fn why(value: &DeValue<'_>) -> Result<String, Wanted> {
         ));
     }
     Ok(text)
-}
-
-fn url(value: &DeValue<'_>) -> Result<Url, Wanted> {
-    let text = text(value)?;
-    let wanted = || Wanted::from("expected http://HOST[:PORT][/PATH], printable ASCII");
-    if text.starts_with("https://") {
-        return Err(
-            "expected http://: there is no TLS here; send it to a relay on this node that speaks \
-             https"
-                .into(),
-        );
-    }
-    let rest = text.strip_prefix("http://").ok_or_else(wanted)?;
-    let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let (host, port) = match place.strip_prefix('[') {
-        Some(v6) => {
-            let (host, port) = v6.split_once(']').ok_or_else(wanted)?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| wanted())?;
-            (host, port)
-        }
-        None => place.split_at(place.find(':').unwrap_or(place.len())),
-    };
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
-    let port = match port.strip_prefix(':') {
-        Some(port) => port.parse().ok().filter(|port| *port > 0),
-        None if port.is_empty() => Some(80),
-        None => None,
-    };
-    if host.is_empty() || !host.chars().all(fits) || !path.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(wanted());
-    }
-    Ok(Url {
-        host: host.to_owned(),
-        port: port.ok_or_else(wanted)?,
-        path: if path.is_empty() { "/" } else { path }.to_owned(),
-    })
 }
 
 /// Names of webhooks are unique, and recurring windows are of services that
@@ -342,11 +269,8 @@ mod tests {
             ("::1", 8080, "/a?b=c")
         );
         assert_eq!(config.webhooks[0].events, [Told::Alarm, Told::Incident]);
-        assert_eq!(hook("http://pager").unwrap().webhooks[0].url.path, "/");
         for (url, says) in [
             ("https://pager/x", "there is no TLS here"),
-            ("pager", "expected http://HOST"),
-            ("http://a:0/", "expected http://HOST"),
             ("http://a/\\r\\nX: y", "expected http://HOST"),
         ] {
             assert!(hook(url).unwrap_err().contains(says), "{url}");

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::net::SourceNet;
 use homeostat_common::units::{Bytes, Millis};
+use homeostat_notify::{WEBHOOKS_MAX, Webhook};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -20,9 +21,7 @@ use super::foresee::{CERTIFICATES_MAX, Certificate, certificate, foresee};
 use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
 use super::hooks::hooks;
 use super::orders::orders;
-use super::people::{
-    MODES, RECURRING_MAX, Recurring, WEBHOOKS_MAX, Webhook, autonomy, people, recurring, webhook,
-};
+use super::people::{MODES, RECURRING_MAX, Recurring, autonomy, people, recurring, webhook};
 use super::probe::probe;
 use super::problems::Problems;
 use super::process::{only_commands, process};

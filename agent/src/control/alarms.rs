@@ -13,14 +13,14 @@ use homeostat_common::ids::{CertificateId, ServiceId, WebhookId};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Alarm, Body, ControlKind, Severity};
 use homeostat_common::wire::bounded;
+use homeostat_common::wire::notice::{self, News, Notice};
 use serde::{Deserialize, Serialize};
 
 use super::Loop;
 use super::certifying::certificate_alarm;
-use super::command::{News, Notice, Scope};
+use super::command::Scope;
 use super::foreseeing::{DISK, HEAT, INODES};
 use super::message::{Class, Effect};
-use crate::config::People;
 
 /// Alarms wait so long for the spawner at the start: what is told before the
 /// record of the start would be taken for what a former run had to tell.
@@ -186,12 +186,6 @@ pub(super) struct SavedAlarms {
     standing: Vec<Standing>,
 }
 
-fn pause(people: &People, repeats: u32) -> Millis {
-    let factor = 1u64.checked_shl(repeats.min(40)).unwrap_or(u64::MAX);
-    let pause = people.repeat_min.0.saturating_mul(factor);
-    Millis(pause.min(people.repeat_max.0))
-}
-
 impl Loop {
     /// Raises an alarm, or changes the text of one that stands.
     pub(super) fn raise(
@@ -261,7 +255,7 @@ impl Loop {
             self.emit(Class::Heal, &[], body, effects);
         }
         if standing.told {
-            effects.push(Effect::Notify(notice(&standing, News::Cleared)));
+            effects.push(Effect::Notify(told(&standing, News::Cleared)));
         }
         effects.push(Effect::Remember);
     }
@@ -276,14 +270,14 @@ impl Loop {
         };
         standing.shown = true;
         standing.owed = self.controls.silent(&standing.alarm, now);
-        standing.next = now + pause(&people, standing.repeats);
+        standing.next = now + notice::pause(people.repeat_min, people.repeat_max, standing.repeats);
         let alarm = standing.alarm.clone();
         if !standing.owed {
             let body = Body::Alarm(alarm.clone());
             effects.push(Effect::ShowAlarm(name.to_owned(), Some(body)));
             if standing.acked.is_none() {
                 standing.told = true;
-                effects.push(Effect::Notify(notice(standing, news)));
+                effects.push(Effect::Notify(told(standing, news)));
             }
         }
         self.emit(Class::Heal, &[], Body::Alarm(alarm), effects);
@@ -354,7 +348,7 @@ impl Loop {
         standing.acked = Some(by.to_owned());
         let service = standing.alarm.service.clone();
         if standing.told {
-            effects.push(Effect::Notify(notice(standing, News::Acknowledged)));
+            effects.push(Effect::Notify(told(standing, News::Acknowledged)));
         }
         let text = format!("alarm {name} is acknowledged and not repeated any more");
         let about = (None, service.as_ref());
@@ -387,7 +381,7 @@ impl Loop {
     }
 }
 
-fn notice(standing: &Standing, news: News) -> Notice {
+fn told(standing: &Standing, news: News) -> Notice {
     Notice {
         news,
         alarm: standing.alarm.alarm.clone(),
@@ -397,22 +391,5 @@ fn notice(standing: &Standing, news: News) -> Notice {
         severity: standing.alarm.severity,
         text: standing.alarm.text.clone(),
         by: standing.acked.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let people = People {
-            repeat_min: Millis::secs(60),
-            repeat_max: Millis::secs(600),
-            ..People::default()
-        };
-        let pauses: Vec<u64> = (0..6).map(|n| pause(&people, n).0 / 1000).collect();
-        assert_eq!(pauses, [60, 120, 240, 480, 600, 600]);
-        assert_eq!(pause(&people, u32::MAX), Millis::secs(600));
     }
 }

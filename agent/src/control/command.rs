@@ -4,7 +4,6 @@ use homeostat_common::gate::Window;
 use homeostat_common::ids::{IncidentId, ServiceId};
 use homeostat_common::plan::Plan;
 use homeostat_common::units::Millis;
-use homeostat_common::wire::body::Severity;
 use serde::{Deserialize, Serialize};
 
 /// What a window or a silence is about.
@@ -89,43 +88,6 @@ pub enum Command {
     Resume,
     /// What is switched, stands and waits now, in words.
     Status,
-}
-
-/// What became of what a notice is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum News {
-    /// It began.
-    Raised,
-    /// It stands, and nobody has acknowledged it.
-    Repeated,
-    /// Somebody deals with it.
-    Acknowledged,
-    /// It is over.
-    Cleared,
-}
-
-/// An alarm for people who do not look: it leaves by every way that reaches
-/// them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Notice {
-    /// What became of it.
-    pub news: News,
-    /// The alarm's name.
-    pub alarm: String,
-    /// Counts how often alarms were raised on this node: the same number is the
-    /// same occurrence.
-    pub number: u64,
-    /// Counts its repetitions.
-    pub repeat: u32,
-    /// The service it concerns.
-    pub service: Option<ServiceId>,
-    /// How urgent.
-    pub severity: Severity,
-    /// What to know, and what to do.
-    pub text: String,
-    /// Who acknowledged it.
-    pub by: Option<String>,
 }
 
 /// Windows by what they are about.

@@ -13,9 +13,10 @@ use homeostat_common::saga;
 use homeostat_common::transaction;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_common::wire::body::{Body, Source};
+use homeostat_common::wire::notice::Notice;
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, Notice};
+use super::command::Command;
 use crate::chaos::{Injection, Wish};
 use crate::config::Config;
 use crate::execute::Act;

@@ -49,7 +49,7 @@ use homeostat_detect::hang::Input;
 use serde::{Deserialize, Serialize};
 
 pub use self::alarms::alarm_names;
-pub use self::command::{Command, News, Notice, Scope, Switch};
+pub use self::command::{Command, Scope, Switch};
 pub use self::incident::Incident;
 pub use self::message::{
     Class, Effect, Event, HealRecord, Heat, HostSample, ProbeOutcome, Room, RouteSample,

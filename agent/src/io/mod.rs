@@ -19,4 +19,3 @@ pub mod spawner;
 pub mod stop_file;
 pub mod store;
 pub mod thermal;
-pub mod webhook;

@@ -107,6 +107,8 @@ pub struct Initiator {
     why: Option<String>,
     awaiting_disk: bool,
     flagged: bool,
+    /// What was flagged is that it got stuck.
+    flagged_stuck: bool,
     decisions: Vec<Decision>,
     told: bool,
 }
@@ -171,6 +173,7 @@ impl Initiator {
             why: None,
             awaiting_disk: false,
             flagged: false,
+            flagged_stuck: false,
             decisions: vec![],
             told: false,
         }
@@ -390,10 +393,13 @@ impl Initiator {
             Mode::Undoing => self.undoing(now),
             Mode::Preparing | Mode::Voting | Mode::Ended(_) => {}
         }
-        if !self.flagged
+        // Once that it lasts, once that it got stuck, which no time will mend.
+        let stuck = matches!(self.mode, Mode::Ended(Ending::Stuck));
+        if (!self.flagged || stuck && !self.flagged_stuck)
             && let Some(why) = self.trouble(now)
         {
             self.flagged = true;
+            self.flagged_stuck = stuck;
             moves.push(Move::Flag(why));
         }
         if !self.decisions.is_empty() {

@@ -11,6 +11,7 @@
 //! keeps what it does not know ([`Body::Unknown`]).
 
 pub mod body;
+pub mod notice;
 pub mod projection;
 #[cfg(feature = "sign")]
 pub mod seal;

@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 done, 1 failed or not found, 2 wrong usage.
 
+mod alarm;
 mod ask;
 mod client;
 mod explain;
@@ -21,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::control::ingest::chain;
 use crate::control::serve;
 use crate::io::broker;
+use crate::io::config::Config;
 use crate::io::http::loopback_only;
 
 /// The agent's program, beside this one or in the path.
@@ -52,6 +54,11 @@ enum Command {
     Incident {
         #[command(subcommand)]
         what: IncidentCommand,
+    },
+    /// What needs a person.
+    Alarm {
+        #[command(subcommand)]
+        what: AlarmCommand,
     },
     /// Plans across nodes: all done, or all taken back, or a person is called.
     Plan {
@@ -92,6 +99,10 @@ struct Serve {
     /// Run a broker in this process too.
     #[arg(long)]
     embedded_broker: bool,
+    /// Whom to call when a plan across nodes needs a person: `[[webhook]]` and `[people]`, with
+    /// the keys that they have in an agent's file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Forget records after so many days.
     #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
     keep_days: u32,
@@ -136,6 +147,26 @@ enum IncidentCommand {
     Show {
         /// Its number in the fleet.
         number: u64,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AlarmCommand {
+    /// List the alarms that stand, of the nodes and of the coordinator.
+    Ls(Ask),
+    /// Say that somebody deals with an alarm of the coordinator: people are not reminded of
+    /// it any more. A node's is acknowledged there, with `homeostat-agent ack`.
+    Ack {
+        /// Its name.
+        name: String,
+        /// Who deals with it; otherwise the name that the user has logged in with.
+        #[arg(long)]
+        by: Option<String>,
+        /// The coordinator's data folder, which holds the operator's token.
+        #[arg(long, value_name = "DIR", default_value = "homeostat-data")]
+        data: PathBuf,
         #[command(flatten)]
         ask: Ask,
     },
@@ -231,6 +262,18 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Incident {
             what: IncidentCommand::Show { number, ask },
         } => show::incident(&ask.url, ask.json, number).map_err(failed),
+        Command::Alarm {
+            what: AlarmCommand::Ls(ask),
+        } => alarm::list(&ask).map_err(failed),
+        Command::Alarm {
+            what:
+                AlarmCommand::Ack {
+                    name,
+                    by,
+                    data,
+                    ask,
+                },
+        } => alarm::acknowledge(&ask, &name, by.as_deref(), &data),
         Command::Plan {
             what:
                 PlanCommand::Run {
@@ -334,6 +377,10 @@ fn serve_command(args: Serve) -> Result<String, Failure> {
     } else {
         None
     };
+    let config = match &args.config {
+        Some(file) => Config::load(file).map_err(|error| Failure::Usage(chain(&error)))?,
+        None => Config::default(),
+    };
     start_log();
     runtime()?
         .block_on(serve::run(serve::Options {
@@ -342,6 +389,7 @@ fn serve_command(args: Serve) -> Result<String, Failure> {
             http,
             data: args.data,
             keep_days: args.keep_days,
+            config,
         }))
         .map(|()| String::new())
         .map_err(|error| Failure::Failed(chain(&error)))

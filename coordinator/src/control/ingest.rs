@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+pub use homeostat_common::errors::chain;
 use homeostat_common::ids::NodeId;
 use homeostat_common::wire::Envelope;
 use tokio::sync::{mpsc, watch};
@@ -281,17 +282,4 @@ impl Ingest {
             "refused a message"
         );
     }
-}
-
-/// An error with all its causes, for a log line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -1,11 +1,14 @@
 //! Joins the parts: what is admitted, stored, acknowledged and shown.
 //!
-//! [`sagas`] carries out plans across nodes. [`admit`] judges a message, [`ingest`] drives batches into the database and
+//! [`sagas`] carries out plans across nodes, [`alarms`] says when people are called for
+//! them, [`notifying`] calls. [`admit`] judges a message, [`ingest`] drives batches into the database and
 //! settles them, [`serve`] starts and ends it all. [`Hub`] is what they share
 //! with the API.
 
 pub mod admit;
+pub mod alarms;
 pub mod ingest;
+pub mod notifying;
 pub mod sagas;
 pub mod serve;
 
@@ -15,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use homeostat_common::wire::signed::Key;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::fleet::metrics::Metrics;
 use crate::fleet::plans::FleetPlanView;
@@ -43,6 +46,8 @@ pub struct Hub {
     pub plans: Mutex<BTreeMap<u64, FleetPlanView>>,
     /// Where more of them are asked for.
     pub asks: mpsc::Sender<sagas::Ask>,
+    /// One of the coordinator's own alarms changed, and people may have to be told.
+    pub alarms: Notify,
     /// What orders are signed with.
     pub key: Key,
     /// Who has it may ask for plans.
@@ -69,6 +74,7 @@ impl Hub {
             changes: broadcast::Sender::new(CHANGES_KEPT),
             storing: AtomicBool::new(true),
             plans: Mutex::default(),
+            alarms: Notify::new(),
             asks,
             key,
             token,
@@ -92,6 +98,18 @@ impl Hub {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         f(&mut guard)
+    }
+
+    /// Has people told of what the database now says of the coordinator's own alarms.
+    pub fn alarms_changed(&self) {
+        self.alarms.notify_one();
+        self.show_alarms();
+    }
+
+    /// Has whoever watches look at the alarms again.
+    pub fn show_alarms(&self) {
+        // Nobody may be watching.
+        let _ = self.changes.send(Change::default());
     }
 
     /// Why the coordinator does not do its work now, if it does not.

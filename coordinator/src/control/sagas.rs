@@ -63,6 +63,8 @@ struct Running {
     /// When it is tried again.
     retry: Option<Instant>,
     flag: Option<String>,
+    /// The flag is not stored yet; whether it says that the plan got stuck.
+    unflagged: Option<bool>,
     /// Who waits for it to be stored.
     reply: Option<oneshot::Sender<Result<u64, String>>>,
 }
@@ -134,6 +136,7 @@ impl Sagas {
             pending: Vec::new(),
             retry: None,
             flag: saga.flag,
+            unflagged: None,
             reply: None,
         };
         self.open.insert(saga.number, running);
@@ -215,6 +218,7 @@ impl Sagas {
                     pending: Vec::new(),
                     retry: None,
                     flag: None,
+                    unflagged: None,
                     reply: Some(reply),
                 };
                 self.open.insert(number, running);
@@ -269,7 +273,7 @@ impl Sagas {
             let Some(running) = self.open.get_mut(&number) else {
                 return;
             };
-            if running.pending.is_empty() {
+            if running.pending.is_empty() && running.unflagged.is_none() {
                 let moves = running.machine.advance(now);
                 if moves.is_empty() {
                     break;
@@ -283,13 +287,12 @@ impl Sagas {
                         }
                         Move::Flag(why) => {
                             tracing::error!(plan = number, why, "a plan needs a person");
-                            if let Err(error) = self.hub.db.flag_saga(number, &why).await {
-                                tracing::error!(error = chain(&error), "cannot flag a plan");
-                            }
                             running.flag = Some(why);
+                            running.unflagged = Some(running.machine.phase() == "stuck");
                         }
                         Move::End(ending) => {
                             tracing::info!(plan = number, ?ending, "a plan has ended");
+                            self.hub.alarms_changed();
                         }
                     }
                 }
@@ -314,6 +317,17 @@ impl Sagas {
         let Some(running) = self.open.get_mut(&number) else {
             return false;
         };
+        if let Some((stuck, why)) = running.unflagged.zip(running.flag.as_deref()) {
+            // A person is called before it is told that it has ended.
+            if let Err(error) = self.hub.db.flag_saga(number, why, stuck, now_ms()).await {
+                tracing::error!(plan = number, error = chain(&error), "cannot flag a plan");
+                running.retry = Some(Instant::now() + Duration::from_millis(BEAT.0));
+                return false;
+            }
+            running.unflagged = None;
+            running.retry = None;
+            self.hub.alarms_changed();
+        }
         if running.pending.is_empty() {
             return true;
         }

@@ -12,9 +12,11 @@ use tokio::sync::{mpsc, watch};
 use homeostat_common::wire::seal::{self, Signer};
 
 use super::ingest::{Ingest, chain};
+use super::notifying::{Notifier, NotifierError};
 use super::sagas::{self, Sagas};
 use super::{Hub, now_ms};
 use crate::io::broker::{self, BrokerError};
+use crate::io::config::Config;
 use crate::io::db::{Db, DbError};
 use crate::io::secret::{self, SecretError};
 use crate::io::{http, mqtt};
@@ -38,6 +40,8 @@ pub struct Options {
     pub data: PathBuf,
     /// For how many days records are kept.
     pub keep_days: u32,
+    /// Whom to call.
+    pub config: Config,
 }
 
 /// Why the coordinator does not start.
@@ -52,6 +56,9 @@ pub enum ServeError {
     /// What orders are signed with.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Webhooks.
+    #[error(transparent)]
+    Notifier(#[from] NotifierError),
     /// API and page.
     #[error("cannot listen on http://{address}")]
     Listen {
@@ -108,6 +115,8 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     let (up, arrived) = mpsc::channel(mqtt::ARRIVED_MAX);
     let (settle, settled) = mpsc::channel(mqtt::SETTLED_MAX);
     let plans = Sagas::open(hub.clone(), signer, settle.clone()).await?;
+    let notifier = Notifier::open(hub.clone(), &options.config.webhooks, options.config.people);
+    let notifier = tokio::spawn(notifier.await?.run(stopped.clone()));
     let ingest = Ingest::new(hub.clone(), settle, asks, stopped.clone());
     let ingest = tokio::spawn(ingest.run(arrived));
     let plans = tokio::spawn(plans.run(wishes, stopped.clone()));
@@ -130,6 +139,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     let end = async {
         let _ = ingest.await;
         let _ = plans.await;
+        let _ = notifier.await;
         let _ = link.await;
         hub.db.close().await;
     };

@@ -499,7 +499,7 @@ pub struct Events {
 /// A condition that a person should know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema, sqlx::FromRow)]
 pub struct Alarm {
-    /// Its node.
+    /// Its node; `coordinator` for the coordinator's own.
     pub node: String,
     /// Its name, unique on the node.
     pub alarm: String,
@@ -514,6 +514,23 @@ pub struct Alarm {
     pub since_ms: u64,
     /// What to know, and what to do.
     pub text: String,
+    /// Who deals with it; known of the coordinator's own alarms alone.
+    pub acked: Option<String>,
+}
+
+/// Somebody deals with an alarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Acknowledgement {
+    /// Who, by their own account.
+    pub by: String,
+}
+
+/// An alarm was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Acknowledged {
+    /// Whether what it is about goes on; otherwise the alarm is over with this.
+    pub stands: bool,
 }
 
 /// Something changed: what a live client fetches again.

@@ -64,7 +64,8 @@ function alarmItem(a) {
   return el("li", {},
     el("div", { class: "head" },
       el("span", { class: `tag ${kind}` }, a.severity), el("b", {}, a.alarm),
-      el("span", { class: "soft" }, a.service ? `${a.service} on ${a.node}` : a.node), since(a.since_ms)),
+      el("span", { class: "soft" }, a.service ? `${a.service} on ${a.node}` : a.node),
+      a.acked ? el("span", { class: "tag" }, `dealt with by ${a.acked}`) : null, since(a.since_ms)),
     el("p", {}, a.text));
 }
 

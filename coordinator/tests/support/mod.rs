@@ -18,13 +18,14 @@ use homeostat_common::ids::{
     BootId, IncidentId, Instance, NodeId, PlanId, ServiceId, SiteId, StreamId,
 };
 use homeostat_common::outcome::Outcome;
+use homeostat_common::saga::{Answer, SagaId, Stand, StepState};
 use homeostat_common::units::Millis;
 use homeostat_common::wire::body::{
     Alarm, Boot, ClockQuality, Considered, Decided, IncidentClosed, IncidentOpened, Note, Phase,
     Refusal, ServiceChange, ServiceState, Severity, Source, Step,
 };
 use homeostat_common::wire::projection::Status;
-use homeostat_common::wire::topic::NodeTopics;
+use homeostat_common::wire::topic::{COORDINATOR, NodeTopics};
 use homeostat_common::wire::{Body, Down, Envelope};
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
@@ -80,6 +81,10 @@ impl Program {
     }
 
     pub fn serve(broker: u16, data: &Path) -> Self {
+        Self::serve_with(broker, data, &[])
+    }
+
+    pub fn serve_with(broker: u16, data: &Path, more: &[&str]) -> Self {
         let broker = format!("mqtt://127.0.0.1:{broker}");
         let data = data.to_str().unwrap();
         let args = [
@@ -91,7 +96,7 @@ impl Program {
             "--data",
             data,
         ];
-        Self::start(&args, 1)
+        Self::start(&[&args, more].concat(), 1)
     }
 
     pub fn both(data: &Path) -> Self {
@@ -342,6 +347,45 @@ impl Node {
             self.acknowledged().filter(|through| *through >= seq)
         });
     }
+}
+
+/// Has a plan run on a node that takes its part on and then knows nothing of it any more,
+/// so that nobody knows how it ended; its number.
+pub fn stuck_plan(serve: &Program, node: &Node, data: &Path) -> u64 {
+    let token = std::fs::read_to_string(data.join("operator.token")).unwrap();
+    let body = format!("{{\"plan\":\"{}: wait(1s)\"}}", node.name);
+    let request = format!(
+        "POST /api/v1/plans HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        token.trim(),
+        body.len()
+    );
+    let number = until("begun", || {
+        // Not before its status has come.
+        let (status, _, answer) = serve.exchange(&request);
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        (status == 202).then(|| answer["id"].as_u64().unwrap())
+    });
+    let by = NodeId::new(COORDINATOR).unwrap();
+    let open = Stand::Open {
+        steps: vec![(0, StepState::Waiting)],
+        voted: false,
+        undoing: false,
+        why: None,
+    };
+    for stand in [open, Stand::Unknown] {
+        let saga = SagaId {
+            by: by.clone(),
+            number,
+        };
+        let answer = Answer { saga, stand }.encode().unwrap();
+        node.send_raw(&node.topics.answers(&by), answer);
+    }
+    until("stuck", || {
+        let plan = serve.json(&format!("/api/v1/plans/{number}"));
+        (plan["phase"] == "stuck" && !plan["ended_ms"].is_null()).then_some(())
+    });
+    number
 }
 
 pub fn now_ms() -> u64 {

@@ -3,8 +3,7 @@
 
 use homeostat_agent::config::ProbeKind;
 use homeostat_agent::control::{
-    Effect, Event, HealRecord, Heat, HostSample, Loop, News, Notice, ProbeOutcome, SlotReport,
-    Stranger, Told,
+    Effect, Event, HealRecord, Heat, HostSample, Loop, ProbeOutcome, SlotReport, Stranger, Told,
 };
 use homeostat_agent::execute::Act;
 use homeostat_agent::io::keeper::Order;
@@ -13,6 +12,7 @@ use homeostat_common::anomaly::{Exit, Symptom};
 use homeostat_common::ids::{Instance, ServiceId, Token};
 use homeostat_common::observation::Reading;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+use homeostat_common::wire::notice::{News, Notice};
 
 use super::disk::Entry;
 use super::store;

@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use homeostat_agent::io::webhook::sign::signature;
 use homeostat_eval::stage::{Node, Settings};
+use homeostat_notify::sign::signature;
 use homeostat_testbed::inject;
 
 use crate::rig::{HEALED_MAX, agent, closed, eager, explain, life, next_life, rest, scene, until};

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use homeostat_common::errors::chain;
 use homeostat_common::hlc;
 use homeostat_common::ids::{BootId, IncidentId, NodeId, SiteId, StreamId};
 use homeostat_common::wire::body::{Body, ClockQuality, Gap};
@@ -151,19 +152,6 @@ fn quality_of(quality: clock::ClockQuality) -> ClockQuality {
         clock::ClockQuality::Behind => ClockQuality::BehindFloor,
         clock::ClockQuality::NeverSet => ClockQuality::NeverSet,
     }
-}
-
-/// An error with all its causes.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Everything that the store's thread owns.

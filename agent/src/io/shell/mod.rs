@@ -28,6 +28,7 @@ use homeostat_common::units::Micros;
 use homeostat_common::wire::body::{Body, Boot};
 use homeostat_common::wire::seal::Signer;
 use homeostat_common::wire::topic::NodeTopics;
+use homeostat_notify::{Report, Webhooks};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -49,7 +50,6 @@ use super::spawner::cgroup;
 use super::spawner::client::{self, Client, ClientError};
 use super::spawner::protocol::SlotView;
 use super::thermal::Thermal;
-use super::webhook::{self, Webhooks};
 use crate::chaos::Wish;
 use crate::config::{Config, Golden};
 use crate::control::{Class, Command, Effect, Event, Loop, SlotReport};
@@ -181,7 +181,7 @@ struct Shell {
     /// What is told of the start, until it is known what was taken over.
     starting: Option<Boot>,
     webhooks: Webhooks,
-    hook_reports: mpsc::Receiver<webhook::Report>,
+    hook_reports: mpsc::Receiver<Report>,
     /// Names this node's events, and so its notices.
     stream: StreamId,
     /// The wall clock as the windows of the configuration need it.

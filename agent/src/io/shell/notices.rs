@@ -3,53 +3,23 @@
 
 use homeostat_common::ids::{Token, WebhookId};
 use homeostat_common::wire::body::{Body, IncidentClosed, IncidentOpened};
+use homeostat_common::wire::notice::Notice;
+use homeostat_notify::notice::{Origin, about};
+use homeostat_notify::{Message, Report, Told};
 use serde::Serialize;
 use tracing::warn;
 
 use super::Shell;
-use crate::config::Told;
-use crate::control::{Event, News, Notice};
+use crate::control::Event;
 use crate::io::stop_file;
-use crate::io::webhook::{Message, Report};
-
-/// Version of the messages; a field may be added without a new one.
-const VERSION: u8 = 1;
-
-/// What every message says.
-#[derive(Serialize)]
-struct Said<'a, T> {
-    version: u8,
-    event: &'static str,
-    site: &'a str,
-    node: &'a str,
-    /// By the node's wall clock, in milliseconds since 1970.
-    at_ms: u64,
-    #[serde(flatten)]
-    what: T,
-}
 
 impl Shell {
     /// An alarm that the loop wants people to know.
     pub(super) fn notify(&mut self, notice: &Notice) {
-        // Raised and repeated are the same word to whoever has missed the first.
-        let (word, again) = match notice.news {
-            News::Raised | News::Repeated => ("raised", true),
-            News::Acknowledged => ("acknowledged", false),
-            News::Cleared => ("cleared", false),
-        };
-        let key = format!("alarm-{}-{word}-{}", notice.number, notice.repeat);
-        let replaces = again.then(|| notice.alarm.clone());
-        // That it cannot be reached need not reach it.
-        let own = notice.alarm.strip_prefix("webhook-");
-        let besides = own.and_then(|name| name.parse::<WebhookId>().ok());
-        self.tell(
-            Told::Alarm,
-            "alarm",
-            &key,
-            notice,
-            replaces,
-            besides.as_ref(),
-        );
+        if let Some(message) = self.said(|origin| origin.alarm(notice)) {
+            let besides = about(&notice.alarm);
+            self.webhooks.tell(Told::Alarm, &message, besides.as_ref());
+        }
     }
 
     /// Incidents, for whoever wants to know of each.
@@ -62,54 +32,32 @@ impl Shell {
                 incident, fault, ..
             }) => {
                 let key = format!("incident-{incident}-opened-{fault}");
-                self.tell(Told::Incident, "incident-opened", &key, body, None, None);
+                self.tell_incident("incident-opened", &key, body);
             }
             Body::IncidentClosed(IncidentClosed { incident, .. }) => {
                 let key = format!("incident-{incident}-closed");
-                self.tell(Told::Incident, "incident-closed", &key, body, None, None);
+                self.tell_incident("incident-closed", &key, body);
             }
             _ => {}
         }
     }
 
-    fn tell<T: Serialize>(
-        &mut self,
-        told: Told,
-        event: &'static str,
-        key: &str,
-        what: T,
-        replaces: Option<String>,
-        besides: Option<&WebhookId>,
-    ) {
-        if let Some(message) = self.message(event, key, what, replaces) {
-            self.webhooks.tell(told, &message, besides);
+    fn tell_incident(&mut self, event: &'static str, key: &str, body: &Body) {
+        if let Some(message) = self.said(|origin| origin.message(event, key, body)) {
+            self.webhooks.tell(Told::Incident, &message, None);
         }
     }
 
-    fn message<T: Serialize>(
-        &mut self,
-        event: &'static str,
-        key: &str,
-        what: T,
-        replaces: Option<String>,
-    ) -> Option<Message> {
+    /// What this node says now.
+    fn said(&mut self, say: impl FnOnce(&Origin<'_>) -> Option<Message>) -> Option<Message> {
         let (at_ms, _) = self.wall.unix_ms();
-        let said = Said {
-            version: VERSION,
-            event,
+        // Numbers begin anew with the store, and so does the stream.
+        let stream = self.stream.to_string();
+        say(&Origin {
             site: self.config.node.site.as_str(),
             node: self.config.node.id.as_str(),
+            stream: &stream,
             at_ms,
-            what,
-        };
-        // Numbers begin anew with the store, and so does the stream.
-        let body = serde_json::to_vec(&said).ok()?;
-        Some(Message {
-            event,
-            key: format!("{}-{key}", self.stream),
-            body,
-            replaces,
-            ticket: None,
         })
     }
 
@@ -124,10 +72,9 @@ impl Shell {
         struct Called<'a> {
             service: &'a str,
         }
-        let event = "call";
         let key = format!("call-{token}");
         let mut message = self
-            .message(event, &key, Called { service }, None)
+            .said(|origin| origin.message("call", &key, Called { service }))
             .ok_or_else(|| "the message cannot be written".to_owned())?;
         message.ticket = Some(token);
         self.webhooks

@@ -9,6 +9,7 @@ use homeostat_common::observation::Reading;
 use homeostat_common::wire::body::Boot;
 use homeostat_common::wire::projection::{Meta, MetaService, Status};
 use homeostat_common::wire::topic::NodeTopics;
+use homeostat_notify::{Patience, Reports, Webhooks};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -26,11 +27,13 @@ use crate::io::procfs::Host;
 use crate::io::procfs::strangers::Strangers;
 use crate::io::slots::{Name, Slot, thread as slots};
 use crate::io::thermal::Thermal;
-use crate::io::webhook::{Patience, Webhooks};
 
 /// Events from threads that wait for the loop; each thread has at most a few
 /// on the way.
 const EVENTS_MAX: usize = 256;
+
+/// What webhooks see of who sends.
+const PROGRAM: &str = concat!("homeostat-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Plans that people ask for at the same time.
 const QUESTIONS_MAX: usize = 4;
@@ -99,7 +102,9 @@ impl Shell {
         let snapshots = config.node.data_dir.join("snapshots");
         let data = data::start(snapshots, event_sender.clone())?;
         let (hook_sender, hook_reports) = mpsc::channel(EVENTS_MAX);
-        let webhooks = Webhooks::start(&config.webhooks, Patience::default(), &hook_sender)?;
+        let report: Reports = Arc::new(move |report| hook_sender.try_send(report).is_ok());
+        let hooks = &config.webhooks;
+        let webhooks = Webhooks::start(hooks, Patience::default(), PROGRAM, &report)?;
         let clock_file = config.node.data_dir.join("clock");
         let wall = clock::Wall::open(&clock_file, config.clock.offset_ms)
             .unwrap_or_else(|_| clock::Wall::fresh(&clock_file, config.clock.offset_ms));

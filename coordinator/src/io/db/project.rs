@@ -78,7 +78,7 @@ fn source(source: Source) -> &'static str {
     }
 }
 
-fn severity(severity: Severity) -> &'static str {
+pub(super) fn severity(severity: Severity) -> &'static str {
     match severity {
         Severity::Notice => "notice",
         Severity::Warning => "warning",

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use homeostat_common::ids::StreamId;
+use homeostat_common::wire::topic::COORDINATOR;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -207,15 +208,19 @@ impl Db {
     /// The alarms; those that are raised and critical first.
     pub async fn alarms(&self, raised: Option<bool>) -> Result<Vec<Alarm>, DbError> {
         sqlx::query_as(
-            "SELECT node.name AS node, alarm.name AS alarm, service, severity, raised, since_ms,
-               text
-             FROM node JOIN alarm ON alarm.stream = node.stream
+            "SELECT * FROM (
+               SELECT node.name AS node, alarm.name AS alarm, service, severity, raised, since_ms,
+                 text, NULL AS acked
+               FROM node JOIN alarm ON alarm.stream = node.stream
+               UNION ALL
+               SELECT ?3, name, NULL, severity, raised, since_ms, text, acked FROM own_alarm)
              WHERE ?1 IS NULL OR raised = ?1
              ORDER BY raised DESC, CASE severity WHEN 'critical' THEN 0 WHEN 'warning' THEN 1
-               ELSE 2 END, since_ms DESC, node.name, alarm.name LIMIT ?2",
+               ELSE 2 END, since_ms DESC, node, alarm LIMIT ?2",
         )
         .bind(raised)
         .bind(LIST_MAX)
+        .bind(COORDINATOR)
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on("read the alarms"))
@@ -349,7 +354,7 @@ impl Db {
                (SELECT COUNT(*) FROM incident JOIN stream ON stream.id = incident.stream
                 JOIN node ON node.stream = stream.id WHERE closed_seq IS NULL) AS open,
                (SELECT COUNT(*) FROM node JOIN alarm ON alarm.stream = node.stream
-                WHERE raised) AS alarms,
+                WHERE raised) + (SELECT COUNT(*) FROM own_alarm WHERE raised) AS alarms,
                (SELECT COUNT(*) FROM saga WHERE ended_ms IS NULL) AS plans,
                (SELECT COUNT(*) FROM saga WHERE flag IS NOT NULL
                 AND (ended_ms IS NULL OR phase = 'stuck')) AS flagged,

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use homeostat_common::ids::{NodeId, SiteId};
 use homeostat_common::saga::{Decision, FleetPlan, FleetPlanError, StepState};
+use homeostat_common::transaction::Ending;
 use homeostat_common::units::Ratio;
+use homeostat_common::wire::body::Severity;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Db, DbError, int, uint};
+use super::{Db, DbError, int, own, uint};
 use crate::fleet::plans::{FleetPlanDecision, FleetPlanView};
 
 /// Most plans that are listed.
@@ -119,6 +121,11 @@ impl Db {
         .await
         .map_err(on())?;
         let ended = matches!(decision, Decision::Ended(_)).then(|| int(now_ms));
+        if let Decision::Ended(Ending::Done | Ending::Undone) = decision {
+            own::clear(&mut change, &own::of_saga(state.number))
+                .await
+                .map_err(on())?;
+        }
         sqlx::query(
             "UPDATE saga SET phase = ?2, why = ?3, flag = COALESCE(?4, flag), steps = ?5,
              ended_ms = COALESCE(?6, ended_ms) WHERE number = ?1",
@@ -135,18 +142,32 @@ impl Db {
         change.commit().await.map_err(on())
     }
 
-    /// Stores what a person is called for.
+    /// Calls a person for it: its flag, and its alarm. `stuck` is worse than what
+    /// somebody may deal with already.
     ///
     /// # Errors
-    /// [`DbError::Statement`].
-    pub async fn flag_saga(&self, number: u64, why: &str) -> Result<(), DbError> {
+    /// [`DbError::Statement`]; then neither is stored.
+    pub async fn flag_saga(
+        &self,
+        number: u64,
+        why: &str,
+        stuck: bool,
+        now_ms: u64,
+    ) -> Result<(), DbError> {
+        let on = || DbError::on("flag a plan");
+        let mut change = self.write.begin().await.map_err(on())?;
         sqlx::query("UPDATE saga SET flag = ?2 WHERE number = ?1")
             .bind(int(number))
             .bind(why)
-            .execute(&self.write)
+            .execute(&mut *change)
             .await
-            .map(|_| ())
-            .map_err(DbError::on("flag a plan"))
+            .map_err(on())?;
+        let alarm = (&*own::of_saga(number), Severity::Critical);
+        let text = format!("{why} (homeostat plan show {number})");
+        own::raise(&mut change, alarm, &text, stuck, now_ms)
+            .await
+            .map_err(on())?;
+        change.commit().await.map_err(on())
     }
 
     /// Those that have not ended.
@@ -256,8 +277,7 @@ impl Db {
 }
 
 /// How a saga ended, in a word.
-pub(crate) fn ending_word(ending: homeostat_common::transaction::Ending) -> &'static str {
-    use homeostat_common::transaction::Ending;
+pub(crate) fn ending_word(ending: Ending) -> &'static str {
     match ending {
         Ending::Done => "done",
         Ending::Undone => "undone",

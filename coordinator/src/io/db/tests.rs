@@ -25,6 +25,7 @@ use crate::fleet::timeline::causal_order;
 use crate::fleet::view::{Incident, IncidentState};
 
 mod history;
+mod own;
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()

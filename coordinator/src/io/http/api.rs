@@ -18,8 +18,8 @@ use crate::control::{Hub, now_ms};
 use crate::fleet::story::story;
 use crate::fleet::timeline::causal_order;
 use crate::fleet::view::{
-    Alarm, Change, Events, Fleet, IncidentDetail, Incidents, LeftAlone, Node, Presence, Problem,
-    Route, Service, Summary, Timeline,
+    Change, Events, Fleet, IncidentDetail, Incidents, LeftAlone, Node, Presence, Problem, Route,
+    Service, Summary, Timeline,
 };
 use crate::io::db::{DbError, EventQuery, IncidentQuery};
 
@@ -43,13 +43,15 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     info(
         title = "Homeostat coordinator",
         description = "What the nodes of a fleet record: presence, services, incidents and \
-                       their healing, alarms. Read-only, but for plans across nodes.",
+                       their healing, alarms. Read-only, but for plans across nodes and \
+                       acknowledgements.",
     ),
     paths(
         fleet,
         services,
         routes,
-        alarms,
+        super::alarms::list,
+        super::alarms::acknowledge,
         incidents,
         incident,
         timeline,
@@ -68,7 +70,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 )]
 struct Api;
 
-/// Who may have plans run.
+/// Who may have plans run and acknowledge alarms.
 struct Operator;
 
 impl utoipa::Modify for Operator {
@@ -89,13 +91,13 @@ pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(openapi())
 }
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
-fn answer<T>(result: Result<T, DbError>) -> Answer<T> {
+pub(super) fn answer<T>(result: Result<T, DbError>) -> Answer<T> {
     result.map(Json).map_err(|error| failed(&error))
 }
 
-fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(super) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     match query {
         Ok(Query(query)) => Ok(query),
         Err(error) => Err(problem(StatusCode::BAD_REQUEST, &error.body_text())),
@@ -208,26 +210,6 @@ pub(super) async fn routes(
 ) -> Answer<Vec<Route>> {
     let query = asked(query)?;
     answer(hub.db.routes(query.node.as_deref()).await)
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub(super) struct AlarmsQuery {
-    /// Only those that are raised, or only those that are over.
-    raised: Option<bool>,
-}
-
-/// Alarms; raised and critical ones first.
-#[utoipa::path(get, path = "/api/v1/alarms", params(AlarmsQuery), responses(
-    (status = 200, body = Vec<Alarm>),
-    (status = 400, content_type = "application/problem+json", body = Problem),
-))]
-pub(super) async fn alarms(
-    State(hub): Shared,
-    query: Result<Query<AlarmsQuery>, QueryRejection>,
-) -> Answer<Vec<Alarm>> {
-    let query = asked(query)?;
-    answer(hub.db.alarms(query.raised).await)
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]

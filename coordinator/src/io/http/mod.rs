@@ -3,10 +3,12 @@
 //! There is no authentication yet, so it listens on loopback only, and refuses
 //! requests whose `Host` is another name: a page on the internet must not read
 //! the fleet through a name that resolves to 127.0.0.1. Everything is read-only, but
-//! for plans across nodes, which take the operator's token.
+//! for plans across nodes and acknowledgements, which take the operator's token.
 
+mod alarms;
 mod api;
 mod live;
+mod operator;
 mod page;
 mod plans;
 mod problem;
@@ -23,7 +25,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header, uri::Authority};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -75,7 +77,8 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/api/v1/fleet", get(api::fleet))
         .route("/api/v1/services", get(api::services))
         .route("/api/v1/routes", get(api::routes))
-        .route("/api/v1/alarms", get(api::alarms))
+        .route("/api/v1/alarms", get(alarms::list))
+        .route("/api/v1/alarms/{name}/ack", post(alarms::acknowledge))
         .route("/api/v1/incidents", get(api::incidents))
         .route("/api/v1/incidents/{id}", get(api::incident))
         .route("/api/v1/timeline", get(api::timeline))
@@ -91,7 +94,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .method_not_allowed_fallback(|| async {
             problem(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "everything here is read with GET, but for plans",
+                "everything here is read with GET, but for plans and acknowledgements",
             )
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))

@@ -1,19 +1,18 @@
 //! Plans across nodes: asked for and looked at.
 //!
-//! Asking takes the operator's token: whoever may read it in the data folder may have
-//! plans run. A page of somebody else's cannot, as it neither has the token nor may
-//! send such a header here.
+//! Asking takes the operator's token.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use homeostat_common::saga::FleetPlan;
 use homeostat_common::units::Ratio;
 use homeostat_common::wire::seal;
 use homeostat_common::wire::topic::COORDINATOR;
 use tokio::sync::oneshot;
 
+use super::operator::operator;
 use super::{Shared, failed, problem};
 use crate::control::sagas::Ask;
 use crate::fleet::plans::{FleetPlanBegun, FleetPlanView, FleetPlanWish, OrdersKey};
@@ -35,15 +34,7 @@ pub(super) async fn begin(
     headers: HeaderMap,
     wish: Result<Json<FleetPlanWish>, JsonRejection>,
 ) -> Result<(StatusCode, Json<FleetPlanBegun>), Problem> {
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    if !token.is_some_and(|token| same(token.as_bytes(), hub.token.as_bytes())) {
-        return Err(problem(
-            StatusCode::UNAUTHORIZED,
-            "the operator's token is needed: operator.token in the coordinator's data folder",
-        ));
-    }
+    operator(&hub, &headers)?;
     let wrong = |text: &str| problem(StatusCode::BAD_REQUEST, text);
     let Json(wish) = wish.map_err(|error| wrong(&error.body_text()))?;
     let plan: FleetPlan = wish
@@ -73,11 +64,6 @@ pub(super) async fn begin(
         Ok(Err(why)) => Err(problem(StatusCode::CONFLICT, &why)),
         Err(_) => Err(busy()),
     }
-}
-
-/// Compares in a time that does not depend on where they differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 /// Plans across nodes, newest first; at most 100.

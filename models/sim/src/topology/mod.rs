@@ -15,6 +15,7 @@ use homeostat_common::net::SourceNet;
 
 mod generate;
 mod names;
+mod raw;
 mod read;
 mod shipped;
 

@@ -10,11 +10,11 @@ use core::str::FromStr;
 
 use homeostat_common::ids::InterfaceId;
 use homeostat_common::net::SourceNet;
-use serde::Deserialize;
 use toml::Spanned;
 
+use super::raw::{RawNode, RawReplica, RawRoute, RawTopology};
 use super::{
-    BACKENDS_MAX, CALLS_MAX, Call, Errand, Link, LinkNo, LinkOf, NODES_MAX, Node, NodeNo, Offer,
+    BACKENDS_MAX, CALLS_MAX, Call, Errand, Link, LinkNo, LinkOf, NODES_MAX, Node, NodeNo,
     REPLICAS_MAX, ROUTES_MAX, Replica, ReplicaNo, Route, RouteNo, Site, SiteNo, Topology, Training,
     UPLINKS_MAX, Webhook,
 };
@@ -22,124 +22,6 @@ use crate::text::{Source, TextError};
 
 /// Longest text of a topology; [`NODES_MAX`] nodes with all that runs on them take half.
 pub const TEXT_MAX: usize = 256 << 10;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTopology {
-    name: String,
-    #[serde(default)]
-    strangers: Option<Spanned<String>>,
-    site: Vec<RawSite>,
-    node: Vec<RawNode>,
-    route: Vec<RawRoute>,
-    #[serde(default)]
-    webhook: Vec<RawWebhook>,
-    #[serde(default)]
-    training: Option<RawTraining>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSite {
-    name: Spanned<String>,
-    lan_ms: Option<Spanned<f64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawNode {
-    name: Spanned<String>,
-    site: Spanned<String>,
-    cores: Spanned<f64>,
-    memory_mb: Spanned<f64>,
-    system_mb: Option<Spanned<f64>>,
-    disk_mb: Option<Spanned<f64>>,
-    disk_used_mb: Option<Spanned<f64>>,
-    inodes: Option<Spanned<f64>>,
-    ambient_c: Option<Spanned<f64>>,
-    rth: Option<Spanned<f64>>,
-    rth_dead: Option<Spanned<f64>>,
-    battery_wh: Option<Spanned<f64>>,
-    uplinks: Spanned<Vec<RawUplink>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawUplink {
-    name: Spanned<String>,
-    delay_ms: Spanned<f64>,
-    loss: Option<Spanned<f64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRoute {
-    name: Spanned<String>,
-    at: Spanned<String>,
-    demand: Option<Spanned<f64>>,
-    rate: Option<Spanned<f64>>,
-    cores: Option<Spanned<f64>>,
-    memory_mb: Option<Spanned<f64>>,
-    start_s: Option<Spanned<f64>>,
-    kb: Option<Spanned<f64>>,
-    #[serde(default)]
-    model: bool,
-    #[serde(default)]
-    stateful: bool,
-    #[serde(default)]
-    writes: bool,
-    hit: Option<Spanned<f64>>,
-    outside_ms: Option<Spanned<f64>>,
-    #[serde(default)]
-    offers: Vec<Offer>,
-    #[serde(default)]
-    calls: Vec<RawCall>,
-    #[serde(default)]
-    replicas: Vec<RawReplica>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCall {
-    to: Spanned<String>,
-    share: Option<Spanned<f64>>,
-    behind: Option<Spanned<String>>,
-    #[serde(default = "yes")]
-    needed: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawReplica {
-    name: Spanned<String>,
-    node: Spanned<String>,
-    #[serde(default)]
-    standby: bool,
-    weight: Option<Spanned<f64>>,
-    data_mb: Option<Spanned<f64>>,
-    quota_mb: Option<Spanned<f64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawWebhook {
-    name: Spanned<String>,
-    does: Errand,
-    seconds: Option<Spanned<f64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTraining {
-    workers: Vec<Spanned<String>>,
-    cores: Spanned<f64>,
-    memory_mb: Spanned<f64>,
-    checkpoint_s: Spanned<f64>,
-}
-
-fn yes() -> bool {
-    true
-}
 
 impl Errand {
     /// How long it takes when the topology does not say, in seconds.

@@ -260,7 +260,8 @@ const FIGURES: [(&str, &str); 5] = [
     ("disruption", "disruption by the restart"),
 ];
 
-/// Whether halving the step changes a figure beyond its interval.
+/// Whether halving the step changes a figure beyond its interval of 99 %, whose half width
+/// is the smallest difference that could be seen.
 fn steps(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
     progress("steps of half the length");
     let topology = Arc::new(Topology::reference());
@@ -283,7 +284,7 @@ fn steps(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
             } else {
                 (a - b).abs()
             };
-            let what = format!("{what}: difference by halving the step, over its 99 % interval");
+            let what = format!("{name}, {what}: difference by halving the step, over {within:.2e}");
             let row = Row::new(
                 &format!("sim.step.{name}.{id}"),
                 &what,

@@ -1,21 +1,23 @@
-//! Drops packets to the ports of a service: a table of our own in nftables.
+//! Drops packets to the ports of a service: tables of our own in nftables.
 //!
-//! In go ports and addresses, out come rules. The table holds a set of pairs of
-//! address and port for each version of the protocol; nothing outside of it is
-//! read or changed. Runs the `nft` program with JSON on its standard input, which
+//! In go a service, addresses and ports, out come rules. What is dropped for one service
+//! from one range of addresses is one table, named by both: so taking the table away
+//! undoes just what was done, without asking what the ports were, and leaves nothing
+//! behind. Nothing outside of these tables is read or changed. Runs the `nft` program with JSON on its standard input, which
 //! is its interface for programs.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 
+use homeostat_common::ids::ServiceId;
 use homeostat_common::net::SourceNet;
 use serde_json::{Value, json};
 
 /// The program, by its absolute path: no PATH decides what root runs.
 const NFT: [&str; 2] = ["/usr/sbin/nft", "/sbin/nft"];
 
-/// The table.
-const TABLE: &str = "homeostat";
+/// Of the tables: both versions of the protocol.
+const FAMILY: &str = "inet";
 
 /// What is kept of the program's complaint.
 const COMPLAINT_MAX: usize = 300;
@@ -26,6 +28,9 @@ pub(super) enum FilterError {
     /// There is no such program.
     #[error("there is no nft program at {} or {}", NFT[0], NFT[1])]
     Absent,
+    /// There is nothing to drop.
+    #[error("the service has no ports in the configuration")]
+    NoPorts,
     /// It could not be run.
     #[error("cannot run nft")]
     Run(#[from] io::Error),
@@ -34,68 +39,66 @@ pub(super) enum FilterError {
     Refused(String),
 }
 
-/// Drops packets from these addresses to these ports, or lets them through again.
+/// Drops packets from these addresses to these ports of a service: these alone, if some
+/// of it were dropped from there before.
 ///
 /// # Errors
 /// [`FilterError`]; then nothing has changed, as nft takes all or nothing.
-pub(super) fn block(ports: &[u16], from: SourceNet, blocked: bool) -> Result<(), FilterError> {
-    let mut commands = vec![];
-    for (set, kind, protocol) in [("from4", "ipv4_addr", "ip"), ("from6", "ipv6_addr", "ip6")] {
-        commands.extend(skeleton(set, kind, protocol));
+pub(super) fn block(
+    service: &ServiceId,
+    from: SourceNet,
+    ports: &[u16],
+) -> Result<(), FilterError> {
+    if ports.is_empty() {
+        return Err(FilterError::NoPorts);
     }
-    apply(&commands)?;
-    let set = if from.is_ipv4() { "from4" } else { "from6" };
-    let elements: Vec<Value> = ports.iter().map(|port| element(from, *port)).collect();
-    let element = json!({ "family": "inet", "table": TABLE, "name": set, "elem": elements });
-    // Adding first makes that deleting finds it; both are one step to the kernel.
-    let mut commands = vec![json!({ "add": { "element": element } })];
-    if !blocked {
-        commands.push(json!({ "delete": { "element": element } }));
-    }
+    let table = table(service, from);
+    let mut commands = remove(&table);
+    commands.push(json!({ "add": { "table": { "family": FAMILY, "name": table } } }));
+    commands.push(json!({ "add": { "chain": {
+        "family": FAMILY, "table": table, "name": "input",
+        "type": "filter", "hook": "input", "prio": -10, "policy": "accept",
+    } } }));
+    let protocol = if from.is_ipv4() { "ip" } else { "ip6" };
+    let equals = |left: Value, right: Value| json!({ "match": { "op": "==", "left": left, "right": right } });
+    commands.push(json!({ "add": { "rule": {
+        "family": FAMILY, "table": table, "chain": "input",
+        "expr": [
+            equals(
+                json!({ "payload": { "protocol": protocol, "field": "saddr" } }),
+                json!({ "prefix": { "addr": from.address().to_string(), "len": from.prefix() } }),
+            ),
+            // What else there is has no ports.
+            equals(json!({ "meta": { "key": "l4proto" } }), json!({ "set": ["tcp", "udp"] })),
+            equals(
+                json!({ "payload": { "protocol": "th", "field": "dport" } }),
+                json!({ "set": ports }),
+            ),
+            { "drop": null },
+        ],
+    } } }));
     apply(&commands)
 }
 
-fn element(from: SourceNet, port: u16) -> Value {
-    let net = json!({ "prefix": { "addr": from.address().to_string(), "len": from.prefix() } });
-    json!({ "concat": [net, port] })
+/// Lets through again what [`block`] drops, whatever the service's ports are by now.
+///
+/// # Errors
+/// [`FilterError`]; then nothing has changed.
+pub(super) fn unblock(service: &ServiceId, from: SourceNet) -> Result<(), FilterError> {
+    apply(&remove(&table(service, from)))
 }
 
-/// The table, its chain and one set with its rule; adding what is there changes
-/// nothing, but a rule would be there twice, so the chain is emptied first by
-/// whoever comes with the first set.
-fn skeleton(set: &str, kind: &str, protocol: &str) -> Vec<Value> {
-    let chain = json!({
-        "family": "inet", "table": TABLE, "name": "input",
-        "type": "filter", "hook": "input", "prio": -10, "policy": "accept",
-    });
-    let source = json!({ "payload": { "protocol": protocol, "field": "saddr" } });
-    let port = json!({ "payload": { "protocol": "th", "field": "dport" } });
-    let rule = json!({
-        "family": "inet", "table": TABLE, "chain": "input",
-        "expr": [
-            { "match": {
-                "op": "in",
-                "left": { "concat": [source, port] },
-                "right": format!("@{set}"),
-            } },
-            { "drop": null },
-        ],
-    });
-    let mut commands = vec![
-        json!({ "add": { "table": { "family": "inet", "name": TABLE } } }),
-        json!({ "add": { "chain": chain } }),
-        json!({ "add": { "set": {
-            "family": "inet", "table": TABLE, "name": set,
-            "type": [kind, "inet_service"], "flags": ["interval"],
-        } } }),
-    ];
-    if set == "from4" {
-        commands.push(json!({ "flush": { "chain": {
-            "family": "inet", "table": TABLE, "name": "input",
-        } } }));
-    }
-    commands.push(json!({ "add": { "rule": rule } }));
-    commands
+/// The name of the table, of characters that need no quotes in nft's own language: a
+/// colon would. What stands behind the last `-` is the addresses.
+fn table(service: &ServiceId, from: SourceNet) -> String {
+    format!("homeostat-{service}-{from}").replace(':', "_")
+}
+
+/// Removes a table and all that is in it, if it is there: adding it first makes that
+/// deleting finds it, and both are one step to the kernel.
+fn remove(table: &str) -> Vec<Value> {
+    let table = json!({ "table": { "family": FAMILY, "name": table } });
+    vec![json!({ "add": table }), json!({ "delete": table })]
 }
 
 fn apply(commands: &[Value]) -> Result<(), FilterError> {
@@ -133,6 +136,15 @@ mod tests {
         TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok()
     }
 
+    /// The tables that there are, in nft's own language.
+    fn tables() -> String {
+        let program = NFT.iter().find(|path| std::path::Path::new(path).exists());
+        let listed = Command::new(program.unwrap())
+            .args(["list", "tables"])
+            .output();
+        String::from_utf8(listed.unwrap().stdout).unwrap()
+    }
+
     #[test]
     fn packets_are_dropped_and_let_through_again() {
         in_own_network(|| {
@@ -140,23 +152,63 @@ mod tests {
                 println!("skip: there is no nft program");
                 return;
             }
-            let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-            let [a, b] = listeners
+            let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+            let [a, b, c] = listeners
                 .each_ref()
                 .map(|it| it.local_addr().unwrap().port());
+            let [web, store] = ["web", "store"].map(|name| ServiceId::new(name).unwrap());
             let net: SourceNet = "127.0.0.0/8".parse().unwrap();
-            if let Err(error) = block(&[a], net, true) {
+            let far: SourceNet = "fd00::/8".parse().unwrap();
+            if let Err(error) = block(&web, net, &[a]) {
                 println!("skip: {error}");
                 return;
             }
             // Asked twice, it is done once.
-            block(&[a], net, true).unwrap();
+            block(&web, net, &[a]).unwrap();
             assert!(!reaches(a) && reaches(b));
-            block(&[b], "fd00::/8".parse().unwrap(), true).unwrap();
-            assert!(!reaches(a) && reaches(b));
-            block(&[a], net, false).unwrap();
-            block(&[a], net, false).unwrap();
-            assert!(reaches(a) && reaches(b));
+            block(&store, far, &[b]).unwrap();
+            block(&web, far, &[a, c]).unwrap();
+            assert!(!reaches(a) && reaches(b) && reaches(c));
+            // All of the older block, and nothing else.
+            block(&web, net, &[b, c]).unwrap();
+            assert!(reaches(a) && !reaches(b) && !reaches(c));
+            unblock(&store, net).unwrap();
+            assert!(reaches(a) && !reaches(b) && !reaches(c));
+            unblock(&web, net).unwrap();
+            unblock(&web, net).unwrap();
+            assert!(reaches(a) && reaches(b) && reaches(c));
+            assert_eq!(
+                tables(),
+                "table inet homeostat-store-fd00__/8\ntable inet homeostat-web-fd00__/8\n"
+            );
+            unblock(&store, far).unwrap();
+            unblock(&web, far).unwrap();
+            assert_eq!(tables(), "");
+            assert!(matches!(block(&web, net, &[]), Err(FilterError::NoPorts)));
+        });
+    }
+
+    #[test]
+    fn every_address_range_can_be_dropped() {
+        in_own_network(|| {
+            let web = ServiceId::new("web").unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let net = |text: &str| text.parse::<SourceNet>().unwrap();
+            if let Err(error) = block(&web, net("127.0.0.1/32"), &[port]) {
+                println!("skip: {error}");
+                return;
+            }
+            assert!(!reaches(port));
+            unblock(&web, net("127.0.0.1/32")).unwrap();
+            assert!(reaches(port));
+            // One within the other.
+            block(&web, net("0.0.0.0/0"), &[port]).unwrap();
+            block(&web, net("127.0.0.0/8"), &[port]).unwrap();
+            unblock(&web, net("127.0.0.0/8")).unwrap();
+            assert!(!reaches(port));
+            block(&web, net("::/0"), &[port]).unwrap();
+            block(&web, net("::1/128"), &[port]).unwrap();
         });
     }
 }

@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use homeostat_common::ids::{InterfaceId, Token};
+use homeostat_common::ids::{InterfaceId, ServiceId, Token};
 use homeostat_common::net::SourceNet;
 
 use crate::io::keeper::chain;
@@ -33,8 +33,10 @@ pub(super) enum Deed {
     /// Send what leaves the node by default through this interface; `None` for
     /// the node's own choice.
     Uplink(Option<InterfaceId>),
-    /// Drop packets from these addresses to these ports, or let them through.
-    Ports(Vec<u16>, SourceNet, bool),
+    /// Drop packets from these addresses to these ports of a service.
+    Block(ServiceId, SourceNet, Vec<u16>),
+    /// Let through what is dropped of a service from these addresses.
+    Unblock(ServiceId, SourceNet),
     /// Mount the file system that holds this path for writing again.
     Remount(PathBuf),
 }
@@ -107,8 +109,11 @@ fn carry_out(deed: &Deed) -> Result<(), String> {
     match deed {
         Deed::SyncClock(servers) => clock::sync(servers).map_err(|error| chain(&error)),
         Deed::Uplink(to) => uplink::switch(to.as_ref()).map_err(|error| chain(&error)),
-        Deed::Ports(ports, from, blocked) => {
-            filter::block(ports, *from, *blocked).map_err(|error| chain(&error))
+        Deed::Block(service, from, ports) => {
+            filter::block(service, *from, ports).map_err(|error| chain(&error))
+        }
+        Deed::Unblock(service, from) => {
+            filter::unblock(service, *from).map_err(|error| chain(&error))
         }
         Deed::Remount(path) => mount::writable(path).map_err(|error| chain(&error)),
     }

@@ -54,14 +54,20 @@ impl Server {
             NodeAct::Ports {
                 service: id,
                 from,
-                blocked,
+                blocked: true,
             } => {
                 let service = service(&id)?;
-                if blocked && !service.blockable.iter().any(|net| net.covers(&from)) {
+                if !service.blockable.iter().any(|net| net.covers(&from)) {
                     return Err(format!("{from} is not blockable for {id}"));
                 }
-                Deed::Ports(service.ports.clone(), from, blocked)
+                Deed::Block(id, from, service.ports.clone())
             }
+            // Whatever the configuration says by now: it gives back what was taken.
+            NodeAct::Ports {
+                service,
+                from,
+                blocked: false,
+            } => Deed::Unblock(service, from),
             NodeAct::Remount { service: id } => {
                 let data = service(&id)?.data.as_ref().filter(|data| data.remount);
                 let data = data.ok_or_else(|| format!("{id} does not allow it"))?;

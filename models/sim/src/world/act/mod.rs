@@ -7,26 +7,25 @@
 
 mod deed;
 mod effect;
+mod steps;
 
 use std::sync::Arc;
 
 use homeostat_common::ids::NodeId;
-use homeostat_common::plan::{Branch, PLAN_STEPS_MAX, Plan};
-use homeostat_common::primitive::{Primitive, Reversal};
+use homeostat_common::plan::{PLAN_STEPS_MAX, Plan};
 use homeostat_common::saga::FleetPlan;
-use homeostat_common::units::Millis;
 
-use self::deed::Compiler;
 pub(crate) use self::deed::Deed;
 pub use self::deed::Impossible;
 pub(super) use self::effect::start;
 use self::effect::{Before, Hands};
+use self::steps::{Step, compile, overlap, touched};
 use super::Settings;
 use super::refresh::reachable;
 use super::state::{Phase, State};
 use crate::chance::{Chance, Stream};
 use crate::fault::{Engine, Refusal};
-use crate::topology::{Errand, NodeNo, ReplicaNo, RouteNo, Topology};
+use crate::topology::{Errand, ReplicaNo, Topology};
 
 /// Plans under way at once; a node runs few, and a fleet of 60 few more.
 pub const ORDERS_MAX: usize = 16;
@@ -133,21 +132,6 @@ pub struct Spent {
     pub steps: u32,
 }
 
-/// A step with numbers.
-#[derive(Debug, Clone, Copy)]
-struct Step {
-    deed: Deed,
-    node: NodeNo,
-    fleet: bool,
-    writes: bool,
-    interrupts: bool,
-    compensated: bool,
-    work: f64,
-    deadline_s: f64,
-    /// Steps that must be done before, as bits.
-    after: u8,
-}
-
 /// Where a step stands.
 #[derive(Debug, Clone, Copy)]
 enum At {
@@ -240,7 +224,7 @@ impl Acts {
                 let mut theirs = running
                     .steps
                     .iter()
-                    .map(|other| self::touched(topology, &other.deed));
+                    .map(|other| steps::touched(topology, &other.deed));
                 theirs.any(|theirs| overlap(&touched, &theirs))
             };
             if let Some(other) = self.running.iter().find(contests) {
@@ -507,134 +491,4 @@ impl Running {
         bits.filter(|(_, at)| matches!(at, At::Done(_)))
             .fold(0, |bits, (place, _)| bits | 1 << place)
     }
-}
-
-/// The steps of an order with numbers, in the order in which they are printed.
-fn compile(topology: &Topology, order: &Order) -> Result<Vec<Step>, OrderError> {
-    let mut steps = Vec::with_capacity(PLAN_STEPS_MAX);
-    let mut step = |node: &NodeId, primitive: &Primitive, fleet: bool| {
-        let impossible = |why| OrderError::Impossible {
-            step: steps.len(),
-            why,
-        };
-        let no = topology
-            .node_no(node)
-            .map_err(|why| impossible(why.into()))?;
-        let compiler = Compiler { topology, node: no };
-        let deed = compiler.deed(primitive).map_err(impossible)?;
-        let signature = primitive.signature();
-        steps.push(Step {
-            deed,
-            node: no,
-            fleet,
-            writes: primitive.writes(),
-            interrupts: signature.interrupts,
-            compensated: signature.reversal == Reversal::Compensated,
-            work: signature.work,
-            deadline_s: primitive
-                .deadline(start_timeout(topology, primitive))
-                .as_secs_f64(),
-            after: 0,
-        });
-        Ok(())
-    };
-    let mut after = Vec::with_capacity(PLAN_STEPS_MAX);
-    match order {
-        Order::Node(node, plan) => {
-            plan.steps()
-                .try_for_each(|primitive| step(node, primitive, false))?;
-            precede(plan.root(), 0, &mut after);
-        }
-        Order::Fleet(plan) => {
-            plan.steps()
-                .try_for_each(|leaf| step(&leaf.node, &leaf.primitive, true))?;
-            precede(plan.root(), 0, &mut after);
-        }
-    }
-    for (step, after) in steps.iter_mut().zip(after) {
-        step.after = after;
-    }
-    Ok(steps)
-}
-
-/// For each leaf, the leaves that must be done before it, as bits; returns those of the
-/// whole branch.
-fn precede<L>(branch: &Branch<L>, before: u8, into: &mut Vec<u8>) -> u8 {
-    match branch {
-        Branch::Step(_) => {
-            into.push(before);
-            1 << (into.len() - 1)
-        }
-        Branch::Series(inner) => inner
-            .iter()
-            .fold(0, |own, member| own | precede(member, before | own, into)),
-        Branch::Parallel(inner) => inner
-            .iter()
-            .fold(0, |own, member| own | precede(member, before, into)),
-    }
-}
-
-/// How long its service may take to come up: as a configuration would have it, some
-/// multiple of the usual.
-fn start_timeout(topology: &Topology, primitive: &Primitive) -> Millis {
-    const USUAL: f64 = 5.0;
-    let replica = primitive
-        .service()
-        .and_then(|id| topology.replica_no(id).ok());
-    let seconds = replica.map_or(10.0, |no| {
-        let route = topology.replicas[no.at()].route;
-        topology.routes[route.at()].start_s * USUAL + 5.0
-    });
-    // Start times are bounded by the topology to an hour.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Millis((seconds * 1000.0) as u64)
-}
-
-/// The replicas and the route that a deed has to do with.
-fn touched(topology: &Topology, deed: &Deed) -> ([Option<ReplicaNo>; 2], Option<RouteNo>) {
-    let of = |replica: ReplicaNo| topology.replicas[replica.at()].route;
-    match *deed {
-        Deed::Restart(replica, _)
-        | Deed::PutModel(replica, _)
-        | Deed::PutConfig(replica, _)
-        | Deed::Probe(replica, _)
-        | Deed::Prune(replica, _)
-        | Deed::Freeze(replica)
-        | Deed::Thaw(replica)
-        | Deed::LimitCpu(replica, _)
-        | Deed::UnlimitCpu(replica)
-        | Deed::Prewarm(replica)
-        | Deed::ClearLocks(replica)
-        | Deed::Snapshot(replica)
-        | Deed::RestoreSnapshot(replica)
-        | Deed::FlushCache(replica)
-        | Deed::ResetPool(replica)
-        | Deed::Degrade(replica)
-        | Deed::Undegrade(replica)
-        | Deed::BlockPort(replica, _)
-        | Deed::UnblockPort(replica)
-        | Deed::Remount(replica)
-        | Deed::Call(_, _, replica)
-        | Deed::Escalate(replica) => ([Some(replica), None], None),
-        Deed::Isolate(replica, _)
-        | Deed::Release(replica)
-        | Deed::ScaleOut(replica)
-        | Deed::ScaleIn(replica, _) => ([Some(replica), None], Some(of(replica))),
-        Deed::Reroute(from, to, _) => ([Some(from), Some(to)], Some(of(from))),
-        Deed::LimitRate(route, _)
-        | Deed::UnlimitRate(route)
-        | Deed::BlockSource(route, _)
-        | Deed::UnblockSource(route) => ([None, None], Some(route)),
-        Deed::Wait(_) | Deed::SyncClock(_) | Deed::SwitchUplink(..) | Deed::ReleaseUplink(_) => {
-            ([None, None], None)
-        }
-    }
-}
-
-type Touched = ([Option<ReplicaNo>; 2], Option<RouteNo>);
-
-fn overlap(one: &Touched, other: &Touched) -> bool {
-    let replicas = |touched: &Touched| touched.0.into_iter().flatten().collect::<Vec<_>>();
-    let shared = replicas(one).iter().any(|no| replicas(other).contains(no));
-    shared || (one.1.is_some() && one.1 == other.1)
 }

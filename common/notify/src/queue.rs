@@ -1,29 +1,24 @@
-//! Webhooks: signed HTTP messages to whoever reaches people.
+//! The queue of each webhook.
 //!
 //! In go messages for webhooks of the configuration, by name; out come deliveries,
 //! and reports of what became of them. Each webhook has a thread and a bounded
-//! queue of its own, so that one that hangs delays no other one and never the loop.
+//! queue of its own, so that one that hangs delays no other one and never the caller.
 //! A message is sent until somebody took it, with growing pauses; the same message
-//! keeps its idempotency key. The queue itself is not on the disk: the loop repeats
-//! an alarm that nobody has acknowledged, also after a restart, under the same key.
-
-pub mod post;
-pub mod sign;
-#[cfg(test)]
-mod tests;
+//! keeps its idempotency key. The queue itself is not on the disk: whoever holds the
+//! alarms repeats one that nobody has acknowledged, also after a restart, under the
+//! same key.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use homeostat_common::errors::chain;
 use homeostat_common::ids::{Token, WebhookId};
-use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use self::post::{PostError, post};
-use self::sign::{SecretError, secret, signature};
-use crate::config::{Told, Webhook};
-use crate::io::keeper::chain;
+use crate::post::{PostError, post};
+use crate::sign::{SecretError, secret, signature};
+use crate::{Told, Webhook};
 
 /// Messages that wait for one receiver; the oldest goes when there are more. Some
 /// hundred bytes each.
@@ -87,6 +82,9 @@ pub enum Report {
     },
 }
 
+/// Takes a report, from any of the threads and without waiting; whether it could.
+pub type Reports = Arc<dyn Fn(Report) -> bool + Send + Sync>;
+
 /// A message cannot be sent at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -98,27 +96,30 @@ pub enum CallError {
 /// All webhooks of a node.
 #[derive(Debug, Default)]
 pub struct Webhooks {
-    hooks: Vec<Arc<Hook>>,
+    pub(crate) hooks: Vec<Arc<Hook>>,
 }
 
 impl Webhooks {
-    /// Starts a thread for each of them.
+    /// Starts a thread for each of them. `program` is the name and version that
+    /// receivers see.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         configured: &[Webhook],
         patience: Patience,
-        reports: &mpsc::Sender<Report>,
+        program: &'static str,
+        reports: &Reports,
     ) -> std::io::Result<Self> {
         let mut hooks = Vec::new();
         for webhook in configured {
             let hook = Arc::new(Hook {
                 webhook: webhook.clone(),
+                program,
                 queue: Mutex::new(Queue::default()),
                 changed: Condvar::new(),
             });
-            let (own, reports) = (Arc::clone(&hook), reports.clone());
+            let (own, reports) = (Arc::clone(&hook), Arc::clone(reports));
             std::thread::Builder::new()
                 .name(format!("hook-{}", webhook.name))
                 .spawn(move || own.serve(patience, &reports))?;
@@ -168,8 +169,8 @@ impl Drop for Webhooks {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<(Message, Instant)>,
+pub(crate) struct Queue {
+    pub(crate) waiting: VecDeque<(Message, Instant)>,
     /// Messages that had to go, and who waited for them.
     dropped: u64,
     unheard: Vec<Token>,
@@ -177,8 +178,9 @@ struct Queue {
 }
 
 #[derive(Debug)]
-struct Hook {
+pub(crate) struct Hook {
     webhook: Webhook,
+    program: &'static str,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -193,7 +195,7 @@ enum SendError {
 }
 
 impl Hook {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Queue> {
         // A queue is whole between any two of its statements.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,7 +221,7 @@ impl Hook {
     }
 
     /// The next message; `None` at the end.
-    fn next(&self, reports: &mpsc::Sender<Report>) -> Option<(Message, Instant)> {
+    fn next(&self, reports: &Reports) -> Option<(Message, Instant)> {
         let mut queue = self.lock();
         loop {
             if queue.closed {
@@ -231,7 +233,7 @@ impl Hook {
             }
             for ticket in std::mem::take(&mut queue.unheard) {
                 let result = Err("too many messages wait".to_owned());
-                let _ = reports.try_send(Report::Called { ticket, result });
+                reports(Report::Called { ticket, result });
             }
             if let Some(next) = queue.waiting.pop_front() {
                 return Some(next);
@@ -253,7 +255,7 @@ impl Hook {
         !queue.closed
     }
 
-    fn serve(&self, patience: Patience, reports: &mpsc::Sender<Report>) {
+    fn serve(&self, patience: Patience, reports: &Reports) {
         let name = &self.webhook.name;
         let mut failures = 0u32;
         let mut told = false;
@@ -261,7 +263,7 @@ impl Hook {
             // Its step is over: done now, it would be done behind everybody's back.
             if let Some(ticket) = message.ticket.filter(|_| since.elapsed() >= patience.call) {
                 let result = Err("older messages kept it waiting too long".to_owned());
-                let _ = reports.try_send(Report::Called { ticket, result });
+                reports(Report::Called { ticket, result });
                 continue;
             }
             let mut pause = patience.first;
@@ -280,7 +282,7 @@ impl Hook {
                 if !told && (failures >= TROUBLE_AFTER || is_final) {
                     warn!("webhook {name}: {why}");
                     let trouble = Report::Trouble(name.clone(), Some(why.clone()));
-                    told = reports.try_send(trouble).is_ok();
+                    told = reports(trouble);
                 }
                 if is_final || since.elapsed() >= most {
                     break Err(why);
@@ -296,13 +298,11 @@ impl Hook {
                 failures = 0;
                 if told {
                     info!("webhook {name}: messages arrive again");
-                    told = reports
-                        .try_send(Report::Trouble(name.clone(), None))
-                        .is_err();
+                    told = !reports(Report::Trouble(name.clone(), None));
                 }
             }
             if let Some(ticket) = message.ticket {
-                let _ = reports.try_send(Report::Called { ticket, result });
+                reports(Report::Called { ticket, result });
             }
         }
     }
@@ -313,10 +313,7 @@ impl Hook {
         let timestamp = now.map_or(0, |since| since.as_secs());
         let headers = [
             ("Content-Type", "application/json".to_owned()),
-            (
-                "User-Agent",
-                concat!("homeostat-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ),
+            ("User-Agent", self.program.to_owned()),
             ("Homeostat-Event", message.event.to_owned()),
             ("Homeostat-Timestamp", timestamp.to_string()),
             (

@@ -1,14 +1,14 @@
 //! One HTTP/1.1 POST, and whether its receiver took it.
 //!
 //! Blocks, within bounds. Keeps no connection, follows no redirect, and reads no
-//! more of the answer than its head. There is no TLS in this program: for a
+//! more of the answer than its head. There is no TLS here: for a
 //! receiver beyond the local network, a relay on the node speaks it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
-use crate::config::Url;
+use crate::Url;
 
 /// For a connection to one address.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
@@ -83,7 +83,7 @@ impl PostError {
 ///
 /// # Errors
 /// [`PostError`] unless the receiver answers with a status of 200 to 299.
-pub fn post(url: &Url, headers: &[(&str, String)], body: &[u8]) -> Result<(), PostError> {
+pub(crate) fn post(url: &Url, headers: &[(&str, String)], body: &[u8]) -> Result<(), PostError> {
     let host = &url.host;
     let addresses: Vec<SocketAddr> = (host.as_str(), url.port)
         .to_socket_addrs()

@@ -4,13 +4,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::mpsc as channel;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime};
 
-use homeostat_common::ids::PlanId;
+use homeostat_common::ids::{PlanId, Token, WebhookId};
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::config::Url;
 
 const SECRET: &[u8] = b"correct horse battery staple";
 
@@ -58,6 +58,7 @@ fn read(stream: &mut TcpStream) -> Option<Arrived> {
         let timestamp = field("Homeostat-Timestamp");
         let signed = hmac(SECRET, format!("{timestamp}.{body}").as_bytes());
         assert_eq!(field("Homeostat-Signature"), format!("v1={signed}"));
+        assert_eq!(field("User-Agent"), "homeostat-test/0");
         let sent: u64 = timestamp.parse().unwrap();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         assert!(now.unwrap().as_secs().abs_diff(sent) < 60);
@@ -70,10 +71,10 @@ fn read(stream: &mut TcpStream) -> Option<Arrived> {
 }
 
 /// Serves one connection for each answer, then no more.
-fn receiver(answers: Vec<&'static str>) -> (u16, channel::Receiver<Arrived>) {
+fn receiver(answers: Vec<&'static str>) -> (u16, mpsc::Receiver<Arrived>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (sender, arrived) = channel::channel();
+    let (sender, arrived) = mpsc::channel();
     std::thread::spawn(move || {
         for answer in answers {
             let (mut stream, _) = listener.accept().unwrap();
@@ -114,8 +115,9 @@ fn rig(port: u16) -> Rig {
         give_up: Duration::from_secs(60),
         call: Duration::from_secs(60),
     };
-    let (sender, reports) = mpsc::channel(16);
-    let hooks = Webhooks::start(&[hook], patience, &sender).unwrap();
+    let (sender, reports) = mpsc::channel();
+    let report: Reports = Arc::new(move |report| sender.send(report).is_ok());
+    let hooks = Webhooks::start(&[hook], patience, "homeostat-test/0", &report).unwrap();
     Rig {
         _dir: dir,
         hooks,
@@ -134,15 +136,8 @@ fn message(key: &str) -> Message {
     }
 }
 
-fn report(rig: &mut Rig) -> Report {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Ok(report) = rig.reports.try_recv() {
-            return report;
-        }
-        assert!(Instant::now() < end, "no report");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn report(rig: &Rig) -> Report {
+    rig.reports.recv_timeout(PATIENCE).unwrap()
 }
 
 const OK: &str = "HTTP/1.1 204 No Content\r\n\r\n";
@@ -153,7 +148,7 @@ const NONSENSE: &str = "hello\r\n\r\n";
 #[test]
 fn a_message_is_signed_and_sent_again_under_its_key_until_somebody_took_it() {
     let (port, arrived) = receiver(vec![BROKEN, NONSENSE, BROKEN, OK, OK]);
-    let mut rig = rig(port);
+    let rig = rig(port);
     rig.hooks.tell(Told::Alarm, &message("one"), None);
     // Nobody asked for these.
     rig.hooks.tell(Told::Incident, &message("none"), None);
@@ -170,7 +165,7 @@ fn a_message_is_signed_and_sent_again_under_its_key_until_somebody_took_it() {
         .collect();
     assert_eq!(keys, ["one", "one", "one", "one", "two"]);
     // Others are told after the third failure, and when it is over.
-    let trouble = report(&mut rig);
+    let trouble = report(&rig);
     let Report::Trouble(name, Some(why)) = &trouble else {
         panic!("{trouble:?}")
     };
@@ -178,13 +173,13 @@ fn a_message_is_signed_and_sent_again_under_its_key_until_somebody_took_it() {
         (name.as_str(), why.as_str()),
         ("pager", "127.0.0.1 answers with status 500")
     );
-    assert_eq!(report(&mut rig), Report::Trouble(pager, None));
+    assert_eq!(report(&rig), Report::Trouble(pager, None));
 }
 
 #[test]
 fn what_is_refused_for_good_is_not_sent_again_and_callers_are_told() {
     let (port, arrived) = receiver(vec![WRONG, OK]);
-    let mut rig = rig(port);
+    let rig = rig(port);
     let pager: WebhookId = "pager".parse().unwrap();
     let token = |step| Token {
         plan: PlanId(7),
@@ -203,8 +198,8 @@ fn what_is_refused_for_good_is_not_sent_again_and_callers_are_told() {
     assert_eq!(arrived.recv_timeout(PATIENCE).unwrap().key, "two");
     let refused = "127.0.0.1 answers with status 401".to_owned();
     let trouble = Report::Trouble(pager.clone(), Some(refused.clone()));
-    assert_eq!(report(&mut rig), trouble);
-    let first = report(&mut rig);
+    assert_eq!(report(&rig), trouble);
+    let first = report(&rig);
     assert_eq!(
         first,
         Report::Called {
@@ -212,8 +207,8 @@ fn what_is_refused_for_good_is_not_sent_again_and_callers_are_told() {
             result: Err(refused)
         }
     );
-    assert_eq!(report(&mut rig), Report::Trouble(pager, None));
-    let second = report(&mut rig);
+    assert_eq!(report(&rig), Report::Trouble(pager, None));
+    let second = report(&rig);
     assert_eq!(
         second,
         Report::Called {
@@ -231,7 +226,7 @@ fn while_nobody_answers_the_newest_word_of_each_alarm_waits_and_the_oldest_goes(
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     rustix::net::bind(&socket, &any).unwrap();
     let own = TcpListener::from(socket);
-    let mut rig = rig(own.local_addr().unwrap().port());
+    let rig = rig(own.local_addr().unwrap().port());
     let word = |key: &str, alarm: &str| Message {
         replaces: Some(alarm.into()),
         ..message(key)
@@ -239,7 +234,7 @@ fn while_nobody_answers_the_newest_word_of_each_alarm_waits_and_the_oldest_goes(
     // The first is on its way and stays there.
     rig.hooks
         .tell(Told::Alarm, &word("first", "web-dead"), None);
-    assert!(matches!(report(&mut rig), Report::Trouble(_, Some(_))));
+    assert!(matches!(report(&rig), Report::Trouble(_, Some(_))));
     for n in 0..3 {
         rig.hooks
             .tell(Told::Alarm, &word(&format!("web-{n}"), "web-dead"), None);

@@ -1,0 +1,94 @@
+//! `alarm`: what needs a person, and that somebody deals with it.
+
+use std::path::Path;
+
+use homeostat_common::wire::seal;
+
+use super::client::{AskError, decode, get, post};
+use super::table::{ago, or_dash, plain, table};
+use super::{Ask, Failure, failed};
+use crate::control::ingest::chain;
+use crate::control::now_ms;
+use crate::fleet::view::{Acknowledged, Acknowledgement, Alarm};
+use crate::io::secret;
+
+/// `alarm ls`
+pub(super) fn list(ask: &Ask) -> Result<String, AskError> {
+    let text = get(&ask.url, "/api/v1/alarms?raised=true")?;
+    if ask.json {
+        return Ok(text + "\n");
+    }
+    let alarms: Vec<Alarm> = decode(&ask.url, &text)?;
+    let now = now_ms();
+    let rows: Vec<Vec<String>> = alarms
+        .iter()
+        .map(|alarm| {
+            vec![
+                alarm.node.clone(),
+                alarm.alarm.clone(),
+                alarm.severity.clone(),
+                ago(now, alarm.since_ms),
+                or_dash(alarm.acked.as_ref()),
+                alarm.text.clone(),
+            ]
+        })
+        .collect();
+    Ok(table(
+        &[
+            "NODE",
+            "ALARM",
+            "SEVERITY",
+            "SINCE",
+            "DEALT WITH BY",
+            "TEXT",
+        ],
+        &rows,
+    ))
+}
+
+/// `alarm ack`
+pub(super) fn acknowledge(
+    ask: &Ask,
+    name: &str,
+    by: Option<&str>,
+    data: &Path,
+) -> Result<String, Failure> {
+    // It becomes part of a path.
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err(Failure::Usage(format!("{name:?} is no name of an alarm")));
+    }
+    let token = secret::read(data, secret::OPERATOR_TOKEN).map_err(|error| {
+        Failure::Failed(format!(
+            "{}; --data names the coordinator's data folder",
+            chain(&error)
+        ))
+    })?;
+    let user = || {
+        ["LOGNAME", "USER"]
+            .into_iter()
+            .find_map(|name| std::env::var(name).ok())
+    };
+    let wish = Acknowledgement {
+        by: by
+            .map(ToOwned::to_owned)
+            .or_else(user)
+            .unwrap_or("operator".into()),
+    };
+    let body = serde_json::to_string(&wish).unwrap_or_default();
+    let path = format!("/api/v1/alarms/{name}/ack");
+    let answer = post(&ask.url, &path, &seal::hex(&token), &body).map_err(failed)?;
+    if ask.json {
+        return Ok(answer + "\n");
+    }
+    let Acknowledged { stands } = decode(&ask.url, &answer).map_err(failed)?;
+    let end = if stands {
+        "not repeated any more"
+    } else {
+        "over"
+    };
+    Ok(format!(
+        "alarm {name} is acknowledged by {} and {end}\n",
+        plain(&wish.by)
+    ))
+}
