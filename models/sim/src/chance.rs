@@ -24,6 +24,8 @@ pub enum Stream {
     Topology = 7,
     /// Incidents that are made up.
     Incident = 8,
+    /// What a policy leaves to chance.
+    Policy = 9,
 }
 
 /// Chance for one stream of one seed.

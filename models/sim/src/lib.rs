@@ -13,9 +13,12 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod certify;
 pub mod chance;
+pub mod episode;
 pub mod fault;
 pub mod observe;
+pub mod policy;
 pub mod queue;
 pub mod text;
 pub mod topology;

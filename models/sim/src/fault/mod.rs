@@ -19,7 +19,7 @@
 //! let incident = Incident::read("lock-left-behind.toml", text).unwrap();
 //! assert_eq!(incident.faults.len(), 1);
 //!
-//! let wrong = text.replace("\"lock\"\n     locus", "\"luck\"\n     locus");
+//! let wrong = text.replace("mechanism = \"lock\"", "mechanism = \"luck\"");
 //! let error = Incident::read("lock-left-behind.toml", &wrong).unwrap_err();
 //! assert!(error.to_string().starts_with("lock-left-behind.toml:8: \"luck\" is no mechanism"));
 //! ```

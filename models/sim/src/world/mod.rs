@@ -23,6 +23,7 @@
 mod act;
 mod happened;
 mod level;
+pub(crate) mod mark;
 mod refresh;
 pub(crate) mod state;
 mod tick;

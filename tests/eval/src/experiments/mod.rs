@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod mttr;
 pub mod outbox;
 pub mod overhead;
+pub mod policies;
 pub mod power_cut;
 pub mod quiet;
 pub mod saga;
@@ -24,7 +25,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 14] = [
+pub const LIST: [[&str; 3]; 15] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -89,6 +90,11 @@ pub const LIST: [[&str; 3]; 14] = [
         "foresee",
         "leaks ended before the limit, false alarms on healthy days, requests lost",
         "9 kinds of 100 healthy days and 40 leaks, and 15 min of real leaks: 20 min",
+    ],
+    [
+        "policies",
+        "what policies recover in simulated fleets, and at what cost, beside an oracle",
+        "--seeds of each incident, 20 if not given: 1 h on 2 cores",
     ],
     [
         "sim",

@@ -21,6 +21,7 @@
 mod course;
 mod cues;
 mod lay;
+mod mark;
 mod ready;
 mod steps;
 #[cfg(test)]
