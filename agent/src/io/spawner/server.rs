@@ -151,13 +151,13 @@ impl Server {
         let (mut state, entries) = State::open(&folder, boot);
         let name = run_dir.to_string_lossy().into_owned();
         let groups = Groups::wanted_by(&config);
-        let mut slots = adopt(&config, entries);
+        let (mut slots, gone) = adopt(&config, entries);
         for (service, slot) in &mut slots {
             if let Some(live) = &mut slot.live {
                 live.oom_kills = groups.oom_kills(&config.node.id, service);
             }
         }
-        let fresh = settle_unrecorded(&name, &mut slots, &mut state);
+        let fresh = settle_unrecorded(&name, &mut slots, &gone, &mut state);
         let chaos = Chaos::open(&config.node.data_dir, boot, &name);
         let socket = socket_path(run_dir);
         let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;
