@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
@@ -177,4 +178,27 @@ fn marks_of_other_users_and_of_lives_that_never_were_count_for_nothing() {
             assert!(alive(stranger.0.id()));
         }
     });
+}
+
+#[test]
+fn the_lock_is_for_the_spawner_alone_and_whoever_has_it_is_named() {
+    let mut node = Node::new(&[]);
+    let folder = node.run_dir().join("spawner");
+    fs::create_dir_all(&folder).unwrap();
+    let lock = folder.join("lock");
+    fs::write(&lock, "").unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    let held = fs::File::open(&lock).unwrap();
+    held.lock().unwrap();
+    let refused = node.command(&[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let text = String::from_utf8(refused.stderr).unwrap();
+    let own = format!("process {} (", std::process::id());
+    assert!(text.contains(&own), "{text}");
+    assert!(!text.contains("another spawner"), "{text}");
+    drop(held);
+    node.spawner(&[]);
+    run(async { drop(node.connect().await) });
+    let mode = fs::metadata(&lock).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }

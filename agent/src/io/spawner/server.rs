@@ -141,7 +141,7 @@ impl Server {
         let run_dir = &config.node.run_dir;
         let folder = folder(run_dir);
         setup::own_folder(&folder)?;
-        let lock = setup::lock(&folder, run_dir)?;
+        let lock = setup::only_one(&folder, run_dir)?;
         let peers = Peers::of(&config).map_err(failed("look up agent_user of", &file))?;
         let logs = Logs::open(&config.node.data_dir, peers.readers)
             .map_err(failed("open the logs in", &config.node.data_dir))?;
