@@ -202,3 +202,26 @@ fn the_lock_is_for_the_spawner_alone_and_whoever_has_it_is_named() {
     let mode = fs::metadata(&lock).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[test]
+fn services_run_where_logs_cannot_be_written() {
+    let mut node = Node::new(&[("a", "exec sleep 1000")]);
+    let data = node.folder.path().join("data");
+    // No folder can be made there: to the spawner the same as a disk that is read-only, which
+    // a test has no right to make.
+    fs::write(&data, "").unwrap();
+    node.spawner(&[]);
+    run(async {
+        let (mut client, _) = node.connect().await;
+        let a = id("a");
+        let (one, pid) = start(&mut client, &a).await;
+        // Its log comes with its next life, once there is a place.
+        fs::remove_file(&data).unwrap();
+        fs::create_dir(&data).unwrap();
+        kill(pid);
+        assert_eq!(next(&mut client).await, died(&a, one));
+        assert_eq!(next(&mut client).await, exited(&a, one, Exit::Signal(9)));
+        start(&mut client, &a).await;
+        assert!(data.join("logs/a.log").exists());
+    });
+}

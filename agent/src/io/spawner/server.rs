@@ -143,8 +143,7 @@ impl Server {
         setup::own_folder(&folder)?;
         let lock = setup::only_one(&folder, run_dir)?;
         let peers = Peers::of(&config).map_err(failed("look up agent_user of", &file))?;
-        let logs = Logs::open(&config.node.data_dir, peers.readers)
-            .map_err(failed("open the logs in", &config.node.data_dir))?;
+        let logs = Logs::open(&config.node.data_dir, peers.readers);
         let signals = Signals::catch().map_err(failed("catch signals in", &folder))?;
         let boot = state::boot_id().map_err(failed("read the boot id for", &folder))?;
         setup::settle_process();
