@@ -224,6 +224,15 @@ fn nothing_that_breaks_a_rule_passes_and_nothing_passes_beta() {
 }
 
 #[test]
+fn the_simulator_accounts_for_every_request_and_repeats_itself() {
+    let rows = run(&["sim", "--runs", "10", "--ticks", "1000"]);
+    assert!(value(&rows, "sim.account.worst") <= 1e-9);
+    assert_eq!(value(&rows, "sim.trace.differ"), 0.0);
+    assert_eq!(value(&rows, "sim.quiet.reference.broken"), 0.0);
+    assert!(value(&rows, "sim.speed.city") > 0.0);
+}
+
+#[test]
 fn overhead_reads_all_processes() {
     let rows = run(&[
         "overhead",
