@@ -54,6 +54,10 @@ pub const LOOK_FRESH: Duration = Duration::from_millis(20);
 /// kept from running: a deadlocked one waits for none.
 const KEPT: f32 = 0.05;
 
+/// An agent that was held up for this part of the cap, or longer, was deaf meanwhile; of
+/// shorter stalls, which each busy node has, the gate knows.
+const DEAF_PART: u32 = 4;
+
 /// When silence is a hang.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
@@ -537,7 +541,7 @@ impl Hang {
             self.let_go_at = Some(now);
         }
         if let Some(since) = self.silent_since
-            && pressure.own_lag > self.policy.pressure_max.own_lag
+            && pressure.own_lag >= self.policy.cap / DEAF_PART
         {
             // Only what no look before has told of.
             let before = self.look.map_or(since, |(at, _)| at.max(since));
