@@ -241,8 +241,10 @@ fn begin(serve: &Program, data: &Path, document: &Value) -> String {
     post.ask(&wrong, good, "401");
     post.ask(&token, "{}", "400");
     post.ask(&token, r#"{"plan":"edge-9: dance(1s)"}"#, "400");
-    let sure = r#"{"plan":"edge-9: wait(1s)","confidence":2}"#;
-    post.ask(&token, sure, "400");
+    for sure in ["2", "-0.1", "1e99", "null", "NaN", "\"1\""] {
+        let sure = format!(r#"{{"plan":"edge-9: wait(1s)","confidence":{sure}}}"#);
+        post.ask(&token, &sure, "400");
+    }
     post.ask(&token, r#"{"plan":"edge-77: wait(1s)"}"#, "409");
     let doubtful = r#"{"plan":"edge-9: restart(infer, grace=1s)","confidence":0.4}"#;
     post.ask(&token, doubtful, "409");

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use homeostat_common::units::Ratio;
 
 use crate::control::ingest::chain;
 use crate::control::serve;
@@ -177,8 +178,8 @@ enum PlanCommand {
         #[arg(long, value_name = "DIR", default_value = "homeostat-data")]
         data: PathBuf,
         /// How sure the diagnosis behind it is, 0 to 1; without one it is your own wish.
-        #[arg(long)]
-        confidence: Option<f32>,
+        #[arg(long, value_parser = share)]
+        confidence: Option<Ratio>,
         /// Wait for its end; exit status 0 only if all is done.
         #[arg(long)]
         wait: bool,
@@ -440,6 +441,12 @@ fn broker_address(url: &str) -> Result<(String, u16), String> {
     Ok((host.to_owned(), port))
 }
 
+/// JSON knows no NaN: it has to be refused here.
+fn share(text: &str) -> Result<Ratio, String> {
+    let share: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    Ratio::new(share).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,6 +494,9 @@ mod tests {
             ],
             &["homeostat", "broker", "--listen", "0.0.0.0:0"],
             &["homeostat", "incident", "ls", "--node", "Not A Name"],
+            &["homeostat", "plan", "run", "-", "--confidence", "NaN"],
+            &["homeostat", "plan", "run", "-", "--confidence", "inf"],
+            &["homeostat", "plan", "run", "-", "--confidence", "2"],
         ] {
             assert_eq!(format!("{:?}", run(args)), usage, "{args:?}");
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use homeostat_common::saga::{FleetPlan, FleetPlanError};
+use homeostat_common::units::Ratio;
 use homeostat_common::wire::seal;
 
 use super::client::{AskError, decode, get, post};
@@ -29,7 +30,7 @@ pub(super) fn run(
     ask: &Ask,
     file: &Path,
     data: &Path,
-    confidence: Option<f32>,
+    confidence: Option<Ratio>,
     wait: bool,
 ) -> Result<String, Failure> {
     let usage = |text: String| Failure::Usage(format!("{}: {text}", file.display()));
@@ -45,7 +46,7 @@ pub(super) fn run(
     })?;
     let wish = FleetPlanWish {
         plan: plan.to_string(),
-        confidence,
+        confidence: confidence.map(Ratio::get),
     };
     let body = serde_json::to_string(&wish).unwrap_or_default();
     let answer = post(&ask.url, "/api/v1/plans", &seal::hex(&token), &body).map_err(failed)?;
