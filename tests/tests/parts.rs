@@ -100,6 +100,24 @@ fn alone_it_takes_its_part_back() {
 }
 
 #[test]
+fn a_wait_that_is_taken_back_ends_at_once_and_one_too_long_is_refused() {
+    let plan = "n1: isolate(infer, infer-1, drain=1s) ; n1: wait(25s) ; n2: wait(1s)";
+    let trace = Sim::with(7, NODE)
+        .at(secs(10), prepare(plan, None))
+        .at(secs(11), order(2, Want::Go(vec![0])))
+        .at(secs(13), order(3, Want::Go(vec![0, 1])))
+        .at(secs(15), order(4, Want::Abort))
+        .at(secs(17), Fault::ShowWeights)
+        .run_until(secs(17));
+    assert_eq!(weights(&trace), "infer-1=100 infer-2=100", "{trace}");
+    assert!(said(&trace).contains("Ended"), "{trace}");
+    let trace = Sim::with(7, NODE)
+        .at(secs(10), prepare("n1: wait(9999h) ; n2: wait(1s)", None))
+        .run_until(secs(12));
+    assert!(said(&trace).contains("n1: wait(9999h) may take"), "{trace}");
+}
+
+#[test]
 fn a_part_outlives_the_agent_at_each_write() {
     let mut endings = std::collections::BTreeSet::new();
     for write in 1..40 {

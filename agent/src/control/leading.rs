@@ -67,6 +67,7 @@ impl Loop {
         plan: FleetPlan,
         effects: &mut Vec<Effect>,
     ) -> Result<String, String> {
+        plan.timely().map_err(|error| error.to_string())?;
         if self.leads.len() >= LEADS_MAX {
             return Err(format!(
                 "{LEADS_MAX} plans across nodes are led here already"

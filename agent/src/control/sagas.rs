@@ -156,6 +156,8 @@ impl Loop {
             }
             None => Purpose::Operate,
         };
+        let timely = prepare.plan.timely();
+        timely.map_err(|error| error.to_string())?;
         let nothing = || format!("it has no part for {}", self.node);
         let own = prepare.plan.part(&self.node).ok_or_else(nothing)?;
         // The route itself is not leased by a plan of the node: only one part changes it.
@@ -268,7 +270,8 @@ impl Loop {
                 moved = true;
                 match action {
                     Action::Journal { record, wait } => {
-                        if let Record::Failed(step) = record {
+                        // Too late, or a wait that is cut short.
+                        if let Record::Failed(step) | Record::Undone(step) = record {
                             part.runs.end(step);
                         }
                         effects.push(Effect::Journal(HealRecord::Saga(part.id, record)));

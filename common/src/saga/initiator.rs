@@ -275,6 +275,27 @@ impl Initiator {
         }
     }
 
+    /// A person wants no more of it: it is taken back, or, when a person was called
+    /// since that lasts, no node is waited for any more. Each of them takes back alone
+    /// what it was not told to keep.
+    ///
+    /// # Errors
+    /// Why it goes on.
+    pub fn stop(&mut self, why: &str) -> Result<(), &'static str> {
+        match self.mode {
+            Mode::Preparing | Mode::Running | Mode::Voting => self.abandon(why),
+            Mode::Undoing | Mode::Committing if self.flagged => {
+                self.why = Some(why.into());
+                self.flagged_stuck = true;
+                self.end(Ending::Stuck);
+            }
+            Mode::Undoing => return Err("it is taken back already"),
+            Mode::Committing => return Err("it is decided that it is kept"),
+            Mode::Ended(_) => return Err("it is over"),
+        }
+        Ok(())
+    }
+
     /// A node has answered.
     pub fn absorb(&mut self, now: Micros, node: &NodeId, answer: &Answer) {
         if answer.saga != self.saga {

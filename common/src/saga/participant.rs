@@ -46,7 +46,7 @@ pub enum Record {
     Failed(u8),
     /// Its compensation is about to begin.
     UndoIntent(u8),
-    /// It was taken back.
+    /// It was taken back, or was a wait that was cut short.
     Undone(u8),
     /// It promised to keep its part.
     Voted,
@@ -499,11 +499,17 @@ impl Participant {
             self.records.push((Record::Undoing { alone }, false));
         }
         self.all |= all;
-        // What has not begun does not begin any more.
+        // What has not begun does not begin any more, and what only waits or looks
+        // leaves nothing behind.
         for step in &mut self.steps {
             step.go = false;
-            if step.progress == Progress::Intended {
-                step.progress = Progress::Waiting;
+            match (&step.primitive, step.progress) {
+                (_, Progress::Intended) => step.progress = Progress::Waiting,
+                (Primitive::Wait { .. } | Primitive::Probe { .. }, Progress::Running { .. }) => {
+                    step.progress = Progress::Undone;
+                    self.records.push((Record::Undone(step.number), false));
+                }
+                _ => {}
             }
         }
     }

@@ -37,6 +37,8 @@ struct Place {
     part: Option<Participant>,
     /// Steps that fail here.
     fails: Vec<u8>,
+    /// Steps that take for ever here.
+    hangs: Vec<u8>,
     done: Vec<(u8, bool)>,
     flags: Vec<String>,
     journal: Vec<Record>,
@@ -49,6 +51,7 @@ impl Place {
             fences: Fences::default(),
             part: None,
             fails: Vec::new(),
+            hangs: Vec::new(),
             done: Vec::new(),
             flags: Vec::new(),
             journal: Vec::new(),
@@ -90,6 +93,9 @@ impl Place {
                     }
                     Action::Run(step) => {
                         self.done.push((step, false));
+                        if self.hangs.contains(&step) {
+                            continue;
+                        }
                         let result = match self.fails.contains(&step) {
                             true => Err("no".into()),
                             false => Ok(()),
@@ -229,6 +235,55 @@ fn a_step_that_fails_takes_the_others_back_in_reverse_order() {
     assert_eq!(undone, [3, 1, 0]);
     assert_eq!(fleet.place("c").done, [(3, false), (3, true)]);
     assert_eq!(fleet.place("a").done, [(0, false), (2, false), (0, true)]);
+}
+
+#[test]
+fn a_wait_ends_at_once_when_the_plan_is_taken_back() {
+    let mut fleet = Fleet::new("a: isolate(r, x, drain=1s) ; (a: wait(20s) | b: scale-out(r, y))");
+    fleet.place("a").hangs = vec![1];
+    fleet.place("b").fails = vec![2];
+    // Nothing but messages moves: no time passes.
+    fleet.run(|_| false);
+    assert_eq!(fleet.initiator.ending(), Some(Ending::Undone));
+    assert_eq!(fleet.now, at(0));
+    assert_eq!(fleet.place("a").done, [(0, false), (1, false), (0, true)]);
+    assert!(fleet.place("a").journal.contains(&Record::Undone(1)));
+}
+
+#[test]
+fn a_person_ends_what_waits_for_a_node_that_is_gone() {
+    let mut fleet = Fleet::new(PLAN);
+    fleet.run(|fleet| fleet.sent.last().unwrap().1.want == Want::Go(vec![1]));
+    // From here on b is never heard again.
+    assert_eq!(fleet.initiator.stop("anna has enough"), Ok(()));
+    let early = fleet.initiator.stop("again");
+    assert_eq!(early, Err("it is taken back already"));
+    let mut ended = None;
+    for second in 1..120 {
+        fleet.now = at(second * 1000);
+        for one in fleet.initiator.advance(fleet.now) {
+            match one {
+                Move::Store(_) => fleet.initiator.durable(),
+                Move::Send(to, order) if to == node("a") => {
+                    let answers = fleet.place("a").order(at(second * 1000), &order);
+                    for answer in answers {
+                        fleet.initiator.absorb(at(second * 1000), &to, &answer);
+                    }
+                }
+                Move::Send(..) => {}
+                Move::Flag(_) => fleet.initiator.stop("b has burnt").unwrap(),
+                Move::End(ending) => ended = Some((second, ending)),
+            }
+        }
+    }
+    let (second, ending) = ended.unwrap();
+    assert!((SPAN.0 / 1000..60).contains(&second), "{second}");
+    assert_eq!(
+        (ending, fleet.initiator.why()),
+        (Ending::Stuck, Some("b has burnt"))
+    );
+    assert_eq!(fleet.initiator.stop("more"), Err("it is over"));
+    assert_eq!(fleet.place("a").done, [(0, false), (0, true)]);
 }
 
 #[test]

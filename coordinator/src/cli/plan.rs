@@ -38,6 +38,7 @@ pub(super) fn run(
     let plan: FleetPlan = uncommented(&text)
         .parse()
         .map_err(|error: FleetPlanError| usage(error.to_string()))?;
+    plan.timely().map_err(|error| usage(error.to_string()))?;
     let token = secret::read(data, secret::OPERATOR_TOKEN).map_err(|error| {
         Failure::Failed(format!(
             "{}; --data names the coordinator's data folder",

@@ -239,6 +239,7 @@ impl Sagas {
         if self.open.len() >= OPEN_MAX {
             return Err(format!("{OPEN_MAX} plans are on their way already"));
         }
+        plan.timely().map_err(|error| error.to_string())?;
         if let Some(confidence) = confidence {
             plan.admitted(confidence)
                 .map_err(|error| error.to_string())?;
