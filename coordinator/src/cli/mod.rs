@@ -193,6 +193,20 @@ enum PlanCommand {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Stop a plan: it is taken back. One for which a person was called since its end lasts
+    /// is given up: no node is waited for any more.
+    Stop {
+        /// Its number.
+        id: u64,
+        /// Who stops it; otherwise the name that the user has logged in with.
+        #[arg(long)]
+        by: Option<String>,
+        /// The coordinator's data folder, which holds the operator's token.
+        #[arg(long, value_name = "DIR", default_value = "homeostat-data")]
+        data: PathBuf,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// What nodes have to trust to take orders from this coordinator.
     Key(Ask),
 }
@@ -282,6 +296,9 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan {
             what: PlanCommand::Show { id, ask },
         } => plan::show(&ask, id).map_err(failed),
+        Command::Plan {
+            what: PlanCommand::Stop { id, by, data, ask },
+        } => plan::stop(&ask, id, by.as_deref(), &data),
         Command::Plan {
             what: PlanCommand::Key(ask),
         } => plan::key(&ask).map_err(failed),

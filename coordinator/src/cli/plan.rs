@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use homeostat_common::saga::{FleetPlan, FleetPlanError};
 use homeostat_common::units::Ratio;
-use homeostat_common::wire::seal;
 
+use super::alarm::{signed, token};
 use super::client::{AskError, decode, get, post};
 use super::table::{or_dash, plain, table, utc};
 use super::{Ask, Failure, failed};
-use crate::control::ingest::chain;
-use crate::fleet::plans::{FleetPlanBegun, FleetPlanView, FleetPlanWish, OrdersKey, StepIs};
-use crate::io::secret;
+use crate::fleet::plans::{
+    FleetPlanBegun, FleetPlanStopped, FleetPlanView, FleetPlanWish, OrdersKey, StepIs,
+};
 
 /// Longest text of a plan: eight steps, with room for comments.
 const TEXT_MAX: u64 = 16 * 1024;
@@ -39,18 +39,13 @@ pub(super) fn run(
         .parse()
         .map_err(|error: FleetPlanError| usage(error.to_string()))?;
     plan.timely().map_err(|error| usage(error.to_string()))?;
-    let token = secret::read(data, secret::OPERATOR_TOKEN).map_err(|error| {
-        Failure::Failed(format!(
-            "{}; --data names the coordinator's data folder",
-            chain(&error)
-        ))
-    })?;
+    let token = token(data)?;
     let wish = FleetPlanWish {
         plan: plan.to_string(),
         confidence: confidence.map(Ratio::get),
     };
     let body = serde_json::to_string(&wish).unwrap_or_default();
-    let answer = post(&ask.url, "/api/v1/plans", &seal::hex(&token), &body).map_err(failed)?;
+    let answer = post(&ask.url, "/api/v1/plans", &token, &body).map_err(failed)?;
     let begun: FleetPlanBegun = decode(&ask.url, &answer).map_err(failed)?;
     if !wait {
         return Ok(match ask.json {
@@ -70,6 +65,24 @@ pub(super) fn run(
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// `plan stop`
+pub(super) fn stop(ask: &Ask, id: u64, by: Option<&str>, data: &Path) -> Result<String, Failure> {
+    let token = token(data)?;
+    let body = serde_json::to_string(&signed(by)).unwrap_or_default();
+    let path = format!("/api/v1/plans/{id}/stop");
+    let answer = post(&ask.url, &path, &token, &body).map_err(failed)?;
+    if ask.json {
+        return Ok(answer + "\n");
+    }
+    let FleetPlanStopped { given_up } = decode(&ask.url, &answer).map_err(failed)?;
+    Ok(match given_up {
+        true => format!(
+            "plan {id} is given up: each node takes back alone what it was not told to keep\n"
+        ),
+        false => format!("plan {id} is taken back; homeostat plan show {id}\n"),
+    })
 }
 
 fn read(file: &Path) -> std::io::Result<String> {

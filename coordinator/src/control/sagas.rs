@@ -47,6 +47,16 @@ pub enum Ask {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<u64, String>>,
     },
+    /// To stop one, as a person wants; answered with whether it was given up, or why it
+    /// goes on.
+    Stop {
+        /// Which.
+        number: u64,
+        /// Who wants it.
+        by: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<bool, String>>,
+    },
     /// To hear what a node says.
     Answer(NodeId, Answer),
 }
@@ -169,6 +179,20 @@ impl Sagas {
                     Some(Ask::Begin { plan, confidence, reply }) => {
                         self.begin(plan, confidence, reply).await
                     }
+                    Some(Ask::Stop { number, by, reply }) => {
+                        let stopped = self.stop(number, &by);
+                        self.advance(number).await;
+                        // Its alarm was for whoever has stopped it.
+                        let stopped = match stopped {
+                            Ok(true) => self.hub.db.end_saga_alarm(number).await
+                                .map(|()| true)
+                                .map_err(|error| chain(&error)),
+                            other => other,
+                        };
+                        self.hub.alarms_changed();
+                        let _ = reply.send(stopped);
+                        None
+                    }
                     Some(Ask::Answer(node, answer)) => self.absorb(&node, &answer),
                 },
                 () = sleep(wake) => {
@@ -257,6 +281,16 @@ impl Sagas {
         let number = self.hub.db.next_saga(now_ms()).await;
         let number = number.map_err(|error| chain(&error))?;
         Ok((number.max(last), sites))
+    }
+
+    /// Whether it is given up.
+    fn stop(&mut self, number: u64, by: &str) -> Result<bool, String> {
+        let running = self.open.get_mut(&number).ok_or("it is over")?;
+        let why = format!("{by} has stopped it");
+        running.machine.stop(&why)?;
+        let phase = running.machine.phase();
+        tracing::info!(plan = number, by, phase, "a person stops a plan");
+        Ok(phase == "stuck")
     }
 
     fn absorb(&mut self, node: &NodeId, answer: &Answer) -> Option<u64> {

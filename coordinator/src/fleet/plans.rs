@@ -38,6 +38,13 @@ pub struct FleetPlanBegun {
     pub id: u64,
 }
 
+/// A plan across nodes was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetPlanStopped {
+    /// Nobody waits for it any more; otherwise it is being taken back.
+    pub given_up: bool,
+}
+
 /// What this coordinator signs orders with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrdersKey {
