@@ -171,6 +171,8 @@ pub struct Participant {
     say: bool,
     /// A person is called at the next occasion.
     flag: Option<String>,
+    /// It took back alone what it had promised to keep.
+    doubtful: bool,
     /// The end was handed out.
     told: bool,
 }
@@ -234,6 +236,7 @@ impl Participant {
             records: Vec::new(),
             say: false,
             flag: None,
+            doubtful: false,
             told: false,
         })
     }
@@ -300,6 +303,7 @@ impl Participant {
             }
             Record::Undoing { alone } => {
                 if *alone && self.mode == Mode::Voted {
+                    self.doubtful = true;
                     self.flag = Some(self.doubt());
                 }
                 self.mode = Mode::Undoing;
@@ -365,6 +369,13 @@ impl Participant {
             .all(|step| step.progress == Progress::Done)
     }
 
+    /// Whether it took back alone what it had promised to keep, while others may have
+    /// been told to keep theirs.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
     /// Why a step failed, when one did.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
@@ -384,13 +395,9 @@ impl Participant {
     #[must_use]
     pub fn answer(&self) -> Answer {
         let stand = match self.mode {
-            Mode::Ended(ending) => Stand::Ended(ending),
+            Mode::Ended(ending) => Stand::Ended(ending, self.states()),
             mode => Stand::Open {
-                steps: self
-                    .steps
-                    .iter()
-                    .map(|step| (step.number, step.state()))
-                    .collect(),
+                steps: self.states(),
                 voted: mode == Mode::Voted,
                 undoing: mode == Mode::Undoing,
                 why: self.why.as_deref().map(|why| bounded(why, WHY_MAX)),
@@ -400,6 +407,13 @@ impl Participant {
             saga: self.saga.clone(),
             stand,
         }
+    }
+
+    /// How far its steps are, by their number in the plan.
+    #[must_use]
+    pub fn states(&self) -> Vec<(u8, StepState)> {
+        let steps = self.steps.iter();
+        steps.map(|step| (step.number, step.state())).collect()
     }
 
     /// The journal is on the disk.
@@ -576,6 +590,7 @@ impl Participant {
         self.expire(now);
         if self.silent_at().is_some_and(|at| at <= now) {
             if self.mode == Mode::Voted {
+                self.doubtful = true;
                 self.flag = Some(self.doubt());
             }
             self.why

@@ -109,7 +109,7 @@ impl Place {
                     Action::Say(answer) => answers.push(answer),
                     Action::Flag(why) => self.flags.push(why),
                     Action::End(ending) => {
-                        self.fences.ended(part.saga(), ending);
+                        self.fences.ended(part.saga(), ending, part.states());
                         self.part = None;
                         break;
                     }
@@ -287,6 +287,60 @@ fn a_person_ends_what_waits_for_a_node_that_is_gone() {
 }
 
 #[test]
+fn how_far_each_step_was_is_known_at_the_end_whoever_has_forgotten_it() {
+    let mut fleet =
+        Fleet::new("a: isolate(r, x, drain=1s) ; a: release(r, x) ; b: scale-out(r, y)");
+    fleet.run(|fleet| fleet.sent.last().unwrap().1.want == Want::Go(vec![2]));
+    // Alone, both take back what there is; only then the initiator is back.
+    fleet.everywhere(at(SILENCE.0));
+    let stored = fleet.stored.clone();
+    fleet.initiator = Initiator::resume(saga(1), &stored, 2, at(0), fleet.now).unwrap();
+    fleet.run(|_| false);
+    assert_eq!(fleet.initiator.ending(), Some(Ending::Undone));
+    let steps: Vec<StepState> = fleet.initiator.steps().collect();
+    let expected = [StepState::Undone, StepState::Done, StepState::Waiting];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn a_node_that_takes_no_orders_ends_it_before_anything_happened_and_its_hint_is_told() {
+    let plan: FleetPlan = PLAN.parse().unwrap();
+    let mut initiator = Initiator::new(saga(1), plan, None, 1, at(0));
+    let mut a = Place::new("a");
+    let hint = Answer {
+        saga: saga(0),
+        stand: Stand::Deaf("signed with a key that is not coord's".into()),
+    };
+    let mut ended = None;
+    for second in 0..20 {
+        let now = at(second * 1000);
+        initiator.absorb(now, &node("b"), &hint);
+        for _ in 0..8 {
+            for one in initiator.advance(now) {
+                match one {
+                    Move::Store(_) => initiator.durable(),
+                    Move::Send(to, order) if to == node("a") => {
+                        for answer in a.order(now, &order) {
+                            initiator.absorb(now, &to, &answer);
+                        }
+                    }
+                    Move::Send(..) => {}
+                    Move::Flag(why) => panic!("{why}"),
+                    Move::End(ending) => ended = Some((second, ending)),
+                }
+            }
+        }
+    }
+    // A hint is no vote: it is waited for as long as anybody else.
+    assert_eq!(ended, Some((SILENCE.0 / 1000, Ending::Undone)));
+    assert_eq!(
+        initiator.why(),
+        Some("b takes no orders from here: signed with a key that is not coord's")
+    );
+    assert!(a.done.is_empty() && a.part.is_none());
+}
+
+#[test]
 fn a_node_whose_gate_refuses_ends_it_before_anything_happened() {
     let mut fleet = Fleet::new(PLAN);
     let order = Order {
@@ -379,7 +433,7 @@ fn what_is_not_above_the_highest_fence_is_refused_also_after_a_restart() {
     assert_eq!(other.admit(&late, false), Admission::Stale);
     let ended = Admission::Answer(Answer {
         saga: saga(1),
-        stand: Stand::Ended(Ending::Undone),
+        stand: Stand::Ended(Ending::Undone, vec![]),
     });
     assert_eq!(fresh.admit(&late, false), ended);
 }

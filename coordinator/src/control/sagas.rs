@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use homeostat_common::ids::NodeId;
 use homeostat_common::saga::{
-    Answer, BEAT, Decision, FleetPlan, Initiator, Move, Order, SagaId, StepState,
+    Answer, BEAT, Decision, FleetPlan, Initiator, Move, Order, SagaId, Stand, StepState,
 };
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::seal::Signer;
@@ -295,6 +295,13 @@ impl Sagas {
 
     fn absorb(&mut self, node: &NodeId, answer: &Answer) -> Option<u64> {
         let now = self.now();
+        if let Stand::Deaf(why) = &answer.stand {
+            tracing::warn!(%node, why, "a node takes no orders from here");
+            for running in self.open.values_mut() {
+                running.machine.absorb(now, node, answer);
+            }
+            return None;
+        }
         let number = answer.saga.number;
         let running = self.open.get_mut(&number)?;
         running.machine.absorb(now, node, answer);

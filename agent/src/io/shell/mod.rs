@@ -188,6 +188,8 @@ struct Shell {
     wall: clock::Wall,
     /// Orders that were refused, by whose name they came under.
     refusals: orders::Refusals,
+    /// When somebody was told that they are not obeyed.
+    hinted: Option<std::time::Instant>,
     /// What orders to other nodes are signed with, once one was.
     signer: Option<Signer>,
     /// Whether the file `STOP` was there when it was looked for last.

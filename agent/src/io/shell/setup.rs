@@ -161,6 +161,7 @@ impl Shell {
             stream: opened.stream,
             wall,
             refusals: BTreeMap::new(),
+            hinted: None,
             signer: None,
             stop_seen: false,
             config: Arc::new(config.clone()),
