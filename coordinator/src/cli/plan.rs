@@ -164,7 +164,11 @@ fn story(plan: &FleetPlanView) -> String {
         .map(|step| {
             vec![
                 step.node.clone(),
-                state(step.state).into(),
+                match step.state {
+                    // Nothing is waited for any more.
+                    StepIs::Waiting if plan.ended_ms.is_some() => "not begun".into(),
+                    other => state(other).into(),
+                },
                 step.primitive.clone(),
             ]
         })
