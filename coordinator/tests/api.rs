@@ -241,12 +241,49 @@ fn begin(serve: &Program, data: &Path, document: &Value) -> String {
     post.ask(&wrong, good, "401");
     post.ask(&token, "{}", "400");
     post.ask(&token, r#"{"plan":"edge-9: dance(1s)"}"#, "400");
-    let sure = r#"{"plan":"edge-9: wait(1s)","confidence":2}"#;
-    post.ask(&token, sure, "400");
+    for sure in ["2", "-0.1", "1e99", "null", "NaN", "\"1\""] {
+        let sure = format!(r#"{{"plan":"edge-9: wait(1s)","confidence":{sure}}}"#);
+        post.ask(&token, &sure, "400");
+    }
     post.ask(&token, r#"{"plan":"edge-77: wait(1s)"}"#, "409");
     let doubtful = r#"{"plan":"edge-9: restart(infer, grace=1s)","confidence":0.4}"#;
     post.ask(&token, doubtful, "409");
     post.ask(&token, good, "202")["id"].to_string()
+}
+
+#[test]
+fn only_the_operator_stops_a_plan_and_only_one_that_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let serve = Program::both(data.path());
+    serve.healthy();
+    let node = Node::connect(serve.mqtt.unwrap(), "edge-9");
+    node.status(true);
+    let document = serve.json("/api/openapi.json");
+    let over = stuck_plan(&serve, &node, data.path()).to_string();
+    let plan = begin(&serve, data.path(), &document);
+    let (token, wrong) = tokens(data.path());
+    let stop = |id: &str, token: &str, body: &str, expected: &str| {
+        let post = Post {
+            serve: &serve,
+            document: &document,
+            path: "/api/v1/plans/{id}/stop",
+            filled: &format!("/api/v1/plans/{id}/stop"),
+        };
+        post.ask(token, body, expected)
+    };
+    let anna = r#"{"by":"anna"}"#;
+    stop(&plan, "", anna, "401");
+    stop(&plan, &wrong, anna, "401");
+    stop(&plan, &token, r#"{"by":" "}"#, "400");
+    stop("x", &token, anna, "400");
+    stop("1", &token, anna, "404");
+    assert_eq!(stop(&over, &token, anna, "409")["detail"], "it is over");
+    let asked = || serve.json(&format!("/api/v1/plans/{plan}"));
+    assert!(asked()["why"].is_null());
+    assert_eq!(stop(&plan, &token, anna, "200")["given_up"], false);
+    assert_eq!(asked()["why"], "anna has stopped it");
+    let again = stop(&plan, &token, anna, "409");
+    assert_eq!(again["detail"], "it is taken back already");
 }
 
 #[test]

@@ -165,6 +165,7 @@ impl Loop {
                 self.absorb_acted(token, &result);
             }
             Event::SagaOrder(order) => self.absorb_order(now, &order, effects),
+            Event::OrdersRefused(by, why) => self.absorb_refused(now, &by, &why, effects),
             Event::SagaAnswer(node, answer) => self.absorb_answer(now, &node, &answer),
             Event::AskedAcross { ticket, plan } => {
                 self.absorb_asked_across(now, ticket, plan, effects);

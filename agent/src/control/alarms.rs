@@ -40,6 +40,9 @@ pub(super) const STOPPED: &str = "healing-stopped";
 /// The alarm of a plan across nodes that needs a person.
 pub(super) const SAGA: &str = "saga";
 
+/// The alarm of orders that this node does not believe.
+pub(super) const REFUSED: &str = "orders-refused";
+
 /// Every alarm that the loop can raise, for these services and webhooks.
 pub fn alarm_names<'a>(
     services: impl Iterator<Item = &'a ServiceId>,
@@ -51,6 +54,7 @@ pub fn alarm_names<'a>(
         "stranger-cpu",
         "forwarder-frozen",
         SAGA,
+        REFUSED,
         STOPPED,
         DISK,
         INODES,
@@ -243,6 +247,23 @@ impl Loop {
         }
     }
 
+    /// Raises an alarm for something new, of which whoever deals with it does not know.
+    pub(super) fn raise_anew(
+        &mut self,
+        name: &str,
+        service: Option<&ServiceId>,
+        severity: Severity,
+        text: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        for standing in [&mut self.alarms.standing, &mut self.alarms.former] {
+            if standing.get(name).is_some_and(|one| one.acked.is_some()) {
+                standing.remove(name);
+            }
+        }
+        self.raise(name, service, severity, text, effects);
+    }
+
     pub(super) fn clear(&mut self, name: &str, effects: &mut Vec<Effect>) {
         let former = self.alarms.former.remove(name);
         let Some(mut standing) = self.alarms.standing.remove(name).or(former) else {
@@ -286,6 +307,7 @@ impl Loop {
     /// Announces what stands at the start, repeats what nobody has acknowledged,
     /// and tells what a silence held back.
     pub(super) fn repeat_alarms(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+        self.forget_refused(now, effects);
         let started = self.spawner || now >= self.alarms.since + ANNOUNCED_BY;
         if !self.alarms.announced && started {
             self.alarms.announced = true;
@@ -356,6 +378,9 @@ impl Loop {
         // A call has no condition that could end: it is over once it is answered.
         if name.ends_with("-called") {
             self.clear(name, effects);
+        }
+        if name == SAGA {
+            self.flags_heard(effects);
         }
         Ok(text)
     }

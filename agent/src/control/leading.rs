@@ -11,13 +11,11 @@ use std::collections::BTreeMap;
 
 use homeostat_common::ids::NodeId;
 use homeostat_common::observation::Reading;
-use homeostat_common::saga::{Answer, Decision, FleetPlan, Initiator, Move, Order, SagaId};
+use homeostat_common::saga::{Answer, Decision, FleetPlan, Initiator, Move, Order, SagaId, Stand};
 use homeostat_common::transaction::Ending;
 use homeostat_common::units::Micros;
-use homeostat_common::wire::body::Severity;
 
 use super::Loop;
-use super::alarms::SAGA;
 use super::message::{Effect, HealRecord};
 
 /// Plans that are led at once: a person asks for them one by one.
@@ -67,6 +65,7 @@ impl Loop {
         plan: FleetPlan,
         effects: &mut Vec<Effect>,
     ) -> Result<String, String> {
+        plan.timely().map_err(|error| error.to_string())?;
         if self.leads.len() >= LEADS_MAX {
             return Err(format!(
                 "{LEADS_MAX} plans across nodes are led here already"
@@ -99,7 +98,7 @@ impl Loop {
         Ok(text)
     }
 
-    fn saga(&self, number: u64) -> SagaId {
+    pub(super) fn saga(&self, number: u64) -> SagaId {
         SagaId {
             by: self.node.clone(),
             number,
@@ -139,7 +138,11 @@ impl Loop {
 
     /// What a node answers to this one.
     pub(super) fn absorb_answer(&mut self, now: Micros, node: &NodeId, answer: &Answer) {
-        if answer.saga.by == self.node
+        if answer.saga.by == self.node && matches!(answer.stand, Stand::Deaf(_)) {
+            for lead in self.leads.values_mut() {
+                lead.machine.absorb(now, node, answer);
+            }
+        } else if answer.saga.by == self.node
             && let Some(lead) = self.leads.get_mut(&answer.saga.number)
         {
             lead.machine.absorb(now, node, answer);
@@ -217,7 +220,9 @@ impl Loop {
                     }
                     Move::Send(node, order) if node == self.node => own.push(order),
                     Move::Send(node, order) => effects.push(Effect::Order(node, order)),
-                    Move::Flag(why) => self.raise(SAGA, None, Severity::Critical, why, effects),
+                    Move::Flag(why) => {
+                        self.flag_saga(lead.machine.saga(), true, &why, effects);
+                    }
                     Move::End(ending) => {
                         let why = lead.machine.why();
                         let why = why.map_or(String::new(), |why| format!(": {why}"));
@@ -228,6 +233,8 @@ impl Loop {
                         };
                         let text = format!("saga {}: {word}{why}", lead.machine.saga());
                         self.note(None, text.clone(), effects);
+                        let well = ending != Ending::Stuck;
+                        self.unflag_saga(lead.machine.saga(), true, well, effects);
                         self.led.push_back(text);
                         while self.led.len() > LED_MAX {
                             self.led.pop_front();

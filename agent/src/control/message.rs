@@ -268,6 +268,8 @@ pub enum Event {
     /// The initiator of a plan across nodes wants something; answered by
     /// [`Effect::Say`].
     SagaOrder(Box<saga::Order>),
+    /// Under this name somebody gives orders whom this node does not believe; why.
+    OrdersRefused(String, String),
     /// A node answers to this one as an initiator.
     SagaAnswer(NodeId, Box<saga::Answer>),
     /// A person on the node asks for a plan across nodes; answered by

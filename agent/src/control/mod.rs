@@ -22,6 +22,7 @@ mod contesting;
 mod controls;
 mod deciding;
 mod executing;
+mod flagging;
 mod foreseeing;
 mod holding;
 mod incident;
@@ -106,6 +107,8 @@ pub struct Saved {
     replaced: Vec<(ServiceId, SlotName, Version)>,
     /// What is remembered of those who give orders.
     fences: Fences,
+    /// Plans across nodes that need a person.
+    flagged: Vec<flagging::Flagged>,
     /// This run of the agent as an initiator, and its next number as one.
     life: u64,
     next_lead: u64,
@@ -143,6 +146,10 @@ pub struct Loop {
     /// Parts of plans across nodes that run here.
     parts: Vec<sagas::Part>,
     fences: Fences,
+    /// Plans across nodes that need a person.
+    flagged: Vec<flagging::Flagged>,
+    /// When an order was not believed last.
+    refused: Option<Micros>,
     /// Plans across nodes that are led from here.
     leads: BTreeMap<u64, leading::Lead>,
     life: u64,
@@ -229,6 +236,8 @@ impl Loop {
             incidents: BTreeMap::new(),
             parts: Vec::new(),
             fences: Fences::default(),
+            flagged: Vec::new(),
+            refused: None,
             leads: BTreeMap::new(),
             life: 1,
             next_lead: 1,
@@ -273,6 +282,7 @@ impl Loop {
             services,
         };
         let mut alarms = alarms::SavedAlarms::default();
+        let mut flagged = Vec::new();
         if let Some(saved) = resumed.saved {
             // Times of another boot mean nothing here; what was left of a hold
             // then is left of it now. Time in between is not credited.
@@ -319,6 +329,7 @@ impl Loop {
                 false => Micros(now.0.saturating_add(at - then)),
             });
             alarms = saved.alarms;
+            flagged = saved.flagged;
             for (service, mut pace) in saved.paces {
                 if this.services.contains_key(&service) {
                     if !same_boot {
@@ -358,6 +369,7 @@ impl Loop {
         this.resume_incidents(records, now);
         this.resume_parts(&parts, rebooted, now);
         this.resume_leads(leads, rebooted, now);
+        this.resume_flags(flagged);
         this.resume_alarms(alarms, now);
         this
     }
@@ -367,6 +379,9 @@ impl Loop {
     fn resume_alarms(&mut self, saved: alarms::SavedAlarms, now: Micros) {
         let mut resumed = alarms::Alarms::new(now);
         resumed.resume(saved, |alarm| {
+            if alarm.alarm == alarms::SAGA {
+                return !self.flagged.is_empty();
+            }
             let Some(id) = alarm
                 .service
                 .as_ref()
@@ -445,6 +460,7 @@ impl Loop {
                 .map(|((service, name), version)| (service.clone(), *name, *version))
                 .collect(),
             fences: self.fences.clone(),
+            flagged: self.flagged.clone(),
             life: self.life,
             next_lead: self.next_lead,
         }

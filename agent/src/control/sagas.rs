@@ -13,14 +13,12 @@ use homeostat_common::gate::{self, Purpose};
 use homeostat_common::ids::{PlanId, RouteId, ServiceId, Token};
 use homeostat_common::primitive::Primitive;
 use homeostat_common::saga::{
-    Action, Admission, Order, Participant, Prepare, Record, Stand, StepState,
+    Action, Admission, Order, Participant, Prepare, Record, SagaId, Stand, StepState,
 };
 use homeostat_common::transaction::Ending;
 use homeostat_common::units::{Micros, Millis, Ratio};
-use homeostat_common::wire::body::Severity;
 
 use super::Loop;
-use super::alarms::SAGA;
 use super::executing::slot_of;
 use super::message::{Effect, HealRecord};
 use crate::execute::{self, Runs, StepRun, View};
@@ -91,6 +89,12 @@ impl Loop {
         self.parts.iter().filter_map(Part::next_wake).min()
     }
 
+    /// The plans across nodes that are open here, in either part.
+    pub(super) fn open_sagas(&self) -> impl Iterator<Item = SagaId> {
+        let parts = self.parts.iter().map(|part| part.machine.saga().clone());
+        parts.chain(self.leads.keys().map(|number| self.saga(*number)))
+    }
+
     /// The part that changes a service.
     pub(super) fn part_on(&self, service: &ServiceId) -> Option<PlanId> {
         let changes = |part: &&Part| {
@@ -156,6 +160,8 @@ impl Loop {
             }
             None => Purpose::Operate,
         };
+        let timely = prepare.plan.timely();
+        timely.map_err(|error| error.to_string())?;
         let nothing = || format!("it has no part for {}", self.node);
         let own = prepare.plan.part(&self.node).ok_or_else(nothing)?;
         // The route itself is not leased by a plan of the node: only one part changes it.
@@ -211,20 +217,18 @@ impl Loop {
                 .map(|(_, record)| record.clone())
                 .collect();
             self.next_plan = self.next_plan.max(id.0 + 1);
-            // It was over; only the memory of that may be older.
-            if let (Some(Record::Prepared(first)), Some(Record::Ended(ending))) =
-                (own.first(), own.last())
-            {
-                self.fences.found(&first.saga, first.fence.epoch);
-                self.fences.ended(&first.saga, *ending);
-                continue;
-            }
             let limit = self.limit();
             let Some(mut machine) = Participant::resume(&own, &self.node, now, rebooted, limit)
             else {
                 continue;
             };
             self.fences.found(machine.saga(), machine.fence().epoch);
+            // It was over; only the memory of that may be older.
+            if let Some(Record::Ended(ending)) = own.last() {
+                let states = machine.states();
+                self.fences.ended(machine.saga(), *ending, states);
+                continue;
+            }
             // Its permission to run went with the former run; what has wholly taken
             // effect needs none.
             if !machine.is_carried_out() {
@@ -268,7 +272,8 @@ impl Loop {
                 moved = true;
                 match action {
                     Action::Journal { record, wait } => {
-                        if let Record::Failed(step) = record {
+                        // Too late, or a wait that is cut short.
+                        if let Record::Failed(step) | Record::Undone(step) = record {
                             part.runs.end(step);
                         }
                         effects.push(Effect::Journal(HealRecord::Saga(part.id, record)));
@@ -286,7 +291,9 @@ impl Loop {
                     Action::Run(step) => self.begin_step(part, step, false, now, &mut orders),
                     Action::Undo(step) => self.begin_step(part, step, true, now, &mut orders),
                     Action::Say(answer) => self.say(answer, effects),
-                    Action::Flag(why) => self.raise(SAGA, None, Severity::Critical, why, effects),
+                    Action::Flag(why) => {
+                        self.flag_saga(part.machine.saga(), false, &why, effects);
+                    }
                     Action::End(ending) => {
                         self.end_part(part, ending, now, effects);
                         return false;
@@ -373,10 +380,9 @@ impl Loop {
             format!("saga {saga}: {} is {word}{why}", part.id),
             effects,
         );
-        if ending == Ending::Done {
-            self.clear(SAGA, effects);
-        }
-        self.fences.ended(&saga, ending);
+        let well = ending != Ending::Stuck && !part.machine.is_doubtful();
+        self.unflag_saga(&saga, false, well, effects);
+        self.fences.ended(&saga, ending, part.machine.states());
         effects.push(Effect::Remember);
     }
 
@@ -398,10 +404,10 @@ impl Loop {
         for (saga, stand) in self.fences.past() {
             match stand {
                 Stand::Refused(why) => line(format!("{saga}: refused: {why}")),
-                Stand::Ended(Ending::Done) => line(format!("{saga}: kept")),
-                Stand::Ended(Ending::Undone) => line(format!("{saga}: taken back")),
-                Stand::Ended(Ending::Stuck) => line(format!("{saga}: could not be taken back")),
-                Stand::Unknown | Stand::Open { .. } => {}
+                Stand::Ended(Ending::Done, _) => line(format!("{saga}: kept")),
+                Stand::Ended(Ending::Undone, _) => line(format!("{saga}: taken back")),
+                Stand::Ended(Ending::Stuck, _) => line(format!("{saga}: could not be taken back")),
+                Stand::Unknown | Stand::Open { .. } | Stand::Deaf(_) => {}
             }
         }
         for lead in self.leads_lines() {

@@ -1,6 +1,7 @@
 //! What receivers read: the JSON that every message is, and how it is named.
 
 use homeostat_common::ids::WebhookId;
+use homeostat_common::wire::body::Severity;
 use homeostat_common::wire::notice::{News, Notice};
 use serde::Serialize;
 
@@ -59,7 +60,9 @@ impl Origin<'_> {
             event,
             key: format!("{}-{key}", self.stream),
             body,
-            replaces: None,
+            about: None,
+            replaces: false,
+            urgent: false,
             ticket: None,
         })
     }
@@ -76,7 +79,9 @@ impl Origin<'_> {
         };
         let key = format!("alarm-{}-{word}-{}", notice.number, notice.repeat);
         let mut message = self.message("alarm", &key, notice)?;
-        message.replaces = again.then(|| notice.alarm.clone());
+        message.about = Some(notice.alarm.clone());
+        message.replaces = again;
+        message.urgent = again && notice.severity == Severity::Critical;
         Some(message)
     }
 }
@@ -95,8 +100,6 @@ pub fn about(alarm: &str) -> Option<WebhookId> {
 
 #[cfg(test)]
 mod tests {
-    use homeostat_common::wire::body::Severity;
-
     use super::*;
 
     #[test]
@@ -122,7 +125,8 @@ mod tests {
         };
         let first = tell(News::Raised, 0);
         assert_eq!(first.key, "ab-alarm-3-raised-0");
-        assert_eq!(first.replaces.as_deref(), Some("web-hung"));
+        assert_eq!(first.about.as_deref(), Some("web-hung"));
+        assert!(first.replaces && first.urgent);
         assert_eq!(
             String::from_utf8(first.body).unwrap(),
             "{\"version\":1,\"event\":\"alarm\",\"site\":\"plant-7\",\"node\":\"edge-1\",\"at_ms\":7,\
@@ -133,7 +137,8 @@ mod tests {
         assert_eq!(tell(News::Repeated, 1).key, "ab-alarm-3-raised-1");
         let over = tell(News::Cleared, 1);
         assert_eq!(over.key, "ab-alarm-3-cleared-1");
-        assert_eq!(over.replaces, None);
+        assert_eq!(over.about.as_deref(), Some("web-hung"));
+        assert!(!over.replaces && !over.urgent);
     }
 
     #[test]

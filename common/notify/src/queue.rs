@@ -4,9 +4,10 @@
 //! and reports of what became of them. Each webhook has a thread and a bounded
 //! queue of its own, so that one that hangs delays no other one and never the caller.
 //! A message is sent until somebody took it, with growing pauses; the same message
-//! keeps its idempotency key. The queue itself is not on the disk: whoever holds the
-//! alarms repeats one that nobody has acknowledged, also after a restart, under the
-//! same key.
+//! keeps its idempotency key. One that is not taken lets the others pass: order is kept
+//! only among messages about the same, and what is urgent comes first. The queue itself
+//! is not on the disk: whoever holds the alarms repeats one that nobody has
+//! acknowledged, also after a restart, under the same key.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -62,8 +63,12 @@ pub struct Message {
     pub key: String,
     /// JSON.
     pub body: Vec<u8>,
-    /// A newer message about the same takes the place of one that still waits.
-    pub replaces: Option<String>,
+    /// What it is about: such messages arrive in their order.
+    pub about: Option<String>,
+    /// It takes the place of those about the same that do so and still wait.
+    pub replaces: bool,
+    /// It waits for no older message about something else.
+    pub urgent: bool,
     /// Who called, and wants to know what became of it.
     pub ticket: Option<Token>,
 }
@@ -168,13 +173,72 @@ impl Drop for Webhooks {
     }
 }
 
+/// A message that nobody has taken yet.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) message: Message,
+    /// Tells it from the others; later ones have larger ones.
+    place: u64,
+    since: Instant,
+    /// It is not tried before this,
+    due: Instant,
+    /// which is so long after it failed last.
+    pause: Duration,
+    /// How often it failed.
+    failures: u32,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    pub(crate) waiting: VecDeque<(Message, Instant)>,
+    /// The oldest first. What is being sent stays here until it was taken.
+    pub(crate) waiting: VecDeque<Waiting>,
+    /// What is being sent.
+    pub(crate) sending: Option<u64>,
+    places: u64,
     /// Messages that had to go, and who waited for them.
     dropped: u64,
     unheard: Vec<Token>,
     closed: bool,
+}
+
+impl Queue {
+    /// The message to be sent next, or when there is one.
+    fn choose(&self, now: Instant) -> Result<&Waiting, Option<Instant>> {
+        let first_about = |place: usize, one: &Waiting| {
+            let mut before = self.waiting.iter().take(place);
+            one.message.about.is_none()
+                || before.all(|other| other.message.about != one.message.about)
+        };
+        let next = self
+            .waiting
+            .iter()
+            .enumerate()
+            .filter(|(place, one)| first_about(*place, one))
+            // Nobody is urgent who is not due.
+            .min_by_key(|(_, one)| match one.due <= now {
+                true => (0, !one.message.urgent, one.due),
+                false => (1, false, one.due),
+            });
+        match next {
+            Some((_, one)) if one.due <= now => Ok(one),
+            Some((_, one)) => Err(Some(one.due)),
+            None => Err(None),
+        }
+    }
+
+    fn make_room(&mut self) {
+        let sending = self.sending;
+        let free = |one: &Waiting| Some(one.place) != sending;
+        let mut all = self.waiting.iter();
+        let usual = all.position(|one| free(one) && !one.message.urgent);
+        let place = usual.or_else(|| self.waiting.iter().position(free));
+        if let Some(gone) = place.and_then(|place| self.waiting.remove(place)) {
+            self.dropped += 1;
+            if self.unheard.len() < QUEUE_MAX {
+                self.unheard.extend(gone.message.ticket);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -201,27 +265,32 @@ impl Hook {
     }
 
     fn push(&self, message: Message) {
+        let now = Instant::now();
         let mut queue = self.lock();
-        if message.replaces.is_some() {
+        if message.replaces {
             queue
                 .waiting
-                .retain(|(older, _)| older.replaces != message.replaces);
+                .retain(|older| !older.message.replaces || older.message.about != message.about);
         }
-        if queue.waiting.len() >= QUEUE_MAX
-            && let Some((oldest, _)) = queue.waiting.pop_front()
-        {
-            queue.dropped += 1;
-            if queue.unheard.len() < QUEUE_MAX {
-                queue.unheard.extend(oldest.ticket);
-            }
+        if queue.waiting.len() >= QUEUE_MAX {
+            queue.make_room();
         }
-        queue.waiting.push_back((message, Instant::now()));
+        queue.places += 1;
+        let place = queue.places;
+        queue.waiting.push_back(Waiting {
+            message,
+            place,
+            since: now,
+            due: now,
+            pause: Duration::ZERO,
+            failures: 0,
+        });
         drop(queue);
         self.changed.notify_one();
     }
 
-    /// The next message; `None` at the end.
-    fn next(&self, reports: &Reports) -> Option<(Message, Instant)> {
+    /// The next message, its place and since when it waits; `None` at the end.
+    fn next(&self, reports: &Reports) -> Option<(Message, u64, Instant)> {
         let mut queue = self.lock();
         loop {
             if queue.closed {
@@ -235,68 +304,100 @@ impl Hook {
                 let result = Err("too many messages wait".to_owned());
                 reports(Report::Called { ticket, result });
             }
-            if let Some(next) = queue.waiting.pop_front() {
-                return Some(next);
-            }
-            queue = self
-                .changed
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let until = match queue.choose(now) {
+                Ok(next) => {
+                    let next = (next.message.clone(), next.place, next.since);
+                    queue.sending = Some(next.1);
+                    return Some(next);
+                }
+                Err(until) => until,
+            };
+            // Nobody looks back at a message that never ends.
+            let span = until.map_or(Duration::MAX, |until| until - now);
+            let waited = self.changed.wait_timeout(queue, span);
+            (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Pauses; `false` at the end.
-    fn pause(&self, span: Duration) -> bool {
+    /// It was taken or is given up; whether it was still wanted.
+    fn settle(&self, place: u64) -> bool {
+        let mut queue = self.lock();
+        queue.sending = None;
+        let before = queue.waiting.len();
+        queue.waiting.retain(|one| one.place != place);
+        queue.waiting.len() < before
+    }
+
+    /// It was not taken: the others go first. How often that happened to it.
+    fn put_back(&self, place: u64, patience: Patience) -> u32 {
+        let mut queue = self.lock();
+        queue.sending = None;
+        // A newer one may have taken its place.
+        let Some(one) = queue.waiting.iter_mut().find(|one| one.place == place) else {
+            return 0;
+        };
+        one.failures = one.failures.saturating_add(1);
+        one.pause = (one.pause * 2).clamp(patience.first, patience.most);
+        // Apart from each other, whoever failed together.
+        let share = 0.5 + fastrand::f64() / 2.0;
+        one.due = Instant::now() + one.pause.mul_f64(share);
+        if one.message.ticket.is_some() {
+            one.due = one.due.min(one.since + patience.call);
+        }
+        one.failures
+    }
+
+    /// Whether a message waits that was refused again and again.
+    fn is_stuck(&self) -> bool {
         let queue = self.lock();
-        let waited = self
-            .changed
-            .wait_timeout_while(queue, span, |queue| !queue.closed);
-        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        !queue.closed
+        let mut waiting = queue.waiting.iter();
+        waiting.any(|one| one.failures >= TROUBLE_AFTER)
     }
 
     fn serve(&self, patience: Patience, reports: &Reports) {
         let name = &self.webhook.name;
         let mut failures = 0u32;
         let mut told = false;
-        while let Some((message, since)) = self.next(reports) {
-            // Its step is over: done now, it would be done behind everybody's back.
-            if let Some(ticket) = message.ticket.filter(|_| since.elapsed() >= patience.call) {
-                let result = Err("older messages kept it waiting too long".to_owned());
-                reports(Report::Called { ticket, result });
-                continue;
-            }
-            let mut pause = patience.first;
+        while let Some((message, place, since)) = self.next(reports) {
             let most = match message.ticket {
                 Some(_) => patience.call,
                 None => patience.give_up,
             };
-            let result = loop {
-                let error = match self.send(&message) {
-                    Ok(()) => break Ok(()),
-                    Err(error) => error,
-                };
-                let why = chain(&error);
-                failures = failures.saturating_add(1);
-                let is_final = matches!(&error, SendError::Post(error) if error.is_final());
-                if !told && (failures >= TROUBLE_AFTER || is_final) {
-                    warn!("webhook {name}: {why}");
-                    let trouble = Report::Trouble(name.clone(), Some(why.clone()));
-                    told = reports(trouble);
+            // Its step is over: done now, it would be done behind everybody's back.
+            if let Some(ticket) = message.ticket.filter(|_| since.elapsed() >= most) {
+                self.settle(place);
+                let result = Err("not taken in time, or kept waiting by others".to_owned());
+                reports(Report::Called { ticket, result });
+                continue;
+            }
+            let result = match self.send(&message) {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    let why = chain(&error);
+                    failures = failures.saturating_add(1);
+                    let is_final = matches!(&error, SendError::Post(error) if error.is_final());
+                    let over = is_final || since.elapsed() >= most;
+                    let own = if over {
+                        0
+                    } else {
+                        self.put_back(place, patience)
+                    };
+                    if !told && (failures.max(own) >= TROUBLE_AFTER || is_final) {
+                        warn!("webhook {name}: {why}");
+                        let trouble = Report::Trouble(name.clone(), Some(why.clone()));
+                        told = reports(trouble);
+                    }
+                    if !over {
+                        continue;
+                    }
+                    Err(why)
                 }
-                if is_final || since.elapsed() >= most {
-                    break Err(why);
-                }
-                // Apart from each other, whoever failed together.
-                let share = 0.5 + fastrand::f64() / 2.0;
-                if !self.pause(pause.mul_f64(share)) {
-                    return;
-                }
-                pause = (pause * 2).min(patience.most);
             };
+            self.settle(place);
             if result.is_ok() {
                 failures = 0;
-                if told {
+                if told && !self.is_stuck() {
                     info!("webhook {name}: messages arrive again");
                     told = !reports(Report::Trouble(name.clone(), None));
                 }

@@ -131,7 +131,9 @@ fn message(key: &str) -> Message {
         event: "alarm",
         key: key.into(),
         body: format!("{{\"n\":\"{key}\"}}").into_bytes(),
-        replaces: None,
+        about: None,
+        replaces: false,
+        urgent: false,
         ticket: None,
     }
 }
@@ -149,12 +151,17 @@ const NONSENSE: &str = "hello\r\n\r\n";
 fn a_message_is_signed_and_sent_again_under_its_key_until_somebody_took_it() {
     let (port, arrived) = receiver(vec![BROKEN, NONSENSE, BROKEN, OK, OK]);
     let rig = rig(port);
-    rig.hooks.tell(Told::Alarm, &message("one"), None);
+    let of_web = |key: &str| Message {
+        about: Some("web-dead".into()),
+        ..message(key)
+    };
+    rig.hooks.tell(Told::Alarm, &of_web("one"), None);
     // Nobody asked for these.
     rig.hooks.tell(Told::Incident, &message("none"), None);
     let pager = "pager".parse().unwrap();
     rig.hooks.tell(Told::Alarm, &message("own"), Some(&pager));
-    rig.hooks.tell(Told::Alarm, &message("two"), None);
+    // About the same: not before it.
+    rig.hooks.tell(Told::Alarm, &of_web("two"), None);
     let keys: Vec<String> = (0..5)
         .map(|_| arrived.recv_timeout(PATIENCE).unwrap())
         .map(|arrived| {
@@ -174,6 +181,93 @@ fn a_message_is_signed_and_sent_again_under_its_key_until_somebody_took_it() {
         ("pager", "127.0.0.1 answers with status 500")
     );
     assert_eq!(report(&rig), Report::Trouble(pager, None));
+}
+
+/// Answers a message by its key, for ever.
+fn judging(
+    answer: impl Fn(&str) -> &'static str + Send + 'static,
+) -> (u16, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, arrived) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let Some(message) = read(&mut stream) else {
+                continue;
+            };
+            let _ = stream.write_all(answer(&message.key).as_bytes());
+            if sender.send(message.key).is_err() {
+                return;
+            }
+        }
+    });
+    (port, arrived)
+}
+
+#[test]
+fn one_that_is_not_taken_holds_nobody_else_up_and_is_told_of() {
+    let (port, arrived) = judging(|key| if key.starts_with("bad") { BROKEN } else { OK });
+    let rig = rig(port);
+    let of = |key: &str, alarm: &str| Message {
+        about: Some(alarm.into()),
+        ..message(key)
+    };
+    rig.hooks.tell(Told::Alarm, &of("bad", "web"), None);
+    rig.hooks.tell(Told::Alarm, &of("after bad", "web"), None);
+    let others: Vec<String> = (0..20).map(|n| format!("other-{n}")).collect();
+    for key in &others {
+        rig.hooks.tell(Told::Alarm, &of(key, key), None);
+    }
+    let mut seen = Vec::new();
+    let mut bad = 0;
+    while seen != others {
+        match arrived.recv_timeout(PATIENCE).unwrap() {
+            key if key == "bad" => bad += 1,
+            key => seen.push(key),
+        }
+    }
+    assert!(bad >= 1);
+    // Others being taken does not make it well.
+    let trouble = report(&rig);
+    assert!(
+        matches!(trouble, Report::Trouble(_, Some(_))),
+        "{trouble:?}"
+    );
+    rig.hooks.tell(Told::Alarm, &of("late", "late"), None);
+    while arrived.recv_timeout(PATIENCE).unwrap() != "late" {}
+    let more = rig.reports.recv_timeout(Duration::from_millis(200));
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[test]
+fn what_is_urgent_waits_for_no_older_message_about_something_else() {
+    // The first one holds the line until all are in the queue.
+    let gate = Arc::new(std::sync::Barrier::new(2));
+    let own = Arc::clone(&gate);
+    let (port, arrived) = judging(move |key| {
+        if key == "first" {
+            own.wait();
+        }
+        OK
+    });
+    let rig = rig(port);
+    rig.hooks.tell(Told::Alarm, &message("first"), None);
+    while rig.hooks.hooks[0].lock().sending.is_none() {
+        std::thread::yield_now();
+    }
+    rig.hooks.tell(Told::Alarm, &message("usual"), None);
+    let urgent = Message {
+        urgent: true,
+        about: Some("db".into()),
+        ..message("urgent")
+    };
+    rig.hooks.tell(Told::Alarm, &urgent, None);
+    gate.wait();
+    let keys: Vec<String> = (0..3)
+        .map(|_| arrived.recv_timeout(PATIENCE).unwrap())
+        .collect();
+    assert_eq!(keys, ["first", "urgent", "usual"]);
 }
 
 #[test]
@@ -228,10 +322,11 @@ fn while_nobody_answers_the_newest_word_of_each_alarm_waits_and_the_oldest_goes(
     let own = TcpListener::from(socket);
     let rig = rig(own.local_addr().unwrap().port());
     let word = |key: &str, alarm: &str| Message {
-        replaces: Some(alarm.into()),
+        about: Some(alarm.into()),
+        replaces: true,
         ..message(key)
     };
-    // The first is on its way and stays there.
+    // It takes none.
     rig.hooks
         .tell(Told::Alarm, &word("first", "web-dead"), None);
     assert!(matches!(report(&rig), Report::Trouble(_, Some(_))));
@@ -246,15 +341,23 @@ fn while_nobody_answers_the_newest_word_of_each_alarm_waits_and_the_oldest_goes(
         queue
             .waiting
             .iter()
-            .map(|(one, _)| one.key.clone())
+            .map(|one| one.message.key.clone())
             .collect()
     };
     assert_eq!(waiting(&rig), ["web-2", "db-2"]);
-    for n in 0..QUEUE_MAX {
+    // What is urgent stays as long as anything else can go.
+    let urgent = Message {
+        urgent: true,
+        ..word("disk", "disk-full")
+    };
+    rig.hooks.tell(Told::Alarm, &urgent, None);
+    for n in 0..QUEUE_MAX + 2 {
         rig.hooks.tell(Told::Alarm, &message(&n.to_string()), None);
     }
     let now = waiting(&rig);
-    assert_eq!((now.len(), now[0].as_str()), (QUEUE_MAX, "0"));
+    assert_eq!(now.len(), QUEUE_MAX);
+    assert!(now.contains(&"disk".to_owned()), "{now:?}");
+    assert!(!now.contains(&"web-2".to_owned()) && !now.contains(&"db-2".to_owned()));
     // A secret that is gone is trouble too, and no reason to send unsigned.
     std::fs::remove_file(&rig.secret).unwrap();
     // Its end is not waited for.

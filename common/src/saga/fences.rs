@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Answer, Order, Prepare, SagaId, Stand, WHY_MAX, Want};
+use super::message::{Answer, Order, Prepare, SagaId, Stand, StepState, WHY_MAX, Want};
 use crate::ids::NodeId;
 use crate::transaction::Ending;
 use crate::wire::bounded;
@@ -104,8 +104,8 @@ impl Fences {
             // A late order to prepare must not begin what was called off.
             Want::Undo(_) | Want::Abort => {
                 known.newest = known.newest.max(saga.number);
-                self.ended(saga, Ending::Undone);
-                answer(Stand::Ended(Ending::Undone))
+                self.ended(saga, Ending::Undone, Vec::new());
+                answer(Stand::Ended(Ending::Undone, Vec::new()))
             }
         }
     }
@@ -120,9 +120,9 @@ impl Fences {
         }
     }
 
-    /// A part is over.
-    pub fn ended(&mut self, saga: &SagaId, ending: Ending) {
-        self.keep(saga, Stand::Ended(ending));
+    /// A part is over; its steps as [`super::Participant::states`] has them.
+    pub fn ended(&mut self, saga: &SagaId, ending: Ending, steps: Vec<(u8, StepState)>) {
+        self.keep(saga, Stand::Ended(ending, steps));
     }
 
     /// A saga that was found in the journal is known, even if the memory is older.

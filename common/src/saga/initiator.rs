@@ -10,12 +10,13 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Answer, Fence, Order, Prepare, SagaId, Stand, StepState, Want};
+use super::message::{Answer, Fence, Order, Prepare, SagaId, Stand, StepState, WHY_MAX, Want};
 use super::{BEAT, FleetPlan, GIVE_UP, SILENCE, SLOW_BEAT, SPAN, WORK};
 use crate::ids::NodeId;
 use crate::primitive::Reversal;
 use crate::transaction::Ending;
 use crate::units::{Micros, Millis, Ratio};
+use crate::wire::bounded;
 
 /// What the initiator's store holds about a saga.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +73,8 @@ struct Member {
     undoing: bool,
     ended: Option<Ending>,
     refused: bool,
+    /// Why it takes no orders, as far as can be believed.
+    deaf: Option<String>,
 }
 
 impl Member {
@@ -82,6 +85,14 @@ impl Member {
 
     fn is_lost(&self, now: Micros) -> bool {
         now >= self.heard + SILENCE
+    }
+
+    /// What is wrong with one that is not heard.
+    fn silent(&self) -> String {
+        match &self.deaf {
+            Some(why) => alloc::format!("{} takes no orders from here: {why}", self.node),
+            None => alloc::format!("{} does not answer", self.node),
+        }
     }
 }
 
@@ -97,6 +108,8 @@ pub struct Initiator {
     members: Vec<Member>,
     /// For each step: whose it is, whether it is compensated, how far it is.
     steps: Vec<(usize, bool, StepState)>,
+    /// This life has begun it.
+    fresh: bool,
     /// Steps that were let go.
     go: Vec<u8>,
     /// Steps that are taken back.
@@ -159,6 +172,7 @@ impl Initiator {
                     undoing: false,
                     ended: None,
                     refused: false,
+                    deaf: None,
                 })
                 .collect(),
             saga,
@@ -167,6 +181,7 @@ impl Initiator {
             mode: Mode::Preparing,
             fence: Fence { epoch, counter: 0 },
             since,
+            fresh: true,
             go: vec![],
             undo: vec![],
             aborting: false,
@@ -194,6 +209,7 @@ impl Initiator {
             return None;
         };
         let mut this = Self::empty(saga, plan.clone(), *confidence, epoch, since.min(now), now);
+        this.fresh = false;
         for decision in rest {
             match decision {
                 Decision::Begun { .. } => {}
@@ -275,8 +291,34 @@ impl Initiator {
         }
     }
 
+    /// A person wants no more of it: it is taken back, or, when a person was called
+    /// since that lasts, no node is waited for any more. Each of them takes back alone
+    /// what it was not told to keep.
+    ///
+    /// # Errors
+    /// Why it goes on.
+    pub fn stop(&mut self, why: &str) -> Result<(), &'static str> {
+        match self.mode {
+            Mode::Preparing | Mode::Running | Mode::Voting => self.abandon(why),
+            Mode::Undoing | Mode::Committing if self.flagged => {
+                self.why = Some(why.into());
+                self.flagged_stuck = true;
+                self.end(Ending::Stuck);
+            }
+            Mode::Undoing => return Err("it is taken back already"),
+            Mode::Committing => return Err("it is decided that it is kept"),
+            Mode::Ended(_) => return Err("it is over"),
+        }
+        Ok(())
+    }
+
     /// A node has answered.
     pub fn absorb(&mut self, now: Micros, node: &NodeId, answer: &Answer) {
+        if let Stand::Deaf(why) = &answer.stand
+            && answer.saga.by == self.saga.by
+        {
+            return self.hint(node, why);
+        }
         if answer.saga != self.saga {
             return;
         }
@@ -288,6 +330,7 @@ impl Initiator {
         };
         member.heard = member.heard.max(now);
         match &answer.stand {
+            Stand::Deaf(_) => {}
             // It was away for long, or its store was made anew.
             Stand::Unknown => {
                 if member.prepared || self.mode == Mode::Committing {
@@ -312,12 +355,7 @@ impl Initiator {
                 member.prepared = true;
                 member.voted |= *voted;
                 member.undoing |= *undoing;
-                for (number, state) in steps {
-                    let known = self.steps.get_mut(usize::from(*number));
-                    if let Some((_, _, known)) = known.filter(|(of, _, _)| *of == place) {
-                        *known = (*known).max(*state);
-                    }
-                }
+                self.learn(place, steps);
                 let failed = steps.iter().any(|(_, state)| *state == StepState::Failed);
                 if failed || *undoing {
                     let why = why.as_deref().unwrap_or("it has taken its part back");
@@ -325,23 +363,31 @@ impl Initiator {
                     self.abandon(&why);
                 }
             }
-            Stand::Ended(ending) => {
+            Stand::Ended(ending, steps) => {
                 member.prepared = true;
                 member.ended.get_or_insert(*ending);
-                let end = match ending {
-                    Ending::Done => StepState::Done,
-                    Ending::Undone => StepState::Undone,
-                    Ending::Stuck => StepState::Stuck,
-                };
-                for (of, compensated, state) in &mut self.steps {
-                    if *of == place && *compensated && *state != StepState::Waiting {
-                        *state = (*state).max(end);
-                    }
-                }
+                self.learn(place, steps);
                 if *ending != Ending::Done {
                     let why = alloc::format!("{node} has taken its part back");
                     self.abandon(&why);
                 }
+            }
+        }
+    }
+
+    /// A node takes no orders from here, or somebody says so in its name.
+    fn hint(&mut self, node: &NodeId, why: &str) {
+        let mut members = self.members.iter_mut();
+        if let Some(member) = members.find(|member| member.node == *node) {
+            member.deaf = Some(bounded(why, WHY_MAX));
+        }
+    }
+
+    fn learn(&mut self, place: usize, steps: &[(u8, StepState)]) {
+        for (number, state) in steps {
+            let known = self.steps.get_mut(usize::from(*number));
+            if let Some((_, _, known)) = known.filter(|(of, _, _)| *of == place) {
+                *known = (*known).max(*state);
             }
         }
     }
@@ -421,7 +467,7 @@ impl Initiator {
         if matches!(self.mode, Mode::Preparing | Mode::Running | Mode::Voting) {
             let lost = self.members.iter().find(|member| member.is_lost(now));
             let why = match lost {
-                Some(member) => Some(alloc::format!("{} does not answer", member.node)),
+                Some(member) => Some(member.silent()),
                 None if self.since + WORK <= now => Some(alloc::format!("not done within {WORK}")),
                 None => None,
             };
@@ -518,7 +564,10 @@ impl Initiator {
             }
             self.aborting = true;
         }
-        if self.members.iter().all(Member::is_out) {
+        // Where no step was ever let go, whoever is silent has nothing to take back.
+        let untouched = self.fresh && self.go.is_empty();
+        let over = |member: &Member| member.is_out() || untouched && member.is_lost(now);
+        if self.members.iter().all(over) {
             let mut endings = self.members.iter().filter_map(|member| member.ended);
             let undone = endings.all(|ending| ending == Ending::Undone);
             self.end(if undone {

@@ -146,8 +146,12 @@ pub enum Stand {
         /// Why the first step failed, if one did.
         why: Option<String>,
     },
-    /// Its part is over.
-    Ended(Ending),
+    /// Its part is over; how, and its steps by their number in the plan.
+    Ended(Ending, Vec<(u8, StepState)>),
+    /// It takes no orders under the initiator's name; why. It is about no saga in
+    /// particular, since what is not believed is not read, and nobody has signed it: a
+    /// hint for people, which decides nothing.
+    Deaf(String),
 }
 
 /// From a node to the initiator.

@@ -46,7 +46,7 @@ pub enum Record {
     Failed(u8),
     /// Its compensation is about to begin.
     UndoIntent(u8),
-    /// It was taken back.
+    /// It was taken back, or was a wait that was cut short.
     Undone(u8),
     /// It promised to keep its part.
     Voted,
@@ -171,6 +171,8 @@ pub struct Participant {
     say: bool,
     /// A person is called at the next occasion.
     flag: Option<String>,
+    /// It took back alone what it had promised to keep.
+    doubtful: bool,
     /// The end was handed out.
     told: bool,
 }
@@ -234,6 +236,7 @@ impl Participant {
             records: Vec::new(),
             say: false,
             flag: None,
+            doubtful: false,
             told: false,
         })
     }
@@ -300,6 +303,7 @@ impl Participant {
             }
             Record::Undoing { alone } => {
                 if *alone && self.mode == Mode::Voted {
+                    self.doubtful = true;
                     self.flag = Some(self.doubt());
                 }
                 self.mode = Mode::Undoing;
@@ -365,6 +369,13 @@ impl Participant {
             .all(|step| step.progress == Progress::Done)
     }
 
+    /// Whether it took back alone what it had promised to keep, while others may have
+    /// been told to keep theirs.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
     /// Why a step failed, when one did.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
@@ -384,13 +395,9 @@ impl Participant {
     #[must_use]
     pub fn answer(&self) -> Answer {
         let stand = match self.mode {
-            Mode::Ended(ending) => Stand::Ended(ending),
+            Mode::Ended(ending) => Stand::Ended(ending, self.states()),
             mode => Stand::Open {
-                steps: self
-                    .steps
-                    .iter()
-                    .map(|step| (step.number, step.state()))
-                    .collect(),
+                steps: self.states(),
                 voted: mode == Mode::Voted,
                 undoing: mode == Mode::Undoing,
                 why: self.why.as_deref().map(|why| bounded(why, WHY_MAX)),
@@ -400,6 +407,13 @@ impl Participant {
             saga: self.saga.clone(),
             stand,
         }
+    }
+
+    /// How far its steps are, by their number in the plan.
+    #[must_use]
+    pub fn states(&self) -> Vec<(u8, StepState)> {
+        let steps = self.steps.iter();
+        steps.map(|step| (step.number, step.state())).collect()
     }
 
     /// The journal is on the disk.
@@ -499,11 +513,17 @@ impl Participant {
             self.records.push((Record::Undoing { alone }, false));
         }
         self.all |= all;
-        // What has not begun does not begin any more.
+        // What has not begun does not begin any more, and what only waits or looks
+        // leaves nothing behind.
         for step in &mut self.steps {
             step.go = false;
-            if step.progress == Progress::Intended {
-                step.progress = Progress::Waiting;
+            match (&step.primitive, step.progress) {
+                (_, Progress::Intended) => step.progress = Progress::Waiting,
+                (Primitive::Wait { .. } | Primitive::Probe { .. }, Progress::Running { .. }) => {
+                    step.progress = Progress::Undone;
+                    self.records.push((Record::Undone(step.number), false));
+                }
+                _ => {}
             }
         }
     }
@@ -570,6 +590,7 @@ impl Participant {
         self.expire(now);
         if self.silent_at().is_some_and(|at| at <= now) {
             if self.mode == Mode::Voted {
+                self.doubtful = true;
                 self.flag = Some(self.doubt());
             }
             self.why

@@ -18,12 +18,13 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::WORK;
 use crate::gate::CONFIDENCE_MIN;
 use crate::ids::{NodeId, RouteId, ServiceId};
 use crate::plan::text::{Parser, print, read};
 use crate::plan::{Branch, PLAN_STEPS_MAX, Plan, PlanError};
 use crate::primitive::{Primitive, Reversal};
-use crate::units::Ratio;
+use crate::units::{Millis, Ratio};
 
 /// One primitive, on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,6 +64,17 @@ pub enum FleetPlanError {
     /// It could not be taken back if another node failed.
     #[error("{0} cannot be taken back, so it has no place in a plan of several nodes")]
     Irreversible(String),
+    /// A step may take longer than all of it has.
+    #[error("{step} may take {takes}; a plan of several nodes has {WORK} for all its steps")]
+    Slow {
+        /// Which.
+        step: String,
+        /// How long, wherever it runs.
+        takes: Millis,
+    },
+    /// What it waits for in turn takes longer than all of it has.
+    #[error("its waits take {0}; a plan of several nodes has {WORK} for all its steps")]
+    Waits(Millis),
     /// The diagnosis is too uncertain for it.
     #[error(
         "confidence {confidence} is below {CONFIDENCE_MIN}: only looking, or steps on one target \
@@ -141,6 +153,24 @@ impl FleetPlan {
         self.root.ready(done)
     }
 
+    /// Whether it can be done within [`WORK`], as far as its text tells.
+    ///
+    /// # Errors
+    /// [`FleetPlanError::Slow`] or [`FleetPlanError::Waits`].
+    pub fn timely(&self) -> Result<(), FleetPlanError> {
+        for leaf in self.steps() {
+            let takes = leaf.primitive.deadline(Millis(0));
+            if takes > WORK {
+                let step = leaf.to_string();
+                return Err(FleetPlanError::Slow { step, takes });
+            }
+        }
+        match waits(&self.root) {
+            long if long > WORK => Err(FleetPlanError::Waits(long)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a diagnosis of this confidence admits it: below [`CONFIDENCE_MIN`] only
     /// what changes nothing, or what changes one target of one node and can be taken
     /// back.
@@ -159,6 +189,21 @@ impl FleetPlan {
         } else {
             Err(FleetPlanError::LowConfidence { confidence })
         }
+    }
+}
+
+/// How long it waits at least.
+fn waits(branch: &Branch<Leaf>) -> Millis {
+    match branch {
+        Branch::Step(leaf) => match leaf.primitive {
+            Primitive::Wait { span } => span,
+            _ => Millis(0),
+        },
+        Branch::Series(inner) => {
+            let add = |sum: Millis, one| Millis(sum.0.saturating_add(waits(one).0));
+            inner.iter().fold(Millis(0), add)
+        }
+        Branch::Parallel(inner) => inner.iter().map(waits).max().unwrap_or_default(),
     }
 }
 
@@ -314,6 +359,28 @@ mod tests {
             read(&long),
             Err(FleetPlanError::Form(PlanError::TooLong(9)))
         );
+    }
+
+    #[test]
+    fn what_cannot_be_done_in_the_time_of_a_saga_is_told_with_its_step() {
+        let why = |text: &str| {
+            let timely = read(text).unwrap().timely();
+            timely.err().map(|error| error.to_string())
+        };
+        assert_eq!(why(THREE), None);
+        assert_eq!(why("a: wait(29s) | b: wait(29s)"), None);
+        assert_eq!(
+            why("a: restart(web, grace=1s) ; b: wait(9999h)").as_deref(),
+            Some(
+                "b: wait(9999h) may take 35996401s; a plan of several nodes has 30s for all its steps"
+            )
+        );
+        assert_eq!(
+            why("a: wait(20s) ; (b: wait(11s) | c: wait(1s))").as_deref(),
+            Some("its waits take 31s; a plan of several nodes has 30s for all its steps")
+        );
+        assert!(why("a: isolate(r, x, drain=40s)").is_some());
+        assert!(why("a: probe(web, within=10m)").is_some());
     }
 
     #[test]

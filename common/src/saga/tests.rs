@@ -37,6 +37,8 @@ struct Place {
     part: Option<Participant>,
     /// Steps that fail here.
     fails: Vec<u8>,
+    /// Steps that take for ever here.
+    hangs: Vec<u8>,
     done: Vec<(u8, bool)>,
     flags: Vec<String>,
     journal: Vec<Record>,
@@ -49,6 +51,7 @@ impl Place {
             fences: Fences::default(),
             part: None,
             fails: Vec::new(),
+            hangs: Vec::new(),
             done: Vec::new(),
             flags: Vec::new(),
             journal: Vec::new(),
@@ -90,6 +93,9 @@ impl Place {
                     }
                     Action::Run(step) => {
                         self.done.push((step, false));
+                        if self.hangs.contains(&step) {
+                            continue;
+                        }
                         let result = match self.fails.contains(&step) {
                             true => Err("no".into()),
                             false => Ok(()),
@@ -103,7 +109,7 @@ impl Place {
                     Action::Say(answer) => answers.push(answer),
                     Action::Flag(why) => self.flags.push(why),
                     Action::End(ending) => {
-                        self.fences.ended(part.saga(), ending);
+                        self.fences.ended(part.saga(), ending, part.states());
                         self.part = None;
                         break;
                     }
@@ -232,6 +238,109 @@ fn a_step_that_fails_takes_the_others_back_in_reverse_order() {
 }
 
 #[test]
+fn a_wait_ends_at_once_when_the_plan_is_taken_back() {
+    let mut fleet = Fleet::new("a: isolate(r, x, drain=1s) ; (a: wait(20s) | b: scale-out(r, y))");
+    fleet.place("a").hangs = vec![1];
+    fleet.place("b").fails = vec![2];
+    // Nothing but messages moves: no time passes.
+    fleet.run(|_| false);
+    assert_eq!(fleet.initiator.ending(), Some(Ending::Undone));
+    assert_eq!(fleet.now, at(0));
+    assert_eq!(fleet.place("a").done, [(0, false), (1, false), (0, true)]);
+    assert!(fleet.place("a").journal.contains(&Record::Undone(1)));
+}
+
+#[test]
+fn a_person_ends_what_waits_for_a_node_that_is_gone() {
+    let mut fleet = Fleet::new(PLAN);
+    fleet.run(|fleet| fleet.sent.last().unwrap().1.want == Want::Go(vec![1]));
+    // From here on b is never heard again.
+    assert_eq!(fleet.initiator.stop("anna has enough"), Ok(()));
+    let early = fleet.initiator.stop("again");
+    assert_eq!(early, Err("it is taken back already"));
+    let mut ended = None;
+    for second in 1..120 {
+        fleet.now = at(second * 1000);
+        for one in fleet.initiator.advance(fleet.now) {
+            match one {
+                Move::Store(_) => fleet.initiator.durable(),
+                Move::Send(to, order) if to == node("a") => {
+                    let answers = fleet.place("a").order(at(second * 1000), &order);
+                    for answer in answers {
+                        fleet.initiator.absorb(at(second * 1000), &to, &answer);
+                    }
+                }
+                Move::Send(..) => {}
+                Move::Flag(_) => fleet.initiator.stop("b has burnt").unwrap(),
+                Move::End(ending) => ended = Some((second, ending)),
+            }
+        }
+    }
+    let (second, ending) = ended.unwrap();
+    assert!((SPAN.0 / 1000..60).contains(&second), "{second}");
+    assert_eq!(
+        (ending, fleet.initiator.why()),
+        (Ending::Stuck, Some("b has burnt"))
+    );
+    assert_eq!(fleet.initiator.stop("more"), Err("it is over"));
+    assert_eq!(fleet.place("a").done, [(0, false), (0, true)]);
+}
+
+#[test]
+fn how_far_each_step_was_is_known_at_the_end_whoever_has_forgotten_it() {
+    let mut fleet =
+        Fleet::new("a: isolate(r, x, drain=1s) ; a: release(r, x) ; b: scale-out(r, y)");
+    fleet.run(|fleet| fleet.sent.last().unwrap().1.want == Want::Go(vec![2]));
+    // Alone, both take back what there is; only then the initiator is back.
+    fleet.everywhere(at(SILENCE.0));
+    let stored = fleet.stored.clone();
+    fleet.initiator = Initiator::resume(saga(1), &stored, 2, at(0), fleet.now).unwrap();
+    fleet.run(|_| false);
+    assert_eq!(fleet.initiator.ending(), Some(Ending::Undone));
+    let steps: Vec<StepState> = fleet.initiator.steps().collect();
+    let expected = [StepState::Undone, StepState::Done, StepState::Waiting];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn a_node_that_takes_no_orders_ends_it_before_anything_happened_and_its_hint_is_told() {
+    let plan: FleetPlan = PLAN.parse().unwrap();
+    let mut initiator = Initiator::new(saga(1), plan, None, 1, at(0));
+    let mut a = Place::new("a");
+    let hint = Answer {
+        saga: saga(0),
+        stand: Stand::Deaf("signed with a key that is not coord's".into()),
+    };
+    let mut ended = None;
+    for second in 0..20 {
+        let now = at(second * 1000);
+        initiator.absorb(now, &node("b"), &hint);
+        for _ in 0..8 {
+            for one in initiator.advance(now) {
+                match one {
+                    Move::Store(_) => initiator.durable(),
+                    Move::Send(to, order) if to == node("a") => {
+                        for answer in a.order(now, &order) {
+                            initiator.absorb(now, &to, &answer);
+                        }
+                    }
+                    Move::Send(..) => {}
+                    Move::Flag(why) => panic!("{why}"),
+                    Move::End(ending) => ended = Some((second, ending)),
+                }
+            }
+        }
+    }
+    // A hint is no vote: it is waited for as long as anybody else.
+    assert_eq!(ended, Some((SILENCE.0 / 1000, Ending::Undone)));
+    assert_eq!(
+        initiator.why(),
+        Some("b takes no orders from here: signed with a key that is not coord's")
+    );
+    assert!(a.done.is_empty() && a.part.is_none());
+}
+
+#[test]
 fn a_node_whose_gate_refuses_ends_it_before_anything_happened() {
     let mut fleet = Fleet::new(PLAN);
     let order = Order {
@@ -324,7 +433,7 @@ fn what_is_not_above_the_highest_fence_is_refused_also_after_a_restart() {
     assert_eq!(other.admit(&late, false), Admission::Stale);
     let ended = Admission::Answer(Answer {
         saga: saga(1),
-        stand: Stand::Ended(Ending::Undone),
+        stand: Stand::Ended(Ending::Undone, vec![]),
     });
     assert_eq!(fresh.admit(&late, false), ended);
 }

@@ -46,6 +46,32 @@ pub(super) fn list(ask: &Ask) -> Result<String, AskError> {
     ))
 }
 
+/// What shows that an operator asks.
+pub(super) fn token(data: &Path) -> Result<String, Failure> {
+    let token = secret::read(data, secret::OPERATOR_TOKEN).map_err(|error| {
+        Failure::Failed(format!(
+            "{}; --data names the coordinator's data folder",
+            chain(&error)
+        ))
+    })?;
+    Ok(seal::hex(&token))
+}
+
+/// Who asks: this name, or the one that the user has logged in with.
+pub(super) fn signed(by: Option<&str>) -> Acknowledgement {
+    let user = || {
+        ["LOGNAME", "USER"]
+            .into_iter()
+            .find_map(|name| std::env::var(name).ok())
+    };
+    Acknowledgement {
+        by: by
+            .map(ToOwned::to_owned)
+            .or_else(user)
+            .unwrap_or("operator".into()),
+    }
+}
+
 /// `alarm ack`
 pub(super) fn acknowledge(
     ask: &Ask,
@@ -58,26 +84,11 @@ pub(super) fn acknowledge(
     if name.is_empty() || !name.chars().all(fits) {
         return Err(Failure::Usage(format!("{name:?} is no name of an alarm")));
     }
-    let token = secret::read(data, secret::OPERATOR_TOKEN).map_err(|error| {
-        Failure::Failed(format!(
-            "{}; --data names the coordinator's data folder",
-            chain(&error)
-        ))
-    })?;
-    let user = || {
-        ["LOGNAME", "USER"]
-            .into_iter()
-            .find_map(|name| std::env::var(name).ok())
-    };
-    let wish = Acknowledgement {
-        by: by
-            .map(ToOwned::to_owned)
-            .or_else(user)
-            .unwrap_or("operator".into()),
-    };
+    let token = token(data)?;
+    let wish = signed(by);
     let body = serde_json::to_string(&wish).unwrap_or_default();
     let path = format!("/api/v1/alarms/{name}/ack");
-    let answer = post(&ask.url, &path, &seal::hex(&token), &body).map_err(failed)?;
+    let answer = post(&ask.url, &path, &token, &body).map_err(failed)?;
     if ask.json {
         return Ok(answer + "\n");
     }

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use homeostat_common::units::Ratio;
 
 use crate::control::ingest::chain;
 use crate::control::serve;
@@ -183,8 +184,8 @@ enum PlanCommand {
         #[arg(long, value_name = "DIR", default_value = "homeostat-data")]
         data: PathBuf,
         /// How sure the diagnosis behind it is, 0 to 1; without one it is your own wish.
-        #[arg(long)]
-        confidence: Option<f32>,
+        #[arg(long, value_parser = share)]
+        confidence: Option<Ratio>,
         /// Wait for its end; exit status 0 only if all is done.
         #[arg(long)]
         wait: bool,
@@ -195,6 +196,20 @@ enum PlanCommand {
     Show {
         /// Its number.
         id: Option<u64>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Stop a plan: it is taken back. One for which a person was called since its end lasts
+    /// is given up: no node is waited for any more.
+    Stop {
+        /// Its number.
+        id: u64,
+        /// Who stops it; otherwise the name that the user has logged in with.
+        #[arg(long)]
+        by: Option<String>,
+        /// The coordinator's data folder, which holds the operator's token.
+        #[arg(long, value_name = "DIR", default_value = "homeostat-data")]
+        data: PathBuf,
         #[command(flatten)]
         ask: Ask,
     },
@@ -287,6 +302,9 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan {
             what: PlanCommand::Show { id, ask },
         } => plan::show(&ask, id).map_err(failed),
+        Command::Plan {
+            what: PlanCommand::Stop { id, by, data, ask },
+        } => plan::stop(&ask, id, by.as_deref(), &data),
         Command::Plan {
             what: PlanCommand::Key(ask),
         } => plan::key(&ask).map_err(failed),
@@ -447,6 +465,12 @@ fn broker_address(url: &str) -> Result<(String, u16), String> {
     Ok((host.to_owned(), port))
 }
 
+/// JSON knows no NaN: it has to be refused here.
+fn share(text: &str) -> Result<Ratio, String> {
+    let share: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    Ratio::new(share).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,6 +522,9 @@ mod tests {
             &["homeostat", "sim", "run", "--policy", "luck"],
             &["homeostat", "sim", "run", "crash-infer", "--budget", "nan"],
             &["homeostat", "sim", "explain", "7"],
+            &["homeostat", "plan", "run", "-", "--confidence", "NaN"],
+            &["homeostat", "plan", "run", "-", "--confidence", "inf"],
+            &["homeostat", "plan", "run", "-", "--confidence", "2"],
         ] {
             assert_eq!(format!("{:?}", run(args)), usage, "{args:?}");
         }

@@ -6,14 +6,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use homeostat_common::saga::{FleetPlan, FleetPlanError};
-use homeostat_common::wire::seal;
+use homeostat_common::units::Ratio;
 
+use super::alarm::{signed, token};
 use super::client::{AskError, decode, get, post};
 use super::table::{or_dash, plain, table, utc};
 use super::{Ask, Failure, failed};
-use crate::control::ingest::chain;
-use crate::fleet::plans::{FleetPlanBegun, FleetPlanView, FleetPlanWish, OrdersKey, StepIs};
-use crate::io::secret;
+use crate::fleet::plans::{
+    FleetPlanBegun, FleetPlanStopped, FleetPlanView, FleetPlanWish, OrdersKey, StepIs,
+};
 
 /// Longest text of a plan: eight steps, with room for comments.
 const TEXT_MAX: u64 = 16 * 1024;
@@ -29,7 +30,7 @@ pub(super) fn run(
     ask: &Ask,
     file: &Path,
     data: &Path,
-    confidence: Option<f32>,
+    confidence: Option<Ratio>,
     wait: bool,
 ) -> Result<String, Failure> {
     let usage = |text: String| Failure::Usage(format!("{}: {text}", file.display()));
@@ -37,18 +38,14 @@ pub(super) fn run(
     let plan: FleetPlan = uncommented(&text)
         .parse()
         .map_err(|error: FleetPlanError| usage(error.to_string()))?;
-    let token = secret::read(data, secret::OPERATOR_TOKEN).map_err(|error| {
-        Failure::Failed(format!(
-            "{}; --data names the coordinator's data folder",
-            chain(&error)
-        ))
-    })?;
+    plan.timely().map_err(|error| usage(error.to_string()))?;
+    let token = token(data)?;
     let wish = FleetPlanWish {
         plan: plan.to_string(),
-        confidence,
+        confidence: confidence.map(Ratio::get),
     };
     let body = serde_json::to_string(&wish).unwrap_or_default();
-    let answer = post(&ask.url, "/api/v1/plans", &seal::hex(&token), &body).map_err(failed)?;
+    let answer = post(&ask.url, "/api/v1/plans", &token, &body).map_err(failed)?;
     let begun: FleetPlanBegun = decode(&ask.url, &answer).map_err(failed)?;
     if !wait {
         return Ok(match ask.json {
@@ -68,6 +65,24 @@ pub(super) fn run(
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// `plan stop`
+pub(super) fn stop(ask: &Ask, id: u64, by: Option<&str>, data: &Path) -> Result<String, Failure> {
+    let token = token(data)?;
+    let body = serde_json::to_string(&signed(by)).unwrap_or_default();
+    let path = format!("/api/v1/plans/{id}/stop");
+    let answer = post(&ask.url, &path, &token, &body).map_err(failed)?;
+    if ask.json {
+        return Ok(answer + "\n");
+    }
+    let FleetPlanStopped { given_up } = decode(&ask.url, &answer).map_err(failed)?;
+    Ok(match given_up {
+        true => format!(
+            "plan {id} is given up: each node takes back alone what it was not told to keep\n"
+        ),
+        false => format!("plan {id} is taken back; homeostat plan show {id}\n"),
+    })
 }
 
 fn read(file: &Path) -> std::io::Result<String> {
@@ -149,7 +164,11 @@ fn story(plan: &FleetPlanView) -> String {
         .map(|step| {
             vec![
                 step.node.clone(),
-                state(step.state).into(),
+                match step.state {
+                    // Nothing is waited for any more.
+                    StepIs::Waiting if plan.ended_ms.is_some() => "not begun".into(),
+                    other => state(other).into(),
+                },
                 step.primitive.clone(),
             ]
         })

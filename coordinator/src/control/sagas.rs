@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use homeostat_common::ids::NodeId;
 use homeostat_common::saga::{
-    Answer, BEAT, Decision, FleetPlan, Initiator, Move, Order, SagaId, StepState,
+    Answer, BEAT, Decision, FleetPlan, Initiator, Move, Order, SagaId, Stand, StepState,
 };
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::seal::Signer;
@@ -46,6 +46,16 @@ pub enum Ask {
         confidence: Option<Ratio>,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<u64, String>>,
+    },
+    /// To stop one, as a person wants; answered with whether it was given up, or why it
+    /// goes on.
+    Stop {
+        /// Which.
+        number: u64,
+        /// Who wants it.
+        by: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<bool, String>>,
     },
     /// To hear what a node says.
     Answer(NodeId, Answer),
@@ -169,6 +179,20 @@ impl Sagas {
                     Some(Ask::Begin { plan, confidence, reply }) => {
                         self.begin(plan, confidence, reply).await
                     }
+                    Some(Ask::Stop { number, by, reply }) => {
+                        let stopped = self.stop(number, &by);
+                        self.advance(number).await;
+                        // Its alarm was for whoever has stopped it.
+                        let stopped = match stopped {
+                            Ok(true) => self.hub.db.end_saga_alarm(number).await
+                                .map(|()| true)
+                                .map_err(|error| chain(&error)),
+                            other => other,
+                        };
+                        self.hub.alarms_changed();
+                        let _ = reply.send(stopped);
+                        None
+                    }
                     Some(Ask::Answer(node, answer)) => self.absorb(&node, &answer),
                 },
                 () = sleep(wake) => {
@@ -239,6 +263,7 @@ impl Sagas {
         if self.open.len() >= OPEN_MAX {
             return Err(format!("{OPEN_MAX} plans are on their way already"));
         }
+        plan.timely().map_err(|error| error.to_string())?;
         if let Some(confidence) = confidence {
             plan.admitted(confidence)
                 .map_err(|error| error.to_string())?;
@@ -258,8 +283,25 @@ impl Sagas {
         Ok((number.max(last), sites))
     }
 
+    /// Whether it is given up.
+    fn stop(&mut self, number: u64, by: &str) -> Result<bool, String> {
+        let running = self.open.get_mut(&number).ok_or("it is over")?;
+        let why = format!("{by} has stopped it");
+        running.machine.stop(&why)?;
+        let phase = running.machine.phase();
+        tracing::info!(plan = number, by, phase, "a person stops a plan");
+        Ok(phase == "stuck")
+    }
+
     fn absorb(&mut self, node: &NodeId, answer: &Answer) -> Option<u64> {
         let now = self.now();
+        if let Stand::Deaf(why) = &answer.stand {
+            tracing::warn!(%node, why, "a node takes no orders from here");
+            for running in self.open.values_mut() {
+                running.machine.absorb(now, node, answer);
+            }
+            return None;
+        }
         let number = answer.saga.number;
         let running = self.open.get_mut(&number)?;
         running.machine.absorb(now, node, answer);

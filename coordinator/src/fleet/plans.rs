@@ -16,8 +16,19 @@ pub struct FleetPlanWish {
     /// Its text, such as `n1: isolate(infer, infer-1, drain=1s) ; n2: scale-out(infer, infer-3)`.
     pub plan: String,
     /// How sure the diagnosis behind it is; without one it is a person's wish, which
-    /// the nodes' gates treat as such.
+    /// the nodes' gates treat as such. A null is refused: whoever wrote a number
+    /// that JSON does not know was not without one.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
     pub confidence: Option<f32>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<f32>, D::Error> {
+    f32::deserialize(from).map(Some)
 }
 
 /// A plan across nodes was taken on.
@@ -25,6 +36,13 @@ pub struct FleetPlanWish {
 pub struct FleetPlanBegun {
     /// Its number.
     pub id: u64,
+}
+
+/// A plan across nodes was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetPlanStopped {
+    /// Nobody waits for it any more; otherwise it is being taken back.
+    pub given_up: bool,
 }
 
 /// What this coordinator signs orders with.

@@ -341,7 +341,10 @@ fn step(rng: &mut Rng, world: &World, theme: &Theme) -> String {
             9 => format!("rollback-config({service}, to={version})"),
             10 => format!("switch-config({service}, to={version})"),
             11 => format!("prune-data({service}, to={percent})"),
-            12 => format!("limit-cpu({service}, to={})", pick(rng, &["1%", "50%", "100%"])),
+            12 => format!(
+                "limit-cpu({service}, to={})",
+                pick(rng, &["1%", "50%", "100%"])
+            ),
             13..15 => format!("freeze({service})"),
             15..18 => format!("thaw({service})"),
             18 => format!("probe({service}, within={span})"),

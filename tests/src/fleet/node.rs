@@ -182,7 +182,7 @@ impl Node {
                     Action::End(ending) => {
                         air.tell(|| format!("{} ends {ending:?}", self.name));
                         if let Some(part) = self.part.take() {
-                            self.fences.ended(part.saga(), ending);
+                            self.fences.ended(part.saga(), ending, part.states());
                             self.append(Entry::Fences(self.fences.clone()));
                             self.append(Entry::Quiet);
                         }

@@ -260,10 +260,7 @@ impl Shell {
                 None
             }
             LinkEvent::Order(order) => Some(Event::SagaOrder(order)),
-            LinkEvent::OrderRefused(by, refusal) => {
-                self.order_refused(by, &refusal);
-                None
-            }
+            LinkEvent::OrderRefused(by, refusal) => self.order_refused(by, &refusal),
             LinkEvent::Answer(node, answer) => Some(Event::SagaAnswer(node, answer)),
         }
     }

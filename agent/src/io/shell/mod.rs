@@ -42,6 +42,7 @@ use super::data;
 use super::forward;
 use super::keeper::{Keeper, Order, chain};
 use super::link::{LinkEvent, LinkHandle};
+use super::local::lock::Holder;
 use super::logs::{Counts, Tail};
 use super::probe::{Prober, TargetNo};
 use super::procfs::strangers::Strangers;
@@ -78,12 +79,12 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// Another agent runs there.
-    #[error("another agent{} already runs in {}", who(.pid), run_dir.display())]
+    #[error("another agent already runs: {holder} has {}", path.display())]
     Second {
-        /// The folder both want.
-        run_dir: PathBuf,
-        /// Its process, if it has said.
-        pid: Option<u32>,
+        /// The lock both want.
+        path: PathBuf,
+        /// Who has it.
+        holder: Holder,
     },
     /// What says that this is the only agent cannot be had.
     #[error("cannot lock {}", path.display())]
@@ -103,10 +104,6 @@ pub enum RunError {
     /// The system gives no thread, socket or event queue.
     #[error("cannot set up the agent")]
     System(#[from] std::io::Error),
-}
-
-fn who(pid: &Option<u32>) -> String {
-    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 /// The socket on which a running agent answers `explain` and `slot`.
@@ -210,6 +207,8 @@ struct Shell {
     wall: clock::Wall,
     /// Orders that were refused, by whose name they came under.
     refusals: orders::Refusals,
+    /// When somebody was told that they are not obeyed.
+    hinted: Option<std::time::Instant>,
     /// What orders to other nodes are signed with, once one was.
     signer: Option<Signer>,
     /// Whether the file `STOP` was there when it was looked for last.

@@ -1,7 +1,7 @@
 //! How people are reached beyond the broker: notices become messages of webhooks.
 //! And how they reach in without any socket: the file `STOP`.
 
-use homeostat_common::ids::{Token, WebhookId};
+use homeostat_common::ids::{IncidentId, Token, WebhookId};
 use homeostat_common::wire::body::{Body, IncidentClosed, IncidentOpened};
 use homeostat_common::wire::notice::Notice;
 use homeostat_notify::notice::{Origin, about};
@@ -31,19 +31,21 @@ impl Shell {
             Body::IncidentOpened(IncidentOpened {
                 incident, fault, ..
             }) => {
-                let key = format!("incident-{incident}-opened-{fault}");
-                self.tell_incident("incident-opened", &key, body);
+                let key = format!("opened-{fault}");
+                self.tell_incident("incident-opened", *incident, &key, body);
             }
             Body::IncidentClosed(IncidentClosed { incident, .. }) => {
-                let key = format!("incident-{incident}-closed");
-                self.tell_incident("incident-closed", &key, body);
+                self.tell_incident("incident-closed", *incident, "closed", body);
             }
             _ => {}
         }
     }
 
-    fn tell_incident(&mut self, event: &'static str, key: &str, body: &Body) {
-        if let Some(message) = self.said(|origin| origin.message(event, key, body)) {
+    fn tell_incident(&mut self, event: &'static str, of: IncidentId, key: &str, body: &Body) {
+        let about = format!("incident-{of}");
+        let key = format!("{about}-{key}");
+        if let Some(mut message) = self.said(|origin| origin.message(event, &key, body)) {
+            message.about = Some(about);
             self.webhooks.tell(Told::Incident, &message, None);
         }
     }

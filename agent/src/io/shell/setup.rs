@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +23,7 @@ use crate::io::clock;
 use crate::io::data;
 use crate::io::keeper;
 use crate::io::link::{self, LinkConfig};
-use crate::io::local;
+use crate::io::local::lock::{self, Taken};
 use crate::io::logs::{Counts, Tail};
 use crate::io::probe::{ProbeError, Prober, TargetNo};
 use crate::io::procfs::Host;
@@ -41,9 +39,6 @@ const EVENTS_MAX: usize = 256;
 /// reached its `exec`.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// A process number, and room.
-const PID_BYTES_MAX: u64 = 16;
-
 /// What webhooks see of who sends.
 const PROGRAM: &str = concat!("homeostat-agent/", env!("CARGO_PKG_VERSION"));
 
@@ -55,7 +50,7 @@ impl Shell {
         let [run_dir, data_dir] = [&config.node.run_dir, &config.node.data_dir];
         folder(run_dir)?;
         // Before anything that a running agent uses is touched.
-        let lock = lock(run_dir)?;
+        let lock = only_one(run_dir)?;
         folder(data_dir)?;
         let proc = Path::new("/proc");
         let boot = clock::boot_id(proc)?;
@@ -172,6 +167,7 @@ impl Shell {
             stream: opened.stream,
             wall,
             refusals: BTreeMap::new(),
+            hinted: None,
             signer: None,
             stop_seen: false,
             _lock: lock,
@@ -227,35 +223,14 @@ fn folder(path: &Path) -> Result<(), RunError> {
     })
 }
 
-/// Takes the lock that makes this the only agent in `run_dir`, and says in it who that
-/// is. Nobody else may open it: whoever could, could lock it.
-fn lock(run_dir: &Path) -> Result<File, RunError> {
+/// Takes the lock that makes this the only agent in `run_dir`.
+fn only_one(run_dir: &Path) -> Result<File, RunError> {
     let path = run_dir.join("agent.lock");
-    let failed = |source| RunError::Lock {
-        path: path.clone(),
-        source,
-    };
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        // What stands in it is the other one's.
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
-    if !local::lock(&file, LOCK_WAIT_MAX).map_err(failed)? {
-        let mut text = String::new();
-        let _ = (&file).take(PID_BYTES_MAX).read_to_string(&mut text);
-        return Err(RunError::Second {
-            run_dir: run_dir.to_owned(),
-            pid: text.trim().parse().ok(),
-        });
+    match lock::take(&path, LOCK_WAIT_MAX) {
+        Ok(Taken::Held(file)) => Ok(file),
+        Ok(Taken::By(holder)) => Err(RunError::Second { path, holder }),
+        Err(source) => Err(RunError::Lock { path, source }),
     }
-    // Only for people: a full disk must not keep an agent from running.
-    let _ = file.set_len(0);
-    let _ = writeln!(file, "{}", std::process::id());
-    Ok(file)
 }
 
 fn control(path: &Path) -> Option<UnixListener> {

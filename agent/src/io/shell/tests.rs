@@ -80,7 +80,7 @@ fn a_second_agent_touches_nothing_and_says_who_runs() {
         panic!("two at once");
     };
     let pid = std::process::id();
-    let words = format!("another agent (process {pid}) already runs in");
+    let words = format!("another agent already runs: process {pid} ");
     assert!(error.to_string().starts_with(&words), "{error}");
     assert_eq!(std::fs::metadata(&socket).unwrap().ino(), before);
     let mode = std::fs::metadata(dir.path().join("agent.lock"))

@@ -170,6 +170,15 @@ impl Db {
         change.commit().await.map_err(on())
     }
 
+    /// A person has given it up: nobody else has to be called.
+    ///
+    /// # Errors
+    /// [`DbError::Statement`].
+    pub async fn end_saga_alarm(&self, number: u64) -> Result<(), DbError> {
+        self.set_alarm(&own::of_saga(number), Severity::Critical, None, 0)
+            .await
+    }
+
     /// Those that have not ended.
     ///
     /// # Errors

@@ -11,13 +11,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::api::{Answer, answer, asked};
-use super::operator::operator;
+use super::operator::{self, operator};
 use super::{Shared, failed, problem};
 use crate::fleet::view::{Acknowledged, Acknowledgement, Alarm, Problem};
 use crate::io::db::own::Acked;
-
-/// Longest name of a person: it is shown in alarms and sent in notices.
-const NAME_MAX: usize = 64;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -60,12 +57,7 @@ pub(super) async fn acknowledge(
     let wrong = |text: &str| problem(StatusCode::BAD_REQUEST, text);
     let Path(name) = name.map_err(|error| wrong(&error.body_text()))?;
     let Json(wish) = wish.map_err(|error| wrong(&error.body_text()))?;
-    let by = wish.by.trim();
-    if by.is_empty() || by.len() > NAME_MAX || by.chars().any(char::is_control) {
-        return Err(wrong(&format!(
-            "by: expected a name of 1 to {NAME_MAX} bytes"
-        )));
-    }
+    let by = operator::name(&wish.by)?;
     let acked = hub.db.acknowledge(&name, by).await;
     let stands = match acked.map_err(|error| failed(&error))? {
         Acked::Stands => true,

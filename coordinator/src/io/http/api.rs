@@ -60,6 +60,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::plans::begin,
         super::plans::list,
         super::plans::one,
+        super::plans::stop,
         super::plans::key,
         super::live::live,
         healthz,

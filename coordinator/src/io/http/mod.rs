@@ -86,6 +86,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/api/v1/events", get(api::events))
         .route("/api/v1/plans", get(plans::list).post(plans::begin))
         .route("/api/v1/plans/{id}", get(plans::one))
+        .route("/api/v1/plans/{id}/stop", post(plans::stop))
         .route("/api/v1/orders-key", get(plans::key))
         .route("/api/v1/live", get(live::live))
         .fallback(|| async {

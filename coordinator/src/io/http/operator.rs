@@ -22,6 +22,19 @@ pub(super) fn operator(hub: &Hub, headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
+/// Longest name of a person: it is shown, and sent in notices.
+const NAME_MAX: usize = 64;
+
+/// The name of whoever says that it is them.
+pub(super) fn name(by: &str) -> Result<&str, Problem> {
+    let by = by.trim();
+    if by.is_empty() || by.len() > NAME_MAX || by.chars().any(char::is_control) {
+        let text = format!("by: expected a name of 1 to {NAME_MAX} bytes");
+        return Err(problem(StatusCode::BAD_REQUEST, &text));
+    }
+    Ok(by)
+}
+
 /// Compares in a time that does not depend on where they differ.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0

@@ -12,11 +12,13 @@ use homeostat_common::wire::seal;
 use homeostat_common::wire::topic::COORDINATOR;
 use tokio::sync::oneshot;
 
-use super::operator::operator;
+use super::operator::{self, operator};
 use super::{Shared, failed, problem};
 use crate::control::sagas::Ask;
-use crate::fleet::plans::{FleetPlanBegun, FleetPlanView, FleetPlanWish, OrdersKey};
-use crate::fleet::view::Problem;
+use crate::fleet::plans::{
+    FleetPlanBegun, FleetPlanStopped, FleetPlanView, FleetPlanWish, OrdersKey,
+};
+use crate::fleet::view::{Acknowledgement, Problem};
 
 /// Has a plan across nodes run. Answers once it is stored; from then on it is done,
 /// undone, or a person is called for it.
@@ -112,6 +114,64 @@ pub(super) async fn one(
         .await
         .map_err(|error| failed(&error))?;
     Ok(Json(plan))
+}
+
+/// Stops a plan: it is taken back. One for which a person was called since its end lasts
+/// is given up instead: no node is waited for any more, and its alarm is over.
+#[utoipa::path(post, path = "/api/v1/plans/{id}/stop", request_body = Acknowledgement,
+    params(("id" = u64, Path, description = "Its number")),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = FleetPlanStopped),
+        (status = 400, content_type = "application/problem+json", body = Problem),
+        (status = 401, content_type = "application/problem+json", body = Problem),
+        (status = 404, content_type = "application/problem+json", body = Problem),
+        (status = 409, description = "It goes on; why",
+            content_type = "application/problem+json", body = Problem),
+    ))]
+pub(super) async fn stop(
+    State(hub): Shared,
+    headers: HeaderMap,
+    id: Result<Path<u64>, PathRejection>,
+    wish: Result<Json<Acknowledgement>, JsonRejection>,
+) -> Result<Json<FleetPlanStopped>, Problem> {
+    operator(&hub, &headers)?;
+    let wrong = |text: &str| problem(StatusCode::BAD_REQUEST, text);
+    let Path(id) = id.map_err(|error| wrong(&error.body_text()))?;
+    let Json(wish) = wish.map_err(|error| wrong(&error.body_text()))?;
+    let by = operator::name(&wish.by)?.to_owned();
+    if let Some(plan) = hub
+        .db
+        .sagas(Some(id))
+        .await
+        .map_err(|error| failed(&error))?
+        .pop()
+    {
+        if plan.ended_ms.is_some() {
+            return Err(problem(StatusCode::CONFLICT, "it is over"));
+        }
+    } else {
+        let text = format!("there is no plan {id}");
+        return Err(problem(StatusCode::NOT_FOUND, &text));
+    }
+    let (reply, answer) = oneshot::channel();
+    let ask = Ask::Stop {
+        number: id,
+        by,
+        reply,
+    };
+    let busy = || {
+        problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the initiator does not take wishes now",
+        )
+    };
+    hub.asks.try_send(ask).map_err(|_| busy())?;
+    match answer.await {
+        Ok(Ok(given_up)) => Ok(Json(FleetPlanStopped { given_up })),
+        Ok(Err(why)) => Err(problem(StatusCode::CONFLICT, &why)),
+        Err(_) => Err(busy()),
+    }
 }
 
 /// What this coordinator signs orders with: for `[orders] trusted` on the nodes.
