@@ -18,8 +18,8 @@ use homeostat_sim::policy::Baseline;
 use homeostat_sim::topology::Topology;
 use homeostat_sim::world::Phase;
 
-use super::table::table;
 use super::Failure;
+use super::table::table;
 use crate::io::incidents::{self, LibraryError, Topologies};
 
 /// Between two live lines, in simulated seconds.
@@ -102,9 +102,9 @@ pub(super) struct How {
 impl How {
     fn rules(&self) -> Result<Rules, Failure> {
         match self.budget {
-            Some(budget) if !(budget >= 0.0) => {
-                Err(Failure::Usage(format!("--budget {budget}: expected a number from 0 on")))
-            }
+            Some(budget) if budget.is_nan() || budget < 0.0 => Err(Failure::Usage(format!(
+                "--budget {budget}: expected a number from 0 on"
+            ))),
             budget => Ok(Rules {
                 budget,
                 ..Rules::default()
@@ -156,7 +156,8 @@ fn cases(which: &Which) -> Result<Cases, Failure> {
 
 fn episode(case: &(Incident, Arc<Topology>), seed: u64, rules: Rules) -> Result<Episode, Failure> {
     let (incident, topology) = case;
-    Episode::new(topology, incident, seed, rules).map_err(|error| Failure::Failed(error.to_string()))
+    Episode::new(topology, incident, seed, rules)
+        .map_err(|error| Failure::Failed(error.to_string()))
 }
 
 fn run(which: &Which, how: &How, seed: u64) -> Result<String, Failure> {
@@ -184,7 +185,16 @@ fn run(which: &Which, how: &How, seed: u64) -> Result<String, Failure> {
     }
     let rows: Vec<Vec<String>> = outcomes.iter().map(row).collect();
     let head = [
-        "INCIDENT", "NOTICED", "RECOVERED", "SECONDS", "ROOTS", "LOST", "OF", "HARM", "SPENT", "ORDERS",
+        "INCIDENT",
+        "NOTICED",
+        "RECOVERED",
+        "SECONDS",
+        "ROOTS",
+        "LOST",
+        "OF",
+        "HARM",
+        "SPENT",
+        "ORDERS",
     ];
     let mut text = table(&head, &rows);
     if let [_, _, ..] = outcomes.as_slice() {
@@ -206,7 +216,12 @@ fn line(episode: &Episode) -> String {
     let (ours, theirs) = episode.levels();
     let world = episode.world();
     let (mut up, mut down) = (0, 0);
-    for replica in world.topology().nodes().iter().flat_map(|node| &node.replicas) {
+    for replica in world
+        .topology()
+        .nodes()
+        .iter()
+        .flat_map(|node| &node.replicas)
+    {
         match world.phase(*replica) {
             Phase::Running => up += 1,
             Phase::Standby => {}
@@ -216,7 +231,11 @@ fn line(episode: &Episode) -> String {
     let health = ours.health();
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Within 0 and 1.
     let bar = "#".repeat((health.clamp(0.0, 1.0) * 20.0) as usize);
-    let last = episode.trace().entries().last().map_or("", |entry| entry.what.as_str());
+    let last = episode
+        .trace()
+        .entries()
+        .last()
+        .map_or("", |entry| entry.what.as_str());
     format!(
         "{:5.0} s  [{bar:20}] {health:.3} (alone {:.3})  errors {:5.1} %  p95 {:5.0} ms  quality {:.3}  \
          {up} up {down} not  spent {:.1}  {last}",
@@ -277,9 +296,15 @@ fn explain(which: &Which, how: &How, seed: u64) -> Result<String, Failure> {
         (false, false, _) => "users would not have noticed, and did not".to_owned(),
         (true, false, _) => "prevented: without a healer users would have noticed".to_owned(),
         (_, true, true) if outcome.roots_left == 0 => {
-            format!("recovered {:.0} s after it began, nothing of it is left", outcome.seconds)
+            format!(
+                "recovered {:.0} s after it began, nothing of it is left",
+                outcome.seconds
+            )
         }
-        (_, true, true) => format!("mitigated {:.0} s after it began, its root is still there", outcome.seconds),
+        (_, true, true) => format!(
+            "mitigated {:.0} s after it began, its root is still there",
+            outcome.seconds
+        ),
         (_, true, false) => "not recovered".to_owned(),
     };
     let _ = writeln!(
@@ -300,9 +325,12 @@ struct Certified {
 
 fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, Failure> {
     let cases = cases(which)?;
-    let train = incidents::incidents("train").map_err(|error| Failure::Failed(error.to_string()))?;
+    let train =
+        incidents::incidents("train").map_err(|error| Failure::Failed(error.to_string()))?;
     let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = threads.map_or_else(available, usize::from).min(cases.len().max(1));
+    let threads = threads
+        .map_or_else(available, usize::from)
+        .min(cases.len().max(1));
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
@@ -314,38 +342,58 @@ fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, 
             let others = train.iter().filter(|known| known.name != incident.name);
             let novelty = fault::novelty(incident, others);
             let certificate = Certificate::of(topology, incident, depth);
-            done.push((at, certificate.map(|certificate| Certified { certificate, novelty })));
+            done.push((
+                at,
+                certificate.map(|certificate| Certified {
+                    certificate,
+                    novelty,
+                }),
+            ));
         }
     };
     let mut done = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_default());
+        let joined = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_default());
         joined.flatten().collect::<Vec<_>>()
     });
     done.sort_by_key(|(at, _)| *at);
     if done.len() < cases.len() {
-        return Err(Failure::Failed("a certification ended before it was done".to_owned()));
+        return Err(Failure::Failed(
+            "a certification ended before it was done".to_owned(),
+        ));
     }
-    let done: Result<Vec<Certified>, _> = done.into_iter().map(|(_, certified)| certified).collect();
+    let done: Result<Vec<Certified>, _> =
+        done.into_iter().map(|(_, certified)| certified).collect();
     let done = done.map_err(|error| Failure::Failed(error.to_string()))?;
     if which.json {
         return lines(&done);
     }
-    let rows: Vec<Vec<String>> = done.iter().map(|one| {
-        let own = &one.certificate;
-        let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
-        vec![
-            own.incident.clone(),
-            yes(own.was_incident),
-            own.length(),
-            if own.least.is_some_and(|least| least > 1) { yes(own.order_matters) } else { "-".to_owned() },
-            format!("{:.2}", one.novelty),
-            own.found.to_string(),
-            own.forks.to_string(),
-            own.plans.first().cloned().unwrap_or_else(|| "-".to_owned()),
-        ]
-    }).collect();
-    let head = ["INCIDENT", "NOTICED", "STEPS", "ORDER", "NOVELTY", "PLANS", "FORKS", "QUICKEST"];
+    let rows: Vec<Vec<String>> = done
+        .iter()
+        .map(|one| {
+            let own = &one.certificate;
+            let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+            vec![
+                own.incident.clone(),
+                yes(own.was_incident),
+                own.length(),
+                if own.least.is_some_and(|least| least > 1) {
+                    yes(own.order_matters)
+                } else {
+                    "-".to_owned()
+                },
+                format!("{:.2}", one.novelty),
+                own.found.to_string(),
+                own.forks.to_string(),
+                own.plans.first().cloned().unwrap_or_else(|| "-".to_owned()),
+            ]
+        })
+        .collect();
+    let head = [
+        "INCIDENT", "NOTICED", "STEPS", "ORDER", "NOVELTY", "PLANS", "FORKS", "QUICKEST",
+    ];
     Ok(table(&head, &rows))
 }
 

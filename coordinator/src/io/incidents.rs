@@ -129,7 +129,10 @@ impl Topologies {
         if let Some(known) = self.known.get(name) {
             return Ok(Arc::clone(known));
         }
-        let file = self.folder.as_ref().map(|folder| folder.join(format!("{name}.toml")));
+        let file = self
+            .folder
+            .as_ref()
+            .map(|folder| folder.join(format!("{name}.toml")));
         let topology = match file.filter(|file| file.is_file()) {
             Some(file) => read_topology(&file)?,
             None => Topology::named(name)?,
@@ -157,7 +160,10 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, LibraryError> {
     let mut files = Vec::new();
     for entry in path.read_dir().map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|extension| extension == "toml") {
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             if files.len() == FILES_MAX {
                 return Err(LibraryError::TooMany(path.to_owned()));
             }
@@ -180,7 +186,9 @@ fn text(file: &Path, max: usize) -> Result<String, LibraryError> {
     };
     let mut text = String::new();
     let open = File::open(file).map_err(failed)?;
-    open.take(max as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+    open.take(max as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
     Ok(text)
 }
 
@@ -193,7 +201,10 @@ mod tests {
     fn shipped_sets_files_and_folders_are_read() {
         let train = incidents("train").unwrap();
         let both = incidents("shipped").unwrap();
-        assert_eq!(both.len(), train.len() + incidents("development").unwrap().len());
+        assert_eq!(
+            both.len(),
+            train.len() + incidents("development").unwrap().len()
+        );
         let dir = tempfile::tempdir().unwrap();
         let (name, text) = Incident::train()[0];
         std::fs::write(dir.path().join("b.toml"), text).unwrap();
@@ -208,7 +219,12 @@ mod tests {
     fn what_is_wrong_is_named_with_file_and_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_str().unwrap().to_owned();
-        assert!(incidents(&path).unwrap_err().to_string().ends_with("holds no TOML file"));
+        assert!(
+            incidents(&path)
+                .unwrap_err()
+                .to_string()
+                .ends_with("holds no TOML file")
+        );
         let file = dir.path().join("x.toml");
         std::fs::write(&file, "name = \"x\"\nabout = 3\n").unwrap();
         let error = incidents(&path).unwrap_err().to_string();
@@ -231,6 +247,11 @@ mod tests {
         let error = own.of(incident).unwrap_err().to_string();
         assert!(error.contains("reference.toml:1: "), "{error}");
         assert!(Topologies::new(None, Some("moon")).is_err());
-        assert!(Topologies::new(None, Some("kiosk")).unwrap().of(incident).is_err());
+        assert!(
+            Topologies::new(None, Some("kiosk"))
+                .unwrap()
+                .of(incident)
+                .is_err()
+        );
     }
 }

@@ -117,7 +117,11 @@ pub fn clustered<T>(
                 }
             }
             // A resample of empty groups only says nothing.
-            if drawn.is_empty() { f64::NAN } else { statistic(&drawn) }
+            if drawn.is_empty() {
+                f64::NAN
+            } else {
+                statistic(&drawn)
+            }
         })
         .filter(|value| value.is_finite())
         .collect();

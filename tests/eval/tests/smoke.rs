@@ -227,7 +227,15 @@ fn nothing_that_breaks_a_rule_passes_and_nothing_passes_beta() {
 fn policies_are_measured_beside_the_oracle() {
     let some = "crash-infer,clock-skew,corrupt-model,site-failure";
     let rows = run(&[
-        "policies", "--only", some, "--seeds", "2", "--steps", "1", "--policies", "no-op,supervisor",
+        "policies",
+        "--only",
+        some,
+        "--seeds",
+        "2",
+        "--steps",
+        "1",
+        "--policies",
+        "no-op,supervisor",
     ]);
     // Nothing is lost, harmed or spent by doing nothing, whatever the seed.
     assert_eq!(value(&rows, "policies.no_op.harm"), 0.0);

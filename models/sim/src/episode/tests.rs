@@ -27,7 +27,12 @@ fn where_nothing_goes_wrong_nobody_does_anything() {
 #[test]
 fn a_hang_is_not_recovered_by_nothing_and_is_by_a_supervisor() {
     let (nothing, _) = run("hang-postprocess", Baseline::NoOp, 5, Rules::default());
-    let (healed, trace) = run("hang-postprocess", Baseline::Supervisor, 5, Rules::default());
+    let (healed, trace) = run(
+        "hang-postprocess",
+        Baseline::Supervisor,
+        5,
+        Rules::default(),
+    );
     assert_eq!(nothing.lost, nothing.lost_twin);
     assert_eq!(
         (nothing.harm, nothing.benefit, nothing.spent),

@@ -258,9 +258,7 @@ impl Trial {
                         0.0
                     };
                 let usual = signs.link(topology.nodes()[no.at()].uplinks[0]);
-                let bad = usual.down > 0
-                    || usual.loss.or(0.0) > 0.04
-                    || usual.rtt_ms.above() > 1.5;
+                let bad = usual.down > 0 || usual.loss.or(0.0) > 0.04 || usual.rtt_ms.above() > 1.5;
                 match one.kind {
                     Kind::SyncClock if sign.ahead.or(0.0).abs() > 20.0 => weights.clock,
                     Kind::SwitchUplink if bad => weights.link,

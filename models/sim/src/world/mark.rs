@@ -28,7 +28,11 @@ impl Mark {
     }
 
     pub(crate) fn flags(&mut self, flags: [bool; 4]) {
-        self.whole(flags.iter().fold(0, |bits, flag| 2 * bits + u64::from(*flag)));
+        self.whole(
+            flags
+                .iter()
+                .fold(0, |bits, flag| 2 * bits + u64::from(*flag)),
+        );
     }
 
     pub(crate) fn value(self) -> u64 {
@@ -60,7 +64,12 @@ impl World {
             mark.number(node.litter_mb + node.inodes);
             mark.number(node.battery_wh);
         }
-        mark.flags([self.state.rollout_paused, self.state.training.broken, false, false]);
+        mark.flags([
+            self.state.rollout_paused,
+            self.state.training.broken,
+            false,
+            false,
+        ]);
         mark.value()
     }
 

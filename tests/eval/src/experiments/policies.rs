@@ -49,7 +49,11 @@ pub struct Args {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub seeds: u64,
     /// Policies beside the oracle.
-    #[arg(long, value_delimiter = ',', default_value = "no-op,random,supervisor,worst,tolerance,trial,expert,verified,search")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "no-op,random,supervisor,worst,tolerance,trial,expert,verified,search"
+    )]
     pub policies: Vec<Baseline>,
     /// What they may spend, of what the oracle spends; 0 for no limit.
     #[arg(long, default_value_t = 1.5)]
@@ -78,8 +82,11 @@ struct Case {
 pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let begun = Instant::now();
     let mut report = Report::new("policies", &format!("{args:?} seed {seed}"));
-    if !(args.budget >= 0.0) {
-        return Err(anyhow!("--budget {}: expected a number from 0 on", args.budget));
+    if args.budget.is_nan() || args.budget < 0.0 {
+        return Err(anyhow!(
+            "--budget {}: expected a number from 0 on",
+            args.budget
+        ));
     }
     let mut cases = cases(args)?;
     let threads = args.threads.map_or_else(
@@ -87,7 +94,11 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         usize::from,
     );
     if args.steps > 0 {
-        progress(&format!("certifying {} incidents up to {} steps", cases.len(), args.steps));
+        progress(&format!(
+            "certifying {} incidents up to {} steps",
+            cases.len(),
+            args.steps
+        ));
         let depth = Depth {
             steps: args.steps,
             seed,
@@ -103,7 +114,10 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     }
     let seeds = usize::try_from(args.seeds)?;
     let all = cases.len() * seeds;
-    progress(&format!("{all} episodes of {} policies and the oracle", args.policies.len()));
+    progress(&format!(
+        "{all} episodes of {} policies and the oracle",
+        args.policies.len()
+    ));
     let runs = spread(all, threads, |at| {
         let own = seed.wrapping_add((at % seeds) as u64);
         episodes(&cases[at / seeds], own, args)
@@ -170,9 +184,13 @@ fn spread<T: Send>(
         }
     };
     let done: Result<Vec<Vec<(usize, T)>>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.clamp(1, count.max(1))).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..threads.clamp(1, count.max(1)))
+            .map(|_| scope.spawn(worker))
+            .collect();
         let joined = workers.into_iter().map(|worker| {
-            worker.join().map_err(|_| anyhow!("an episode ended before it was done"))?
+            worker
+                .join()
+                .map_err(|_| anyhow!("an episode ended before it was done"))?
         });
         joined.collect()
     });
@@ -189,9 +207,14 @@ fn pairs<'c>(cases: &[&'c Case], place: usize) -> Vec<Vec<Pair<'c>>> {
     let of = |case: &&'c Case| -> Vec<Pair<'c>> {
         let runs = case.runs.iter().filter(|(oracle, _)| oracle.was_incident);
         // Behind the last of the others comes the oracle itself.
-        runs.map(|(oracle, others)| (others.get(place).unwrap_or(oracle), oracle)).collect()
+        runs.map(|(oracle, others)| (others.get(place).unwrap_or(oracle), oracle))
+            .collect()
     };
-    cases.iter().map(of).filter(|pairs| !pairs.is_empty()).collect()
+    cases
+        .iter()
+        .map(of)
+        .filter(|pairs| !pairs.is_empty())
+        .collect()
 }
 
 fn rows(report: &mut Report, cases: &[Case], args: &Args, seed: u64) {
@@ -200,16 +223,31 @@ fn rows(report: &mut Report, cases: &[Case], args: &Args, seed: u64) {
     for (key, about, cases) in &strata {
         let n = cases.len();
         let id = format!("policies.stratum.{key}");
-        report.rows.push(Row::new(&id, &format!("incidents {about}"), "incidents", Estimate::exact(n as f64, n)));
+        report.rows.push(Row::new(
+            &id,
+            &format!("incidents {about}"),
+            "incidents",
+            Estimate::exact(n as f64, n),
+        ));
     }
     for place in 0..=args.policies.len() {
-        let policy = args.policies.get(place).map_or("oracle", |policy| policy.name());
+        let policy = args
+            .policies
+            .get(place)
+            .map_or("oracle", |policy| policy.name());
         let all = pairs(&repairable, place);
         recovered(report, policy, "", "", &all, seed);
         figures(report, policy, &all, seed);
         for (key, about, cases) in &strata {
             let pairs = pairs(cases, place);
-            recovered(report, policy, &format!("{key}."), &format!(", {about}"), &pairs, seed);
+            recovered(
+                report,
+                policy,
+                &format!("{key}."),
+                &format!(", {about}"),
+                &pairs,
+                seed,
+            );
         }
     }
 }
@@ -220,20 +258,34 @@ fn strata<'c>(cases: &[&'c Case]) -> Vec<(String, String, Vec<&'c Case>)> {
     for case in cases {
         if let Some(certificate) = &case.certificate {
             let (key, about) = match certificate.least {
-                Some(least) => (format!("steps_{least}"), format!("of {least} steps")),
+                Some(least) => (format!("steps_{least}"), format!("of least length {least}")),
                 None => {
                     let searched = certificate.searched;
-                    (format!("steps_over_{searched}"), format!("of more than {searched} steps"))
+                    (
+                        format!("steps_over_{searched}"),
+                        format!("of least length over {searched}"),
+                    )
                 }
             };
-            strata.entry(key).or_insert_with(|| (about, Vec::new())).1.push(case);
+            strata
+                .entry(key)
+                .or_insert_with(|| (about, Vec::new()))
+                .1
+                .push(case);
         }
         if case.novelty >= NEW {
             let about = || ("unlike any of training".to_owned(), Vec::new());
-            strata.entry("new".to_owned()).or_insert_with(about).1.push(case);
+            strata
+                .entry("new".to_owned())
+                .or_insert_with(about)
+                .1
+                .push(case);
         }
     }
-    strata.into_iter().map(|(key, (about, cases))| (key, about, cases)).collect()
+    strata
+        .into_iter()
+        .map(|(key, (about, cases))| (key, about, cases))
+        .collect()
 }
 
 fn recovered(
@@ -257,45 +309,114 @@ fn recovered(
     let id = format!("policies.{}.{key}recovered", policy.replace('-', "_"));
     let what = format!("{policy}: recovered{about}");
     let row = Row::new(&id, &what, "ratio", ours).higher();
-    report.rows.push(row.against(oracle.map(|oracle| oracle.value), "oracle"));
+    report
+        .rows
+        .push(row.against(oracle.map(|oracle| oracle.value), "oracle"));
 }
 
 /// What else there is to know of a policy.
 fn figures(report: &mut Report, policy: &str, pairs: &[Vec<Pair<'_>>], seed: u64) {
     let name = policy.replace('-', "_");
-    let mut add = |id: &str, what: &str, unit, ours: Option<Estimate>, reference: Option<f64>, by: &str| {
-        if let Some(ours) = ours {
-            let row = Row::new(&format!("policies.{name}.{id}"), &format!("{policy}: {what}"), unit, ours);
-            report.rows.push(row.against(reference, by));
-        }
-    };
+    let mut add =
+        |id: &str, what: &str, unit, ours: Option<Estimate>, reference: Option<f64>, by: &str| {
+            if let Some(ours) = ours {
+                let row = Row::new(
+                    &format!("policies.{name}.{id}"),
+                    &format!("{policy}: {what}"),
+                    unit,
+                    ours,
+                );
+                report.rows.push(row.against(reference, by));
+            }
+        };
     let all: Vec<&Pair<'_>> = pairs.iter().flatten().collect();
-    let mean = |value: fn(&Pair<'_>) -> f64| stats::clustered(pairs, move |all: &[&Pair<'_>]| {
-        all.iter().map(|pair| value(pair)).sum::<f64>() / all.len() as f64
-    }, seed);
+    let mean = |value: fn(&Pair<'_>) -> f64| {
+        stats::clustered(
+            pairs,
+            move |all: &[&Pair<'_>]| {
+                all.iter().map(|pair| value(pair)).sum::<f64>() / all.len() as f64
+            },
+            seed,
+        )
+    };
     let oracle = |value: fn(&Pair<'_>) -> f64| mean(value).map(|estimate| estimate.value);
     let times = |oracle: bool| -> Vec<f64> {
         let outcomes = all.iter().map(|pair| if oracle { pair.1 } else { pair.0 });
-        outcomes.filter(|one| one.recovered).map(|one| one.seconds).collect()
+        outcomes
+            .filter(|one| one.recovered)
+            .map(|one| one.seconds)
+            .collect()
     };
     let theirs = Estimate::quantile(&times(true), 0.5, seed);
-    add("median", "time to recover, median of the recovered", "s",
-        Estimate::quantile(&times(false), 0.5, seed), theirs.map(|one| one.value), "oracle");
-    add("capped", "time to recover, mean, capped", "s",
-        mean(|(ours, _)| ours.seconds), oracle(|(_, oracle)| oracle.seconds), "oracle");
-    add("resolved", "recovered with no root left", "ratio",
+    add(
+        "median",
+        "time to recover, median of the recovered",
+        "s",
+        Estimate::quantile(&times(false), 0.5, seed),
+        theirs.map(|one| one.value),
+        "oracle",
+    );
+    add(
+        "capped",
+        "time to recover, mean, capped",
+        "s",
+        mean(|(ours, _)| ours.seconds),
+        oracle(|(_, oracle)| oracle.seconds),
+        "oracle",
+    );
+    add(
+        "resolved",
+        "recovered with no root left",
+        "ratio",
         mean(|(ours, _)| f64::from(u8::from(ours.resolved()))),
-        oracle(|(_, oracle)| f64::from(u8::from(oracle.resolved()))), "oracle");
-    add("prevented", "ended before users noticed", "ratio",
+        oracle(|(_, oracle)| f64::from(u8::from(oracle.resolved()))),
+        "oracle",
+    );
+    add(
+        "prevented",
+        "ended before users noticed",
+        "ratio",
         mean(|(ours, _)| f64::from(u8::from(ours.prevented()))),
-        oracle(|(_, oracle)| f64::from(u8::from(oracle.prevented()))), "oracle");
-    add("lost", "requests lost, of those that a fleet alone loses", "ratio", stats::clustered(pairs, |all: &[&Pair<'_>]| {
-        let alone: f64 = all.iter().map(|(ours, _)| ours.lost_twin).sum();
-        all.iter().map(|(ours, _)| ours.lost).sum::<f64>() / alone.max(1.0)
-    }, seed), Some(1.0), "no-op");
-    add("harm", "health lost to healing, times seconds", "s", mean(|(ours, _)| ours.harm), Some(0.0), "no-op");
-    add("spent", "spent, shares of a route times seconds", "s",
-        mean(|(ours, _)| ours.spent), oracle(|(_, oracle)| oracle.spent), "oracle");
-    add("orders", "orders", "orders",
-        mean(|(ours, _)| f64::from(ours.orders)), oracle(|(_, oracle)| f64::from(oracle.orders)), "oracle");
+        oracle(|(_, oracle)| f64::from(u8::from(oracle.prevented()))),
+        "oracle",
+    );
+    add(
+        "lost",
+        "requests lost, of those that a fleet alone loses",
+        "ratio",
+        stats::clustered(
+            pairs,
+            |all: &[&Pair<'_>]| {
+                let alone: f64 = all.iter().map(|(ours, _)| ours.lost_twin).sum();
+                all.iter().map(|(ours, _)| ours.lost).sum::<f64>() / alone.max(1.0)
+            },
+            seed,
+        ),
+        Some(1.0),
+        "no-op",
+    );
+    add(
+        "harm",
+        "health lost to healing, times seconds",
+        "s",
+        mean(|(ours, _)| ours.harm),
+        Some(0.0),
+        "no-op",
+    );
+    add(
+        "spent",
+        "spent, shares of a route times seconds",
+        "s",
+        mean(|(ours, _)| ours.spent),
+        oracle(|(_, oracle)| oracle.spent),
+        "oracle",
+    );
+    add(
+        "orders",
+        "orders",
+        "orders",
+        mean(|(ours, _)| f64::from(ours.orders)),
+        oracle(|(_, oracle)| f64::from(oracle.orders)),
+        "oracle",
+    );
 }

@@ -12,15 +12,18 @@ impl Engine {
     /// Adds what matters of the faults.
     pub(crate) fn mark(&self, mark: &mut Mark) {
         for (run, fault) in self.runs.iter().zip(&self.script.faults) {
-            let asked = fault.couplings.iter().filter_map(|coupling| match coupling {
-                Coupling::Breaks { unless, .. } => *unless,
-                Coupling::Heals { unless, .. } => Some(*unless),
-                Coupling::ReInfects
-                | Coupling::Returns { .. }
-                | Coupling::MovesLoad { .. }
-                | Coupling::Holds { .. }
-                | Coupling::Hides { .. } => None,
-            });
+            let asked = fault
+                .couplings
+                .iter()
+                .filter_map(|coupling| match coupling {
+                    Coupling::Breaks { unless, .. } => *unless,
+                    Coupling::Heals { unless, .. } => Some(*unless),
+                    Coupling::ReInfects
+                    | Coupling::Returns { .. }
+                    | Coupling::MovesLoad { .. }
+                    | Coupling::Holds { .. }
+                    | Coupling::Hides { .. } => None,
+                });
             let shields = remedies(fault.mechanism, fault.locus.place).iter();
             let shields = shields.filter(|remedy| remedy.effect == Cure::Shields);
             let matters = asked.chain(shields.map(|remedy| remedy.step));
