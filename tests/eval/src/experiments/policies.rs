@@ -258,12 +258,12 @@ fn strata<'c>(cases: &[&'c Case]) -> Vec<(String, String, Vec<&'c Case>)> {
     for case in cases {
         if let Some(certificate) = &case.certificate {
             let (key, about) = match certificate.least {
-                Some(least) => (format!("steps_{least}"), format!("of {least} steps")),
+                Some(least) => (format!("steps_{least}"), format!("of least length {least}")),
                 None => {
                     let searched = certificate.searched;
                     (
                         format!("steps_over_{searched}"),
-                        format!("of more than {searched} steps"),
+                        format!("of least length over {searched}"),
                     )
                 }
             };
