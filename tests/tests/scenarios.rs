@@ -338,11 +338,11 @@ fn a_real_hang_under_pressure_is_healed_within_two_seconds() {
     expect![[r#"
         10.000s fault    Pressure(0.8)
         20.000s fault    Block("camera")
-        22.332s detect   camera hung (hang), 2280ms after the first sign
-        22.332s decide   restart(camera, grace=0ms) (reflex)
-        22.332s execute  restart(camera, grace=0ms)
-        22.494s done     restart(camera, grace=0ms)
-        22.494s close    healed: camera answers again after 2442ms
+        21.569s detect   camera hung (hang), 1516ms after the first sign
+        21.569s decide   restart(camera, grace=0ms) (reflex)
+        21.569s execute  restart(camera, grace=0ms)
+        21.705s done     restart(camera, grace=0ms)
+        21.705s close    healed: camera answers again after 1653ms
     "#]]
     .assert_eq(&trace.to_string());
     let closed = trace.when("close", "camera").expect("it is healed");
@@ -706,15 +706,15 @@ fn without_fresh_samples_only_the_dead_are_healed() {
         12.035s done     restart(camera, grace=0ms)
         12.035s close    healed: camera answers again after 35ms
         14.000s fault    Block("store")
-        15.541s detect   store hung (hang), 1500ms after the first sign
-        15.541s refuse   restart(store, grace=0ms): stale-telemetry
-        19.043s alarm    store-hung (critical): store is hung, and not healed: nothing recent is known about store
+        15.641s detect   store hung (hang), 1600ms after the first sign
+        15.641s refuse   restart(store, grace=0ms): stale-telemetry
+        19.142s alarm    store-hung (critical): store is hung, and not healed: nothing recent is known about store
         24.000s fault    Frozen(false)
-        24.045s decide   restart(store, grace=0ms) (reflex)
-        24.045s execute  restart(store, grace=0ms)
-        24.075s done     restart(store, grace=0ms)
-        24.075s clear    store-hung
-        24.075s close    healed: store answers again after 10034ms
+        24.144s decide   restart(store, grace=0ms) (reflex)
+        24.144s execute  restart(store, grace=0ms)
+        24.173s done     restart(store, grace=0ms)
+        24.173s clear    store-hung
+        24.173s close    healed: store answers again after 10132ms
     "#]].assert_eq(&trace.to_string());
 }
 
