@@ -2,6 +2,7 @@
 //! whatever dies in between.
 
 mod acts;
+mod adopting;
 mod chaos;
 mod containers;
 mod node;
@@ -265,10 +266,12 @@ fn a_start_that_its_spawner_did_not_live_to_record_is_taken_over() {
         std::fs::write(&slots, without(Instance(one.0 - 1))).unwrap();
         node.spawner(&[]);
         let (mut client, found) = node.connect().await;
-        // Which of the two processes of b is the main one nobody can tell.
         let live: Vec<_> = found.iter().map(|slot| slot.live).collect();
-        assert_eq!(live, [Some((one, a_pid)), None]);
-        until("b ended", || !alive(b_pid) && node.marked(&b).is_empty()).await;
+        assert_eq!(live, [Some((one, a_pid)), Some((two, b_pid))]);
+        kill(b_pid);
+        assert_eq!(next(&mut client).await, died(&b, two));
+        assert_eq!(next(&mut client).await, exited(&b, two, Exit::Unknown));
+        assert_eq!(node.marked(&b), []);
         let (three, _) = start(&mut client, &b).await;
         assert!(three > two);
         // What is recorded as started and not as running is over.

@@ -123,6 +123,12 @@ impl FleetPlan {
         Ok(plan)
     }
 
+    /// The tree.
+    #[must_use]
+    pub fn root(&self) -> &Branch<Leaf> {
+        &self.root
+    }
+
     /// The steps, in the order in which they are printed; a step's number is its
     /// place here.
     pub fn steps(&self) -> impl Iterator<Item = &Leaf> {

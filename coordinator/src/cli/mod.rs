@@ -1,4 +1,4 @@
-//! The command line: `serve`, `broker`, and what an operator asks.
+//! The command line: `serve`, `broker`, what an operator asks, and the simulator.
 //!
 //! Exit status: 0 done, 1 failed or not found, 2 wrong usage.
 
@@ -8,6 +8,7 @@ mod client;
 mod explain;
 mod plan;
 mod show;
+mod sim;
 mod table;
 
 use std::ffi::OsString;
@@ -71,6 +72,11 @@ enum Command {
         /// What `homeostat-agent chaos` takes: a fault, a service, --for, --yes.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
+    },
+    /// A simulated fleet: incidents, policies that heal, and how hard incidents are.
+    Sim {
+        #[command(subcommand)]
+        what: sim::SimCommand,
     },
     /// The topics on the broker.
     Mqtt {
@@ -302,6 +308,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan {
             what: PlanCommand::Key(ask),
         } => plan::key(&ask).map_err(failed),
+        Command::Sim { what } => sim::sim(&what),
         Command::Chaos { words } => Err(Failure::Failed(chaos(words))),
         Command::Mqtt {
             what: MqttCommand::Explain { topic },
@@ -514,6 +521,10 @@ mod tests {
             &["homeostat", "plan", "run", "-", "--confidence", "NaN"],
             &["homeostat", "plan", "run", "-", "--confidence", "inf"],
             &["homeostat", "plan", "run", "-", "--confidence", "2"],
+            &["homeostat", "sim", "run", "no-such-incident"],
+            &["homeostat", "sim", "run", "--policy", "luck"],
+            &["homeostat", "sim", "run", "crash-infer", "--budget", "nan"],
+            &["homeostat", "sim", "explain", "7"],
         ] {
             assert_eq!(format!("{:?}", run(args)), usage, "{args:?}");
         }

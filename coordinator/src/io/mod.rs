@@ -4,5 +4,6 @@ pub mod broker;
 pub mod config;
 pub mod db;
 pub mod http;
+pub mod incidents;
 pub mod mqtt;
 pub mod secret;

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, flash, foresee, forward, gate, journal_kill, ledger, mttr, outbox, overhead, power_cut,
-    quiet, saga, switch,
+    self, flash, foresee, forward, gate, journal_kill, ledger, mttr, outbox, overhead, policies,
+    power_cut, quiet, saga, sim, switch,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -58,6 +58,10 @@ enum Command {
     Ledger(ledger::Args),
     /// Faults ended before they show, and what it costs when foresight is wrong.
     Foresee(foresee::Args),
+    /// Speed of the fleet simulator, and whether what it computes is right.
+    Sim(sim::Args),
+    /// Policies that heal simulated fleets, beside an oracle and no policy at all.
+    Policies(policies::Args),
 }
 
 fn main() -> ExitCode {
@@ -101,6 +105,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Gate(args) => gate::run(args, cli.seed)?,
         Command::Ledger(args) => ledger::run(args, cli.seed)?,
         Command::Foresee(args) => foresee::run(args, cli.seed)?,
+        Command::Policies(args) => policies::run(args, cli.seed)?,
+        Command::Sim(args) => sim::run(args, cli.seed)?,
     };
     print!("{}", report.table());
     if let Some(file) = &cli.json {

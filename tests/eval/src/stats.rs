@@ -93,6 +93,44 @@ pub fn share(hits: usize, n: usize) -> Estimate {
     }
 }
 
+/// A statistic of samples that come in groups, with an interval that resamples groups first
+/// and then what is in them: many samples of few groups say little of other groups. `None`
+/// of no samples.
+pub fn clustered<T>(
+    groups: &[Vec<T>],
+    statistic: impl Fn(&[&T]) -> f64,
+    seed: u64,
+) -> Option<Estimate> {
+    let all: Vec<&T> = groups.iter().flatten().collect();
+    if all.is_empty() {
+        return None;
+    }
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut drawn = Vec::with_capacity(all.len());
+    let mut values: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            drawn.clear();
+            for _ in groups {
+                let group = &groups[rng.usize(..groups.len())];
+                for _ in group {
+                    drawn.push(&group[rng.usize(..group.len())]);
+                }
+            }
+            // A resample of empty groups only says nothing.
+            if drawn.is_empty() { f64::NAN } else { statistic(&drawn) }
+        })
+        .filter(|value| value.is_finite())
+        .collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let value = statistic(&all);
+    Some(Estimate {
+        value,
+        low: quantile(&values, 0.025).map_or(value, |low| low.min(value)),
+        high: quantile(&values, 0.975).map_or(value, |high| high.max(value)),
+        n: all.len(),
+    })
+}
+
 /// The nearest-rank quantile of sorted samples.
 fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     sorted.get(place(q, sorted.len())).copied()
@@ -135,6 +173,19 @@ mod tests {
             .count();
         // Binomial with p = 0.95: 180..=200 but for one time in a thousand.
         assert!((180..=200).contains(&covered), "{covered}");
+    }
+
+    #[test]
+    fn samples_that_come_in_groups_say_less() {
+        let mean = |all: &[&f64]| all.iter().copied().sum::<f64>() / all.len() as f64;
+        // The same samples, but within a group they are all alike.
+        let alone: Vec<Vec<f64>> = (0..100).map(|at| vec![f64::from(at % 4)]).collect();
+        let alike: Vec<Vec<f64>> = (0..4).map(|at| vec![f64::from(at); 25]).collect();
+        let alone = clustered(&alone, mean, 1).unwrap();
+        let alike = clustered(&alike, mean, 1).unwrap();
+        assert_eq!((alone.value, alike.value, alike.n), (1.5, 1.5, 100));
+        assert!(alike.high - alike.low > 3.0 * (alone.high - alone.low));
+        assert_eq!(clustered(&[Vec::<f64>::new()], mean, 1), None);
     }
 
     #[test]

@@ -224,6 +224,29 @@ fn nothing_that_breaks_a_rule_passes_and_nothing_passes_beta() {
 }
 
 #[test]
+fn policies_are_measured_beside_the_oracle() {
+    let some = "crash-infer,clock-skew,corrupt-model,site-failure";
+    let rows = run(&[
+        "policies", "--only", some, "--seeds", "2", "--steps", "1", "--policies", "no-op,supervisor",
+    ]);
+    // Nothing is lost, harmed or spent by doing nothing, whatever the seed.
+    assert_eq!(value(&rows, "policies.no_op.harm"), 0.0);
+    assert_eq!(value(&rows, "policies.no_op.spent"), 0.0);
+    assert_eq!(value(&rows, "policies.no_op.lost"), 1.0);
+    assert_eq!(value(&rows, "policies.oracle.recovered"), 1.0);
+    assert!(value(&rows, "policies.stratum.steps_1") >= 2.0);
+}
+
+#[test]
+fn the_simulator_accounts_for_every_request_and_repeats_itself() {
+    let rows = run(&["sim", "--runs", "10", "--ticks", "1000"]);
+    assert!(value(&rows, "sim.account.worst") <= 1e-9);
+    assert_eq!(value(&rows, "sim.trace.differ"), 0.0);
+    assert_eq!(value(&rows, "sim.quiet.reference.broken"), 0.0);
+    assert!(value(&rows, "sim.speed.city") > 0.0);
+}
+
+#[test]
 fn overhead_reads_all_processes() {
     let rows = run(&[
         "overhead",

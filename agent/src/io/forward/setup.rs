@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::config::ConfigErrors;
 use crate::io::local;
+use crate::io::local::lock::{self, Holder, Taken};
 
 /// How long the lock may take: a killed forwarder holds it until the kernel has closed its
 /// thousands of sockets.
@@ -31,10 +32,20 @@ pub enum ForwardError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// Another forwarder serves this `run_dir`.
-    #[error("another forwarder already serves {}", run_dir.display())]
+    #[error("another forwarder already serves {}: {holder}", run_dir.display())]
     Second {
         /// The folder both want.
         run_dir: PathBuf,
+        /// The other.
+        holder: Holder,
+    },
+    /// Somebody has the lock who is no forwarder, or is not known to be one.
+    #[error("cannot lock {}: {holder} has it; only a forwarder should", path.display())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// Who has it.
+        holder: Holder,
     },
     /// A port could not be listened on.
     #[error("cannot listen at {address} for {route}")]
@@ -79,12 +90,14 @@ pub(super) fn own_folder(folder: &Path, run_dir: &Path) -> Result<File, ForwardE
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
         .map_err(failed("open up", folder))?;
     let path = folder.join("lock");
-    let file = File::create(&path).map_err(failed("create", &path))?;
-    if local::lock(&file, LOCK_WAIT_MAX).map_err(failed("lock", &path))? {
-        return Ok(file);
+    match lock::take(&path, LOCK_WAIT_MAX).map_err(failed("lock", &path))? {
+        Taken::Held(file) => Ok(file),
+        Taken::By(holder) if holder.is_twin() => {
+            let run_dir = run_dir.to_owned();
+            Err(ForwardError::Second { run_dir, holder })
+        }
+        Taken::By(holder) => Err(ForwardError::Locked { path, holder }),
     }
-    let run_dir = run_dir.to_owned();
-    Err(ForwardError::Second { run_dir })
 }
 
 /// Raises the soft limit of descriptors to the hard one, and says for how many connections

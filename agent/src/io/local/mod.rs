@@ -6,9 +6,11 @@
 //! who talk.
 //!
 //! - `datagram`: a message as bytes, with its version.
+//! - `lock`: the file that only one of a kind holds.
 //! - `sockets`: both ends of a connection.
 
 pub mod datagram;
+pub mod lock;
 pub(in crate::io) mod sockets;
 
 use std::fs::File;
@@ -25,7 +27,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Locks a file for as long as it is open; `false` when another process still
 /// has it after `wait`.
-pub(in crate::io) fn lock(file: &File, wait: Duration) -> io::Result<bool> {
+fn lock_within(file: &File, wait: Duration) -> io::Result<bool> {
     let begun = Instant::now();
     loop {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {

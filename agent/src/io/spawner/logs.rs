@@ -5,13 +5,16 @@
 //! appending, the service goes on at the start. Lines written during the copy
 //! may be lost, and a fast writer can pass the bound until the next look.
 //!
+//! Where the folder cannot be made, on a data folder that is read-only say, services run
+//! without a log, and each start tries again.
+//!
 //! The folder may belong to a user with fewer rights than the spawner has, so
 //! no symbolic link is followed.
 
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use homeostat_common::ids::ServiceId;
 use homeostat_common::units::Bytes;
@@ -20,29 +23,43 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags};
 /// The folder `data_dir/logs`.
 #[derive(Debug)]
 pub(super) struct Logs {
-    folder: OwnedFd,
+    path: PathBuf,
+    /// Not there when it could not be opened.
+    folder: Option<OwnedFd>,
     /// Who may read the logs besides the spawner.
     readers: Option<u32>,
 }
 
 impl Logs {
-    pub(super) fn open(data_dir: &Path, readers: Option<u32>) -> io::Result<Self> {
+    pub(super) fn open(data_dir: &Path, readers: Option<u32>) -> Self {
         let path = data_dir.join("logs");
-        std::fs::create_dir_all(&path)?;
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-        let folder = rustix::fs::open(&path, flags, Mode::empty())?;
-        Ok(Self { folder, readers })
+        let folder = open_folder(&path);
+        if let Err(error) = &folder {
+            let folder = path.display();
+            tracing::error!(%folder, %error, "services start without logs");
+        }
+        Self {
+            path,
+            folder: folder.ok(),
+            readers,
+        }
     }
 
     /// The file that stdout and stderr of `service` go to.
-    pub(super) fn file(&self, service: &ServiceId) -> io::Result<File> {
+    pub(super) fn file(&mut self, service: &ServiceId) -> io::Result<File> {
+        if self.folder.is_none() {
+            self.folder = Some(open_folder(&self.path)?);
+        }
         self.open_file(&format!("{service}.log"), OFlags::APPEND)
     }
 
     /// Cuts the log of `service` if it has passed `max`.
     pub(super) fn bound(&self, service: &ServiceId, max: Bytes) -> io::Result<()> {
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
         let name = format!("{service}.log");
-        let size = match rustix::fs::statat(&self.folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        let size = match rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => u64::try_from(stat.st_size).unwrap_or(0),
             Err(rustix::io::Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -59,7 +76,7 @@ impl Logs {
 
     /// Copies `full` from offset `from` on into a new file called `name`.
     fn keep(&self, mut full: &File, name: &str, from: u64) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
+        match rustix::fs::unlinkat(self.folder()?, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
@@ -71,15 +88,26 @@ impl Logs {
         Ok(())
     }
 
+    fn folder(&self) -> io::Result<&OwnedFd> {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "there is no folder for logs");
+        self.folder.as_ref().ok_or_else(none)
+    }
+
     fn open_file(&self, name: &str, extra: OFlags) -> io::Result<File> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | extra;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP;
-        let file = rustix::fs::openat(&self.folder, name, flags, mode)?;
+        let file = rustix::fs::openat(self.folder()?, name, flags, mode)?;
         if let Some(readers) = self.readers {
             rustix::fs::fchown(file.as_fd(), None, Some(Gid::from_raw(readers)))?;
         }
         Ok(file.into())
     }
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    std::fs::create_dir_all(path)?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 #[cfg(test)]
@@ -90,7 +118,7 @@ mod tests {
     #[test]
     fn a_log_that_passes_its_bound_is_kept_once_and_goes_on_at_its_start() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path(), None).unwrap();
+        let mut logs = Logs::open(folder.path(), None);
         let service = ServiceId::new("db").unwrap();
         let mut writer = logs.file(&service).unwrap();
         let read = |name: &str| std::fs::read_to_string(folder.path().join("logs").join(name));
@@ -111,7 +139,7 @@ mod tests {
     #[test]
     fn a_link_in_place_of_a_log_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path(), None).unwrap();
+        let mut logs = Logs::open(folder.path(), None);
         let victim = folder.path().join("victim");
         std::fs::write(&victim, "precious").unwrap();
         let link =

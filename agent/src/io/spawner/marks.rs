@@ -4,8 +4,13 @@
 //! instance, and its descendants inherit it. That finds what pids and process
 //! groups cannot: descendants in a group of their own, and an instance whose
 //! spawner was killed before it could record it. A process that overwrites its
-//! environment (some do, to show a title) is not found this way; then the
-//! process group and the slots file are all there is.
+//! environment (some do, to show a title) is not found this way; then there is what
+//! `kin` sees, the process group and who descends from whom.
+//!
+//! Anybody can start a process with any environment. So a mark counts only on a
+//! process of a user that the service runs as: such a one could signal the service
+//! anyway. What a service of root started as somebody else, and in a group of its
+//! own, is therefore not found once its spawner was replaced.
 //!
 //! A signal goes through a pidfd that was opened before the mark was read, so
 //! a pid that changes hands in between hits nobody.
@@ -19,6 +24,8 @@ use homeostat_common::ids::{Instance, ServiceId};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::kin;
+
 /// Carries the mark.
 pub(super) const VARIABLE: &str = "HOMEOSTAT_SLOT";
 /// Largest environment that is searched; the kernel allows some 2 MiB, a
@@ -30,20 +37,22 @@ pub(super) fn mark(spawner: &str, service: &ServiceId, instance: Instance) -> St
     format!("{spawner}:{service}:{}", instance.0)
 }
 
-/// A marked process.
-pub(super) struct Marked {
+/// A process of a service.
+#[derive(Debug)]
+pub(super) struct Member {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
+}
+
+/// A marked process.
+#[derive(Debug)]
+pub(super) struct Marked {
+    pub(super) member: Member,
     pub(super) service: ServiceId,
     pub(super) instance: Instance,
 }
 
-impl Marked {
-    /// Whether it leads a process group, as the main process of a service does.
-    pub(super) fn leads(&self) -> bool {
-        rustix::process::getpgid(Some(self.pid)).is_ok_and(|group| group == self.pid)
-    }
-
+impl Member {
     /// Signals it; that it is gone by now is as good.
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(error) = rustix::process::pidfd_send_signal(&self.pidfd, signal)
@@ -54,36 +63,38 @@ impl Marked {
     }
 }
 
-/// All processes that carry a mark of `spawner`.
-pub(super) fn all(spawner: &str) -> io::Result<Vec<Marked>> {
+/// All processes that carry a mark of `spawner` and whose user `may` run the service.
+pub(super) fn all(spawner: &str, may: impl Fn(&ServiceId, u32) -> bool) -> io::Result<Vec<Marked>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let pid = name.to_str().and_then(|name| name.parse().ok());
-        found.extend(pid.and_then(Pid::from_raw).and_then(|pid| of(spawner, pid)));
+        let marked = pid.and_then(Pid::from_raw).and_then(|pid| of(spawner, pid));
+        found.extend(marked.filter(|marked| {
+            kin::user(marked.member.pid).is_some_and(|user| may(&marked.service, user))
+        }));
     }
     Ok(found)
 }
 
-/// Kills `marked` and waits until they are gone, at most for `limit`.
-pub(super) fn end(marked: &[Marked], limit: Duration) {
-    for one in marked {
+/// Kills `members` and waits until they are gone, at most for `limit`.
+pub(super) fn end(members: &[Member], limit: Duration) {
+    for one in members {
         one.signal(Signal::KILL);
     }
     let begun = Instant::now();
-    for one in marked {
+    for one in members {
         let mut poll = [PollFd::new(&one.pidfd, PollFlags::IN)];
         let rest = limit.saturating_sub(begun.elapsed());
         let rest = Timespec::try_from(rest).unwrap_or_default();
         if !matches!(rustix::event::poll(&mut poll, Some(&rest)), Ok(ready) if ready > 0) {
-            let (service, pid) = (&one.service, one.pid.as_raw_nonzero());
-            tracing::error!(%service, pid, "killed, and still there");
+            tracing::error!(pid = one.pid.as_raw_nonzero(), "killed, and still there");
         }
     }
 }
 
 /// Own children other than `known` that carry a mark; cheap, as the kernel
-/// lists them.
+/// lists them. They descend from what was started here, whoever they are by now.
 pub(super) fn children(spawner: &str, known: &[Pid]) -> Vec<Marked> {
     // Absent in kernels without checkpointing; then only groups are ended.
     let text = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
@@ -108,8 +119,7 @@ fn of(spawner: &str, pid: Pid) -> Option<Marked> {
         .ok()?;
     let (service, instance) = read(spawner, &environment)?;
     Some(Marked {
-        pid,
-        pidfd,
+        member: Member { pid, pidfd },
         service,
         instance,
     })

@@ -17,7 +17,7 @@
 //! no service, nor does death of the spawner.
 //!
 //! - `protocol`: the messages.
-//! - `server`: the process; `setup`, `slots`, `process`, `state`, `marks`,
+//! - `server`: the process; `setup`, `slots`, `process`, `state`, `marks`, `kin`,
 //!   `cgroup`, `oom`, `logs` and `users` are its hands.
 //! - `owner`: services whose processes systemd or a container engine runs.
 //! - `client`: the loop's end.
@@ -27,6 +27,7 @@ pub(in crate::io) mod cgroup;
 pub mod chaos;
 pub mod client;
 mod cpu;
+mod kin;
 mod logs;
 mod marks;
 mod oom;

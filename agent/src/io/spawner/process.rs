@@ -15,7 +15,8 @@ use homeostat_common::ids::Instance;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
-use super::marks::{self, Marked};
+use super::kin::{self, Group, Kin, Stat};
+use super::marks::{self, Member};
 use super::oom::KernelLog;
 use super::owner::{Found, Handle};
 use super::protocol::{Exit, StopSignal};
@@ -35,6 +36,10 @@ pub(super) struct Live {
     pub(super) pidfd: OwnedFd,
     /// Clock ticks since boot.
     pub(super) start: u64,
+    /// The session of its process group.
+    pub(super) session: i32,
+    /// Who it runs as; not asked of a child, which is known by its parent.
+    pub(super) user: Option<u32>,
     pub(super) kept: Kept,
     /// How often the kernel had killed for memory in the service's group when
     /// this life came into it; `None` when there is no such group.
@@ -89,14 +94,19 @@ pub(super) fn start(
     at_usual_priority(pid);
     // Not reaped yet, so the pid is still its own.
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => Ok(Live {
-            instance,
-            start: start_ticks(pid).unwrap_or(0),
-            pid,
-            pidfd,
-            kept: Kept::Child,
-            oom_kills: None,
-        }),
+        Ok(pidfd) => {
+            let stat = Stat::of(pid);
+            Ok(Live {
+                instance,
+                start: stat.map_or(0, |stat| stat.start),
+                session: stat.map_or(0, |stat| stat.session),
+                user: None,
+                pid,
+                pidfd,
+                kept: Kept::Child,
+                oom_kills: None,
+            })
+        }
         Err(error) => {
             // Without a pidfd nobody could watch it.
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
@@ -141,7 +151,8 @@ impl Live {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Read after the pidfd was opened: if it fits, the pidfd is of it.
-        if start_ticks(pid)? != start {
+        let stat = Stat::of(pid)?;
+        if stat.start != start {
             return None;
         }
         let live = Self {
@@ -149,18 +160,27 @@ impl Live {
             pid,
             pidfd,
             start,
+            session: stat.session,
+            user: kin::user(pid),
             kept: handle.map_or(Kept::Orphan, Kept::Owned),
             oom_kills: None,
         };
         (!live.ended()).then_some(live)
     }
 
-    /// Takes over a process that a former spawner started and did not record; `None`
-    /// when it is gone.
-    pub(super) fn found(marked: &Marked) -> Option<Self> {
-        let pid = marked.pid.as_raw_nonzero().get().unsigned_abs();
-        let live = Self::adopt(marked.instance, pid, start_ticks(marked.pid)?, None)?;
-        at_usual_priority(marked.pid);
+    /// Takes over a process that a former spawner started and did not record; `None` when
+    /// it is gone, or of a user who does not run the service.
+    pub(super) fn found(
+        instance: Instance,
+        pid: i32,
+        start: u64,
+        may: impl Fn(u32) -> bool,
+    ) -> Option<Self> {
+        let live = Self::adopt(instance, pid.unsigned_abs(), start, None)?;
+        if !live.user.is_some_and(may) {
+            return None;
+        }
+        at_usual_priority(live.pid);
         Some(live)
     }
 
@@ -171,6 +191,8 @@ impl Live {
             pid: found.pid,
             pidfd: found.pidfd,
             start: found.start,
+            session: 0,
+            user: None,
             kept: Kept::Owned(found.handle),
             oom_kills: None,
         }
@@ -292,12 +314,33 @@ impl Live {
         // Its own parent may reap it at any moment, after which the number of
         // the group could be another's: signal each member for itself.
         let sent = rustix::process::pidfd_send_signal(&self.pidfd, signal).is_ok();
-        for marked in marks::all(spawner).unwrap_or_default() {
-            if marked.instance == self.instance && marked.pid != self.pid {
-                marked.signal(signal);
-            }
+        for member in self.others(spawner) {
+            member.signal(signal);
         }
         sent
+    }
+
+    /// What else is of this life, of one that a former spawner started: what carries its
+    /// mark, and its group.
+    pub(super) fn others(&self, spawner: &str) -> Vec<Member> {
+        let marked = marks::all(spawner, |_, user| self.user == Some(user)).unwrap_or_default();
+        let marked = marked.into_iter();
+        let mut others: Vec<_> = marked
+            .filter(|marked| marked.instance == self.instance && marked.member.pid != self.pid)
+            .map(|marked| marked.member)
+            .collect();
+        let group = Group {
+            leader: self.pid.as_raw_nonzero().get(),
+            start: self.start,
+            session: self.session,
+            user: self.user,
+        };
+        for member in group.members(&Kin::look().unwrap_or_default()) {
+            if others.iter().all(|other| other.pid != member.pid) {
+                others.push(member);
+            }
+        }
+        others
     }
 }
 
@@ -335,11 +378,7 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
 
 /// When `pid` was started, in clock ticks since boot.
 pub(super) fn start_ticks(pid: Pid) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    // The name, second, is in brackets and may hold anything; field 22 is the
-    // twentieth after it.
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    Some(Stat::of(pid)?.start)
 }
 
 #[cfg(test)]

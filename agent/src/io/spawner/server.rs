@@ -141,23 +141,22 @@ impl Server {
         let run_dir = &config.node.run_dir;
         let folder = folder(run_dir);
         setup::own_folder(&folder)?;
-        let lock = setup::lock(&folder, run_dir)?;
+        let lock = setup::only_one(&folder, run_dir)?;
         let peers = Peers::of(&config).map_err(failed("look up agent_user of", &file))?;
-        let logs = Logs::open(&config.node.data_dir, peers.readers)
-            .map_err(failed("open the logs in", &config.node.data_dir))?;
+        let logs = Logs::open(&config.node.data_dir, peers.readers);
         let signals = Signals::catch().map_err(failed("catch signals in", &folder))?;
         let boot = state::boot_id().map_err(failed("read the boot id for", &folder))?;
         setup::settle_process();
         let (mut state, entries) = State::open(&folder, boot);
         let name = run_dir.to_string_lossy().into_owned();
         let groups = Groups::wanted_by(&config);
-        let mut slots = adopt(&config, entries);
+        let (mut slots, gone) = adopt(&config, entries);
         for (service, slot) in &mut slots {
             if let Some(live) = &mut slot.live {
                 live.oom_kills = groups.oom_kills(&config.node.id, service);
             }
         }
-        let fresh = settle_unrecorded(&name, &mut slots, &mut state);
+        let fresh = settle_unrecorded(&name, &mut slots, &gone, &mut state);
         let chaos = Chaos::open(&config.node.data_dir, boot, &name);
         let socket = socket_path(run_dir);
         let listener = sockets::listen(&socket).map_err(failed("listen at", &socket))?;

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use super::users;
 use crate::config::{Config, ConfigErrors};
 use crate::io::local;
+use crate::io::local::lock::{self, Holder, Taken};
 
 /// How long the lock may take: a spawner that was killed in the middle of a
 /// start leaves it to the child until that has reached its `exec`.
@@ -25,10 +26,20 @@ pub enum SpawnerError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// Another spawner serves this `run_dir`.
-    #[error("another spawner already serves {}", run_dir.display())]
+    #[error("another spawner already serves {}: {holder}", run_dir.display())]
     SecondSpawner {
         /// The folder both want.
         run_dir: PathBuf,
+        /// The other.
+        holder: Holder,
+    },
+    /// Somebody has the lock who is no spawner, or is not known to be one.
+    #[error("cannot lock {}: {holder} has it; only a spawner should", path.display())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// Who has it.
+        holder: Holder,
     },
     /// Somebody with fewer rights could change what a root spawner does.
     #[error("{} is not safe for a spawner: {why}", path.display())]
@@ -103,14 +114,16 @@ fn trusted(path: &Path, meta: &fs::Metadata) -> Result<(), SpawnerError> {
 }
 
 /// Takes the lock that makes this the only spawner; held until it is closed.
-pub(super) fn lock(folder: &Path, run_dir: &Path) -> Result<File, SpawnerError> {
+pub(super) fn only_one(folder: &Path, run_dir: &Path) -> Result<File, SpawnerError> {
     let path = folder.join("lock");
-    let file = File::create(&path).map_err(failed("create", &path))?;
-    if local::lock(&file, LOCK_WAIT_MAX).map_err(failed("lock", &path))? {
-        return Ok(file);
+    match lock::take(&path, LOCK_WAIT_MAX).map_err(failed("lock", &path))? {
+        Taken::Held(file) => Ok(file),
+        Taken::By(holder) if holder.is_twin() => {
+            let run_dir = run_dir.to_owned();
+            Err(SpawnerError::SecondSpawner { run_dir, holder })
+        }
+        Taken::By(holder) => Err(SpawnerError::Locked { path, holder }),
     }
-    let run_dir = run_dir.to_owned();
-    Err(SpawnerError::SecondSpawner { run_dir })
 }
 
 /// Who may connect: the spawner's own user and `agent_user`.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use homeostat_common::ids::{Instance, ServiceId};
+use rustix::process::{Pid, PidfdFlags};
 
-use super::marks;
+use super::kin::{self, Group, Kin, Stat};
+use super::marks::{self, Marked, Member};
 use super::process::Live;
 use super::protocol::{Exit, SlotView};
 use super::state::{Entry, State};
+use super::users;
 use crate::config::{Config, Process, Service};
 
 /// How long a new spawner waits for the processes it had to end; they have
@@ -26,49 +29,91 @@ pub(super) struct Slot {
     pub(super) starting: bool,
 }
 
-/// Takes over what `entries` say and `/proc` confirms; a slot for everything.
-pub(super) fn adopt(config: &Config, entries: Vec<Entry>) -> BTreeMap<ServiceId, Slot> {
+/// Takes over what `entries` say and `/proc` confirms; a slot for everything, and the groups
+/// of those that died while nobody was their parent.
+pub(super) fn adopt(config: &Config, entries: Vec<Entry>) -> (BTreeMap<ServiceId, Slot>, Gone) {
     let mut slots = BTreeMap::new();
     for spec in &config.services {
         slot_of(&mut slots, &spec.id).spec = Some(spec.clone());
     }
+    let mut gone = Vec::new();
     for entry in entries {
-        if let Some(live) = Live::adopt(entry.instance, entry.pid, entry.start, entry.handle) {
+        let (leader, start, session) = (entry.pid, entry.start, entry.session);
+        let owned = entry.handle.is_some();
+        if let Some(live) = Live::adopt(entry.instance, leader, start, entry.handle) {
             slot_of(&mut slots, &entry.service).live = Some(live);
+        } else if let (false, Ok(leader)) = (owned, i32::try_from(leader)) {
+            let group = Group {
+                leader,
+                start,
+                session,
+                user: None,
+            };
+            gone.push((entry.service, group));
         }
     }
-    slots
+    (slots, gone)
 }
 
-/// Finds whatever carries a mark of this spawner and is of no present instance. What was
-/// started after the last record takes its slot, and is returned: its spawner died before it
-/// could say so, and to start another would be to do it twice. The rest, left behind by one
-/// that died unseen, is ended.
+/// Whose main process has ended, and the group that it led.
+pub(super) type Gone = Vec<(ServiceId, Group)>;
+
+/// Finds what is of a service and of no present instance. What was started after the last
+/// record takes its slot, and is returned: its spawner died before it could say so, and to
+/// start another would be to do it twice. It is known by the marks of all its processes,
+/// which must lead up to the same main process. The rest, left behind by one that died unseen,
+/// is ended.
 pub(super) fn settle_unrecorded(
     name: &str,
     slots: &mut BTreeMap<ServiceId, Slot>,
+    gone: &Gone,
     state: &mut State,
 ) -> Vec<ServiceId> {
-    let marked = match marks::all(name) {
-        Ok(marked) => marked,
+    let users = users_of(slots);
+    let marked = marks::all(name, |service, user| users.of(service).contains(&user));
+    let (mut marked, kin) = match marked.and_then(|marked| Ok((marked, Kin::look()?))) {
+        Ok(looked) => looked,
         Err(error) => {
             tracing::error!(%error, "cannot look for processes of a former spawner");
             return Vec::new();
         }
     };
+    marked.retain(|one| {
+        let (pid, instance) = (one.member.pid.as_raw_nonzero(), one.instance);
+        let minted = state.minted(instance);
+        if !minted {
+            tracing::warn!(pid, %instance, "carries a mark that was never given; left alone");
+        }
+        minted
+    });
+    let above = kin.line_of(rustix::process::getpid().as_raw_nonzero().get());
+    let session = state.former_session();
+    let main_of = |one: &Marked| {
+        let pid = one.member.pid.as_raw_nonzero().get();
+        kin.main_of(pid, session?, &above)
+    };
     let recorded = state.last();
     let mut found = Vec::new();
     for one in marked.iter().filter(|one| one.instance > recorded) {
         let (service, instance) = (&one.service, one.instance);
-        let mut alike = marked.iter().filter(|other| other.service == *service);
+        let Some((pid, stat)) = main_of(one) else {
+            continue;
+        };
         // Only where it is certain which of its processes is the main one.
-        let alone = alike.all(|other| other.pid == one.pid || !other.leads());
+        let mut alike = marked
+            .iter()
+            .filter(|other| other.service == *service && other.instance > recorded);
+        let certain =
+            alike.all(|other| other.instance == instance && main_of(other) == Some((pid, stat)));
+        let free = !slots.values().any(|slot| is_main(slot, pid));
         if let Some(slot) = slots.get_mut(service)
             && slot.live.is_none()
             && matches!(&slot.spec, Some(spec) if matches!(spec.process, Process::Command(_)))
-            && one.leads()
-            && alone
-            && let Some(live) = Live::found(one)
+            && certain
+            && free
+            && let Some(live) = Live::found(instance, pid, stat.start, |user| {
+                users.of(service).contains(&user)
+            })
         {
             tracing::warn!(%service, %instance, "takes over a start that was not recorded");
             slot.live = Some(live);
@@ -80,14 +125,91 @@ pub(super) fn settle_unrecorded(
         state.skip(one.instance);
         let live = slots.get(&one.service);
         let live = live.and_then(|slot| slot.live.as_ref());
-        if live.is_none_or(|live| live.instance != one.instance) {
-            let (service, instance) = (&one.service, one.instance);
-            tracing::warn!(%service, %instance, "ends a process of a former life");
-            former.push(one);
+        if live.is_some_and(|live| live.instance == one.instance) {
+            continue;
+        }
+        let (service, instance) = (&one.service, one.instance);
+        tracing::warn!(%service, %instance, "ends a process of a former life");
+        // Its main process may have lost its mark, and the group of that one, too.
+        if let Some((pid, stat)) = main_of(&one)
+            && !slots.values().any(|slot| is_main(slot, pid))
+        {
+            let may = |user: u32| users.of(service).contains(&user);
+            former.extend(whole_group(&kin, pid, &stat, may));
+        }
+        former.push(one.member);
+    }
+    for (service, group) in gone {
+        for user in users.of(service) {
+            let group = Group {
+                user: Some(*user),
+                ..*group
+            };
+            let members = group.members(&kin);
+            if !members.is_empty() {
+                tracing::warn!(%service, "ends what a former life left in its process group");
+            }
+            former.extend(members);
         }
     }
     marks::end(&former, FORMER_GONE_MAX);
     found
+}
+
+fn is_main(slot: &Slot, pid: i32) -> bool {
+    let live = slot.live.as_ref();
+    live.is_some_and(|live| live.pid.as_raw_nonzero().get() == pid)
+}
+
+/// The main process `pid` of a former life, if it `may` be of the service, and its group.
+fn whole_group(kin: &Kin, pid: i32, stat: &Stat, may: impl Fn(u32) -> bool) -> Vec<Member> {
+    let main = Pid::from_raw(pid).and_then(|pid| {
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let user = kin::user(pid).filter(|user| may(*user))?;
+        (Stat::of(pid)?.start == stat.start).then_some((Member { pid, pidfd }, user))
+    });
+    let Some((main, user)) = main else {
+        return Vec::new();
+    };
+    let group = Group {
+        leader: pid,
+        start: stat.start,
+        session: stat.session,
+        user: Some(user),
+    };
+    let mut all = group.members(kin);
+    all.push(main);
+    all
+}
+
+/// Who services run as.
+struct Users {
+    known: BTreeMap<ServiceId, Vec<u32>>,
+    /// For those that the file does not name any more.
+    own: [u32; 1],
+}
+
+impl Users {
+    fn of(&self, service: &ServiceId) -> &[u32] {
+        self.known.get(service).map_or(&self.own, Vec::as_slice)
+    }
+}
+
+/// As the file says, and as a present life does, should the file have changed.
+fn users_of(slots: &BTreeMap<ServiceId, Slot>) -> Users {
+    let own = rustix::process::geteuid().as_raw();
+    let known = slots.iter().map(|(service, slot)| {
+        let name = slot.spec.as_ref().and_then(|spec| spec.user.as_deref());
+        let said = name.map_or(Some(own), |name| Some(users::find(name).ok()?.uid));
+        let present = slot.live.as_ref().and_then(|live| live.user);
+        let mut users: Vec<u32> = said.into_iter().chain(present).collect();
+        users.dedup();
+        (service.clone(), users)
+    });
+    Users {
+        known: known.collect(),
+        own: [own],
+    }
 }
 
 pub(super) fn slot_of<'s>(
@@ -110,6 +232,7 @@ pub(super) fn entries(slots: &BTreeMap<ServiceId, Slot>) -> impl Iterator<Item =
             instance: live.instance,
             pid: live.pid(),
             start: live.start,
+            session: live.session,
             handle: live.handle().cloned(),
         })
     })

@@ -17,15 +17,19 @@ use std::path::{Path, PathBuf};
 
 use homeostat_common::ids::{BootId, Instance, ServiceId};
 
+use super::kin;
 use super::owner::Handle;
 use super::protocol::SLOTS_MAX;
 
-const HEADER: &str = "homeostat-slots 2";
+const HEADER: &str = "homeostat-slots 3";
 /// Largest file that is read; [`SLOTS_MAX`] lines with the longest
 /// names that owners have need some 100 KiB.
 const FILE_MAX: u64 = 256 * 1024;
 /// Instances reserved in one write, so that a start need not wait for one.
 const RESERVE: u64 = 64;
+/// Without a file, instances from here on count as never minted: so many starts there
+/// cannot have been, and there must be room above what is believed.
+const MINTED_MAX: u64 = 1 << 47;
 
 /// A running instance, so that it can be found again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub(super) struct Entry {
     pub(super) pid: u32,
     /// Start of the process in clock ticks since boot.
     pub(super) start: u64,
+    /// The session of its process group.
+    pub(super) session: i32,
     /// What its owner calls it, if the spawner was not its parent.
     pub(super) handle: Option<Handle>,
 }
@@ -48,7 +54,18 @@ pub(super) struct State {
     /// All below this count as used when the file is read again.
     reserved: u64,
     /// As the file had it when it was opened.
+    former: Option<Former>,
+}
+
+/// What the file said besides the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Former {
+    boot: BootId,
+    /// All instances below this were reserved.
+    next: u64,
     last: Instance,
+    /// The session of the spawner that wrote it.
+    session: i32,
 }
 
 impl State {
@@ -62,7 +79,7 @@ impl State {
             boot,
             next: 1,
             reserved: 1,
-            last: Instance(u64::MAX),
+            former: None,
         };
         let text = match read(&state.file) {
             Ok(text) => text,
@@ -73,24 +90,34 @@ impl State {
                 return (state, Vec::new());
             }
         };
-        let Some((was, reserved, last, entries)) = parse(&text) else {
+        let Some((former, entries)) = parse(&text) else {
             tracing::error!("the slots of the former spawner cannot be understood");
             return (state, Vec::new());
         };
-        state.next = reserved;
-        state.reserved = reserved;
-        state.last = last;
-        let entries = if was == boot { entries } else { Vec::new() };
-        (state, entries)
+        state.next = former.next;
+        state.reserved = former.next;
+        state.former = Some(former);
+        let now = former.boot == boot;
+        (state, if now { entries } else { Vec::new() })
     }
 
     /// The last instance minted when the file was written: of those above it nothing is
     /// recorded. Without a file, the largest number there is.
     pub(super) fn last(&self) -> Instance {
-        self.last
+        self.former.map_or(Instance(u64::MAX), |former| former.last)
     }
 
-    /// Never mints `seen` or anything below it.
+    /// The session of the former spawner, which is that of what it started.
+    pub(super) fn former_session(&self) -> Option<i32> {
+        self.former.map(|former| former.session)
+    }
+
+    /// Whether a former spawner can have minted `seen`.
+    pub(super) fn minted(&self, seen: Instance) -> bool {
+        seen.0 < self.former.map_or(MINTED_MAX, |former| former.next)
+    }
+
+    /// Never mints `seen` or anything below it, if it was [minted](Self::minted).
     pub(super) fn skip(&mut self, seen: Instance) {
         self.next = self.next.max(seen.0.saturating_add(1));
     }
@@ -99,10 +126,10 @@ impl State {
     pub(super) fn mint(&mut self, entries: impl Iterator<Item = Entry>) -> Instance {
         let instance = Instance(self.next);
         if instance.0 >= self.reserved {
-            self.reserved = instance.0 + RESERVE;
+            self.reserved = instance.0.saturating_add(RESERVE);
             self.save(entries);
         }
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         instance
     }
 
@@ -110,18 +137,25 @@ impl State {
     /// that finds no record of a process ends it and starts afresh.
     pub(super) fn save(&self, entries: impl Iterator<Item = Entry>) {
         let (next, last) = (self.reserved, self.next.saturating_sub(1));
-        let mut text = format!("{HEADER}\nboot {}\nnext {next}\nlast {last}\n", self.boot);
+        let (boot, session) = (self.boot, kin::own_session());
+        let mut text =
+            format!("{HEADER}\nboot {boot}\nnext {next}\nlast {last}\nsession {session}\n");
         for entry in entries.take(SLOTS_MAX) {
             let Entry {
                 service,
                 instance,
                 pid,
                 start,
+                session,
                 handle,
             } = entry;
             let handle = handle.map_or(String::new(), |handle| format!(" {handle}"));
             // Writing to a string does not fail.
-            let _ = writeln!(text, "slot {service} {} {pid} {start}{handle}", instance.0);
+            let _ = writeln!(
+                text,
+                "slot {service} {} {pid} {start} {session}{handle}",
+                instance.0
+            );
         }
         let fresh = self.file.with_extension("new");
         let saved = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.file));
@@ -137,7 +171,7 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn parse(text: &str) -> Option<(BootId, u64, Instance, Vec<Entry>)> {
+fn parse(text: &str) -> Option<(Former, Vec<Entry>)> {
     let mut lines = text.lines();
     if lines.next()? != HEADER {
         return None;
@@ -145,8 +179,15 @@ fn parse(text: &str) -> Option<(BootId, u64, Instance, Vec<Entry>)> {
     let boot = lines.next()?.strip_prefix("boot ")?.parse().ok()?;
     let next = lines.next()?.strip_prefix("next ")?.parse().ok()?;
     let last = lines.next()?.strip_prefix("last ")?.parse().ok()?;
+    let session = lines.next()?.strip_prefix("session ")?.parse().ok()?;
     let entries: Option<Vec<Entry>> = lines.take(SLOTS_MAX).map(parse_entry).collect();
-    Some((boot, next, Instance(last), entries?))
+    let former = Former {
+        boot,
+        next,
+        last: Instance(last),
+        session,
+    };
+    Some((former, entries?))
 }
 
 fn parse_entry(line: &str) -> Option<Entry> {
@@ -156,6 +197,7 @@ fn parse_entry(line: &str) -> Option<Entry> {
         instance: Instance(words.next()?.parse().ok()?),
         pid: words.next()?.parse().ok()?,
         start: words.next()?.parse().ok()?,
+        session: words.next()?.parse().ok()?,
         handle: words.next().map(str::parse).transpose().ok()?,
     };
     words.next().is_none().then_some(entry)
@@ -184,6 +226,7 @@ mod tests {
             instance: Instance(1),
             pid: 42,
             start: 77,
+            session: 40,
             handle: Some(Handle::Unit("db.service".into())),
         };
         let (mut state, found) = State::open(folder.path(), BOOT);
@@ -205,7 +248,7 @@ mod tests {
     fn another_boot_keeps_the_numbers_and_drops_the_processes() {
         let folder = tempfile::tempdir().unwrap();
         let (mut state, _) = State::open(folder.path(), BOOT);
-        let entry = parse_entry("slot db 1 42 77").unwrap();
+        let entry = parse_entry("slot db 1 42 77 40").unwrap();
         let first = state.mint(std::iter::once(entry));
         let (mut state, found) = State::open(folder.path(), BootId([4; 16]));
         assert_eq!(found, []);
@@ -213,17 +256,38 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_minted_is_not_believed_and_no_number_overflows() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut state, _) = State::open(folder.path(), BOOT);
+        assert!(state.minted(Instance(1 << 40)), "nothing is known");
+        assert!(!state.minted(Instance(u64::MAX)));
+        assert!(!state.minted(Instance(MINTED_MAX)));
+        state.skip(Instance(MINTED_MAX - 1));
+        assert_eq!(state.mint(std::iter::empty()), Instance(MINTED_MAX));
+        let (state, _) = State::open(folder.path(), BOOT);
+        assert!(state.minted(Instance(MINTED_MAX)));
+        assert!(!state.minted(Instance(MINTED_MAX + RESERVE)));
+        let (mut state, _) = State::open(tempfile::tempdir().unwrap().path(), BOOT);
+        state.skip(Instance(u64::MAX));
+        for _ in 0..3 {
+            state.mint(std::iter::empty());
+        }
+    }
+
+    #[test]
     fn a_damaged_file_counts_as_absent() {
-        let whole = format!("{HEADER}\nboot {BOOT}\nnext 9\nlast 3\nslot db 1 42 77\n");
+        let whole =
+            format!("{HEADER}\nboot {BOOT}\nnext 9\nlast 3\nsession 40\nslot db 1 42 77 40\n");
         assert!(parse(&whole).is_some());
         for wrong in [
             "",
-            "homeostat-slots 3\n",
+            "homeostat-slots 4\n",
             &whole.replace("next 9", "next -9"),
             &whole.replace("last 3\n", ""),
             &whole.replace("slot db", "slot D b"),
-            &whole.replace("42 77", "42"),
-            &whole.replace("42 77", "42 77 1"),
+            &whole.replace("session 40\n", ""),
+            &whole.replace("77 40", "77"),
+            &whole.replace("77 40", "77 40 1"),
             &whole.replace("03", "0"),
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");

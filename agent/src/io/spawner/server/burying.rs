@@ -73,13 +73,14 @@ impl Server {
     pub(super) fn end_rest(&self, service: &ServiceId, live: &Live) {
         let begun = Instant::now();
         let children = self.children();
-        let mut rest = if live.is_child() {
-            marks::children(&self.name, &children)
+        let rest: Vec<_> = if live.is_child() {
+            let mut marked = marks::children(&self.name, &children);
+            marked.retain(|one| one.instance == live.instance && one.service == *service);
+            marked.into_iter().map(|marked| marked.member).collect()
         } else {
             // They went to the parent of the spawner that started them.
-            marks::all(&self.name).unwrap_or_default()
+            live.others(&self.name)
         };
-        rest.retain(|marked| marked.instance == live.instance && marked.service == *service);
         marks::end(&rest, REST_GONE_MAX);
         // The group was killed before its leader was reaped.
         while live.is_child()

@@ -19,8 +19,7 @@ impl Server {
             return Err("run_dir cannot change while the spawner runs".into());
         }
         let peers = Peers::of(&config).map_err(|error| error.to_string())?;
-        let logs = Logs::open(&config.node.data_dir, peers.readers)
-            .map_err(|error| format!("{}: {error}", config.node.data_dir.display()))?;
+        let logs = Logs::open(&config.node.data_dir, peers.readers);
         let dropped = self
             .slots
             .iter()

@@ -1,0 +1,264 @@
+//! The search behind a certificate: wider by one step at a time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Depth;
+use crate::episode::Rules;
+use crate::fault::Incident;
+use crate::policy::ahead::{Watch, after, outlook};
+use crate::policy::{Kind, Move, Moves, Whom};
+use crate::text::TextError;
+use crate::topology::Topology;
+use crate::world::{Phase, Settings, Target, World};
+
+/// Plans begin this long after users noticed: nobody heals what nobody has seen.
+const NOTICED_S: f64 = 15.0;
+/// And at least this long after the incident began.
+const BEGUN_S: f64 = 30.0;
+/// Users have to be served this long after a plan: a flushed cache is cold for 100 s.
+const SETTLE_S: f64 = 120.0;
+/// No step takes longer, in ticks: how far marks of an idle world are kept.
+const IDLE_TICKS: usize = 256;
+/// Steps up to which every step is tried after every other.
+const WIDE_STEPS: usize = 2;
+/// Plans of one length that are tried on the other streams.
+const CONFIRMED_MAX: usize = 400;
+
+/// A plan as places in the list of moves.
+pub(super) type Sequence = Vec<usize>;
+
+/// One stream of chance.
+struct Stream {
+    /// As the plan begins.
+    start: World,
+    noticed: bool,
+    heals: bool,
+}
+
+/// A state that some steps lead to.
+struct State {
+    world: World,
+    steps: Sequence,
+}
+
+pub(super) struct Search<'m> {
+    moves: &'m Moves,
+    streams: Vec<Stream>,
+    /// Where to go on from.
+    frontier: Vec<State>,
+    depth: Depth,
+    forks: u64,
+}
+
+impl<'m> Search<'m> {
+    pub(super) fn new(
+        topology: &Arc<Topology>,
+        incident: &Incident,
+        moves: &'m Moves,
+        depth: Depth,
+    ) -> Result<Self, TextError> {
+        let seeds = (0..u64::from(depth.streams)).map(|place| depth.seed.wrapping_add(place));
+        let streams: Result<Vec<_>, _> =
+            seeds.map(|seed| stream(topology, incident, seed)).collect();
+        let streams = streams?;
+        let frontier = streams.first().map(|first| State {
+            world: first.start.clone(),
+            steps: Vec::new(),
+        });
+        Ok(Self {
+            moves,
+            frontier: frontier.into_iter().collect(),
+            streams,
+            depth,
+            forks: 0,
+        })
+    }
+
+    pub(super) fn was_incident(&self) -> bool {
+        self.streams.iter().all(|stream| stream.noticed)
+    }
+
+    pub(super) fn ends_by_itself(&self) -> bool {
+        self.streams.iter().all(|stream| stream.heals)
+    }
+
+    pub(super) fn forks(&self) -> u64 {
+        self.forks
+    }
+
+    pub(super) fn text(&self, plan: &[usize]) -> String {
+        let steps: Vec<_> = plan
+            .iter()
+            .map(|at| self.moves.all()[*at].to_string())
+            .collect();
+        steps.join(" ; ")
+    }
+
+    /// Plans with one step more than before that work on every stream, the quickest first.
+    pub(super) fn deeper(&mut self) -> Vec<Sequence> {
+        let target = Target::default();
+        let mut works: Vec<(f64, Sequence)> = Vec::new();
+        let mut next = Vec::new();
+        let mut known = BTreeSet::new();
+        for state in std::mem::take(&mut self.frontier) {
+            let wide = state.steps.len() < WIDE_STEPS;
+            let idle = Idle::new(&state.world);
+            let fault = state.world.fault_mark();
+            for (at, one) in self.moves.all().iter().enumerate() {
+                self.forks += 1;
+                let Some(world) = after(&state.world, &one.order) else {
+                    continue;
+                };
+                // Nothing but time has passed: the same as without it.
+                let mark = world.mark();
+                if !one.kind.waits() && idle.at(&world) == Some(mark) {
+                    continue;
+                }
+                if !known.insert((world.now().to_bits(), mark)) {
+                    continue;
+                }
+                if !wide && !relevant(one, &state.world) && world.fault_mark() == fault {
+                    continue;
+                }
+                let first = self.streams.first().map(|first| first.start.fault_mark());
+                let steps: Sequence = state.steps.iter().copied().chain([at]).collect();
+                let end = outlook(&world, &target, SETTLE_S);
+                match end.served {
+                    Some(since) => works.push((since, steps)),
+                    // Only states are gone on from that differ in what the faults will do,
+                    // or in who carries the load.
+                    None if steps.len() >= usize::from(self.depth.steps) => {}
+                    None if wide && steps.len() < WIDE_STEPS => next.push(State { world, steps }),
+                    None if first != Some(world.fault_mark()) || relevant(one, &state.world) => {
+                        next.push(State { world, steps });
+                    }
+                    None => {}
+                }
+            }
+        }
+        self.frontier = next;
+        works.sort_by(|a, b| a.0.total_cmp(&b.0));
+        works.truncate(CONFIRMED_MAX);
+        let works = works.into_iter().map(|(_, steps)| steps);
+        works
+            .filter(|steps| self.works_elsewhere(steps))
+            .take(self.depth.plans.max(1) * 8)
+            .collect()
+    }
+
+    fn works_elsewhere(&self, steps: &[usize]) -> bool {
+        self.streams
+            .iter()
+            .skip(1)
+            .all(|stream| self.works(stream, steps))
+    }
+
+    fn works(&self, stream: &Stream, steps: &[usize]) -> bool {
+        let mut world = stream.start.clone();
+        for at in steps {
+            match after(&world, &self.moves.all()[*at].order) {
+                Some(then) => world = then,
+                None => return false,
+            }
+        }
+        outlook(&world, &Target::default(), SETTLE_S)
+            .served
+            .is_some()
+    }
+
+    /// Whether another order of a plan's steps does not work on every stream.
+    pub(super) fn order_matters(&self, plan: &[usize]) -> bool {
+        let mut orders = Vec::new();
+        permutations(&mut plan.to_vec(), 0, &mut orders);
+        let mut others = orders.iter().filter(|order| order.as_slice() != plan);
+        others.any(|order| !self.streams.iter().all(|stream| self.works(stream, order)))
+    }
+}
+
+/// Steps that change who carries the load, start what does not run, or let time pass.
+fn relevant(one: &Move, before: &World) -> bool {
+    match (one.kind, one.whom) {
+        (Kind::Restart, Whom::Replica(no)) => before.phase(no) != Phase::Running,
+        (kind, _) => matches!(
+            kind,
+            Kind::ScaleOut | Kind::Degrade | Kind::LimitRate | Kind::Release | Kind::Wait
+        ),
+    }
+}
+
+fn permutations(steps: &mut Sequence, from: usize, into: &mut Vec<Sequence>) {
+    if from == steps.len() {
+        into.push(steps.clone());
+        return;
+    }
+    for other in from..steps.len() {
+        steps.swap(from, other);
+        permutations(steps, from + 1, into);
+        steps.swap(from, other);
+    }
+}
+
+fn stream(topology: &Arc<Topology>, incident: &Incident, seed: u64) -> Result<Stream, TextError> {
+    let rules = Rules::default();
+    let settings = Settings {
+        silent: 0.0,
+        ..Settings::default()
+    };
+    let mut world = World::with(topology, incident, seed, settings)?;
+    let onset = world.engine.onset();
+    let end = onset + rules.cap_s + rules.hold_s + rules.relapse_s;
+    let mut start: Option<World> = None;
+    let mut watch = Watch::default();
+    let mut noticed: Option<f64> = None;
+    while world.now() < end {
+        world.tick();
+        let now = world.now();
+        if now < onset {
+            continue;
+        }
+        watch.note(&world.level(), &rules.target, now);
+        if !watch.met {
+            noticed.get_or_insert(now);
+        }
+        let begins = noticed.is_some_and(|at| now >= at + NOTICED_S) && now >= onset + BEGUN_S;
+        if begins && start.is_none() {
+            start = Some(world.clone());
+        }
+    }
+    let heals = watch.since.is_none_or(|at| at - onset <= rules.cap_s);
+    Ok(Stream {
+        start: start.unwrap_or(world),
+        noticed: noticed.is_some(),
+        heals,
+    })
+}
+
+/// What becomes of a state in which nothing is done, tick by tick.
+struct Idle {
+    begin: f64,
+    dt: f64,
+    marks: Vec<u64>,
+}
+
+impl Idle {
+    fn new(world: &World) -> Self {
+        let mut fork = world.clone();
+        let mut marks = Vec::with_capacity(IDLE_TICKS);
+        for _ in 0..IDLE_TICKS {
+            fork.tick();
+            marks.push(fork.mark());
+        }
+        Self {
+            begin: world.now(),
+            dt: world.settings().dt,
+            marks,
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Some hundred ticks.
+    fn at(&self, world: &World) -> Option<u64> {
+        let ticks = ((world.now() - self.begin) / self.dt + 0.5) as usize;
+        self.marks.get(ticks.checked_sub(1)?).copied()
+    }
+}
