@@ -11,12 +11,37 @@ use homeostat_common::ids::ServiceId;
 use homeostat_common::units::Millis;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{self, Mode};
+
 /// Longest time that a fault lasts: long enough for every detector, short enough that
 /// whoever forgot about it is not called by somebody else.
 pub const SPAN_MAX: Millis = Millis::secs(300);
 
 /// Shortest: below that no detector has a chance.
 pub const SPAN_MIN: Millis = Millis::secs(1);
+
+/// Whether the configuration lets nobody break a service.
+///
+/// # Errors
+/// Why not, in words.
+pub fn forbidden(node: Mode, service: &config::Service) -> Result<(), String> {
+    let id = &service.id;
+    if !service.chaos {
+        return Err(format!("{id} has not opted in with chaos = true"));
+    }
+    if service.protected {
+        return Err(format!("{id} is protected"));
+    }
+    for (whose, mode) in [("this node", node), (id.as_str(), service.mode)] {
+        if mode != Mode::Act {
+            return Err(format!(
+                "the mode of {whose} is {mode} and not {}: nobody would heal it unasked",
+                Mode::Act
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// What is put into a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use homeostat_common::ids::IncidentId;
 
 use crate::config::Config;
 use crate::io::forward::server::ForwardError;
-use crate::io::spawner::{chaos as spawner_chaos, owner, server};
+use crate::io::spawner::{chaos as spawner_chaos, commands, owner, server};
 use crate::io::store::kv::{Kv, KvLimits, trial_main};
 use crate::io::{forward, keeper, shell};
 use crate::selftest;
@@ -216,8 +217,17 @@ fn check(file: &Path) -> ExitCode {
     if !wrong.is_empty() {
         return ExitCode::from(EXIT_CONFIG);
     }
+    let doubts = commands::doubts(&config);
+    for text in &doubts {
+        eprintln!("{}: as things are on this machine: {text}", file.display());
+    }
     let services = config.services.len();
-    println!("{}: {services} services, fine", file.display());
+    let found = match doubts.len() {
+        0 => "fine".to_owned(),
+        1 => "1 of them in doubt here".to_owned(),
+        many => format!("{many} doubts about them here"),
+    };
+    println!("{}: {services} services, {found}", file.display());
     ExitCode::SUCCESS
 }
 
@@ -259,7 +269,13 @@ fn explain(config: &Config, incident: Option<u64>) -> anyhow::Result<()> {
                 config.node.run_dir.display(),
                 path.display()
             );
-            let (kv, _) = Kv::open(&path, KvLimits::default(), keeper::trial)?;
+            let kv = Kv::open_intact(&path, KvLimits::default(), keeper::trial)?;
+            let kv = kv.with_context(|| {
+                format!(
+                    "the history in {} is damaged; the agent begins a new one at its next start",
+                    path.display()
+                )
+            })?;
             keeper::explain(Some(&kv), incident.map(IncidentId))
         }
     };

@@ -4,6 +4,9 @@ use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::IncidentId;
 use homeostat_common::wire::body::{Body, Charge, CostParts, Phase, Source, StepCost};
 
+/// How the summary of an incident begins that was a person's wish and went well.
+pub const ASKED_DONE: &str = "what was asked for was done";
+
 /// The incident that an event is about.
 #[must_use]
 pub fn incident_of(body: &Body) -> Option<IncidentId> {
@@ -113,10 +116,19 @@ pub fn words(body: &Body) -> Option<String> {
                 step.incident, step.plan, step.primitive, step.health, step.predicted
             )
         }
-        Body::IncidentClosed(closed) => format!(
-            "incident {}: {} after {}, cost {:.2} capacity-seconds: {}",
-            closed.incident, closed.outcome, closed.lasted, closed.cost, closed.summary
-        ),
+        Body::IncidentClosed(closed) => {
+            let outcome = closed.outcome.to_string();
+            let asked = closed.summary.starts_with(ASKED_DONE);
+            format!(
+                "incident {}: {} after {}, cost {:.2} capacity-seconds: {}",
+                closed.incident,
+                // Nothing was ill.
+                if asked { "done" } else { &outcome },
+                closed.lasted,
+                closed.cost,
+                closed.summary
+            )
+        }
         Body::Charge(charge) => charged(charge),
         Body::Alarm(alarm) => format!(
             "alarm {} {}: {}",

@@ -482,7 +482,7 @@ fn names_that_mean_nothing_are_refused_with_what_there_is() {
         2.001s answer   store is in maintenance for 1m, and not healed: new disk
         3.000s answer   refused: nothing is neither a service here nor an alarm
         3.000s fault    Order(Begin { switch: Silence, scope: Alarm("nothing"), span: Millis(60000), why: "new disk" })
-        4.000s answer   refused: expected a span of at most 30d
+        4.000s answer   refused: expected a span above 0 and up to 30d
         4.000s fault    Order(Begin { switch: Silence, scope: Node, span: Millis(0), why: "new disk" })
         5.000s answer   refused: there is no alarm camera-dead: none stands
         5.000s fault    Order(Ack { alarm: "camera-dead" })
@@ -491,6 +491,9 @@ fn names_that_mean_nothing_are_refused_with_what_there_is() {
         7.000s answer   refused: no incident 9 is open
         7.000s fault    Order(Approve { incident: IncidentId(9), plan: None })
         8.000s answer   healing      on
+        service      camera: healthy
+        service      infer: healthy
+        service      store: healthy
         mode         camera: act
         mode         infer: act
         mode         store: act

@@ -329,7 +329,10 @@ fn a_hog_of_ours_is_restarted_and_a_stranger_is_only_told_of() {
         .at(secs(10), Fault::Hog("gateway", 1.0))
         .at(secs(30), Fault::Stranger(1.9))
         .at(secs(40), Fault::Stranger(0.0))
-        .run_until(secs(60));
+        // The next step of the same build.
+        .at(secs(45), Fault::Stranger(1.2))
+        .at(secs(50), Fault::Stranger(0.0))
+        .run_until(secs(120));
     expect![[r#"
         10.000s fault    Hog("gateway", 1.0)
         12.000s detect   gateway hogging (cpu-hog), 3s after the first sign
@@ -340,7 +343,9 @@ fn a_hog_of_ours_is_restarted_and_a_stranger_is_only_told_of() {
         30.000s fault    Stranger(1.9)
         30.000s alarm    stranger-cpu (warning): process 4711 (stress-ng) takes 1.9 cores while others wait, and is none of the services here; it is not touched
         40.000s fault    Stranger(0.0)
-        40.000s clear    stranger-cpu
+        45.000s fault    Stranger(1.2)
+        50.000s fault    Stranger(0.0)
+        109.000s clear    stranger-cpu
     "#]].assert_eq(&trace.to_string());
 }
 

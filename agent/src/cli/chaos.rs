@@ -11,7 +11,7 @@ use homeostat_common::ids::ServiceId;
 use homeostat_common::units::Millis;
 
 use super::request;
-use crate::chaos::{Injection, Wish};
+use crate::chaos::{Injection, Wish, forbidden};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ beside the service in its group, which it has if it has a memory_limit.
 
 Refused: without `chaos = true` in the service's configuration, for a protected service, while an \
 incident is open or another fault in force, and whenever the agent could not \
-restart the service by itself: because it only observes, holds back, or has too little left.")]
+restart the service by itself: because its mode is not `act`, it holds back, or has too little left.")]
 pub(super) struct ChaosArgs {
     /// Which fault, or `end`.
     fault: String,
@@ -59,8 +59,9 @@ pub(super) fn run(config: &Config, args: &ChaosArgs) -> anyhow::Result<()> {
                 String::new()
             };
             println!("{injection} of {service}{limit}: {}", injection.what());
-            if !known.chaos {
-                println!("it would be refused: {service} has not opted in with chaos = true");
+            match forbidden(config.limits.mode, known) {
+                Err(why) => println!("it would be refused: {why}"),
+                Ok(()) => println!("the running agent would be asked, which may refuse it"),
             }
             bail!("nothing was done; say --yes to do it");
         }

@@ -14,6 +14,7 @@ use homeostat_common::saga::{FleetPlan, SPAN};
 use homeostat_common::wire::seal;
 
 use crate::config::Config;
+use crate::io::keeper::NO_HISTORY;
 use crate::io::secret;
 use crate::io::shell::control_path;
 use crate::io::shell::question::{PARTS, is_across};
@@ -50,6 +51,13 @@ pub(super) fn run(config: &Config, plan: &str, quiet: bool) -> anyhow::Result<()
     let mut shown = 0;
     while Instant::now() < end {
         let story = ask(config, &incident)?;
+        // It could be followed for ever.
+        anyhow::ensure!(
+            !story.starts_with(NO_HISTORY),
+            "the plan runs as incident {incident} and cannot be followed, as {}; \
+             homeostat-agent status tells how its services do",
+            story.trim_end()
+        );
         print!("{}", story.get(shown..).unwrap_or_default());
         std::io::stdout().flush()?;
         shown = story.len();
@@ -58,7 +66,10 @@ pub(super) fn run(config: &Config, plan: &str, quiet: bool) -> anyhow::Result<()
             .find(|line| line.contains(" capacity-seconds: "));
         if let Some(closed) = closed {
             anyhow::ensure!(
-                closed.contains(": healed after"),
+                // In an incident that was open it is a healing.
+                [": done after", ": healed after"]
+                    .iter()
+                    .any(|end| closed.contains(end)),
                 "the plan was not carried out"
             );
             return Ok(());

@@ -239,6 +239,16 @@ pub(super) fn across(config: &Config, problems: &mut Problems<'_>) {
             "is the name of the process that carries [[forward]] out",
         );
     }
+    if let Some((n, round)) = circle(&config.forwards) {
+        problems.at(
+            &format!("forward[{n}].backend"),
+            format!(
+                "must not lead back to itself, as each connection would make others without end: \
+                 {}",
+                round.join(" -> ")
+            ),
+        );
+    }
     for (n, forward) in config.forwards.iter().enumerate() {
         if !ids.insert(forward.id.as_str()) {
             problems.at(
@@ -323,6 +333,41 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
         blockable: Vec::new(),
         hooks: None,
     }
+}
+
+/// The first way round found over two forwards or more, and the place of one on it. There
+/// are at most [`FORWARDS_MAX`], so each is simply walked from.
+fn circle(forwards: &[Forward]) -> Option<(usize, Vec<&str>)> {
+    let next = |at: usize| {
+        let leads = move |to: &usize| {
+            let target = &forwards[*to];
+            let mut backends = forwards[at].backends.iter();
+            *to != at && backends.any(|one| reaches(target.listen, one.address))
+        };
+        (0..forwards.len()).filter(leads)
+    };
+    (0..forwards.len()).find_map(|start| {
+        // Each forward that is reached, and from where.
+        let mut from: Vec<Option<usize>> = vec![None; forwards.len()];
+        let mut waiting = vec![start];
+        while let Some(at) = waiting.pop() {
+            for to in next(at) {
+                if from[to].is_none() {
+                    from[to] = Some(at);
+                    waiting.push(to);
+                }
+            }
+        }
+        let mut round = vec![forwards[start].id.as_str()];
+        let mut at = from[start]?;
+        while at != start {
+            round.push(forwards[at].id.as_str());
+            at = from[at]?;
+        }
+        round.push(forwards[start].id.as_str());
+        round.reverse();
+        Some((start, round))
+    })
 }
 
 /// Whether both cannot be listened on at once.

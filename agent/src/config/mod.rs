@@ -239,7 +239,7 @@ pub struct Store {
     /// `quota`, default 16 MiB for everything but logs: three quarters for the
     /// journal, the rest for history and playbook.
     pub quota: Bytes,
-    /// `ballast`, default 1 MiB: given up first when the disk is full.
+    /// `ballast`, default 1 MiB or a tenth of the quota: given up first when the disk is full.
     pub ballast: Bytes,
 }
 

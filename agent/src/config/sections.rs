@@ -260,9 +260,12 @@ pub const QUOTA_MAX: Bytes = Bytes::mib(64);
 pub const BALLAST_SHARE: u64 = 10;
 
 fn store(mut at: Fields<'_, '_>) -> Store {
+    let quota = at.or("quota", Bytes::mib(16), size(QUOTA_MIN..=QUOTA_MAX));
+    // A small quota alone is no mistake.
+    let usual = Bytes(Bytes::mib(1).0.min(quota.0 / BALLAST_SHARE));
     let store = Store {
-        quota: at.or("quota", Bytes::mib(16), size(QUOTA_MIN..=QUOTA_MAX)),
-        ballast: at.or("ballast", Bytes::mib(1), size(Bytes(0)..=Bytes::mib(64))),
+        quota,
+        ballast: at.or("ballast", usual, size(Bytes(0)..=Bytes::mib(64))),
     };
     if store.ballast.0 > store.quota.0 / BALLAST_SHARE {
         at.wrong(

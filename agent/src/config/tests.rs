@@ -527,3 +527,34 @@ fn the_shipped_configuration_is_accepted() {
     let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.limits.mode, Mode::Observe);
 }
+
+#[test]
+fn routes_that_lead_in_a_circle_are_refused() {
+    let route = |id: &str, listen: u16, to: u16| {
+        format!(
+            "[[forward]]\nid = \"{id}\"\nlisten = {listen}\n[[forward.backend]]\nid = \"b\"\n\
+             address = \"127.0.0.1:{to}\"\n"
+        )
+    };
+    let parse = |routes: [String; 4]| {
+        let text = format!("[node]\nid = \"n\"\n{}", routes.concat());
+        Config::parse(&text, Path::new("a.toml")).map_err(|errors| errors.to_string())
+    };
+    let [a, b, c] = [route("a", 91, 92), route("b", 92, 93), route("c", 93, 94)];
+    let round = parse([a.clone(), b.clone(), c.clone(), route("d", 94, 92)]);
+    let told = round.unwrap_err();
+    assert!(
+        told.contains("forward[1].backend") && told.contains("b -> c -> d -> b"),
+        "{told}"
+    );
+    parse([a, b, c, route("d", 94, 95)]).unwrap();
+}
+
+#[test]
+fn the_smallest_quota_needs_nothing_beside_it() {
+    let text = "[node]\nid = \"n\"\n[store]\nquota = \"8MiB\"\n";
+    let config = Config::parse(text, Path::new("a.toml")).unwrap();
+    assert_eq!(config.store.ballast.0, config.store.quota.0 / 10);
+    let usual = Config::parse("[node]\nid = \"n\"\n", Path::new("a.toml")).unwrap();
+    assert_eq!(usual.store.ballast, Bytes::mib(1));
+}

@@ -41,6 +41,10 @@ const STRANGER_CORES: f32 = 0.5;
 /// ... while some task waits for a core for this share of the time.
 const STRANGER_PRESSURE: f32 = 0.1;
 
+/// ... and is over once there was none for so long: a build is one process after the other,
+/// with a moment between them.
+const STRANGER_GONE: Millis = Millis::secs(60);
+
 impl Loop {
     /// One arm for each event, so that a new one cannot be forgotten here.
     pub(super) fn absorb(&mut self, now: Micros, event: Event, effects: &mut Vec<Effect>) {
@@ -491,7 +495,7 @@ impl Loop {
         }
         let readings = self.readings(now);
         self.telling.sampled(readings);
-        self.look_for_strangers(effects);
+        self.look_for_strangers(now, effects);
         self.foresee(now, effects);
         if now >= self.measured + MEASURE_PERIOD {
             self.measured = now;
@@ -504,8 +508,9 @@ impl Loop {
     }
 
     /// A process that is none of ours and takes a core while others wait is told
-    /// to people. It is never touched.
-    fn look_for_strangers(&mut self, effects: &mut Vec<Effect>) {
+    /// to people. It is never touched. What is told is that the node is taken by
+    /// others; which one it is now stands in the text.
+    fn look_for_strangers(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         const ALARM: &str = "stranger-cpu";
         let waiting = self.host.cpu_pressure.fresh().map_or_else(
             // Without PSI: nothing is left to be had.
@@ -523,11 +528,7 @@ impl Loop {
         let kept = |one: &Stranger| stands && one.cores >= STRANGER_CORES / 2.0;
         match self.host.stranger.filter(|one| told(one) || kept(one)) {
             Some(found) => {
-                // Another one is news of its own.
-                let former = self.stranger.replace(found.pid);
-                if former.is_some_and(|pid| pid != found.pid) {
-                    self.clear(ALARM, effects);
-                }
+                self.stranger = Some((now, found));
                 let text = format!(
                     "process {} ({}) takes {:.1} cores while others wait, and is none of the \
                      services here; it is not touched",
@@ -537,7 +538,23 @@ impl Loop {
                 );
                 self.raise(ALARM, None, Severity::Warning, text, effects);
             }
-            None => self.clear(ALARM, effects),
+            None => {
+                let Some((seen, last)) = self.stranger else {
+                    return;
+                };
+                if now.since(seen) < STRANGER_GONE {
+                    return;
+                }
+                self.stranger = None;
+                let text = format!(
+                    "for {STRANGER_GONE} no process that is none of the services here has kept \
+                     others waiting; the last was {} ({})",
+                    last.pid,
+                    last.name()
+                );
+                self.raise(ALARM, None, Severity::Warning, text, effects);
+                self.clear(ALARM, effects);
+            }
         }
     }
 

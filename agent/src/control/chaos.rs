@@ -19,8 +19,7 @@ use homeostat_common::wire::body::{Body, Note, ServiceState};
 
 use super::Loop;
 use super::message::{Class, Effect};
-use crate::chaos::{Injection, Wish};
-use crate::config::Mode;
+use crate::chaos::{Injection, Wish, forbidden};
 use crate::plan::Recipe;
 use crate::service::{SlotFile, SlotName, Watched};
 
@@ -90,12 +89,7 @@ impl Loop {
             .services
             .get(id)
             .ok_or_else(|| format!("there is no service {id}"))?;
-        if !watched.policy.chaos {
-            return Err(format!("{id} has not opted in with chaos = true"));
-        }
-        if watched.policy.protected {
-            return Err(format!("{id} is protected"));
-        }
+        forbidden(self.limits.mode, &watched.policy)?;
         fits(watched, *injection)?;
         let waiting = self.chaos.asked.as_ref();
         if waiting.is_some_and(|(_, _, at)| now.since(*at) < ANSWER_MAX) {
@@ -106,9 +100,6 @@ impl Loop {
                 "{} of {} is in force, one fault at a time",
                 last.injection, last.service
             ));
-        }
-        if self.limits.mode != Mode::Act || watched.policy.mode != Mode::Act {
-            return Err("the agent only observes here: nobody would heal it".into());
         }
         if let Some(open) = self.incidents.values().next() {
             return Err(format!(

@@ -370,7 +370,7 @@ impl Loop {
         let why = reasonable(why)?;
         let scope = self.window_scope(switch, scope)?;
         if span == Millis(0) || span > WINDOW_MAX {
-            return Err(format!("expected a span of at most {WINDOW_MAX}"));
+            return Err(format!("expected a span above 0 and up to {WINDOW_MAX}"));
         }
         // What the configuration says, and what stands already, takes no room from people.
         let standing = self.controls.windows(switch);
@@ -523,6 +523,13 @@ impl Loop {
             Some(why) => format!("healing      stopped: {why}\n"),
             None => "healing      on\n".to_owned(),
         };
+        for (id, watched) in &self.services {
+            let state = self.state_words(id, watched);
+            text.push_str(&format!("service      {id}: {state}\n"));
+        }
+        for words in self.left_words() {
+            text.push_str(&format!("in force     {words}\n"));
+        }
         for (id, watched) in &self.services {
             let policy = &watched.policy;
             let modes = policy.modes.iter();

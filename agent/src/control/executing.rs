@@ -252,6 +252,7 @@ impl Loop {
         effects.push(Effect::ShowAct(execution.id, None));
         let healed = ending == Ending::Done;
         if healed {
+            self.note_left(execution.transaction.plan(), incident.id);
             self.foresight.acted(&incident.service, incident.fault, now);
         }
         if !execution.refused && execution.purpose != Purpose::Operate {

@@ -24,6 +24,7 @@ mod deciding;
 mod executing;
 mod flagging;
 mod foreseeing;
+mod holding;
 mod incident;
 mod leading;
 mod message;
@@ -95,6 +96,8 @@ pub struct Saved {
     reweigh: Vec<ServiceId>,
     /// Lives that were frozen on purpose.
     paused: Vec<(ServiceId, Instance)>,
+    /// What plans have left in force.
+    left: Vec<holding::Left>,
     /// Services that wait for a restart with their new configuration.
     renewing: Vec<ServiceId>,
     controls: controls::SavedControls,
@@ -182,10 +185,12 @@ pub struct Loop {
     /// Not before this time.
     renew_at: Micros,
     rivals: contesting::Rivals,
+    /// What plans have left in force.
+    left: Vec<holding::Left>,
     /// Orders of steps that moved outside of the usual round.
     waiting_orders: Vec<Order>,
-    /// The stranger that was told of last.
-    stranger: Option<u32>,
+    /// The stranger that was told of last, and when it was seen last.
+    stranger: Option<(Micros, Stranger)>,
     /// When data were measured last.
     measured: Micros,
     connected: bool,
@@ -257,6 +262,7 @@ impl Loop {
             rivals: contesting::Rivals::new(now),
             waiting_orders: Vec::new(),
             stranger: None,
+            left: Vec::new(),
             measured: Micros(0),
             connected: false,
             store_trouble: false,
@@ -287,6 +293,8 @@ impl Loop {
             this.next_lead = saved.next_lead;
             if same_boot {
                 this.proven_before = saved.proven.into_iter().collect();
+                // A reboot has ended all of it.
+                this.left = saved.left;
                 for (service, life) in saved.paused {
                     if let Some(watched) = this.services.get_mut(&service) {
                         watched.paused = Some(life);
@@ -435,6 +443,7 @@ impl Loop {
                 .iter()
                 .filter_map(|(id, watched)| Some((id.clone(), watched.paused?)))
                 .collect(),
+            left: self.left.clone(),
             renewing: self.renewing.iter().cloned().collect(),
             controls: self.controls.saved(),
             alarms: self.alarms.saved(),

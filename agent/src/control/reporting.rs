@@ -13,6 +13,7 @@ use homeostat_common::wire::body::{
 use super::incident::Execution;
 use super::message::{Class, Effect, HealRecord};
 use super::{Incident, Loop};
+use crate::words::ASKED_DONE;
 
 /// Refusals that end by themselves within moments alarm only after this.
 const PATIENCE: Millis = Millis::secs(5);
@@ -287,7 +288,7 @@ impl Loop {
             {
                 format!("{fault} of {service} is not to be expected any more")
             }
-            Outcome::Healed if asked => format!("what was asked for was done in {lasted}"),
+            Outcome::Healed if asked => format!("{ASKED_DONE} in {lasted}"),
             Outcome::Undone if asked => "what was asked for failed and was taken back".into(),
             Outcome::Healed => format!("{} answers again after {lasted}", incident.service),
             Outcome::Recovered => {

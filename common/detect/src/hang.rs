@@ -7,8 +7,10 @@
 //! says nothing about the process. What was measured before the `K`-th miss says
 //! nothing about the silence either, so the verdict waits for a look after it. The
 //! gate cannot wait for ever: with no sign of life at all for `cap` since the
-//! first unanswered probe, it is overruled; for a process that is itself kept from
-//! running, as it looks, only after `starved_cap`.
+//! first unanswered probe, it is overruled, after one more look; for a process that is
+//! itself kept from running, as it looks, only after `starved_cap`. A process that is
+//! deadlocked sleeps: one that waits for a core wants to do something. Time in which the
+//! agent itself was held up does not count for `cap`, as it could not hear anybody.
 //!
 //! ```text
 //!            TimedOut           K-th, looked at, gate open
@@ -24,8 +26,8 @@
 //!
 //! With the gate open a hang is called `(K-1)P + T + U(0, P)` after it began:
 //! 100 ms in the middle at 50/25/2. With nothing ever answering it is called
-//! within `cap + P` whatever the gate does, `starved_cap + P` if it is kept from
-//! running all the time.
+//! within `cap + P` and the time for a look, whatever the gate does; `starved_cap + P` if
+//! it is kept from running all the time.
 //!
 //! Source: the accuracy and completeness of Chandra and Toueg (1996): the gate
 //! buys accuracy, the cap keeps completeness. State 0.6 KiB, 10 ns per event.
@@ -47,6 +49,14 @@ const SLOW_PART: u32 = 4;
 /// A look this long before a miss still counts as one after it: what is started at
 /// about the same time is missed at about the same time, and one look serves all.
 pub const LOOK_FRESH: Duration = Duration::from_millis(20);
+
+/// From this share of time in which its most delayed thread waited for a core, a process is
+/// kept from running: a deadlocked one waits for none.
+const KEPT: f32 = 0.05;
+
+/// An agent that was held up for this part of the cap, or longer, was deaf meanwhile; of
+/// shorter stalls, which each busy node has, the gate knows.
+const DEAF_PART: u32 = 4;
 
 /// When silence is a hang.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -129,6 +139,11 @@ pub struct Pressure {
 }
 
 impl Pressure {
+    /// Whether it is the process itself that is kept from running.
+    fn keeps(&self) -> bool {
+        self.starved || self.run_delay > KEPT
+    }
+
     /// A reading that is missing (NaN) is not evidence of pressure.
     fn exceeds(&self, max: &Self) -> bool {
         self.cpu_psi > max.cpu_psi
@@ -230,8 +245,12 @@ pub struct Hang {
     gate: Gate,
     /// The last look at the pressure: when, and what was seen.
     look: Option<(Duration, Pressure)>,
-    /// When a look first found that it is starved no more.
+    /// When a look first found that it is kept from running no more.
     let_go_at: Option<Duration>,
+    /// For how long of the present silence the agent itself was held up.
+    deaf: Duration,
+    /// When the cap was found to have passed.
+    capped_at: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -264,6 +283,8 @@ impl Hang {
             gate: Gate::Open,
             look: None,
             let_go_at: None,
+            deaf: Duration::ZERO,
+            capped_at: None,
         }
     }
 
@@ -282,7 +303,7 @@ impl Hang {
             Input::Answered { probe, right } => self.answered(now, probe, right),
             Input::TimedOut(probe) => self.timed_out(now, probe),
             Input::Gate(pressure) => self.measured(now, &pressure),
-            Input::Tick => {}
+            Input::Tick => self.ticked(now),
         }
         self.verdict(now)
     }
@@ -311,7 +332,7 @@ impl Hang {
                 Gate::Settling { since } => now.saturating_sub(since) >= self.policy.settle,
                 Gate::Open => true,
             };
-        let capped = now >= self.cap_at(since);
+        let capped = now >= self.capped_at(since);
         if open || capped {
             Verdict::Hung {
                 since,
@@ -329,7 +350,11 @@ impl Hang {
         if self.misses < self.policy.misses {
             return None;
         }
-        let cap = self.cap_at(since);
+        let mut cap = self.cap_at(since);
+        // One more look is asked for first.
+        if self.capped_at.is_some_and(|at| at >= cap) {
+            cap = self.capped_at(since);
+        }
         if !self.looked() {
             return Some(cap);
         }
@@ -340,13 +365,15 @@ impl Hang {
         })
     }
 
-    /// Whether a look is wanted: a probe was missed since the last one.
+    /// Whether a look is wanted: a probe was missed since the last one, or the cap has
+    /// passed.
     #[must_use]
     pub fn wants_look(&self) -> bool {
         let Some(missed) = self.missed_at else {
             return false;
         };
-        self.look.is_none_or(|(at, _)| at < missed)
+        let due = self.capped_at.map_or(missed, |capped| capped.max(missed));
+        self.look.is_none_or(|(at, _)| at < due)
     }
 
     /// When the present silence began; `None` while there is none.
@@ -396,18 +423,44 @@ impl Hang {
             .is_some_and(|(at, _)| at.saturating_add(LOOK_FRESH) >= due)
     }
 
-    /// When silence since `since` overrules the gate. One that was starved is given
-    /// `settle` once it is let go: what it was asked meanwhile it can answer now.
+    /// When silence since `since` has lasted long enough to overrule the gate. One that was
+    /// kept from running is given `settle` once it is let go: what it was asked meanwhile it
+    /// can answer now.
     fn cap_at(&self, since: Duration) -> Duration {
         let last = since.saturating_add(self.policy.starved_cap);
-        if self.look.is_some_and(|(_, pressure)| pressure.starved) {
+        if self.look.is_some_and(|(_, pressure)| pressure.keeps()) {
             return last;
         }
         let settled = self
             .let_go_at
             .map(|at| at.saturating_add(self.policy.settle));
-        let cap = since.saturating_add(self.policy.cap);
-        settled.map_or(cap, |settled| cap.max(settled).min(last))
+        let cap = since
+            .saturating_add(self.policy.cap)
+            .saturating_add(self.deaf);
+        settled.map_or(cap, |settled| cap.max(settled)).min(last)
+    }
+
+    /// When it does overrule it: once somebody has looked by then, who is waited for no
+    /// longer than `settle`.
+    fn capped_at(&self, since: Duration) -> Duration {
+        let cap = self.cap_at(since);
+        let looked = |at: Duration| at.saturating_add(LOOK_FRESH) >= cap;
+        if self.look.is_some_and(|(at, _)| looked(at)) {
+            return cap;
+        }
+        let last = since.saturating_add(self.policy.starved_cap);
+        cap.saturating_add(self.policy.settle).min(last)
+    }
+
+    fn ticked(&mut self, now: Duration) {
+        let Some(since) = self.silent_since else {
+            return;
+        };
+        let cap = self.cap_at(since);
+        let asked = self.capped_at.is_some_and(|at| at >= cap);
+        if self.misses >= self.policy.misses && now >= cap && !asked {
+            self.capped_at = Some(now);
+        }
     }
 
     fn sent(&mut self, now: Duration, probe: ProbeNo) {
@@ -450,6 +503,8 @@ impl Hang {
         self.misses = 0;
         self.missed_at = None;
         self.due_at = None;
+        self.deaf = Duration::ZERO;
+        self.capped_at = None;
         self.wrongs = if right {
             0
         } else {
@@ -481,9 +536,17 @@ impl Hang {
     }
 
     fn measured(&mut self, now: Duration, pressure: &Pressure) {
-        let was_starved = self.look.is_some_and(|(_, former)| former.starved);
-        if was_starved && !pressure.starved {
+        let was_kept = self.look.is_some_and(|(_, former)| former.keeps());
+        if was_kept && !pressure.keeps() {
             self.let_go_at = Some(now);
+        }
+        if let Some(since) = self.silent_since
+            && pressure.own_lag >= self.policy.cap / DEAF_PART
+        {
+            // Only what no look before has told of.
+            let before = self.look.map_or(since, |(at, _)| at.max(since));
+            let unheard = pressure.own_lag.min(now.saturating_sub(before));
+            self.deaf = self.deaf.saturating_add(unheard);
         }
         self.look = Some((now, *pressure));
         self.gate = match (pressure.exceeds(&self.policy.pressure_max), self.gate) {

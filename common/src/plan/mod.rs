@@ -70,6 +70,9 @@ pub enum PlanError {
     /// Two branches that would run side by side change one route.
     #[error("two parallel branches change route {0}")]
     RouteConflict(RouteId),
+    /// A step that would do something else than what it says.
+    #[error("{0}: {1}")]
+    Pointless(Box<str>, &'static str),
     /// The text does not follow the grammar.
     #[error("at character {at}: expected {expected}")]
     Syntax {
@@ -98,6 +101,20 @@ pub enum PlanError {
     },
 }
 
+/// A step has to do what its name says.
+fn sensible(step: &Primitive) -> Result<(), PlanError> {
+    let why = match step {
+        Primitive::LimitCpu { to, .. } if to.get() == 0 => {
+            "a process without any share of the processors stands still, and only freeze says so"
+        }
+        Primitive::Reroute { from, to, .. } if from == to => {
+            "traffic is moved from one backend to another one"
+        }
+        _ => return Ok(()),
+    };
+    Err(PlanError::Pointless(alloc::format!("{step}").into(), why))
+}
+
 impl Plan {
     /// Checks the form of a tree; groups of one and nested groups of the same
     /// kind are flattened, so equal plans print alike.
@@ -112,6 +129,7 @@ impl Plan {
             return Err(PlanError::TooLong(steps));
         }
         conflict_free(&plan.root)?;
+        plan.steps().try_for_each(sensible)?;
         Ok(plan)
     }
 

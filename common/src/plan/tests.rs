@@ -54,7 +54,8 @@ fn any_step() -> impl Strategy<Value = Primitive> {
             10 => Primitive::Reroute {
                 route,
                 from: service,
-                to: other,
+                // Never the same.
+                to: ServiceId::new(&alloc::format!("{other}-2")).unwrap(),
                 share,
             },
             11 => Primitive::ScaleOut { route, service },
@@ -65,7 +66,10 @@ fn any_step() -> impl Strategy<Value = Primitive> {
             },
             13 => Primitive::Freeze { service },
             14 => Primitive::Thaw { service },
-            15 => Primitive::LimitCpu { service, to: share },
+            15 => Primitive::LimitCpu {
+                service,
+                to: Percent::new(share.get().max(1)).unwrap(),
+            },
             16 => Primitive::UnlimitCpu { service },
             17 => Primitive::LimitRate {
                 route,
@@ -203,6 +207,16 @@ fn a_wrong_plan_says_where_and_what() {
             says,
             "{text}"
         );
+    }
+    for (text, says) in [
+        ("wait(1s) ; limit-cpu(web, to=0%)", "only freeze says so"),
+        (
+            "reroute(infer, from=infer-1, to=infer-1, share=50%)",
+            "from one backend to another one",
+        ),
+    ] {
+        let refused = text.parse::<Plan>().unwrap_err().to_string();
+        assert!(refused.ends_with(says), "{refused}");
     }
     let long = ["wait(1s)"; 9].join(" ; ");
     assert_eq!(long.parse::<Plan>(), Err(PlanError::TooLong(9)));

@@ -341,7 +341,7 @@ fn step(rng: &mut Rng, world: &World, theme: &Theme) -> String {
             9 => format!("rollback-config({service}, to={version})"),
             10 => format!("switch-config({service}, to={version})"),
             11 => format!("prune-data({service}, to={percent})"),
-            12 => format!("limit-cpu({service}, to={percent})"),
+            12 => format!("limit-cpu({service}, to={})", pick(rng, &["1%", "50%", "100%"])),
             13..15 => format!("freeze({service})"),
             15..18 => format!("thaw({service})"),
             18 => format!("probe({service}, within={span})"),
@@ -366,7 +366,11 @@ fn step(rng: &mut Rng, world: &World, theme: &Theme) -> String {
         4..6 => format!("release({route}, {backend})"),
         6 => {
             let to = some_backend(rng, world, theme);
-            format!("reroute({route}, from={backend}, to={to}, share={percent})")
+            if to == backend {
+                format!("release({route}, {backend})")
+            } else {
+                format!("reroute({route}, from={backend}, to={to}, share={percent})")
+            }
         }
         7 => format!("scale-out({route}, {backend})"),
         8 => format!("scale-in({route}, {backend}, drain={span})"),

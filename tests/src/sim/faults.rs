@@ -144,6 +144,7 @@ impl Sim {
                 }
                 self.spawner = false;
                 self.connection += 1;
+                self.holds = self.agent.is_some().then_some(self.run);
                 self.audit.confused = Some(now);
                 self.tell(Event::SpawnerLost);
                 self.push(back, Happening::SpawnerBack);

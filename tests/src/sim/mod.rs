@@ -243,6 +243,8 @@ pub struct Sim {
     /// Grows with each connection to the spawner.
     connection: u32,
     spawner: bool,
+    /// The run of the agent that held the processes' pidfds when the spawner was lost.
+    holds: Option<u32>,
     world: World,
     forwarder: forwarder::Forwarder,
     disk: Disk,
@@ -299,6 +301,7 @@ impl Sim {
             run: 0,
             connection: 0,
             spawner: true,
+            holds: None,
             world,
             forwarder: forwarder::Forwarder::new(&config),
             disk: Disk::default(),

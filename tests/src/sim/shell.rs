@@ -464,10 +464,16 @@ impl Sim {
     pub(super) fn bury(&mut self, service: &ServiceId, instance: Instance, exit: Exit) {
         if self.world.end(service, instance, exit) {
             let service = service.clone();
-            self.spawner_says(Event::Died {
+            let died = Event::Died {
                 service: service.clone(),
                 instance,
-            });
+            };
+            if self.spawner {
+                self.spawner_says(died);
+            } else if self.holds == Some(self.run) {
+                // The kernel's word, by the pidfd.
+                self.push_us(300, Happening::Tell(self.run, died));
+            }
             self.spawner_says(Event::Exited {
                 service,
                 instance,
@@ -559,7 +565,11 @@ impl Sim {
                         Some(life) if life.stopped => 'T',
                         _ => 'S',
                     }),
-                    run_delay: share(self.host.pressure / 2.0),
+                    // Whoever answers nothing sleeps, and waits for no core.
+                    run_delay: match self.world.reaction(id, self.now) {
+                        Reaction::Silent(_) => share(0.0),
+                        _ => share(self.host.pressure / 2.0),
+                    },
                     cpu: Reading::Fresh(life.hog.unwrap_or(0.05)),
                     starved: Reading::Fresh(life.starved.is_some_and(|until| until > self.now)),
                     ..ProcessSample::default()

@@ -13,11 +13,14 @@ use crate::words::words;
 /// Events that are read back at once: some thousand incidents.
 const EXPLAINED_MAX: usize = 4096;
 
+/// How an answer begins that tells of no incident, because none can be read.
+pub const NO_HISTORY: &str = "there is no history";
+
 /// One incident in words, or the last ones, newest last.
 #[must_use]
 pub fn explain(kv: Option<&Kv>, incident: Option<IncidentId>) -> String {
     let Some(kv) = kv else {
-        return "there is no history: its store could not be opened\n".into();
+        return format!("{NO_HISTORY}: its store could not be opened\n");
     };
     let read = match incident {
         Some(incident) => kv.scan(Tree::History, &incident.0.to_be_bytes(), EXPLAINED_MAX),
@@ -25,7 +28,7 @@ pub fn explain(kv: Option<&Kv>, incident: Option<IncidentId>) -> String {
     };
     let found = match read {
         Ok(found) => found,
-        Err(error) => return format!("history: {}\n", chain(&error)),
+        Err(error) => return format!("{NO_HISTORY}: {}\n", chain(&error)),
     };
     let events: Vec<(hlc::Hlc, Body)> = found
         .iter()

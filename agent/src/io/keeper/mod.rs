@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-pub use self::explain::explain;
+pub use self::explain::{NO_HISTORY, explain};
 pub use self::opening::{journal_limits, open};
 pub use self::waiting::HELD_MAX;
 use self::waiting::Waiting;

@@ -16,6 +16,7 @@ mod setup;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +48,7 @@ use super::procfs::strangers::Strangers;
 use super::procfs::{Host, Process};
 use super::slots::thread as slots;
 use super::spawner::cgroup;
-use super::spawner::client::{self, Client, ClientError};
+use super::spawner::client::{self, Client, ClientError, Lives};
 use super::spawner::protocol::SlotView;
 use super::thermal::Thermal;
 use crate::chaos::Wish;
@@ -76,6 +77,23 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// Another agent runs there.
+    #[error("another agent{} already runs in {}", who(.pid), run_dir.display())]
+    Second {
+        /// The folder both want.
+        run_dir: PathBuf,
+        /// Its process, if it has said.
+        pid: Option<u32>,
+    },
+    /// What says that this is the only agent cannot be had.
+    #[error("cannot lock {}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The kernel's boot id cannot be read.
     #[error(transparent)]
     Clock(#[from] clock::ClockError),
@@ -85,6 +103,10 @@ pub enum RunError {
     /// The system gives no thread, socket or event queue.
     #[error("cannot set up the agent")]
     System(#[from] std::io::Error),
+}
+
+fn who(pid: &Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 /// The socket on which a running agent answers `explain` and `slot`.
@@ -194,6 +216,8 @@ struct Shell {
     signer: Option<Signer>,
     /// Whether the file `STOP` was there when it was looked for last.
     stop_seen: bool,
+    /// Says that this is the only agent here, for as long as it is open.
+    _lock: File,
 }
 
 impl Shell {
@@ -208,6 +232,7 @@ impl Shell {
         let starting = tokio::time::Instant::now() + STARTING_MAX;
         self.clear_former_alarms();
         let mut spawner: Option<Client> = None;
+        let mut lives = Lives::default();
         // Before anything is decided.
         if let Some(stopped) = self.look_for_stop() {
             self.step(stopped, &mut spawner).await;
@@ -225,6 +250,7 @@ impl Shell {
                     Ok((client, slots)) => {
                         complained = false;
                         spawner = Some(client);
+                        lives = Lives::default();
                         self.adopt(slots, &mut spawner).await;
                     }
                     Err(error) => {
@@ -244,11 +270,16 @@ impl Shell {
                     Ok(event) => self.spawner_event(event).await,
                     Err(error) => {
                         warn!("spawner: {}", chain(&error));
-                        spawner = None;
+                        lives = spawner.take().map(Client::lives).unwrap_or_default();
                         self.not_reloaded("the spawner was lost".into());
                         Some(Event::SpawnerLost)
                     }
                 },
+                (service, instance) = lives.ended() => {
+                    self.processes.remove(&service);
+                    self.pids.remove(&service);
+                    Some(Event::Died { service, instance })
+                }
                 said = heard(&mut self.forwarder) => match said {
                     Ok(said) => forwarder_event(said),
                     Err(error) => {

@@ -202,8 +202,12 @@ async fn obey(
     let order: Order = serde_json::from_str(order).map_err(|error| error.to_string())?;
     let uid = person(uid);
     let by = match order.by {
-        Some(name) if name.len() > NAME_MAX || name.chars().any(char::is_control) => {
-            return Err(format!("expected a name of at most {NAME_MAX} bytes"));
+        Some(name)
+            if name.trim().is_empty()
+                || name.len() > NAME_MAX
+                || name.chars().any(char::is_control) =>
+        {
+            return Err(format!("expected a name of 1 to {NAME_MAX} bytes"));
         }
         Some(name) => format!("{name} ({uid})"),
         None => uid,

@@ -1,8 +1,12 @@
 //! Opens everything that the shell needs, once, at the start.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::Reading;
@@ -21,6 +25,7 @@ use crate::io::clock;
 use crate::io::data;
 use crate::io::keeper;
 use crate::io::link::{self, LinkConfig};
+use crate::io::local;
 use crate::io::logs::{Counts, Tail};
 use crate::io::probe::{ProbeError, Prober, TargetNo};
 use crate::io::procfs::Host;
@@ -32,6 +37,13 @@ use crate::io::thermal::Thermal;
 /// on the way.
 const EVENTS_MAX: usize = 256;
 
+/// How long the lock may take: one that was killed leaves it to a child until that has
+/// reached its `exec`.
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// A process number, and room.
+const PID_BYTES_MAX: u64 = 16;
+
 /// What webhooks see of who sends.
 const PROGRAM: &str = concat!("homeostat-agent/", env!("CARGO_PKG_VERSION"));
 
@@ -40,12 +52,11 @@ const QUESTIONS_MAX: usize = 4;
 
 impl Shell {
     pub(super) fn open(config: &Config, file: &Path) -> Result<Self, RunError> {
-        for path in [&config.node.data_dir, &config.node.run_dir] {
-            std::fs::create_dir_all(path).map_err(|source| RunError::Folder {
-                path: path.clone(),
-                source,
-            })?;
-        }
+        let [run_dir, data_dir] = [&config.node.run_dir, &config.node.data_dir];
+        folder(run_dir)?;
+        // Before anything that a running agent uses is touched.
+        let lock = lock(run_dir)?;
+        folder(data_dir)?;
         let proc = Path::new("/proc");
         let boot = clock::boot_id(proc)?;
         let (opened, store) = keeper::open(config, boot, keeper::trial)?;
@@ -164,6 +175,7 @@ impl Shell {
             hinted: None,
             signer: None,
             stop_seen: false,
+            _lock: lock,
             config: Arc::new(config.clone()),
         })
     }
@@ -207,6 +219,44 @@ impl Senses {
             goldens,
         })
     }
+}
+
+fn folder(path: &Path) -> Result<(), RunError> {
+    std::fs::create_dir_all(path).map_err(|source| RunError::Folder {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Takes the lock that makes this the only agent in `run_dir`, and says in it who that
+/// is. Nobody else may open it: whoever could, could lock it.
+fn lock(run_dir: &Path) -> Result<File, RunError> {
+    let path = run_dir.join("agent.lock");
+    let failed = |source| RunError::Lock {
+        path: path.clone(),
+        source,
+    };
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        // What stands in it is the other one's.
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    if !local::lock(&file, LOCK_WAIT_MAX).map_err(failed)? {
+        let mut text = String::new();
+        let _ = (&file).take(PID_BYTES_MAX).read_to_string(&mut text);
+        return Err(RunError::Second {
+            run_dir: run_dir.to_owned(),
+            pid: text.trim().parse().ok(),
+        });
+    }
+    // Only for people: a full disk must not keep an agent from running.
+    let _ = file.set_len(0);
+    let _ = writeln!(file, "{}", std::process::id());
+    Ok(file)
 }
 
 fn control(path: &Path) -> Option<UnixListener> {

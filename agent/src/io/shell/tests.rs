@@ -1,6 +1,7 @@
 use homeostat_common::ids::Instance;
 use homeostat_common::wire::Envelope;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::*;
@@ -61,4 +62,32 @@ fn the_record_of_the_start_tells_once_what_was_taken_over() {
     // A start without a spawner is on record as well.
     run(dir.path(), None);
     assert_eq!(starts(dir.path()), [1, 0]);
+}
+
+#[test]
+fn a_second_agent_touches_nothing_and_says_who_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _inside = runtime.enter();
+    let first = Shell::open(&config(dir.path()), Path::new("/agent.toml")).unwrap();
+    let socket = control_path(dir.path());
+    let before = std::fs::metadata(&socket).unwrap().ino();
+    let second = Shell::open(&config(dir.path()), Path::new("/agent.toml"));
+    let Err(error @ RunError::Second { .. }) = second else {
+        panic!("two at once");
+    };
+    let pid = std::process::id();
+    let words = format!("another agent (process {pid}) already runs in");
+    assert!(error.to_string().starts_with(&words), "{error}");
+    assert_eq!(std::fs::metadata(&socket).unwrap().ino(), before);
+    let mode = std::fs::metadata(dir.path().join("agent.lock"))
+        .unwrap()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    first.close().unwrap();
+    let third = Shell::open(&config(dir.path()), Path::new("/agent.toml")).unwrap();
+    third.close().unwrap();
 }

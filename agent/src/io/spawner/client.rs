@@ -175,6 +175,30 @@ struct Watched {
     pidfd: AsyncFd<OwnedFd>,
 }
 
+/// The lives that a lost spawner had handed out: the kernel tells their ends without it.
+#[derive(Debug, Default)]
+pub struct Lives(BTreeMap<ServiceId, Watched>);
+
+impl Lives {
+    /// The next one that ends; never, when none is left. Dropping the future loses nothing.
+    pub async fn ended(&mut self) -> (ServiceId, Instance) {
+        poll_fn(|context| {
+            let ended = self.0.iter().find_map(|(service, watched)| {
+                let ready = watched.pidfd.poll_read_ready(context).is_ready();
+                ready.then(|| service.clone())
+            });
+            let Some(service) = ended else {
+                return Poll::Pending;
+            };
+            match self.0.remove(&service) {
+                Some(watched) => Poll::Ready((service, watched.instance)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
 impl Client {
     /// Connects once. The slots are what there is now; from here on
     /// [`Self::next`] tells what changes.
@@ -345,6 +369,12 @@ impl Client {
     /// [`ClientError`] when the connection is gone; it stays so.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// What is left of a connection that is gone.
+    #[must_use]
+    pub fn lives(self) -> Lives {
+        Lives(self.live)
     }
 
     async fn request(&self, request: &Request) -> Result<(), ClientError> {

@@ -26,6 +26,7 @@ mod acts;
 pub(in crate::io) mod cgroup;
 pub mod chaos;
 pub mod client;
+pub(crate) mod commands;
 mod cpu;
 mod kin;
 mod logs;

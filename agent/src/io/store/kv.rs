@@ -33,8 +33,10 @@ use super::error::{Damage, Error, Finding, Result};
 pub const KEY_MAX: usize = 256;
 /// Longest value: larger ones leave sled's log for a file each.
 pub const VALUE_MAX: usize = 8 * 1024;
-/// Address space of the trial: damage can make sled ask for any amount.
-const TRIAL_BYTES_MAX: u64 = 512 << 20;
+/// Memory that the trial may write to: damage can make sled ask for any amount. A good store
+/// needs less than 64 MiB in any build. Not address space: an allocator sets aside much more
+/// of that than it uses, for each thread.
+const TRIAL_BYTES_MAX: u64 = 256 << 20;
 /// A trial is looked at this often; it usually takes a few milliseconds.
 const TRIAL_POLL: Duration = Duration::from_millis(5);
 /// sled's own cache; the store is small and the kernel caches it as well.
@@ -140,13 +142,7 @@ impl Kv {
         let _ = std::fs::remove_dir_all(path.join(FRESH));
         let mut open = None;
         if live.exists() {
-            let small = file_bytes(&live) <= 2 * limits.file_bytes;
-            if small && trial(&live).unwrap_or(false) {
-                // The file may still have changed, and the disk may fail now.
-                open = catch_unwind(AssertUnwindSafe(|| Open::at(&live)))
-                    .ok()
-                    .and_then(Result::ok);
-            }
+            open = tried(&live, &limits, trial);
             if open.is_none() {
                 findings.push(set_aside(&dir, path, &limits)?);
             }
@@ -160,16 +156,33 @@ impl Kv {
                 Open::at(&live)?
             }
         };
-        let stamp = open.newest_stamp();
-        let kv = Kv {
+        Ok((Kv::of(dir, path, limits, open), findings))
+    }
+
+    /// Opens what is there, to be read: nothing is made, and nothing set aside. `None` if
+    /// it does not open.
+    ///
+    /// # Errors
+    /// If there is no such directory.
+    pub fn open_intact(
+        path: &Path,
+        limits: KvLimits,
+        trial: impl FnOnce(&Path) -> io::Result<bool>,
+    ) -> Result<Option<Kv>> {
+        let dir = Dir::open(path)?;
+        let open = tried(&path.join(LIVE), &limits, trial);
+        Ok(open.map(|open| Kv::of(dir, path, limits, open)))
+    }
+
+    fn of(dir: Dir, path: &Path, limits: KvLimits, open: Open) -> Kv {
+        Kv {
             dir,
             path: path.to_path_buf(),
             limits,
+            stamp: open.newest_stamp(),
             open,
-            stamp,
             puts: 0,
-        };
-        Ok((kv, findings))
+        }
     }
 
     pub fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -406,7 +419,7 @@ pub fn trial_in_child(mut command: Command, time_out: Duration) -> io::Result<bo
         let limit = Some(TRIAL_BYTES_MAX);
         let _ = prlimit(
             Some(pid),
-            Resource::As,
+            Resource::Data,
             Rlimit {
                 current: limit,
                 maximum: limit,
@@ -425,6 +438,21 @@ pub fn trial_in_child(mut command: Command, time_out: Duration) -> io::Result<bo
         }
         std::thread::sleep(TRIAL_POLL);
     }
+}
+
+/// What is in `live`, if it opens on trial and then here.
+fn tried(
+    live: &Path,
+    limits: &KvLimits,
+    trial: impl FnOnce(&Path) -> io::Result<bool>,
+) -> Option<Open> {
+    let small = live.exists() && file_bytes(live) <= 2 * limits.file_bytes;
+    if !small || !trial(live).unwrap_or(false) {
+        return None;
+    }
+    // The file may still have changed, and the disk may fail now.
+    let opened = catch_unwind(AssertUnwindSafe(|| Open::at(live)));
+    opened.ok().and_then(Result::ok)
 }
 
 /// Makes an empty store under the temporary name, complete and on the medium.

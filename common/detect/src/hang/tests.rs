@@ -126,7 +126,8 @@ fn the_cap_overrules_a_gate_that_stays_closed() {
     while !hung(sim.step(None, true).0) {
         assert!(sim.now < 3000);
     }
-    assert_eq!(sim.now, 50 + 1500);
+    // And the time for one more look.
+    assert_eq!(sim.now, 50 + 1500 + 1);
     let verdict = sim.hang.verdict(ms(sim.now));
     assert_eq!(
         verdict,
@@ -233,13 +234,13 @@ fn what_was_measured_before_the_silence_is_no_verdict_on_it() {
     // The look finds that everybody waits for a core.
     sim.gate(BUSY);
     assert_eq!(sim.hang.verdict(ms(sim.now)), Verdict::Waiting);
-    // Without any look at all the cap still holds.
+    // Without any look at all the cap still holds, a moment later.
     let mut sim = Sim::new(0);
     sim.looks = false;
     while !hung(sim.step(None, true).0) {
         assert!(sim.now < 3000);
     }
-    assert_eq!(sim.now, 50 + 1500);
+    assert_eq!(sim.now, 50 + 1500 + 100, "a look is not waited for longer");
 }
 
 #[test]
@@ -272,6 +273,87 @@ fn one_that_is_kept_from_running_outlasts_the_cap_and_is_heard_once_let_go() {
         assert!(sim.now < 10_000);
     }
     assert_eq!(sim.now, 50 + 6000, "not for ever");
+}
+
+#[test]
+fn one_that_gets_a_turn_now_and_then_is_waited_for_like_one_that_gets_none() {
+    let crowded = Pressure {
+        run_delay: 0.19,
+        ..BUSY
+    };
+    let mut sim = Sim::new(0);
+    sim.gate(crowded);
+    while sim.now < 4000 {
+        assert!(!hung(sim.step(None, true).0), "at {}", sim.now);
+    }
+    while !hung(sim.step(None, true).0) {
+        assert!(sim.now < 10_000);
+    }
+    assert_eq!(sim.now, 50 + 6000, "not for ever");
+}
+
+#[test]
+fn the_gate_is_overruled_by_what_is_seen_then_and_not_by_what_was_seen_before() {
+    // One probe a second: looks are as far apart.
+    let policy = Policy {
+        period: ms(1000),
+        timeout: ms(500),
+        cap: ms(2000),
+        starved_cap: ms(8000),
+        ..Policy::default()
+    };
+    let asked = || {
+        let mut hang = Hang::new(policy);
+        hang.absorb(ms(0), Input::Sent(ProbeNo(1)));
+        hang.absorb(ms(500), Input::TimedOut(ProbeNo(1)));
+        hang.absorb(ms(1000), Input::Sent(ProbeNo(2)));
+        hang.absorb(ms(1500), Input::TimedOut(ProbeNo(2)));
+        hang.absorb(ms(1500), Input::Gate(BUSY));
+        assert!(!hang.wants_look());
+        assert_eq!(hang.deadline(), Some(ms(2000)));
+        assert_eq!(hang.absorb(ms(2000), Input::Tick), Verdict::Waiting);
+        assert!(hang.wants_look());
+        hang
+    };
+    let crowded = Pressure {
+        run_delay: 0.1,
+        ..BUSY
+    };
+    let verdict = asked().absorb(ms(2001), Input::Gate(crowded));
+    assert_eq!(verdict, Verdict::Waiting, "it waits for a core");
+    assert!(hung(asked().absorb(ms(2001), Input::Gate(BUSY))));
+    // Nobody looks.
+    let mut hang = asked();
+    assert_eq!(hang.deadline(), Some(ms(2100)));
+    assert!(hung(hang.absorb(ms(2100), Input::Tick)));
+}
+
+#[test]
+fn what_the_agent_could_not_hear_is_no_silence() {
+    let late = Pressure {
+        own_lag: ms(800),
+        ..BUSY
+    };
+    let mut sim = Sim::new(0);
+    while sim.now < 200 {
+        sim.gate(BUSY);
+        sim.step(None, true);
+    }
+    // Held up from 200 to 1000; each look tells of it for a while.
+    sim.now = 1000;
+    while sim.now < 1200 {
+        sim.gate(late);
+        sim.step(None, true);
+    }
+    sim.gate(BUSY);
+    while !hung(sim.step(None, true).0) {
+        assert!(sim.now < 10_000);
+    }
+    assert!(
+        (2500..2700).contains(&sim.now),
+        "1500 of hearing, at {}",
+        sim.now
+    );
 }
 
 #[test]
@@ -370,7 +452,8 @@ proptest! {
                 sim.gate(if *flip.next().unwrap_or(&true) { BUSY } else { IDLE });
             }
             verdict = sim.step(None, true).0;
-            prop_assert!(sim.now - silent_from <= 1500 + 50, "{verdict:?}");
+            // The last one is for a look.
+            prop_assert!(sim.now - silent_from <= 1500 + 50 + 1, "{verdict:?}");
         }
     }
 
