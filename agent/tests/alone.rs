@@ -96,7 +96,7 @@ fn a_second_agent_ends_at_once_and_the_first_stays_reachable() {
     let first = Agent::start(dir.path());
     let second = ask(dir.path(), &["run"]);
     assert!(!second.status.success(), "{second:?}");
-    let words = format!("another agent (process {}) already runs in", first.0.id());
+    let words = format!("another agent already runs: process {} (", first.0.id());
     assert!(said(&second).contains(&words), "{second:?}");
     assert!(ask(dir.path(), &["status"]).status.success());
 }
