@@ -91,18 +91,18 @@ fn list_names_every_command_of_the_program() {
         String::from_utf8(output.stdout).unwrap()
     };
     let (list, help) = (text(&["list"]), text(&["--help"]));
-    let listed: Vec<&str> = list
-        .lines()
-        .skip(2)
-        .filter_map(|line| line.split(' ').next())
+    let listed = list.lines().skip(2);
+    let mut listed: Vec<&str> = listed.filter_map(|line| line.split(' ').next()).collect();
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| line.starts_with("  "));
+    let mut known: Vec<&str> = commands
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|name| !matches!(*name, "" | "list" | "help"))
         .collect();
-    assert_eq!(listed.len(), 13);
-    for command in listed {
-        assert!(
-            help.contains(&format!("  {command} ")),
-            "{command} in\n{help}"
-        );
-    }
+    listed.sort_unstable();
+    known.sort_unstable();
+    assert!(known.len() > 9, "{help}");
+    assert_eq!(listed, known);
 }
 
 #[test]
