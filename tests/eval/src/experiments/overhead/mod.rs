@@ -121,7 +121,14 @@ pub fn run(args: &Args) -> Result<Report> {
         }
         None => None,
     };
-    let counted = count(args, program.as_deref(), dir.path())?;
+    let counted = match count(args, program.as_deref(), dir.path()) {
+        Err(error) if !error.is::<interrupt::Interrupted>() => {
+            // A valgrind without `pidfd_open` (3.19) lets no spawner start anything.
+            progress(&format!("skip: instructions: {error:#}"));
+            None
+        }
+        counted => counted?,
+    };
     let measured = measure(args, program, dir.path())?;
     rows(&measured, counted.as_ref(), &mut report);
     report.finish(begun.elapsed());
