@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::operator::{self, operator};
 use super::{Shared, failed, problem};
+use crate::control::Hub;
 use crate::control::sagas::Ask;
 use crate::fleet::plans::{
     FleetPlanBegun, FleetPlanStopped, FleetPlanView, FleetPlanWish, OrdersKey,
@@ -54,6 +55,16 @@ pub(super) async fn begin(
         confidence,
         reply,
     };
+    let id = answered(&hub, ask, answer).await?;
+    Ok((StatusCode::ACCEPTED, Json(FleetPlanBegun { id })))
+}
+
+/// Has the initiator do what is asked, and waits for its answer.
+async fn answered<T>(
+    hub: &Hub,
+    ask: Ask,
+    answer: oneshot::Receiver<Result<T, String>>,
+) -> Result<T, Problem> {
     let busy = || {
         problem(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -61,11 +72,8 @@ pub(super) async fn begin(
         )
     };
     hub.asks.try_send(ask).map_err(|_| busy())?;
-    match answer.await {
-        Ok(Ok(id)) => Ok((StatusCode::ACCEPTED, Json(FleetPlanBegun { id }))),
-        Ok(Err(why)) => Err(problem(StatusCode::CONFLICT, &why)),
-        Err(_) => Err(busy()),
-    }
+    let answer = answer.await.map_err(|_| busy())?;
+    answer.map_err(|why| problem(StatusCode::CONFLICT, &why))
 }
 
 /// Plans across nodes, newest first; at most 100.
@@ -160,18 +168,8 @@ pub(super) async fn stop(
         by,
         reply,
     };
-    let busy = || {
-        problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the initiator does not take wishes now",
-        )
-    };
-    hub.asks.try_send(ask).map_err(|_| busy())?;
-    match answer.await {
-        Ok(Ok(given_up)) => Ok(Json(FleetPlanStopped { given_up })),
-        Ok(Err(why)) => Err(problem(StatusCode::CONFLICT, &why)),
-        Err(_) => Err(busy()),
-    }
+    let given_up = answered(&hub, ask, answer).await?;
+    Ok(Json(FleetPlanStopped { given_up }))
 }
 
 /// What this coordinator signs orders with: for `[orders] trusted` on the nodes.

@@ -383,38 +383,26 @@ impl List<'_> {
         };
         let (whom, name) = (Whom::Route(no), &route.name);
         let at = &topology.nodes()[route.at.at()].name;
-        if route.demand > 0.0 {
-            for share in RATES {
-                let rate = (route.demand * share).max(1.0);
-                self.add(
-                    Kind::LimitRate,
-                    whom,
-                    at,
-                    &format!("limit-rate({name}, to={rate:.0}/s)"),
-                );
-            }
-            self.add(
-                Kind::UnlimitRate,
-                whom,
-                at,
-                &format!("unlimit-rate({name})"),
-            );
+        // What a route behind others gets is bounded by what it can do.
+        let rates = if route.demand > 0.0 {
+            RATES.map(|share| route.demand * share).to_vec()
         } else {
-            // What a route behind others gets is bounded by what it can do.
-            let rate = (route.rate * 0.8).max(1.0);
+            vec![route.rate * 0.8]
+        };
+        for rate in rates {
             self.add(
                 Kind::LimitRate,
                 whom,
                 at,
-                &format!("limit-rate({name}, to={rate:.0}/s)"),
-            );
-            self.add(
-                Kind::UnlimitRate,
-                whom,
-                at,
-                &format!("unlimit-rate({name})"),
+                &format!("limit-rate({name}, to={:.0}/s)", rate.max(1.0)),
             );
         }
+        self.add(
+            Kind::UnlimitRate,
+            whom,
+            at,
+            &format!("unlimit-rate({name})"),
+        );
         let from = topology.strangers();
         self.add(
             Kind::BlockSource,
