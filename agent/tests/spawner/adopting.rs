@@ -225,3 +225,23 @@ fn services_run_where_logs_cannot_be_written() {
         assert!(data.join("logs/a.log").exists());
     });
 }
+
+/// A container: neither the session nor the group of whoever came into it has a number there.
+#[test]
+fn all_this_holds_in_a_namespace_of_processes_that_one_came_into() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skip: needs root");
+        return;
+    }
+    let output = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"])
+        // Whoever is first in it adopts orphans, and a test does not reap.
+        .args(["sh", "-c", r#""$0" "$@"; exit $?"#])
+        .arg(std::env::current_exe().unwrap())
+        .args(["adopting::", "--skip=all_this_holds", "--test-threads=1"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains(" 0 passed"), "{said}");
+}
