@@ -16,7 +16,9 @@ use super::stats::Stats;
 
 /// Threads that accept and answer, the main thread among them: each waits for what it calls,
 /// so some 10 requests that hang must not keep a probe from being answered.
-const THREADS: usize = 16;
+pub(super) const THREADS: usize = 16;
+/// Of a unit: what hangs or waits in its queue at twenty requests a second and four times that.
+pub(super) const UNIT_THREADS: usize = 128;
 /// Of each thread but the main one. Inference needs some 20 KiB in a build without
 /// optimisation; pages that are never touched cost nothing.
 const STACK_BYTES: usize = 512 * 1024;
@@ -102,8 +104,8 @@ impl Response {
 }
 
 /// Starts the other threads of the pool; the caller becomes the last one.
-pub(super) fn start_pool(listener: &TcpListener, server: &Arc<Server>) {
-    for _ in 1..THREADS {
+pub(super) fn start_pool(listener: &TcpListener, server: &Arc<Server>, threads: usize) {
+    for _ in 1..threads {
         let Ok(listener) = listener.try_clone() else {
             continue;
         };
