@@ -153,8 +153,14 @@ impl Drop for Users {
 #[derive(Clone, Copy)]
 struct Wish {
     key: u64,
-    row: usize,
     seed: u64,
+}
+
+impl Wish {
+    /// The same key is always about the same row.
+    fn row(self, of: usize) -> usize {
+        usize::try_from(self.key).unwrap_or(0) % of.max(1)
+    }
 }
 
 fn plan(shared: &Arc<Shared>) {
@@ -176,10 +182,8 @@ fn plan(shared: &Arc<Shared>) {
             fresh += 1;
             fresh
         };
-        // The same key is always about the same row.
-        let row = usize::try_from(key).unwrap_or(0) % shared.spec.golden.vectors.len().max(1);
         let seed = rng.next_u64();
-        go(shared, Wish { key, row, seed });
+        go(shared, Wish { key, seed });
     }
 }
 
@@ -205,10 +209,15 @@ fn go(shared: &Arc<Shared>, wish: Wish) {
 /// One user, with all tries.
 fn persist(shared: &Shared, wish: Wish) {
     let mut rng = Rng::seeded(wish.seed);
+    let mut wish = wish;
     for retry in 0..=shared.spec.retries {
         let begun = Instant::now();
         let end = ask(shared, wish);
         note(shared, begun, end, retry > 0);
+        // A new picture of the same thing: nobody has remembered it.
+        if wish.key >= HOT_KEYS as u64 {
+            wish.key = rng.next_u64() >> 1;
+        }
         // Who gets an answer does not know that it is wrong.
         if end != End::Failed || retry == shared.spec.retries {
             return;
@@ -240,7 +249,9 @@ fn note(shared: &Shared, begun: Instant, end: End, again: bool) {
 fn ask(shared: &Shared, wish: Wish) -> End {
     let at = SystemTime::now().duration_since(UNIX_EPOCH);
     let at = at.unwrap_or_default().as_secs_f64();
-    let body = json!({ "key": wish.key, "row": wish.row, "at": at }).to_string();
+    let golden = &shared.spec.golden;
+    let row = wish.row(golden.vectors.len());
+    let body = json!({ "key": wish.key, "row": row, "at": at }).to_string();
     let Some(value) = exchange(shared, &body) else {
         return End::Failed;
     };
@@ -251,8 +262,7 @@ fn ask(shared: &Shared, wish: Wish) -> End {
         let numbers = all.iter().map(|one| one.as_f64().map(|one| one as f32));
         numbers.collect()
     });
-    let golden = &shared.spec.golden;
-    let vector = golden.vectors.get(wish.row);
+    let vector = golden.vectors.get(row);
     match (outputs, vector) {
         (Some(outputs), Some(vector)) if vector.matches(&outputs, golden.tolerance) => End::Right,
         _ => End::Wrong,

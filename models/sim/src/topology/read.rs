@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use super::raw::{RawNode, RawReplica, RawRoute, RawTopology};
 use super::{
-    BACKENDS_MAX, CALLS_MAX, Call, Errand, Link, LinkNo, LinkOf, NODES_MAX, Node, NodeNo,
+    BACKENDS_MAX, CALLS_MAX, Call, Errand, Habits, Link, LinkNo, LinkOf, NODES_MAX, Node, NodeNo,
     REPLICAS_MAX, ROUTES_MAX, Replica, ReplicaNo, Route, RouteNo, Site, SiteNo, Topology, Training,
     UPLINKS_MAX, Webhook,
 };
@@ -83,6 +83,7 @@ impl Reader<'_> {
             replicas: Vec::new(),
             webhooks: Vec::new(),
             training: None,
+            habits: Habits::default(),
             strangers,
             order: Vec::new(),
         };
@@ -120,6 +121,15 @@ impl Reader<'_> {
                 does,
                 seconds,
             });
+        }
+        if let Some(habits) = &raw.habits {
+            let usual = Habits::default();
+            topology.habits = Habits {
+                retries: self.or(habits.retries.as_ref(), usual.retries, 0.0..=100.0)?,
+                retry_s: self.or(habits.retry_s.as_ref(), usual.retry_s, 0.1..=3600.0)?,
+                patience_ms: self.or(habits.patience_ms.as_ref(), usual.patience_ms, 1.0..=1e6)?,
+                deeds: self.or(habits.deeds.as_ref(), usual.deeds, 0.01..=100.0)?,
+            };
         }
         if let Some(training) = &raw.training {
             let worker = |name| self.known(name, |id| topology.node_no(id));

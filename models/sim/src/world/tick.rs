@@ -14,7 +14,7 @@ use super::state::{
 };
 use crate::chance::Chance;
 use crate::queue::{self, Time};
-use crate::topology::{Node, Topology};
+use crate::topology::{Habits, Node, Topology};
 
 /// Period of the slow swing of the demand, over 2 pi, in seconds.
 const SWING_S: f64 = 900.0;
@@ -30,15 +30,9 @@ const HEAT_S: f64 = 75.0;
 const BUSY_W: f64 = 4.5;
 /// How long a cache takes to become warm, in seconds.
 const WARM_S: f64 = 40.0;
-/// How fast retries follow errors, per second.
-const RETRY_RATE: f64 = 0.25;
-/// Retries of a request that always fails.
-const RETRIES: f64 = 3.0;
 /// Share of its memory at which a node begins to thrash, and how much.
 const THRASH_FROM: f64 = 0.88;
 const THRASH: f64 = 12.0;
-/// Above this time requests are given up, in milliseconds.
-const PATIENCE_MS: f64 = 1500.0;
 /// Quality lost by input that is corrupt to the last.
 const CORRUPT: f64 = 0.25;
 /// Below this share of its battery a node's supply is weak.
@@ -65,7 +59,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    pub(crate) fn new(dt: f64) -> Self {
+    pub(crate) fn new(dt: f64, habits: &Habits) -> Self {
         let kept = |seconds: f64| libm::exp(-dt / seconds);
         let noise = kept(NOISE_S);
         Self {
@@ -73,7 +67,7 @@ impl Step {
             per_dt: 1.0 / dt,
             heat: 1.0 - kept(HEAT_S),
             warm: 1.0 - kept(WARM_S),
-            retry: 1.0 - kept(1.0 / RETRY_RATE),
+            retry: 1.0 - kept(habits.retry_s),
             noise_keep: noise,
             noise_new: NOISE * (1.0 - noise * noise).sqrt(),
         }
@@ -399,11 +393,11 @@ fn answers(topology: &Topology, state: &mut State, step: &Step) {
             QUALITY - given * (QUALITY - route.fixed.quality)
         };
         if known.demand > 0.0 {
-            if mean > PATIENCE_MS {
+            if mean > topology.habits.patience_ms {
                 right *= 1.0 - libm::exp(-2000.0 / mean);
             }
             route.p95_ms = queue::p95(Time { mean, variance });
-            route.retries += (RETRIES * (1.0 - right) - route.retries) * step.retry;
+            route.retries += (topology.habits.retries * (1.0 - right) - route.retries) * step.retry;
         }
         route.err = 1.0 - right;
     }

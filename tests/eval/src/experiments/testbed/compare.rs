@@ -12,10 +12,9 @@ const TIME_MIN_S: f64 = 2.0;
 const FAR: f64 = 50.0;
 
 /// A run of the bed and what the simulator says to it.
-pub struct Pair {
+pub(super) struct Pair {
     fault: &'static Fault,
     plan: usize,
-    real: Trace,
     /// The median run.
     simulated: Trace,
     /// Changes of the figures, real and simulated.
@@ -26,7 +25,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    pub fn new(fault: &'static Fault, plan: usize, real: &Trace, twins: &[Trace]) -> Self {
+    pub(super) fn new(fault: &'static Fault, plan: usize, real: &Trace, twins: &[Trace]) -> Self {
         let median = |of: &dyn Fn(&Trace) -> f64| {
             let mut all: Vec<f64> = twins.iter().map(of).collect();
             all.sort_by(f64::total_cmp);
@@ -57,7 +56,6 @@ impl Pair {
         Self {
             fault,
             plan,
-            real: real.clone(),
             simulated,
             changes,
             times,
@@ -66,7 +64,7 @@ impl Pair {
     }
 
     /// For people: what differs.
-    pub fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         let mut text = told(self.fault, self.plan, "sim", &self.simulated);
         for ((theirs, ours), (name, ..)) in self.changes.iter().zip(FIGURES) {
             if sign(*theirs) != sign(*ours) {
@@ -87,20 +85,6 @@ impl Pair {
         }
         text
     }
-
-    /// For tools.
-    pub fn line(&self) -> String {
-        let plan = self.fault.plans.get(self.plan).map_or("", |plan| plan.name);
-        let value = serde_json::json!({
-            "fault": self.fault.name, "plan": plan, "fit": self.fault.fit,
-            "real": { "before": self.real.before.0, "during": self.real.during.0, "works": self.real.works,
-                      "shows_s": self.real.shows_s(), "heals_s": self.real.heals_s() },
-            "simulated": { "before": self.simulated.before.0, "during": self.simulated.during.0,
-                           "works": self.simulated.works },
-            "times": self.times,
-        });
-        value.to_string()
-    }
 }
 
 fn sign(change: f64) -> i8 {
@@ -118,7 +102,7 @@ fn apart(one: f64, other: f64) -> f64 {
 }
 
 /// The gates, on faults that were not fitted; and the same on those that were, for comparison.
-pub fn rows(pairs: &[Pair], seed: u64) -> Vec<Row> {
+pub(super) fn rows(pairs: &[Pair], seed: u64) -> Vec<Row> {
     let mut rows = Vec::new();
     for (set, fit) in [("others", false), ("fitted", true)] {
         let groups = grouped(pairs, fit);

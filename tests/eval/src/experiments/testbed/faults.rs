@@ -17,25 +17,25 @@ use crate::stage::{Bed, Fleet};
 
 /// One fault.
 #[derive(Debug)]
-pub struct Fault {
-    pub name: &'static str,
+pub(super) struct Fault {
+    pub(super) name: &'static str,
     /// The incident, as the simulator reads it.
-    pub text: &'static str,
+    pub(super) text: &'static str,
     /// Seconds from its onset to the plan.
-    pub watch_s: f64,
+    pub(super) watch_s: f64,
     /// Seconds from the end of the plan to the verdict.
-    pub after_s: f64,
+    pub(super) after_s: f64,
     /// The simulator's parameters are fitted on it, and nothing is judged by it.
-    pub fit: bool,
-    pub plans: &'static [Plan],
+    pub(super) fit: bool,
+    pub(super) plans: &'static [Plan],
 }
 
 /// Orders to nodes, one after the other. `MODEL` and `CONFIG` stand for the versions that
 /// worked before.
 #[derive(Debug)]
-pub struct Plan {
-    pub name: &'static str,
-    pub orders: &'static [(&'static str, &'static str)],
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) orders: &'static [(&'static str, &'static str)],
 }
 
 const fn plan(name: &'static str, orders: &'static [(&'static str, &'static str)]) -> Plan {
@@ -66,11 +66,11 @@ const LIMIT: Plan = plan(
 const RESTART_INFER: Plan = plan("restart", &[("edge-1", "restart(infer-1, grace=500ms)")]);
 
 /// All of them.
-pub const ALL: &[Fault] = &[
+pub(super) const ALL: &[Fault] = &[
     fault!(
         "crash",
         8.0,
-        10.0,
+        14.0,
         true,
         &[
             plan(
@@ -89,7 +89,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "hang",
         8.0,
-        10.0,
+        14.0,
         true,
         &[
             RESTART_INFER,
@@ -102,7 +102,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "slow-replica",
         8.0,
-        10.0,
+        14.0,
         true,
         &[
             plan(
@@ -118,7 +118,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "link-delay",
         8.0,
-        10.0,
+        14.0,
         true,
         &[plan(
             "isolate",
@@ -129,7 +129,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "crash-loop",
         8.0,
-        10.0,
+        14.0,
         false,
         &[
             plan(
@@ -154,11 +154,11 @@ pub const ALL: &[Fault] = &[
             ),
         ]
     ),
-    fault!("leak-memory", 16.0, 10.0, false, &[RESTART_INFER]),
+    fault!("leak-memory", 16.0, 14.0, false, &[RESTART_INFER]),
     fault!(
         "leak-descriptors",
         34.0,
-        10.0,
+        14.0,
         false,
         &[plan(
             "restart both",
@@ -171,7 +171,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "hog-node",
         10.0,
-        10.0,
+        14.0,
         false,
         &[
             plan(
@@ -190,7 +190,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "spin",
         10.0,
-        10.0,
+        14.0,
         false,
         &[
             plan("restart", &[("edge-2", "restart(infer-2, grace=500ms)")]),
@@ -223,7 +223,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "disk-full",
         10.0,
-        10.0,
+        14.0,
         false,
         &[
             plan("prune", &[("edge-4", "prune-data(store-1, to=50%)")]),
@@ -233,7 +233,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "link-loss",
         10.0,
-        10.0,
+        14.0,
         false,
         &[plan(
             "isolate",
@@ -243,7 +243,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "partition",
         8.0,
-        10.0,
+        14.0,
         false,
         &[plan(
             "isolate",
@@ -254,7 +254,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "bad-model",
         8.0,
-        10.0,
+        14.0,
         false,
         &[
             plan(
@@ -275,7 +275,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "corrupt-model",
         8.0,
-        10.0,
+        14.0,
         false,
         &[
             plan(
@@ -291,7 +291,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "poisoned-cache",
         8.0,
-        10.0,
+        14.0,
         false,
         &[
             plan("flush", &[("edge-3", "flush-cache(cache-1)")]),
@@ -301,7 +301,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "outside-down",
         8.0,
-        10.0,
+        14.0,
         false,
         &[plan(
             "restart",
@@ -311,7 +311,7 @@ pub const ALL: &[Fault] = &[
     fault!(
         "credential",
         8.0,
-        10.0,
+        14.0,
         false,
         &[plan(
             "restart both",
@@ -321,7 +321,7 @@ pub const ALL: &[Fault] = &[
             ]
         ),]
     ),
-    fault!("clock-skew", 8.0, 10.0, false, &[RESTART_INFER]),
+    fault!("clock-skew", 8.0, 14.0, false, &[RESTART_INFER]),
 ];
 
 impl Fault {
@@ -329,7 +329,7 @@ impl Fault {
     ///
     /// # Errors
     /// When it cannot be done.
-    pub fn hurt(&self, bed: &mut Bed, users: &Users) -> Result<()> {
+    pub(super) fn hurt(&self, bed: &mut Bed, users: &Users) -> Result<()> {
         match self.name {
             "crash" => {
                 for replica in bed.replicas("postprocess") {
@@ -407,7 +407,7 @@ impl Fault {
 
     /// Seconds after which it ends by itself.
     #[must_use]
-    pub fn ends_s(&self) -> Option<f64> {
+    pub(super) fn ends_s(&self) -> Option<f64> {
         (self.name == "retry-storm").then_some(8.0)
     }
 }

@@ -23,32 +23,49 @@ const TIMES: f64 = 1.0;
 
 /// What is fitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Parameters {
+pub(super) struct Parameters {
     /// Factor on all rates of work.
-    pub rate: f64,
+    pub(super) rate: f64,
     /// What a call costs on the way within a site, there or back, in milliseconds.
-    pub lan_ms: f64,
+    pub(super) lan_ms: f64,
     /// Factor on the times that services take to come up.
-    pub start: f64,
+    pub(super) start: f64,
+    /// Retries of a request that always fails.
+    pub(super) retries: f64,
+    /// How long they follow errors after, in seconds.
+    pub(super) retry_s: f64,
+    /// Factor on the times that deeds of plans take.
+    pub(super) deeds: f64,
 }
 
 impl Parameters {
     /// As the file has it.
-    pub const NONE: Self = Self {
+    pub(super) const NONE: Self = Self {
         rate: 1.0,
         lan_ms: 0.3,
         start: 1.0,
+        retries: 3.0,
+        retry_s: 4.0,
+        deeds: 0.2,
     };
 
     const RATES: [f64; 8] = [0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05];
     const LANS: [f64; 7] = [0.3, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0];
+    const RETRIES: [f64; 6] = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
+    const RESTS: [f64; 6] = [2.0, 3.0, 4.0, 5.0, 6.5, 8.0];
+    const DEEDS: [f64; 5] = [0.05, 0.1, 0.2, 0.5, 1.0];
     const STARTS: [f64; 6] = [0.8, 1.0, 1.2, 1.4, 1.7, 2.0];
 
     fn variants(self, which: usize) -> Vec<Self> {
         match which {
             0 => Self::RATES.map(|rate| Self { rate, ..self }).to_vec(),
             1 => Self::LANS.map(|lan_ms| Self { lan_ms, ..self }).to_vec(),
-            _ => Self::STARTS.map(|start| Self { start, ..self }).to_vec(),
+            2 => Self::STARTS.map(|start| Self { start, ..self }).to_vec(),
+            3 => Self::RETRIES
+                .map(|retries| Self { retries, ..self })
+                .to_vec(),
+            4 => Self::RESTS.map(|retry_s| Self { retry_s, ..self }).to_vec(),
+            _ => Self::DEEDS.map(|deeds| Self { deeds, ..self }).to_vec(),
         }
     }
 }
@@ -59,8 +76,14 @@ impl fmt::Display for Parameters {
             rate,
             lan_ms,
             start,
+            retries,
+            retry_s,
+            deeds,
         } = self;
-        write!(f, "rates x {rate}, {lan_ms} ms a call, starts x {start}")
+        write!(
+            f,
+            "rates x {rate}, {lan_ms} ms a call, starts x {start}, {retries} retries after {retry_s} s, deeds x {deeds}"
+        )
     }
 }
 
@@ -68,7 +91,7 @@ impl fmt::Display for Parameters {
 ///
 /// # Errors
 /// When the text is not one, or is not one any more.
-pub fn with(text: &str, parameters: &Parameters) -> Result<Arc<Topology>> {
+pub(super) fn with(text: &str, parameters: &Parameters) -> Result<Arc<Topology>> {
     let mut table: toml::Table = text.parse().context("a topology is TOML")?;
     let each = |table: &mut toml::Table, of: &str, key: &str, change: &dyn Fn(f64) -> f64| {
         let all = table.get_mut(of).and_then(toml::Value::as_array_mut);
@@ -85,28 +108,37 @@ pub fn with(text: &str, parameters: &Parameters) -> Result<Arc<Topology>> {
     each(&mut table, "route", "rate", &|rate| rate * parameters.rate);
     each(&mut table, "route", "start_s", &|s| s * parameters.start);
     each(&mut table, "site", "lan_ms", &|_| parameters.lan_ms);
+    let habits = table.get_mut("habits").and_then(toml::Value::as_table_mut);
+    let habits = habits.context("the bed's topology has habits")?;
+    for (key, value) in [
+        ("retries", parameters.retries),
+        ("retry_s", parameters.retry_s),
+        ("deeds", parameters.deeds),
+    ] {
+        habits.insert(key.to_owned(), toml::Value::Float(value));
+    }
     let text = toml::to_string(&table).context("a topology can be written")?;
     Ok(Arc::new(Topology::read("testbed.toml", &text)?))
 }
 
 /// Runs of the bed to be met: a fault, its plan, and what happened.
-pub struct Met<'m> {
-    pub fault: &'m Fault,
+pub(super) struct Met<'m> {
+    pub(super) fault: &'m Fault,
     /// Place of the plan among the fault's.
-    pub plan: usize,
-    pub trace: &'m Trace,
+    pub(super) plan: usize,
+    pub(super) trace: &'m Trace,
 }
 
 /// The values that leave the least difference to these runs.
 ///
 /// # Errors
 /// When the simulator cannot run them.
-pub fn fit(text: &str, runs: &[Met<'_>]) -> Result<Parameters> {
+pub(super) fn fit(text: &str, runs: &[Met<'_>]) -> Result<Parameters> {
     let mut best = Parameters::NONE;
     let mut least = off(text, &best, runs)?;
     for _ in 0..ROUNDS {
         let before = best;
-        for which in 0..3 {
+        for which in 0..6 {
             for tried in best.variants(which) {
                 let is_off = off(text, &tried, runs)?;
                 if is_off < least {

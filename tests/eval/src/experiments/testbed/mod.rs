@@ -9,6 +9,7 @@
 mod compare;
 mod faults;
 mod fit;
+mod kept;
 mod real;
 mod simulated;
 mod trace;
@@ -16,12 +17,12 @@ mod trace;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use self::compare::Pair;
 use self::faults::{ALL, Fault};
 use self::fit::{Met, Parameters};
-use self::trace::{FIGURES, Trace};
+use self::trace::Trace;
 use super::progress;
 use crate::result::{Report, Row};
 use crate::stage::{bed, interrupt};
@@ -42,16 +43,19 @@ pub struct Args {
     /// Try only the first so many plans of each fault.
     #[arg(long, default_value_t = 8)]
     pub plans: usize,
-    /// Write each run's figures here, as lines of text.
+    /// Add each run of the bed to this file, as a line of JSON.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Run nothing: take the runs of such a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub from: Option<PathBuf>,
     /// Do not fit: take the file's parameters as they are.
     #[arg(long)]
     pub unfitted: bool,
 }
 
 /// A run of the bed.
-pub(crate) struct Run {
+struct Run {
     fault: &'static Fault,
     plan: usize,
     trace: Trace,
@@ -71,8 +75,12 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         real::settings()
     );
     let mut report = Report::new("testbed", &settings);
-    let mut runs = Vec::new();
-    for round in 0..args.n {
+    let mut runs = match &args.from {
+        Some(file) => kept::read(file, &chosen)?,
+        None => Vec::new(),
+    };
+    let rounds = if args.from.is_some() { 0 } else { args.n };
+    for round in 0..rounds {
         for fault in &chosen {
             for plan in 0..fault.plans.len().min(args.plans) {
                 interrupt::check()?;
@@ -80,7 +88,11 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
                 let trace = real::run(&topology, fault, fault.plans.get(plan), own)
                     .with_context(|| format!("{}, run {}", fault.name, round + 1))?;
                 progress(&told(fault, plan, "real", &trace));
-                runs.push(Run { fault, plan, trace });
+                let run = Run { fault, plan, trace };
+                if let Some(file) = &args.out {
+                    kept::add(file, &run)?;
+                }
+                runs.push(run);
             }
         }
     }
@@ -110,11 +122,6 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         progress(&pair.told());
         pairs.push(pair);
     }
-    if let Some(file) = &args.out {
-        let lines: Vec<String> = pairs.iter().map(Pair::line).collect();
-        std::fs::write(file, lines.join("\n") + "\n")
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
     for (id, what, value) in [
         (
             "testbed.fit.rate",
@@ -130,6 +137,21 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
             "testbed.fit.start",
             "fitted: factor on times of starts",
             parameters.start,
+        ),
+        (
+            "testbed.fit.retries",
+            "fitted: retries of what always fails",
+            parameters.retries,
+        ),
+        (
+            "testbed.fit.retry_s",
+            "fitted: seconds after which they follow",
+            parameters.retry_s,
+        ),
+        (
+            "testbed.fit.deeds",
+            "fitted: factor on times of deeds",
+            parameters.deeds,
         ),
     ] {
         let row = Row::new(id, what, "", Estimate::exact(value, to_fit.len()));
@@ -151,11 +173,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Fault>> {
             format!("there is no fault {name:?}; there are {}", known.join(", "))
         })
     };
-    let all: Vec<&Fault> = names.iter().map(find).collect::<Result<_>>()?;
-    if all.is_empty() {
-        bail!("no faults");
-    }
-    Ok(all)
+    names.iter().map(find).collect()
 }
 
 /// A run in a line.
@@ -208,6 +226,7 @@ mod tests {
             rate: 0.5,
             lan_ms: 4.0,
             start: 2.0,
+            ..Parameters::NONE
         };
         let other = fit::with(TOPOLOGY, &other).unwrap();
         for (one, two) in plain.routes().iter().zip(other.routes()) {

@@ -15,9 +15,9 @@ use crate::stage::{Bed, Fleet, MODEL_VERSION, Node, interrupt};
 /// Users come for so long before anything is measured: the cache becomes warm.
 const SETTLE_S: f64 = 4.0;
 /// Length of the windows of the figures, and of the verdict.
-pub const WINDOW_S: f64 = 6.0;
+pub(super) const WINDOW_S: f64 = 6.0;
 /// How long users wait for an answer.
-const PATIENCE: Duration = Duration::from_millis(2000);
+pub(super) const PATIENCE: Duration = Duration::from_millis(2000);
 /// How long they rest before they try again, and how often they do: as in the simulator.
 const REST: Duration = Duration::from_secs(4);
 const RETRIES: u32 = 3;
@@ -25,7 +25,7 @@ const RETRIES: u32 = 3;
 const ORDER_MAX: Duration = Duration::from_secs(40);
 
 /// Everything that is fixed, as text to be hashed.
-pub fn settings() -> String {
+pub(super) fn settings() -> String {
     format!("{SETTLE_S} {WINDOW_S} {PATIENCE:?} {REST:?} {RETRIES} {ORDER_MAX:?}")
 }
 
@@ -33,7 +33,12 @@ pub fn settings() -> String {
 ///
 /// # Errors
 /// When the bed does not run, or the fault cannot be done.
-pub fn run(topology: &Topology, fault: &Fault, plan: Option<&Plan>, seed: u64) -> Result<Trace> {
+pub(super) fn run(
+    topology: &Topology,
+    fault: &Fault,
+    plan: Option<&Plan>,
+    seed: u64,
+) -> Result<Trace> {
     let dir = tempfile::Builder::new().prefix("hs-bed").tempdir()?;
     let mut bed = Bed::start(topology, dir.path(), seed)?;
     let watch = Watch::start(&bed)?;
@@ -85,9 +90,9 @@ pub fn run(topology: &Topology, fault: &Fault, plan: Option<&Plan>, seed: u64) -
     };
     let last = seen.fare(end_s - WINDOW_S, end_s, onset_s);
     let mut fares = Vec::new();
-    let mut at_s = onset_s + SPAN_S;
+    let mut at_s = onset_s + STEP_S;
     while at_s <= end_s {
-        fares.push(seen.fare(at_s - SPAN_S, at_s, onset_s));
+        fares.push(seen.fare(onset_s.max(at_s - SPAN_S), at_s, onset_s));
         at_s += STEP_S;
     }
     Ok(Trace {

@@ -8,7 +8,7 @@ use homeostat_sim::topology::{Topology, Version};
 use homeostat_sim::world::{Flow, Order, Progress, Settings, World};
 
 use super::faults::{Fault, Plan};
-use super::real::WINDOW_S;
+use super::real::{PATIENCE, WINDOW_S};
 use super::trace::{Fare, Figures, SERVICES, SPAN_S, STEP_S, Trace};
 
 /// A step of time: what is compared are seconds.
@@ -31,7 +31,7 @@ struct Tick {
 ///
 /// # Errors
 /// When the incident does not fit the topology, or the plan does not read.
-pub fn run(
+pub(super) fn run(
     topology: &Arc<Topology>,
     fault: &Fault,
     plan: Option<&Plan>,
@@ -76,9 +76,9 @@ pub fn run(
     }
     let seen = Seen { ticks, topology };
     let mut fares = Vec::new();
-    let mut at_s = onset_s + SPAN_S;
+    let mut at_s = onset_s + STEP_S;
     while at_s <= end_s {
-        fares.push(seen.fare(at_s - SPAN_S, at_s, onset_s));
+        fares.push(seen.fare(onset_s.max(at_s - SPAN_S), at_s, onset_s));
         at_s += STEP_S;
     }
     Ok(Trace {
@@ -125,7 +125,8 @@ fn step(world: &mut World, ticks: &mut Vec<Tick>) {
         fare: Fare {
             at_s: world.now(),
             errors: level.err,
-            p95_ms: level.p95_ms,
+            // Nobody waits for longer.
+            p95_ms: level.p95_ms.min(1000.0 * PATIENCE.as_secs_f64()),
             right: level.quality / QUALITY,
             shed: level.shed,
         },

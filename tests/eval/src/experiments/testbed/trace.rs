@@ -5,9 +5,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Names of the figures, with what counts as a change of each: an absolute number, and a
 /// share of what it was.
-pub const FIGURES: [(&str, f64, f64); 12] = [
+pub(super) const FIGURES: [(&str, f64, f64); 12] = [
     ("errors", 0.04, 0.0),
     ("p95, ms", 60.0, 0.25),
     ("right answers/s", 1.0, 0.12),
@@ -23,26 +25,26 @@ pub const FIGURES: [(&str, f64, f64); 12] = [
 ];
 
 /// Services whose right answers are figures, in the order above.
-pub const SERVICES: [&str; 5] = ["preprocess", "infer", "postprocess", "store", "cache"];
+pub(super) const SERVICES: [&str; 5] = ["preprocess", "infer", "postprocess", "store", "cache"];
 
 /// From when on users are served: four times the times of the reference, as work takes four
 /// times as long.
-pub const ERRORS: f64 = 0.03;
-pub const P95_MS: f64 = 1600.0;
-pub const RIGHT: f64 = 0.96;
+pub(super) const ERRORS: f64 = 0.03;
+pub(super) const P95_MS: f64 = 1600.0;
+pub(super) const RIGHT: f64 = 0.96;
 /// Over so many seconds.
-pub const SPAN_S: f64 = 2.0;
+pub(super) const SPAN_S: f64 = 2.0;
 /// How often it is asked.
-pub const STEP_S: f64 = 0.5;
+pub(super) const STEP_S: f64 = 0.5;
 
 /// The figures of a window.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Figures(pub [f64; 12]);
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Figures(pub [f64; 12]);
 
 impl Figures {
     /// How much each has changed from `before`, in units of what counts as a change.
     #[must_use]
-    pub fn since(&self, before: &Self) -> [f64; 12] {
+    pub(super) fn since(&self, before: &Self) -> [f64; 12] {
         std::array::from_fn(|at| {
             let (_, least, share) = FIGURES[at];
             (self.0[at] - before.0[at]) / least.max(share * before.0[at].abs())
@@ -60,20 +62,20 @@ impl fmt::Display for Figures {
 }
 
 /// How users fared in the [`SPAN_S`] before a moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Fare {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Fare {
     /// Since the onset of the fault.
-    pub at_s: f64,
-    pub errors: f64,
-    pub p95_ms: f64,
-    pub right: f64,
-    pub shed: f64,
+    pub(super) at_s: f64,
+    pub(super) errors: f64,
+    pub(super) p95_ms: f64,
+    pub(super) right: f64,
+    pub(super) shed: f64,
 }
 
 impl Fare {
     /// Whether they are served; `slack` times as many errors are allowed in a short span.
     #[must_use]
-    pub fn served(&self, slack: f64) -> bool {
+    pub(super) fn served(&self, slack: f64) -> bool {
         self.errors <= slack * ERRORS
             && self.p95_ms <= P95_MS
             && 1.0 - self.right <= slack * (1.0 - RIGHT)
@@ -82,18 +84,18 @@ impl Fare {
 }
 
 /// One run of either side.
-#[derive(Clone, Debug)]
-pub struct Trace {
-    pub before: Figures,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Trace {
+    pub(super) before: Figures,
     /// In the last seconds before the plan.
-    pub during: Figures,
+    pub(super) during: Figures,
     /// Since the onset.
-    pub fares: Vec<Fare>,
+    pub(super) fares: Vec<Fare>,
     /// When the plan began, since the onset, and whether all of it was carried out.
-    pub plan_s: f64,
-    pub carried_out: bool,
+    pub(super) plan_s: f64,
+    pub(super) carried_out: bool,
     /// Whether users were served in the last seconds.
-    pub works: bool,
+    pub(super) works: bool,
 }
 
 /// What one bad answer in a short span of few requests may add up to.
@@ -102,7 +104,7 @@ const SLACK: f64 = 4.0;
 impl Trace {
     /// Seconds from the onset to the first moment at which users are not served.
     #[must_use]
-    pub fn shows_s(&self) -> Option<f64> {
+    pub(super) fn shows_s(&self) -> Option<f64> {
         let mut fares = self.fares.iter();
         let first = fares.find(|fare| fare.at_s < self.plan_s && !fare.served(SLACK));
         first.map(|fare| fare.at_s)
@@ -110,7 +112,7 @@ impl Trace {
 
     /// Seconds from the plan to the moment from which on they are.
     #[must_use]
-    pub fn heals_s(&self) -> Option<f64> {
+    pub(super) fn heals_s(&self) -> Option<f64> {
         if !self.works {
             return None;
         }

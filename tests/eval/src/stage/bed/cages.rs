@@ -1,6 +1,9 @@
 //! What the nodes of a test bed have of this machine: a control group each, with so much of a
 //! processor and so much memory for its services.
 //!
+//! As the groups have a ceiling, they come first below it: what else runs on the machine is not
+//! to be seen in what is measured.
+//!
 //! Either version of control groups, where this process may make some (root); elsewhere none,
 //! and the caller says so. Nothing stays behind: a guard process of its own, which hears of the
 //! end of this one by a pipe, ends what is left in the groups, removes them, and the folder of
@@ -127,6 +130,7 @@ impl Base {
         match self.kind {
             Kind::Both => {
                 write("cpu.max", format!("{quota} {PERIOD_US}"))?;
+                write("cpu.weight", "10000".into())?;
                 write("memory.max", bytes.to_string())?;
                 // Where there is no swap there is no such file.
                 let _ = write("memory.swap.max", "0".into());
@@ -134,6 +138,7 @@ impl Base {
             }
             Kind::Processor => {
                 write("cpu.cfs_period_us", PERIOD_US.to_string())?;
+                write("cpu.shares", "262144".into())?;
                 write("cpu.cfs_quota_us", quota.to_string())
             }
             Kind::Memory => write("memory.limit_in_bytes", bytes.to_string()),

@@ -18,7 +18,7 @@ use super::UnitSpec;
 
 /// Work alternates between burning and sleeping at this pace: longer than what a kernel oversleeps,
 /// shorter than what anybody measures.
-const SLICE_S: f64 = 0.010;
+const SLICE_S: f64 = 0.020;
 /// A page.
 const PAGE: usize = 4096;
 const MB: f64 = 1_048_576.0;
