@@ -308,6 +308,9 @@ pub struct Habits {
     pub patience_ms: f64,
     /// How long deeds of plans take, as a factor on the usual. Starts have times of their own.
     pub deeds: f64,
+    /// Services make one call after the other, and none behind one that failed; without it
+    /// all of them, whatever comes back.
+    pub in_turn: bool,
 }
 
 impl Default for Habits {
@@ -317,6 +320,7 @@ impl Default for Habits {
             retry_s: 4.0,
             patience_ms: 1500.0,
             deeds: 1.0,
+            in_turn: false,
         }
     }
 }

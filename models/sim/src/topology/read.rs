@@ -129,6 +129,7 @@ impl Reader<'_> {
                 retry_s: self.or(habits.retry_s.as_ref(), usual.retry_s, 0.1..=3600.0)?,
                 patience_ms: self.or(habits.patience_ms.as_ref(), usual.patience_ms, 1.0..=1e6)?,
                 deeds: self.or(habits.deeds.as_ref(), usual.deeds, 0.01..=100.0)?,
+                in_turn: habits.in_turn,
             };
         }
         if let Some(training) = &raw.training {

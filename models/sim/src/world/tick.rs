@@ -205,13 +205,21 @@ fn requests(topology: &Topology, state: &mut State, step: &Step, due: &mut Due) 
         serve(topology, state, no.at(), step, due);
         let route = &state.routes[no.at()];
         let (passed, fixed) = (route.passed, route.fixed);
+        let mut going_on = passed;
         for at in fixed.first_edge..fixed.end_edge {
             let edge = state.edges[at];
-            let mut calls = passed * edge.share;
+            let mut share = edge.share;
             if let Some(cache) = edge.behind {
-                calls *= 1.0 - state.routes[cache.at()].hit;
+                share *= 1.0 - state.routes[cache.at()].hit;
             }
-            state.routes[edge.to.at()].arrival += (calls * (1.0 - edge.err)).min(edge.cap);
+            let calls = going_on * share;
+            let called = &mut state.routes[edge.to.at()];
+            called.arrival += (calls * (1.0 - edge.err)).min(edge.cap);
+            if topology.habits.in_turn && edge.needed {
+                // By what came back in the step before.
+                let wrong = 1.0 - (1.0 - edge.err) * (1.0 - called.err);
+                going_on *= (1.0 - share * wrong).max(0.0);
+            }
         }
     }
 }

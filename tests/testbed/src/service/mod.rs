@@ -98,14 +98,11 @@ pub fn service_main(args: impl Iterator<Item = OsString>) -> ExitCode {
         },
         _ => None,
     };
-    let threads = match &unit {
-        Some(unit) => {
-            // It has no port before it is up: nobody waits for it, others are asked instead.
-            unit::prepare(unit);
-            http::UNIT_THREADS
-        }
-        None => http::THREADS,
-    };
+    let is_unit = unit.is_some();
+    if let Some(unit) = &unit {
+        // It has no port before it is up: nobody waits for it, others are asked instead.
+        unit::prepare(unit);
+    }
     // Before all else, see the module's note. std sets SO_REUSEADDR on Unix.
     let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, spec.port)) {
         Ok(listener) => listener,
@@ -136,11 +133,16 @@ pub fn service_main(args: impl Iterator<Item = OsString>) -> ExitCode {
         stats: Arc::clone(&service.stats),
         handler,
     });
-    http::start_pool(&listener, &server, threads);
+    if !is_unit {
+        http::start_pool(&listener, &server);
+    }
     if let Some(path) = control {
         faults::listen(path, Arc::clone(&service.faults), name);
     }
     log(name, format_args!("INFO listening on port {port}"));
+    if is_unit {
+        http::accept_each(&listener, &server)
+    }
     http::accept_loop(&listener, &server)
 }
 

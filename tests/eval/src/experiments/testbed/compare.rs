@@ -15,10 +15,9 @@ const FAR: f64 = 50.0;
 pub(super) struct Pair {
     fault: &'static Fault,
     plan: usize,
+    real: Trace,
     /// The median run.
     simulated: Trace,
-    /// Changes of the figures, real and simulated.
-    changes: Vec<(f64, f64)>,
     /// Times, real and simulated, that both have.
     times: Vec<(&'static str, f64, f64)>,
     works: (bool, bool),
@@ -35,9 +34,6 @@ impl Pair {
             Figures(std::array::from_fn(|at| median(&|it| of(it).0[at])))
         };
         let (before, during) = (figures(&|it| it.before), figures(&|it| it.during));
-        let theirs = real.during.since(&real.before);
-        let ours = during.since(&before);
-        let changes = theirs.iter().copied().zip(ours).collect();
         let mut times = Vec::new();
         for (what, of) in [
             ("shows", Trace::shows_s as fn(&Trace) -> Option<f64>),
@@ -56,8 +52,8 @@ impl Pair {
         Self {
             fault,
             plan,
+            real: real.clone(),
             simulated,
-            changes,
             times,
             works: (real.works, works),
         }
@@ -66,13 +62,6 @@ impl Pair {
     /// For people: what differs.
     pub(super) fn told(&self) -> String {
         let mut text = told(self.fault, self.plan, "sim", &self.simulated);
-        for ((theirs, ours), (name, ..)) in self.changes.iter().zip(FIGURES) {
-            if sign(*theirs) != sign(*ours) {
-                text.push_str(&format!(
-                    "\n       {name}: real {theirs:+.1}, simulated {ours:+.1}"
-                ));
-            }
-        }
         for (what, theirs, ours) in &self.times {
             if apart(*theirs, *ours) > 2.0 {
                 text.push_str(&format!(
@@ -114,8 +103,23 @@ pub(super) fn rows(pairs: &[Pair], seed: u64) -> Vec<Row> {
     rows
 }
 
-/// The pairs of each fault.
-fn grouped(pairs: &[Pair], fit: bool) -> Vec<Vec<&Pair>> {
+/// All pairs of one fault.
+struct Group<'p> {
+    pairs: Vec<&'p Pair>,
+    /// Changes of the figures, real and simulated, by the means over all runs: what is before
+    /// a fault is the same whatever comes, so it is the mean over the runs of all faults.
+    changes: Vec<(f64, f64)>,
+}
+
+fn grouped(pairs: &[Pair], fit: bool) -> Vec<Group<'_>> {
+    let of = |pairs: &[&Pair], figures: &dyn Fn(&Pair) -> Figures| {
+        let n = pairs.len().max(1) as f64;
+        let mean = |at: usize| pairs.iter().map(|it| figures(it).0[at]).sum::<f64>() / n;
+        Figures(std::array::from_fn(mean))
+    };
+    let every: Vec<&Pair> = pairs.iter().collect();
+    let before = of(&every, &|it| it.real.before);
+    let calm = of(&every, &|it| it.simulated.before);
     let mut groups: Vec<Vec<&Pair>> = Vec::new();
     for pair in pairs.iter().filter(|pair| pair.fault.fit == fit) {
         let name = pair.fault.name;
@@ -124,10 +128,36 @@ fn grouped(pairs: &[Pair], fit: bool) -> Vec<Vec<&Pair>> {
             None => groups.push(vec![pair]),
         }
     }
-    groups
+    let group = |pairs: Vec<&'_ Pair>| {
+        let theirs = of(&pairs, &|it| it.real.during).since(&before);
+        let ours = of(&pairs, &|it| it.simulated.during).since(&calm);
+        Group {
+            changes: theirs.into_iter().zip(ours).collect(),
+            pairs,
+        }
+    };
+    groups.into_iter().map(group).collect()
 }
 
-fn of_set(set: &str, groups: &[Vec<&Pair>], judged: bool, seed: u64) -> Vec<Row> {
+/// For people: where the two sides differ on a change.
+pub(super) fn differs(pairs: &[Pair]) -> String {
+    let mut text = String::new();
+    for fit in [true, false] {
+        for group in grouped(pairs, fit) {
+            for ((theirs, ours), (name, ..)) in group.changes.iter().zip(FIGURES) {
+                if sign(*theirs) != sign(*ours) {
+                    let fault = group.pairs[0].fault.name;
+                    text.push_str(&format!(
+                        "  {fault}: {name}: real {theirs:+.1}, simulated {ours:+.1}\n"
+                    ));
+                }
+            }
+        }
+    }
+    text
+}
+
+fn of_set(set: &str, groups: &[Group<'_>], judged: bool, seed: u64) -> Vec<Row> {
     let row = |id: &str, what: &str, unit, estimate: Option<Estimate>| {
         let id = format!("testbed.{set}.{id}");
         let what = format!("{set}: {what}");
@@ -140,10 +170,7 @@ fn of_set(set: &str, groups: &[Vec<&Pair>], judged: bool, seed: u64) -> Vec<Row>
     };
     let goal = |row: Row, goal: f64| if judged { row.goal(goal) } else { row };
     let changes = |only: &dyn Fn(&(f64, f64)) -> bool| -> Vec<Vec<(f64, f64)>> {
-        let of = |group: &Vec<&Pair>| {
-            let all = group.iter().flat_map(|pair| pair.changes.iter().copied());
-            all.filter(only).collect()
-        };
+        let of = |group: &Group<'_>| group.changes.iter().copied().filter(only).collect();
         groups.iter().map(of).collect()
     };
     let moved = |(one, other): &(f64, f64)| sign(*one) != 0 || sign(*other) != 0;
@@ -156,7 +183,7 @@ fn of_set(set: &str, groups: &[Vec<&Pair>], judged: bool, seed: u64) -> Vec<Row>
     let times: Vec<Vec<f64>> = groups
         .iter()
         .map(|group| {
-            let times = group.iter().flat_map(|pair| &pair.times);
+            let times = group.pairs.iter().flat_map(|pair| &pair.times);
             times
                 .map(|(_, theirs, ours)| apart(*theirs, *ours))
                 .collect()
@@ -164,7 +191,7 @@ fn of_set(set: &str, groups: &[Vec<&Pair>], judged: bool, seed: u64) -> Vec<Row>
         .collect();
     let works: Vec<Vec<(bool, bool)>> = groups
         .iter()
-        .map(|group| group.iter().map(|pair| pair.works).collect())
+        .map(|group| group.pairs.iter().map(|pair| pair.works).collect())
         .collect();
     let every: Vec<(bool, bool)> = works.iter().flatten().copied().collect();
     let same = every.iter().filter(|(one, other)| one == other).count();
@@ -175,7 +202,7 @@ fn of_set(set: &str, groups: &[Vec<&Pair>], judged: bool, seed: u64) -> Vec<Row>
         goal(
             row(
                 "sign",
-                "signs of changes that agree, of 12 figures of each run",
+                "signs of changes that agree, of 12 figures of each fault",
                 "ratio",
                 clustered(&changes(&|_| true), agree, seed),
             )

@@ -81,10 +81,10 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     };
     let rounds = if args.from.is_some() { 0 } else { args.n };
     for round in 0..rounds {
-        for fault in &chosen {
+        for (place, fault) in chosen.iter().enumerate() {
             for plan in 0..fault.plans.len().min(args.plans) {
                 interrupt::check()?;
-                let own = seed ^ (u64::from(round) << 32) ^ plan as u64;
+                let own = seed ^ (u64::from(round) << 32) ^ ((place as u64) << 8) ^ plan as u64;
                 let trace = real::run(&topology, fault, fault.plans.get(plan), own)
                     .with_context(|| format!("{}, run {}", fault.name, round + 1))?;
                 progress(&told(fault, plan, "real", &trace));
@@ -157,6 +157,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         let row = Row::new(id, what, "", Estimate::exact(value, to_fit.len()));
         report.rows.push(row);
     }
+    progress(&compare::differs(&pairs));
     report.rows.extend(compare::rows(&pairs, seed));
     report.finish(begun.elapsed());
     Ok(report)

@@ -8,7 +8,7 @@ use homeostat_sim::topology::Topology;
 use homeostat_testbed::users::{End, Try, Users, UsersSpec};
 
 use super::faults::{Fault, Plan};
-use super::trace::{Fare, Figures, SERVICES, SPAN_S, STEP_S, Trace};
+use super::trace::{Fare, Figures, NOBODY, SERVICES, SPAN_S, STEP_S, Trace};
 use crate::stage::bed::{Look, Watch};
 use crate::stage::{Bed, Fleet, MODEL_VERSION, Node, interrupt};
 
@@ -143,21 +143,21 @@ impl Seen<'_> {
         let count = |end: End| tries.iter().filter(|one| one.end == end).count() as f64;
         let (right, wrong) = (count(End::Right), count(End::Wrong));
         let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
+        // Who gave up has waited that long, at least; who was refused has not waited.
+        let patience_s = PATIENCE.as_secs_f64();
         let mut took: Vec<f64> = tries
             .iter()
-            .filter(|one| one.end != End::Failed)
-            .map(|one| one.took_s)
+            .filter(|one| one.end != End::Failed || one.took_s >= 0.95 * patience_s)
+            .map(|one| one.took_s.min(patience_s))
             .collect();
         took.sort_by(f64::total_cmp);
+        let errors = share(count(End::Failed), tries.len() as f64);
+        let answered = errors < NOBODY;
+        let p95_s = took.get(took.len() * 95 / 100).filter(|_| answered);
         Fare {
             at_s: to_s - onset_s,
-            errors: share(count(End::Failed), tries.len() as f64),
-            // Nobody was answered: as long as they waited.
-            p95_ms: 1000.0
-                * took
-                    .get(took.len() * 95 / 100)
-                    .copied()
-                    .unwrap_or(PATIENCE.as_secs_f64()),
+            errors,
+            p95_ms: 1000.0 * p95_s.copied().unwrap_or(patience_s),
             right: if right + wrong > 0.0 {
                 right / (right + wrong)
             } else {

@@ -9,7 +9,7 @@ use homeostat_sim::world::{Flow, Order, Progress, Settings, World};
 
 use super::faults::{Fault, Plan};
 use super::real::{PATIENCE, WINDOW_S};
-use super::trace::{Fare, Figures, SERVICES, SPAN_S, STEP_S, Trace};
+use super::trace::{Fare, Figures, NOBODY, SERVICES, SPAN_S, STEP_S, Trace};
 
 /// A step of time: what is compared are seconds.
 const DT: f64 = 0.25;
@@ -108,6 +108,7 @@ fn named(topology: &Topology, text: &str) -> Result<String> {
 fn step(world: &mut World, ticks: &mut Vec<Tick>) {
     world.tick();
     let level = world.level();
+    let patience_ms = 1000.0 * PATIENCE.as_secs_f64();
     let routes = world.topology().routes();
     let numbers: Vec<_> = routes
         .iter()
@@ -125,8 +126,11 @@ fn step(world: &mut World, ticks: &mut Vec<Tick>) {
         fare: Fare {
             at_s: world.now(),
             errors: level.err,
-            // Nobody waits for longer.
-            p95_ms: level.p95_ms.min(1000.0 * PATIENCE.as_secs_f64()),
+            p95_ms: if level.err < NOBODY {
+                level.p95_ms.min(patience_ms)
+            } else {
+                patience_ms
+            },
             right: level.quality / QUALITY,
             shed: level.shed,
         },
@@ -176,10 +180,8 @@ impl Seen<'_> {
             let seconds = (last.at_s - first.at_s).max(DT);
             let rate = |service: &str, of: &dyn Fn(&Flow) -> f64| -> f64 {
                 let routes = self.topology.routes().iter().enumerate();
-                let meant = routes.filter(|(_, route)| {
-                    route.outside_ms.is_none()
-                        && (service.is_empty() || route.name.as_str() == service)
-                });
+                let meant = routes
+                    .filter(|(_, route)| service.is_empty() || route.name.as_str() == service);
                 let sums = meant.map(|(at, _)| of(&last.flows[at]) - of(&first.flows[at]));
                 sums.sum::<f64>() / seconds
             };

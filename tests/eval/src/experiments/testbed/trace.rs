@@ -32,6 +32,8 @@ pub(super) const SERVICES: [&str; 5] = ["preprocess", "infer", "postprocess", "s
 pub(super) const ERRORS: f64 = 0.03;
 pub(super) const P95_MS: f64 = 1600.0;
 pub(super) const RIGHT: f64 = 0.96;
+/// Of more errors than this is said that nobody is answered: as late as anybody waits.
+pub(super) const NOBODY: f64 = 0.95;
 /// Over so many seconds.
 pub(super) const SPAN_S: f64 = 2.0;
 /// How often it is asked.
