@@ -9,6 +9,7 @@ pub mod journal_kill;
 pub mod ledger;
 pub mod mttr;
 pub mod outbox;
+pub mod plot;
 pub mod overhead;
 pub mod policies;
 pub mod power_cut;
