@@ -93,8 +93,21 @@ fn a_sealed_folder_runs_through_every_command() {
     for (split, form) in [("sealed", "parquet"), ("train", "jsonl")] {
         let out = sealed.path(split);
         let record = sealed.sim(&[
-            "record", "--out", &out, "--split", split, "--format", form, "--forks", "2", "--plans",
-            "2", "--policy", "expert,random", "--horizon", "60",
+            "record",
+            "--out",
+            &out,
+            "--split",
+            split,
+            "--format",
+            form,
+            "--forks",
+            "2",
+            "--plans",
+            "2",
+            "--policy",
+            "expert,random",
+            "--horizon",
+            "60",
         ]);
         assert!(record.status.success());
         // Of itself: without the folders that it was made from.
@@ -135,7 +148,11 @@ fn mistakes_in_a_folder_are_told_by_file_and_line_by_every_command() {
         fs::write(&path, good).unwrap();
     };
     let fault = format!("faults/{first}.toml");
-    refused(&fault, "name = \"x\"\nabout = 3\n", &format!("{first}.toml:2: "));
+    refused(
+        &fault,
+        "name = \"x\"\nabout = 3\n",
+        &format!("{first}.toml:2: "),
+    );
     // Well formed, but what it names is not in the topology.
     let nobody = format!(
         "name = \"{first}\"\nabout = \"\"\ntopology = \"never-seen-2b\"\n\n[[fault]]\nid = \"a\"\n\
@@ -170,7 +187,15 @@ fn nothing_of_development_is_recorded_for_training() {
     refused(&["--split", "sealed"], "wants --faults");
     refused(&["--forks", "200", "--plans", "200"], "are more than 256");
     // For development it may be, with seeds of its own.
-    let args = ["record", "--out", out, "--split", "development", "--policy", "no-op"];
+    let args = [
+        "record",
+        "--out",
+        out,
+        "--split",
+        "development",
+        "--policy",
+        "no-op",
+    ];
     let name = own.name.as_str();
     let done = homeostat(&[&args[..], &["--format", "jsonl", name]].concat());
     assert!(done.status.success());

@@ -165,7 +165,12 @@ type Cases = Vec<(Incident, Arc<Topology>)>;
 /// The incidents with their topologies; all are checked before any is run.
 fn cases(which: &Which) -> Result<Cases, Failure> {
     let topology = which.topology.as_deref();
-    cases_of(&which.faults, &which.names, which.topologies.as_ref(), topology)
+    cases_of(
+        &which.faults,
+        &which.names,
+        which.topologies.as_ref(),
+        topology,
+    )
 }
 
 fn cases_of(

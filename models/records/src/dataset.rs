@@ -161,9 +161,8 @@ impl Recorded {
         file.take(MANIFEST_MAX)
             .read_to_string(&mut text)
             .map_err(RecordError::io("read", &path))?;
-        let manifest = serde_json::from_str(&text).map_err(|why| {
-            RecordError::wrong(&path, format!("line {}", why.line()), why)
-        })?;
+        let manifest = serde_json::from_str(&text)
+            .map_err(|why| RecordError::wrong(&path, format!("line {}", why.line()), why))?;
         Ok(Self { dir, manifest })
     }
 

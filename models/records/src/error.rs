@@ -33,7 +33,9 @@ pub enum RecordError {
         why: String,
     },
     /// Not the bytes that were written.
-    #[error("{path} was changed or cut off: {bytes} bytes with checksum {crc:08x}, {expected} were written")]
+    #[error(
+        "{path} was changed or cut off: {bytes} bytes with checksum {crc:08x}, {expected} were written"
+    )]
     Changed {
         /// Which.
         path: PathBuf,

@@ -98,10 +98,15 @@ pub fn record<S: Sink>(
     };
     let mut forks: Vec<(u64, Episode)> = Vec::new();
     let take = |episode: &Episode| {
-        let due = moments.front().is_some_and(|at| *at <= episode.world().now());
+        let due = moments
+            .front()
+            .is_some_and(|at| *at <= episode.world().now());
         if due && episode.decides_next() {
             moments.pop_front();
-            forks.push((u64::from(episode.looks()), episode.fork(setup.forks.horizon_s)));
+            forks.push((
+                u64::from(episode.looks()),
+                episode.fork(setup.forks.horizon_s),
+            ));
         }
     };
     play(&about, &mut episode, &mut healer, take, sink).map_err(RunError::Sink)?;
@@ -200,7 +205,14 @@ pub(crate) fn play<S: Sink>(
     sink.truth(&truth(about, episode, looks, ticks, &mut digests))?;
     let outcome = episode.outcome(healer.name());
     let courses = (ours, theirs);
-    sink.episode(&summary(about, episode, &outcome, ticks, plan.as_ref(), courses))
+    sink.episode(&summary(
+        about,
+        episode,
+        &outcome,
+        ticks,
+        plan.as_ref(),
+        courses,
+    ))
 }
 
 /// How health went.
@@ -281,7 +293,10 @@ fn truth(
         tick,
         digests: std::mem::take(digests),
         roots: roots.map(|(_, fault)| fault.id.clone()).collect(),
-        phases: world.phases().map(|phase| phase.name().to_owned()).collect(),
+        phases: world
+            .phases()
+            .map(|phase| phase.name().to_owned())
+            .collect(),
         err: finite(ours.err),
         p95_ms: finite(ours.p95_ms),
         quality: finite(ours.quality),
@@ -408,7 +423,8 @@ fn nodes(row: &mut rows::Seen, look: &Look) {
             row.log_node.push(name.clone());
             row.log_template.push(line.template);
             row.log_text.push(line.text.clone());
-            row.log_level.push(format!("{:?}", line.level).to_lowercase());
+            row.log_level
+                .push(format!("{:?}", line.level).to_lowercase());
             row.log_count.push(u64::from(line.count));
         }
         for alarm in &node.alarms {

@@ -196,9 +196,8 @@ impl Replay {
         let truth = rows_of(&mut self.truth, number, most + 1)?;
         let mut script = Vec::new();
         for look in &seen {
-            let orders = orders(look).map_err(|why| {
-                wrong(number, format!("look {}: {why}", look.look))
-            })?;
+            let orders =
+                orders(look).map_err(|why| wrong(number, format!("look {}: {why}", look.look)))?;
             script.push((look.look, orders, look.propensity, look.why.clone()));
         }
         let script = Script {
@@ -225,7 +224,10 @@ impl Replay {
 
     /// What is left over belongs to no episode.
     fn rest(&mut self) -> Result<(), ReplayError> {
-        let left = match (self.seen.next().transpose()?, self.truth.next().transpose()?) {
+        let left = match (
+            self.seen.next().transpose()?,
+            self.truth.next().transpose()?,
+        ) {
             (Some(row), _) => row.episode,
             (None, Some(row)) => row.episode,
             (None, None) => return Ok(()),
@@ -259,9 +261,9 @@ fn setup(base: &rows::Episode, forks: &[rows::Episode]) -> Result<Setup, String>
     let topology = Topology::read("topology", &base.topology_text).map_err(text)?;
     let incident = Incident::read("incident", &base.incident_text).map_err(text)?;
     let split: Split = base.split.parse().map_err(|why| format!("{why}"))?;
-    let horizon = forks.first().map_or(Forks::NONE.horizon_s, |fork| {
-        fork.cap_s + fork.hold_s
-    });
+    let horizon = forks
+        .first()
+        .map_or(Forks::NONE.horizon_s, |fork| fork.cap_s + fork.hold_s);
     let rules = Rules {
         target: Target {
             err: base.target_err,
@@ -288,7 +290,9 @@ fn setup(base: &rows::Episode, forks: &[rows::Episode]) -> Result<Setup, String>
         || rules.look_s.is_nan()
         || rules.look_s < rules.world.dt
     {
-        return Err(format!("its times make more than {TICKS_MAX} ticks, or none"));
+        return Err(format!(
+            "its times make more than {TICKS_MAX} ticks, or none"
+        ));
     }
     Ok(Setup {
         topology: Arc::new(topology),
@@ -311,8 +315,12 @@ fn orders(look: &rows::Seen) -> Result<Vec<Order>, String> {
     let all = look.order_node.iter().zip(&look.order_plan);
     let order = |(node, plan): (&Option<String>, &String)| match node {
         Some(node) => {
-            let node = node.parse().map_err(|why| format!("node {node:?}: {why}"))?;
-            let plan = plan.parse().map_err(|why| format!("plan {plan:?}: {why}"))?;
+            let node = node
+                .parse()
+                .map_err(|why| format!("node {node:?}: {why}"))?;
+            let plan = plan
+                .parse()
+                .map_err(|why| format!("plan {plan:?}: {why}"))?;
             Ok(Order::Node(node, plan))
         }
         None => {
@@ -328,7 +336,10 @@ fn orders(look: &rows::Seen) -> Result<Vec<Order>, String> {
 fn name_of(policy: &str) -> &'static str {
     let known = homeostat_sim::policy::Baseline::ALL;
     let known = known.iter().map(|one| one.name()).chain(["randomised"]);
-    known.into_iter().find(|name| *name == policy).unwrap_or("recorded")
+    known
+        .into_iter()
+        .find(|name| *name == policy)
+        .unwrap_or("recorded")
 }
 
 /// Does what was recorded.
@@ -449,7 +460,9 @@ fn field<R: Row>(recorded: &R, now: &R) -> String {
         _ => serde_json::Map::new(),
     };
     let (recorded, now) = (as_map(recorded), as_map(now));
-    let other = recorded.iter().find(|(key, value)| now.get(*key) != Some(value));
+    let other = recorded
+        .iter()
+        .find(|(key, value)| now.get(*key) != Some(value));
     match other {
         Some((key, value)) => {
             let short = |value: &serde_json::Value| -> String {

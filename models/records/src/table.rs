@@ -498,9 +498,7 @@ fn read(
         None => format!("row group {}", group + 1),
     };
     let wrong = |column, why: ParquetError| RecordError::wrong(path, place(column), why);
-    let reader = file
-        .get_row_group(group)
-        .map_err(|why| wrong(None, why))?;
+    let reader = file.get_row_group(group).map_err(|why| wrong(None, why))?;
     let known = reader.metadata();
     let rows = usize::try_from(known.num_rows()).unwrap_or(usize::MAX);
     if rows > GROUP || known.total_byte_size() > GROUP_BYTES_MAX {
@@ -511,7 +509,11 @@ fn read(
         return Err(RecordError::wrong(path, place(None), why));
     }
     if known.num_columns() != columns.0.len() {
-        let why = format!("{} columns are not {}", known.num_columns(), columns.0.len());
+        let why = format!(
+            "{} columns are not {}",
+            known.num_columns(),
+            columns.0.len()
+        );
         return Err(RecordError::wrong(path, place(None), why));
     }
     for (at, column) in columns.0.iter_mut().enumerate() {

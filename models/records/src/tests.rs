@@ -68,8 +68,14 @@ fn both_forms_hold_the_same_rows_and_both_replay() {
     assert_eq!(counts, [rows(0), rows(1), rows(2)]);
     // Each look has its hidden side, and one more follows the last.
     assert_eq!(counts[1], counts[0] + counts[2]);
-    assert!(seen.iter().any(|row| !row.order_plan.is_empty() && row.propensity < 1.0));
-    assert!(seen.iter().any(|row| !row.ended_how.is_empty() && !row.why.is_empty()));
+    assert!(
+        seen.iter()
+            .any(|row| !row.order_plan.is_empty() && row.propensity < 1.0)
+    );
+    assert!(
+        seen.iter()
+            .any(|row| !row.ended_how.is_empty() && !row.why.is_empty())
+    );
     assert!(truth.iter().any(|row| !row.roots.is_empty()));
     for dir in [&columns, &lines] {
         let recorded = Recorded::open(dir).unwrap();
@@ -86,25 +92,47 @@ fn a_fork_is_the_same_moment_with_a_plan_left_to_chance() {
     let path = dir.path().join("a");
     recorded(&path, Format::Parquet);
     let (seen, truth, episodes) = all(&path);
-    let forks: Vec<&Episode> = episodes.iter().filter(|row| row.fork_of.is_some()).collect();
+    let forks: Vec<&Episode> = episodes
+        .iter()
+        .filter(|row| row.fork_of.is_some())
+        .collect();
     for fork in &forks {
         let of = fork.fork_of.unwrap();
         let look = fork.fork_look.unwrap();
-        let at = |episode| truth.iter().find(|row| (row.episode, row.look) == (episode, look));
+        let at = |episode| {
+            truth
+                .iter()
+                .find(|row| (row.episode, row.look) == (episode, look))
+        };
         let (base, own) = (at(of).unwrap(), at(fork.episode).unwrap());
-        assert_eq!((base.at, base.err, &base.roots), (own.at, own.err, &own.roots));
-        let saw = |episode| seen.iter().find(|row| (row.episode, row.look) == (episode, look));
+        assert_eq!(
+            (base.at, base.err, &base.roots),
+            (own.at, own.err, &own.roots)
+        );
+        let saw = |episode| {
+            seen.iter()
+                .find(|row| (row.episode, row.look) == (episode, look))
+        };
         let (base, own) = (saw(of).unwrap(), saw(fork.episode).unwrap());
         assert_eq!(base.reading_value, own.reading_value);
         assert_eq!(own.policy, "randomised");
         assert!((1..=3).contains(&fork.plan.len()));
-        assert_eq!((&own.order_plan, own.propensity), (&fork.plan, fork.propensity));
+        assert_eq!(
+            (&own.order_plan, own.propensity),
+            (&fork.plan, fork.propensity)
+        );
         assert!(fork.propensity > 0.0 && fork.propensity < 0.34);
-        let later = seen.iter().filter(|row| row.episode == fork.episode && row.look > look);
+        let later = seen
+            .iter()
+            .filter(|row| row.episode == fork.episode && row.look > look);
         assert!(later.clone().count() >= 5 && later.clone().all(|row| row.order_plan.is_empty()));
         assert!((fork.end - fork.begin - 60.0).abs() < 1e-9);
     }
-    assert!(forks.iter().any(|fork| fork.health_end != fork.twin_health_end));
+    assert!(
+        forks
+            .iter()
+            .any(|fork| fork.health_end != fork.twin_health_end)
+    );
     assert!(forks.iter().any(|fork| fork.plan != forks[0].plan));
 }
 
@@ -117,12 +145,28 @@ fn what_was_seen_tells_neither_incident_nor_seed_nor_state() {
     let text = std::fs::read_to_string(path.join("seen.jsonl")).unwrap();
     let (_, truth, episodes) = all(&path);
     for episode in &episodes {
-        assert!(!text.contains(&format!("{:?}", episode.incident)), "{}", episode.incident);
+        assert!(
+            !text.contains(&format!("{:?}", episode.incident)),
+            "{}",
+            episode.incident
+        );
     }
-    for key in ["\"seed\"", "\"incident\"", "roots", "digest", "phases", "twin", "health"] {
+    for key in [
+        "\"seed\"",
+        "\"incident\"",
+        "roots",
+        "digest",
+        "phases",
+        "twin",
+        "health",
+    ] {
         assert!(!text.contains(key), "{key}");
     }
-    assert!(truth.iter().all(|row| !text.contains(&row.twin_digest.to_string())));
+    assert!(
+        truth
+            .iter()
+            .all(|row| !text.contains(&row.twin_digest.to_string()))
+    );
 }
 
 /// What is wrong with a table.
@@ -194,7 +238,9 @@ fn a_file_made_to_lie_gives_an_error_and_no_panic() {
         let text = serde_json::to_string(&manifest).unwrap();
         std::fs::write(path.join(MANIFEST), text).unwrap();
         let recorded = Recorded::open(&path).unwrap();
-        let rows = recorded.seen().and_then(|rows| rows.collect::<Result<Vec<_>, _>>());
+        let rows = recorded
+            .seen()
+            .and_then(|rows| rows.collect::<Result<Vec<_>, _>>());
         refused += u32::from(rows.is_err());
     }
     assert!(refused > 50, "{refused}");
@@ -206,26 +252,36 @@ fn a_replay_names_the_tick_at_which_it_differs() {
     let (path, forged) = (dir.path().join("a"), dir.path().join("b"));
     recorded(&path, Format::Parquet);
     let (mut seen, mut truth, episodes) = all(&path);
-    let again = |seen: &[Seen], truth: &[Truth], episodes: &[Episode]| -> Result<Replayed, String> {
-        use crate::dataset::Sink as _;
-        let _ = std::fs::remove_dir_all(&forged);
-        let mut out = Recording::create(&forged, Format::Parquet, "train").unwrap();
-        seen.iter().for_each(|row| out.seen(row).unwrap());
-        truth.iter().for_each(|row| out.truth(row).unwrap());
-        episodes.iter().for_each(|row| out.episode(row).unwrap());
-        out.finish().unwrap();
-        replay(&Recorded::open(&forged).unwrap(), |_| {}).map_err(|error| error.to_string())
-    };
+    let again =
+        |seen: &[Seen], truth: &[Truth], episodes: &[Episode]| -> Result<Replayed, String> {
+            use crate::dataset::Sink as _;
+            let _ = std::fs::remove_dir_all(&forged);
+            let mut out = Recording::create(&forged, Format::Parquet, "train").unwrap();
+            seen.iter().for_each(|row| out.seen(row).unwrap());
+            truth.iter().for_each(|row| out.truth(row).unwrap());
+            episodes.iter().for_each(|row| out.episode(row).unwrap());
+            out.finish().unwrap();
+            replay(&Recorded::open(&forged).unwrap(), |_| {}).map_err(|error| error.to_string())
+        };
     assert!(again(&seen, &truth, &episodes).is_ok());
     let place = truth.iter().position(|row| row.look == 20).unwrap();
     truth[place].digests[2] ^= 1;
     let tick = truth[place].tick - truth[place].digests.len() as u64 + 3;
     let error = again(&seen, &truth, &episodes).unwrap_err();
-    assert!(error.contains(&format!("differs at tick {tick}: another state")), "{error}");
+    assert!(
+        error.contains(&format!("differs at tick {tick}: another state")),
+        "{error}"
+    );
     truth[place].digests[2] ^= 1;
     // An order that was never given changes what comes after it.
-    let place = seen.iter().position(|row| !row.order_plan.is_empty()).unwrap();
-    let (node, plan) = (seen[place].order_node.remove(0), seen[place].order_plan.remove(0));
+    let place = seen
+        .iter()
+        .position(|row| !row.order_plan.is_empty())
+        .unwrap();
+    let (node, plan) = (
+        seen[place].order_node.remove(0),
+        seen[place].order_plan.remove(0),
+    );
     let error = again(&seen, &truth, &episodes).unwrap_err();
     assert!(error.contains("differs"), "{error}");
     seen[place].order_node.insert(0, node);
@@ -237,8 +293,15 @@ fn a_replay_names_the_tick_at_which_it_differs() {
     let mut wrong = episodes.clone();
     wrong[0].incident_text = "name = 3\n".to_owned();
     let error = again(&seen, &truth, &wrong).unwrap_err();
-    assert!(error.contains("episodes.parquet, episode 0: incident:1: "), "{error}");
+    assert!(
+        error.contains("episodes.parquet, episode 0: incident:1: "),
+        "{error}"
+    );
     wrong.clone_from(&episodes);
     wrong[0].dt = 1e-9;
-    assert!(again(&seen, &truth, &wrong).unwrap_err().contains("more than"));
+    assert!(
+        again(&seen, &truth, &wrong)
+            .unwrap_err()
+            .contains("more than")
+    );
 }

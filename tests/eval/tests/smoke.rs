@@ -285,7 +285,15 @@ fn sealed_folders_run_through_every_experiment_that_simulates() {
     assert_eq!(value(&rows, "sim.quiet.never-seen.broken"), 0.0);
     assert_eq!(row(&rows, "sim.trace.differ")["n"], 2);
     let small = [
-        "policies", "--seeds", "1", "--steps", "1", "--policies", "no-op,supervisor", "--svg", plots,
+        "policies",
+        "--seeds",
+        "1",
+        "--steps",
+        "1",
+        "--policies",
+        "no-op,supervisor",
+        "--svg",
+        plots,
     ];
     let rows = run(&[&small[..], &folders].concat());
     assert!(!rows.is_empty());

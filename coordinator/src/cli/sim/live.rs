@@ -336,7 +336,11 @@ impl Screen {
                     None => format!("{}-{}", line.name, alarm.alarm),
                 });
             }
-            for log in seen.logs.iter().filter(|log| log.level >= LogLevel::Warning) {
+            for log in seen
+                .logs
+                .iter()
+                .filter(|log| log.level >= LogLevel::Warning)
+            {
                 self.lines.push((
                     log.level,
                     log.count,

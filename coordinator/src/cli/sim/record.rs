@@ -148,7 +148,10 @@ pub(super) fn record(args: &Record) -> Result<String, Failure> {
     let manifest = out.finish().map_err(failed)?;
     let mut text = format!("{next} episodes for {split} in {}\n", args.out.display());
     for table in manifest.tables {
-        text += &format!("{}: {} rows, {} bytes\n", table.file, table.rows, table.bytes);
+        text += &format!(
+            "{}: {} rows, {} bytes\n",
+            table.file, table.rows, table.bytes
+        );
     }
     Ok(text)
 }

@@ -210,7 +210,13 @@ mod tests {
                             let words: Vec<String> = coupling
                                 .to_string()
                                 .split(' ')
-                                .map(|word| if word == id { format!("zz{at}") } else { word.to_owned() })
+                                .map(|word| {
+                                    if word == id {
+                                        format!("zz{at}")
+                                    } else {
+                                        word.to_owned()
+                                    }
+                                })
                                 .collect();
                             words.join(" ").parse().unwrap()
                         })

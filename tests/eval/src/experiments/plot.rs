@@ -188,7 +188,9 @@ fn dots(report: &Report, title: &str, panels: &[(String, String)], file: &Path) 
         root.draw(&Text::new(words, place, style))
             .map_err(|why| wrong(&why))
     };
-    let bold = ("sans-serif", 16, FontStyle::Bold).into_font().color(&BLACK);
+    let bold = ("sans-serif", 16, FontStyle::Bold)
+        .into_font()
+        .color(&BLACK);
     text(title.to_owned(), (12, 12), at(&bold, HPos::Left, VPos::Top))?;
     for (line, share) in order.iter().enumerate() {
         let y = TOP + LINE * i32::try_from(line)? + LINE / 2;
@@ -316,7 +318,9 @@ fn course(report: &Report, keys: &[String], file: &Path) -> Result<bool> {
         root.draw(&Text::new(words, place, style))
             .map_err(|why| wrong(&why))
     };
-    let bold = ("sans-serif", 16, FontStyle::Bold).into_font().color(&BLACK);
+    let bold = ("sans-serif", 16, FontStyle::Bold)
+        .into_font()
+        .color(&BLACK);
     let title = "Share of incidents recovered within so many seconds of their begin";
     text(title.to_owned(), (12, 12), at(&bold, HPos::Left, VPos::Top))?;
     for quarter in 0..=4 {
@@ -396,7 +400,9 @@ mod tests {
                 high: (value + 0.08).min(1.0),
                 n: 206,
             };
-            report.rows.push(Row::new(id, id, "ratio", estimate).higher());
+            report
+                .rows
+                .push(Row::new(id, id, "ratio", estimate).higher());
         };
         let policies = [
             ("no_op", 0.01),
@@ -425,11 +431,17 @@ mod tests {
                 ("novelty_mid", 0.9),
                 ("novelty_high", 0.7),
             ] {
-                add(&format!("policies.{policy}.{key}.recovered"), share * factor);
+                add(
+                    &format!("policies.{policy}.{key}.recovered"),
+                    share * factor,
+                );
             }
             for seconds in [60, 120, 180, 240, 300, 420, 600] {
                 let part = (f64::from(seconds) / 600.0).sqrt();
-                add(&format!("policies.{policy}.by_{seconds}s.recovered"), share * part);
+                add(
+                    &format!("policies.{policy}.by_{seconds}s.recovered"),
+                    share * part,
+                );
             }
             add(&format!("policies.{policy}.spent"), 3.0);
         }
@@ -451,7 +463,13 @@ mod tests {
             }
         }
         let steps = fs::read_to_string(&files[0]).unwrap();
-        for head in ["all incidents", "1 step", "2 steps", "more than 2 steps", "hard"] {
+        for head in [
+            "all incidents",
+            "1 step",
+            "2 steps",
+            "more than 2 steps",
+            "hard",
+        ] {
             assert!(steps.contains(head), "{head}");
         }
         // A dot for each policy in each panel.

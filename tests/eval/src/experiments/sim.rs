@@ -93,12 +93,7 @@ fn processor() -> Duration {
     )
 }
 
-fn speed(
-    args: &Args,
-    topologies: &[Arc<Topology>],
-    seed: u64,
-    report: &mut Report,
-) -> Result<()> {
+fn speed(args: &Args, topologies: &[Arc<Topology>], seed: u64, report: &mut Report) -> Result<()> {
     for topology in topologies {
         let name = topology.name();
         progress(&format!("speed of {name}"));
@@ -139,12 +134,7 @@ fn speed(
 }
 
 /// Runs without faults, and whether the users were served all the time.
-fn quiet(
-    args: &Args,
-    topologies: &[Arc<Topology>],
-    seed: u64,
-    report: &mut Report,
-) -> Result<()> {
+fn quiet(args: &Args, topologies: &[Arc<Topology>], seed: u64, report: &mut Report) -> Result<()> {
     for topology in topologies {
         let name = topology.name();
         progress(&format!("{name} without faults"));

@@ -44,7 +44,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
         Constraint::Min(3),
     ])
     .areas(left);
-    paragraph(frame, above, "ROUTES, as the healer sees them", route_lines(screen));
+    paragraph(
+        frame,
+        above,
+        "ROUTES, as the healer sees them",
+        route_lines(screen),
+    );
     nodes(frame, below, screen);
     let [above, below] =
         Layout::vertical([Constraint::Percentage(45), Constraint::Percentage(55)]).areas(right);
@@ -83,7 +88,10 @@ fn bar(share: f64) -> String {
 }
 
 fn served(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
-    let block = Block::new().borders(Borders::TOP).title("USERS ").title_style(HEAD);
+    let block = Block::new()
+        .borders(Borders::TOP)
+        .title("USERS ")
+        .title_style(HEAD);
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let [left, right] = Layout::horizontal([Constraint::Min(76), Constraint::Percentage(40)])
@@ -118,7 +126,10 @@ fn served(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
             Span::raw("  errors "),
             value(format!("{:5.1} %", 100.0 * screen.err), screen.err >= WRONG),
             Span::raw("  p95 "),
-            value(format!("{:6.0} ms", screen.p95_ms), screen.p95_ms >= SLOW_MS),
+            value(
+                format!("{:6.0} ms", screen.p95_ms),
+                screen.p95_ms >= SLOW_MS,
+            ),
             Span::raw(format!(
                 "  quality {:.3}  shed {:4.1} %",
                 screen.quality,
@@ -126,7 +137,11 @@ fn served(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
             )),
         ]),
         Line::from(vec![
-            Span::raw(format!("health {} {:.2}  ", bar(screen.health), screen.health)),
+            Span::raw(format!(
+                "health {} {:.2}  ",
+                bar(screen.health),
+                screen.health
+            )),
             Span::styled(hidden, DIM),
         ]),
         Line::from(format!("spent  {budget}, {} orders", screen.orders)),
@@ -228,9 +243,7 @@ fn node_lines(node: &NodeLine, width: usize) -> Vec<Line<'static>> {
             Phase::Running => (name.clone(), GOOD),
             Phase::Standby => (format!("({name})"), DIM),
             Phase::Starting { .. } => (format!("{name}:starting"), ODD),
-            Phase::Dead | Phase::Hung | Phase::Frozen => {
-                (format!("{name}:{}", phase.name()), BAD)
-            }
+            Phase::Dead | Phase::Hung | Phase::Frozen => (format!("{name}:{}", phase.name()), BAD),
         };
         let takes = text.chars().count() + 1;
         if used + takes > width && used > INDENT {
@@ -294,7 +307,12 @@ fn does(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
         None => lines.push(Line::styled("now  nothing", DIM)),
     }
     if !screen.why.is_empty() {
-        hang(&mut lines, ("why  ", ODD), (&screen.why, Style::new()), width);
+        hang(
+            &mut lines,
+            ("why  ", ODD),
+            (&screen.why, Style::new()),
+            width,
+        );
     }
     for (at, what) in &screen.trace {
         let style = if what.starts_with("order") || what.starts_with("refused") {
@@ -306,7 +324,12 @@ fn does(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
         } else {
             Style::new()
         };
-        hang(&mut lines, (&format!("{at:5.0} s  "), DIM), (what, style), width);
+        hang(
+            &mut lines,
+            (&format!("{at:5.0} s  "), DIM),
+            (what, style),
+            width,
+        );
     }
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
@@ -334,7 +357,11 @@ fn hang(
         }
     }
     for (at, row) in rows.into_iter().enumerate() {
-        let first = if at == 0 { head.to_owned() } else { " ".repeat(indent) };
+        let first = if at == 0 {
+            head.to_owned()
+        } else {
+            " ".repeat(indent)
+        };
         lines.push(Line::from(vec![
             Span::styled(first, head_style),
             Span::styled(row, style),

@@ -47,9 +47,15 @@ fn drawn(screen: &Screen, (width, height): (u16, u16)) -> String {
 #[test]
 fn before_the_incident_all_is_well_and_nothing_is_marked() {
     let (screen, text) = frame("deadlock", "reference", 50.0, (120, 40));
-    assert!(text.contains("deadlock on reference, seed 7, healed by expert"), "{text}");
+    assert!(
+        text.contains("deadlock on reference, seed 7, healed by expert"),
+        "{text}"
+    );
     assert!(text.contains("served    ") && text.contains("nothing has gone wrong yet"));
-    assert!(text.contains("now  nothing") && text.contains("50 of "), "{text}");
+    assert!(
+        text.contains("now  nothing") && text.contains("50 of "),
+        "{text}"
+    );
     assert!(!text.contains("! edge") && !text.contains(":hung"));
     assert!(screen.looked.is_some());
 }
@@ -71,13 +77,19 @@ fn in_the_incident_one_reads_who_hangs_what_is_seen_what_is_done_and_why() {
 fn the_end_is_told_and_stays() {
     let (screen, text) = frame("deadlock", "reference", 1e9, (120, 40));
     assert!(screen.over.is_some());
-    assert!(text.contains("recovered after") && text.contains("over"), "{text}");
+    assert!(
+        text.contains("recovered after") && text.contains("over"),
+        "{text}"
+    );
 }
 
 #[test]
 fn sixty_nodes_and_small_terminals_are_drawn_and_say_what_is_left_out() {
     let (_, text) = frame("", "city", 20.0, (80, 24));
-    assert!(text.contains("more nodes, 0 of them with something wrong"), "{text}");
+    assert!(
+        text.contains("more nodes, 0 of them with something wrong"),
+        "{text}"
+    );
     for size in [(1, 1), (10, 3), (40, 12), (80, 24), (300, 100)] {
         let (_, text) = frame("deadlock", "reference", 110.0, size);
         assert_eq!(text.lines().count(), usize::from(size.1));
