@@ -476,8 +476,7 @@ fn within(column: &ColumnChunkMetaData, length: u64) -> bool {
     // The dictionary comes first, where there is one, and counts among the bytes.
     let begin = column.dictionary_page_offset().unwrap_or(pages);
     let (begin, pages) = (u64::try_from(begin), u64::try_from(pages));
-    let (Ok(begin), Ok(pages), Ok(takes)) =
-        (begin, pages, u64::try_from(column.compressed_size()))
+    let (Ok(begin), Ok(pages), Ok(takes)) = (begin, pages, u64::try_from(column.compressed_size()))
     else {
         return false;
     };
