@@ -294,28 +294,41 @@ impl Episode {
             .rules
             .budget
             .map_or(f64::INFINITY, |budget| budget - self.spent());
-        let orders = match healer {
-            Healer::Sees(policy) => {
-                let seen: Seen = self.observer.look(&self.world);
-                let view = View {
-                    topology: self.world.topology(),
-                    moves: &self.moves,
-                    seen: &seen,
-                    ended: &self.ended,
-                    left,
-                };
+        let looks = match &healer {
+            Healer::Sees(_) => true,
+            Healer::Knows(oracle) => oracle.looks(),
+        };
+        // Who looks sees even while busy.
+        let seen: Option<Seen> = looks.then(|| self.observer.look(&self.world));
+        let view = seen.as_ref().map(|seen| View {
+            topology: self.world.topology(),
+            moves: &self.moves,
+            seen,
+            ended: &self.ended,
+            left,
+        });
+        let orders = match (healer, view) {
+            (Healer::Sees(policy), Some(view)) => {
                 policy.see(&view);
-                let orders = if idle {
+                if idle {
                     policy.decide(&view)
                 } else {
                     Vec::new()
-                };
-                self.ended.clear();
-                orders
+                }
             }
-            Healer::Knows(_) if !idle => Vec::new(),
-            Healer::Knows(oracle) => oracle.decide(&self.world, &self.moves, left),
+            (Healer::Knows(oracle), view) => {
+                if let Some(view) = view {
+                    oracle.see(&view);
+                }
+                if idle {
+                    oracle.decide(&self.world, &self.moves, left)
+                } else {
+                    Vec::new()
+                }
+            }
+            (Healer::Sees(_), None) => Vec::new(),
         };
+        self.ended.clear();
         if idle {
             self.queue = orders.into_iter();
         }

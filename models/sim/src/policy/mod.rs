@@ -12,12 +12,15 @@
 
 pub(crate) mod ahead;
 mod expert;
+mod hints;
 pub mod moves;
 mod oracle;
 mod plain;
+mod relevant;
 mod signs;
 mod tolerance;
 mod trial;
+mod weights;
 
 use std::str::FromStr;
 
@@ -25,8 +28,10 @@ pub use self::expert::{Expert, PRODUCTIONS, Production};
 pub use self::moves::{Kind, Move, Moves, Whom, Written};
 pub use self::oracle::{Oracle, Searcher, Verified};
 pub use self::plain::{Nothing, Random, Supervisor, Worst};
+pub use self::relevant::Relevant;
 pub use self::tolerance::Tolerance;
-pub use self::trial::{Trial, WEIGHTS, Weights};
+pub use self::trial::Trial;
+pub use self::weights::{Tuned, Tuning, WEIGHTS, Weights};
 
 use crate::observe::Seen;
 use crate::topology::Topology;
@@ -86,6 +91,14 @@ pub trait Policy {
 pub trait Privileged {
     /// Its name in tables.
     fn name(&self) -> &'static str;
+
+    /// Whether it wants to be shown what a healer may see as well.
+    fn looks(&self) -> bool {
+        false
+    }
+
+    /// Takes in what is seen; called at every look of one that wants to.
+    fn see(&mut self, _: &View<'_>) {}
 
     /// What to do, one order after the other; called at looks while nothing is under way.
     fn decide(&mut self, world: &World, moves: &Moves, left: f64) -> Vec<Order>;
@@ -168,6 +181,7 @@ healers! {
     Trial = "trial", "tries what its weights say, and what did not help less";
     Expert = "expert", "knows causes, repairs and traps by what gives them away";
     Verified = "verified", "the best of 32 random plans by a perfect simulator";
+    Relevant = "relevant", "the best of 32 random plans about symptoms by a perfect simulator";
     Search = "search", "the best single step by a perfect simulator, again and again";
     Oracle = "oracle", "looks ahead over plans in forks of the world itself";
 }
@@ -175,7 +189,7 @@ healers! {
 /// No policy of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no policy {0:?}; there are no-op, random, supervisor, worst, tolerance, trial, expert, verified, search, oracle"
+    "there is no policy {0:?}; there are no-op, random, supervisor, worst, tolerance, trial, expert, verified, relevant, search, oracle"
 )]
 pub struct UnknownPolicy(String);
 
@@ -189,9 +203,10 @@ impl Baseline {
             Self::Supervisor => Healer::Sees(Box::new(Supervisor::default())),
             Self::Worst => Healer::Sees(Box::new(Worst::default())),
             Self::Tolerance => Healer::Sees(Box::new(Tolerance::default())),
-            Self::Trial => Healer::Sees(Box::new(Trial::new(Weights::default()))),
+            Self::Trial => Healer::Sees(Box::new(Trial::new(Tuned::shipped().weights.clone()))),
             Self::Expert => Healer::Sees(Box::new(Expert::default())),
             Self::Verified => Healer::Knows(Box::new(Verified::new(seed))),
+            Self::Relevant => Healer::Knows(Box::new(Relevant::new(seed))),
             Self::Search => Healer::Knows(Box::new(Searcher::default())),
             Self::Oracle => Healer::Knows(Box::new(Oracle::default())),
         }

@@ -5,9 +5,9 @@
 //! number. They are bounds and units of measure: what they do would give hidden state
 //! away, so nothing is to be taught by them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::ahead::{after, cost, outlook};
+use super::ahead::{Idle, after, cost, outlook};
 use super::plain::draw;
 use super::{Kind, Move, Moves, Privileged};
 use crate::chance::{Chance, Stream};
@@ -22,7 +22,7 @@ const PRICE: f64 = 0.001;
 /// After nothing was worth its cost, it looks again so much later.
 const REST_S: f64 = 20.0;
 
-fn suffers(world: &World) -> bool {
+pub(super) fn suffers(world: &World) -> bool {
     !world.level().meets(&Target::default())
 }
 
@@ -55,8 +55,13 @@ impl Privileged for Searcher {
         if !suffers(world) || world.now() < self.rest_until {
             return Vec::new();
         }
-        let plans = moves.all().iter().map(|one| vec![one.order.clone()]);
-        let best = best(world, plans, left);
+        let mut idle = Idle::new(world);
+        let plans = moves.all().iter().filter(|one| {
+            // What changes nothing is not worth more than nothing.
+            let then = after(world, &one.order);
+            then.is_some_and(|then| !idle.same(&then, then.mark()))
+        });
+        let best = best(world, plans.map(|one| vec![one.order.clone()]), left);
         if best.is_empty() {
             self.rest_until = world.now() + REST_S;
         }
@@ -65,7 +70,9 @@ impl Privileged for Searcher {
 }
 
 /// The best of some plans, if it is worth more than nothing.
-fn best(world: &World, plans: impl Iterator<Item = Vec<Order>>, left: f64) -> Vec<Order> {
+pub(super) fn best(
+    world: &World,
+    plans: impl Iterator<Item = Vec<Order>>, left: f64) -> Vec<Order> {
     let nothing = worth(world, &[], left).unwrap_or(0.0);
     let scored = plans.filter_map(|plan| Some((worth(world, &plan, left)?, plan)));
     let best = scored.reduce(|best, one| if one.0 > best.0 { one } else { best });
@@ -75,7 +82,7 @@ fn best(world: &World, plans: impl Iterator<Item = Vec<Order>>, left: f64) -> Ve
 }
 
 /// Plans that are drawn for each choice.
-const DRAWN: u64 = 32;
+pub(super) const DRAWN: u64 = 32;
 /// Steps of the longest of them.
 const LONGEST: u32 = 3;
 
@@ -122,6 +129,9 @@ impl Privileged for Verified {
 
 /// Steps of the longest plan that the oracle looks for.
 const DEPTH: usize = 6;
+/// After no plan ended the incident it rests twice as long each time, up to this, in
+/// seconds.
+const REST_MAX_S: f64 = 160.0;
 /// States from which it goes on at each step, each of another kind.
 const BEAM: usize = 18;
 /// Of one kind, which differ in who carries the load.
@@ -139,6 +149,8 @@ const GOOD: f64 = 40.0;
 #[derive(Debug, Clone, Default)]
 pub struct Oracle {
     rest_until: f64,
+    /// How long it rested last, while no plan ended the incident.
+    rest: f64,
 }
 
 /// A plan that was thought through so far.
@@ -168,13 +180,22 @@ impl Oracle {
         let mut helps: Option<(f64, Vec<Order>)> = None;
         let mut found: Option<(f64, Vec<Order>)> = None;
         for depth in 0..DEPTH {
-            let known = found.as_ref().map(|(score, _)| *score);
+            let before = found.is_some();
             let mut next: Vec<Thought> = Vec::new();
+            let mut known = BTreeSet::new();
             for thought in &beam {
+                let mut idle = Idle::new(&thought.world);
                 for one in moves.all() {
                     let Some(then) = after(&thought.world, &one.order) else {
                         continue;
                     };
+                    // Nothing but time has passed, or it was thought through before.
+                    let mark = then.mark();
+                    if !one.kind.waits() && idle.same(&then, mark)
+                        || !known.insert((then.now().to_bits(), mark))
+                    {
+                        continue;
+                    }
                     if depth > 0 && !relevant(one, thought, &then) {
                         continue;
                     }
@@ -213,7 +234,7 @@ impl Oracle {
             }
             // One that is dear or late may be shorter than one that is neither.
             let good = found.as_ref().is_some_and(|(score, _)| *score < GOOD);
-            if good || known.is_some() {
+            if good || before {
                 break;
             }
             beam = of_each_kind(next);
@@ -275,8 +296,12 @@ impl Privileged for Oracle {
             return Vec::new();
         }
         let plan = Self::plan(world, moves, left);
-        if !plan.ends {
-            self.rest_until = world.now() + REST_S;
+        if plan.ends {
+            self.rest = 0.0;
+        } else {
+            // What cannot be ended now is not looked at all the time.
+            self.rest = (2.0 * self.rest).clamp(REST_S, REST_MAX_S);
+            self.rest_until = world.now() + self.rest;
         }
         plan.orders
     }

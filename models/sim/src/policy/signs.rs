@@ -321,11 +321,9 @@ impl Signs {
             }
         }
         for log in &told.logs {
-            let template = Template::ALL
-                .iter()
-                .find(|template| template.id() == log.template);
+            let template = Template::of_id(log.template);
             if let (Some(template), Ok(replica)) = (template, topology.replica_no(&log.service)) {
-                lines.push((replica, *template, log.count));
+                lines.push((replica, template, log.count));
             }
         }
     }
