@@ -44,10 +44,12 @@ mod shipped;
 
 pub(crate) use self::engine::Writes;
 pub use self::engine::{Engine, Refusal};
+pub(crate) use self::generate::names;
 pub use self::grammar::{
     COUPLINGS_MAX, CUE_RATE_MIN, CUES_MAX, Cause, Coupling, Cue, FAULTS_MAX, Fault, Incident,
     Lines, Locus, Mechanism, Place, Step, Trigger, Unknown, Visibility,
 };
+pub(crate) use self::mechanism::remedies;
 pub use self::mechanism::{places, sits_at};
 pub use self::novelty::{distance, novelty};
 pub use self::read::FILE_MAX;

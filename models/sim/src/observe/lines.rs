@@ -30,6 +30,33 @@ pub(super) fn written(
     elapsed: f64,
     noise: &mut Noise,
 ) -> Vec<Vec<LogCount>> {
+    let rates = rates(topology, state, faults);
+    let mut logs: Vec<Vec<LogCount>> = vec![Vec::new(); topology.nodes().len()];
+    for (at, own) in rates.chunks_exact(Template::ALL.len()).enumerate() {
+        for (template, rate) in Template::ALL.iter().zip(own) {
+            let count = poisson(rate * elapsed, noise);
+            note(topology, &mut logs, ReplicaNo::new(at), *template, count);
+        }
+    }
+    let before = |at: usize| counted.get(at).copied().unwrap_or_default();
+    for (at, now) in state.replicas.iter().enumerate() {
+        let [starts, deaths, kills] = before(at);
+        let replica = ReplicaNo::new(at);
+        let since = [
+            (Template::Started, now.starts.saturating_sub(starts)),
+            (Template::ExitCode, now.deaths.saturating_sub(deaths)),
+            (Template::OomKilled, now.oom_kills.saturating_sub(kills)),
+        ];
+        for (template, count) in since {
+            note(topology, &mut logs, replica, template, count);
+        }
+    }
+    logs
+}
+
+/// How often each template is written now, per second, by replica and then template; but
+/// for lines that count what happened.
+pub(super) fn rates(topology: &Topology, state: &State, faults: &Engine) -> Vec<f64> {
     let of_one = Template::ALL.len();
     let mut rates = vec![0.0; state.replicas.len() * of_one];
     let mut add = |replica: ReplicaNo, template: Template, rate: f64| {
@@ -52,27 +79,7 @@ pub(super) fn written(
     {
         add(witness(topology, state, replica), template, rate);
     }
-    let mut logs: Vec<Vec<LogCount>> = vec![Vec::new(); topology.nodes().len()];
-    for (at, own) in rates.chunks_exact(of_one).enumerate() {
-        for (template, rate) in Template::ALL.iter().zip(own) {
-            let count = poisson(rate * elapsed, noise);
-            note(topology, &mut logs, ReplicaNo::new(at), *template, count);
-        }
-    }
-    let before = |at: usize| counted.get(at).copied().unwrap_or_default();
-    for (at, now) in state.replicas.iter().enumerate() {
-        let [starts, deaths, kills] = before(at);
-        let replica = ReplicaNo::new(at);
-        let since = [
-            (Template::Started, now.starts.saturating_sub(starts)),
-            (Template::ExitCode, now.deaths.saturating_sub(deaths)),
-            (Template::OomKilled, now.oom_kills.saturating_sub(kills)),
-        ];
-        for (template, count) in since {
-            note(topology, &mut logs, replica, template, count);
-        }
-    }
-    logs
+    rates
 }
 
 /// Who writes what a replica has to say: itself, or, when it has no process, a sibling

@@ -72,7 +72,9 @@ impl Privileged for Searcher {
 /// The best of some plans, if it is worth more than nothing.
 pub(super) fn best(
     world: &World,
-    plans: impl Iterator<Item = Vec<Order>>, left: f64) -> Vec<Order> {
+    plans: impl Iterator<Item = Vec<Order>>,
+    left: f64,
+) -> Vec<Order> {
     let nothing = worth(world, &[], left).unwrap_or(0.0);
     let scored = plans.filter_map(|plan| Some((worth(world, &plan, left)?, plan)));
     let best = scored.reduce(|best, one| if one.0 > best.0 { one } else { best });
@@ -127,13 +129,23 @@ impl Privileged for Verified {
     }
 }
 
-/// Steps of the longest plan that the oracle looks for.
-const DEPTH: usize = 6;
 /// After no plan ended the incident it rests twice as long each time, up to this, in
 /// seconds.
 const REST_MAX_S: f64 = 160.0;
-/// States from which it goes on at each step, each of another kind.
-const BEAM: usize = 18;
+/// How far a search for a plan goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Steps of the longest plan.
+    pub(crate) depth: usize,
+    /// States from which it goes on at each step, each of another kind.
+    pub(crate) beam: usize,
+}
+
+impl Effort {
+    /// That of the oracle, who knows what it looks ahead in.
+    pub(crate) const FULL: Self = Self { depth: 6, beam: 18 };
+}
+
 /// Of one kind, which differ in who carries the load.
 const SIBLINGS: usize = 3;
 /// Users have to be served so long after a plan, in seconds.
@@ -164,7 +176,7 @@ struct Thought {
 
 impl Oracle {
     /// The shortest plan that ends the incident, or else what helps most.
-    pub(crate) fn plan(world: &World, moves: &Moves, left: f64) -> Plan {
+    pub(crate) fn plan(world: &World, moves: &Moves, left: f64, effort: Effort) -> Plan {
         let target = Target::default();
         let nothing = outlook(world, &target, SETTLE_S);
         if nothing.served.is_some() && nothing.roots == 0 {
@@ -179,7 +191,7 @@ impl Oracle {
         }];
         let mut helps: Option<(f64, Vec<Order>)> = None;
         let mut found: Option<(f64, Vec<Order>)> = None;
-        for depth in 0..DEPTH {
+        for depth in 0..effort.depth {
             let before = found.is_some();
             let mut next: Vec<Thought> = Vec::new();
             let mut known = BTreeSet::new();
@@ -237,7 +249,7 @@ impl Oracle {
             if good || before {
                 break;
             }
-            beam = of_each_kind(next);
+            beam = of_each_kind(next, effort.beam);
         }
         if let Some((_, orders)) = found {
             return Plan { orders, ends: true };
@@ -273,7 +285,7 @@ fn relevant(one: &Move, before: &Thought, then: &World) -> bool {
 }
 
 /// The best of each kind of state, and of these the best.
-fn of_each_kind(mut all: Vec<Thought>) -> Vec<Thought> {
+fn of_each_kind(mut all: Vec<Thought>, beam: usize) -> Vec<Thought> {
     all.sort_by(|a, b| a.roots.cmp(&b.roots).then(b.later.total_cmp(&a.later)));
     let mut kinds: BTreeMap<u64, usize> = BTreeMap::new();
     all.retain(|thought| {
@@ -281,7 +293,7 @@ fn of_each_kind(mut all: Vec<Thought>) -> Vec<Thought> {
         *count += 1;
         *count <= SIBLINGS
     });
-    all.truncate(BEAM);
+    all.truncate(beam);
     all
 }
 
@@ -295,7 +307,7 @@ impl Privileged for Oracle {
         if idle || world.now() < self.rest_until {
             return Vec::new();
         }
-        let plan = Self::plan(world, moves, left);
+        let plan = Self::plan(world, moves, left, Effort::FULL);
         if plan.ends {
             self.rest = 0.0;
         } else {

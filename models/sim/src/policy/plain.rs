@@ -84,7 +84,11 @@ pub(super) fn draw_of<'m>(pool: &[&'m Move], chance: Chance, draw: u64) -> Optio
         chance.below(u32::try_from(count).unwrap_or(u32::MAX), draw, index) as usize
     };
     let kind = *kinds.get(below(kinds.len(), 0))?;
-    let of_kind: Vec<&'m Move> = pool.iter().copied().filter(|one| one.kind == kind).collect();
+    let of_kind: Vec<&'m Move> = pool
+        .iter()
+        .copied()
+        .filter(|one| one.kind == kind)
+        .collect();
     of_kind.get(below(of_kind.len(), 1)).copied()
 }
 

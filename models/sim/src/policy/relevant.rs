@@ -110,8 +110,16 @@ pub(super) fn relevant<'m>(signs: &Signs, topology: &Topology, moves: &'m Moves)
             }
             // What is warned of is what somebody thought of; what helps against the warning
             // is among the protective steps.
-            if Kind::ALL.iter().any(|kind| warnings(*kind).contains(template)) {
-                for kind in [Kind::Snapshot, Kind::PauseRollout, Kind::ScaleOut, Kind::Wait] {
+            if Kind::ALL
+                .iter()
+                .any(|kind| warnings(*kind).contains(template))
+            {
+                for kind in [
+                    Kind::Snapshot,
+                    Kind::PauseRollout,
+                    Kind::ScaleOut,
+                    Kind::Wait,
+                ] {
                     around(kind, no);
                 }
             }

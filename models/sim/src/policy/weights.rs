@@ -283,7 +283,10 @@ mod tests {
         ] {
             let wrong = text.replacen(from, to, 1);
             let error = Tuned::read("trial.toml", &wrong).unwrap_err().to_string();
-            assert!(error.starts_with("trial.toml:") && error.contains(reason), "{error}");
+            assert!(
+                error.starts_with("trial.toml:") && error.contains(reason),
+                "{error}"
+            );
         }
         assert!(Tuned::read("x", &"#".repeat(TEXT_MAX + 1)).is_err());
     }

@@ -10,6 +10,7 @@
 //! what it did does not show within a while. It knows nothing but what is seen, and its
 //! numbers are those of the simulator's sensors and not of its faults.
 
+mod about;
 mod case;
 mod causes;
 mod guards;
