@@ -9,6 +9,7 @@
 
 pub(crate) mod ahead;
 mod belief;
+mod beside;
 mod expert;
 mod hints;
 pub mod moves;

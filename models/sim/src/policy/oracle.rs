@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ahead::{Idle, after, cost, outlook};
+use super::beside::beside;
 use super::plain::draw;
 use super::{Kind, Move, Moves, Privileged};
 use crate::chance::{Chance, Stream};
@@ -157,7 +158,7 @@ const GOOD: f64 = 40.0;
 
 /// Looks ahead over plans, step by step wider, in forks of the world itself; takes the
 /// shortest that ends the incident, the quickest and cheapest of these, and looks again
-/// when that is done.
+/// when that is done. Steps run side by side where that is sooner.
 #[derive(Debug, Clone, Default)]
 pub struct Oracle {
     rest_until: f64,
@@ -252,6 +253,7 @@ impl Oracle {
             beam = of_each_kind(next, effort.beam);
         }
         if let Some((_, orders)) = found {
+            let orders = folded(world, orders);
             return Plan { orders, ends: true };
         }
         Plan {
@@ -259,6 +261,43 @@ impl Oracle {
             ends: false,
         }
     }
+}
+
+/// The same plan with steps side by side where that serves users sooner.
+fn folded(world: &World, mut orders: Vec<Order>) -> Vec<Order> {
+    let served = |orders: &[Order]| {
+        let mut now = world.clone();
+        for order in orders {
+            now = after(&now, order)?;
+        }
+        let end = outlook(&now, &Target::default(), SETTLE_S);
+        Some((end.roots, end.served?))
+    };
+    let Some(mut known) = served(&orders) else {
+        return orders;
+    };
+    let mut at = 0;
+    while at + 1 < orders.len() {
+        let both = beside(&orders[at], &orders[at + 1]);
+        let tried = both.map(|both| {
+            let rest = orders[at + 2..].iter().cloned();
+            let tried: Vec<Order> = orders[..at]
+                .iter()
+                .cloned()
+                .chain([both])
+                .chain(rest)
+                .collect();
+            tried
+        });
+        let better = tried.and_then(|tried| Some((served(&tried)?, tried)));
+        match better {
+            Some((then, tried)) if then.0 <= known.0 && then.1 < known.1 => {
+                (known, orders) = (then, tried);
+            }
+            _ => at += 1,
+        }
+    }
+    orders
 }
 
 /// What the oracle would do.
@@ -317,4 +356,50 @@ impl Privileged for Oracle {
         }
         plan.orders
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Incident;
+    use crate::policy::Written;
+    use crate::topology::Topology;
+
+    #[test]
+    fn two_roots_that_have_nothing_to_do_with_each_other_are_mended_side_by_side() {
+        let topology = Topology::reference();
+        let moves = Moves::new(&topology);
+        let incident = Incident::read("two.toml", TWO).unwrap();
+        let mut world = World::new(&topology, &incident, 1).unwrap();
+        while world.now() < world.onset() + 40.0 {
+            world.tick();
+        }
+        let plan = Oracle::plan(&world, &moves, f64::INFINITY, Effort::FULL);
+        let text: Vec<String> = plan
+            .orders
+            .iter()
+            .map(|order| Written(order).to_string())
+            .collect();
+        assert!(
+            plan.ends && text.len() == 1 && text[0].contains('|'),
+            "{text:?}"
+        );
+    }
+
+    const TWO: &str = r#"
+name = "two"
+about = "A clock is wrong, and on another node a service does not answer."
+topology = "reference"
+
+[[fault]]
+id = "clock"
+mechanism = "skew"
+locus = "node edge-2"
+strength = 0.8
+
+[[fault]]
+id = "hang"
+mechanism = "hang"
+locus = "service postprocess"
+"#;
 }
