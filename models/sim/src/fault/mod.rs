@@ -41,6 +41,7 @@ mod novelty;
 mod read;
 mod scope;
 mod shipped;
+mod splits;
 
 pub(crate) use self::engine::Writes;
 pub use self::engine::{Engine, Refusal};
@@ -53,6 +54,7 @@ pub(crate) use self::mechanism::remedies;
 pub use self::mechanism::{places, sits_at};
 pub use self::novelty::{distance, novelty};
 pub use self::read::FILE_MAX;
+pub use self::splits::{Leak, SEEDS, Split, UnknownSplit, may_learn};
 
 use crate::text::TextError;
 use crate::topology::Topology;
