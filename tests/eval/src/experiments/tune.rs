@@ -8,12 +8,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use homeostat_coordinator::io::incidents::{self, Topologies};
 use homeostat_sim::episode::{Episode, Rules};
-use homeostat_sim::fault::Incident;
+use homeostat_sim::fault::{self, Incident};
 use homeostat_sim::policy::{Baseline, Healer, Strategy, Trial, Tuned, Tuning, WEIGHTS, Weights};
 use homeostat_sim::topology::Topology;
 
@@ -42,6 +42,9 @@ pub struct Args {
     /// Generations.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub generations: u32,
+    /// Minutes after which no further generation begins; the file says how many there were.
+    #[arg(long)]
+    pub minutes: Option<u32>,
     /// Candidates of each.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub candidates: u32,
@@ -91,6 +94,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let mut topologies = Topologies::new(args.topologies.clone(), None)?;
     let mut known = Vec::new();
     for incident in all.into_iter().filter(|incident| !incident.contain) {
+        fault::may_learn(&incident)?;
         known.push((topologies.of(&incident)?, incident));
     }
     let batch = args
@@ -114,7 +118,13 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         known.len()
     ));
     let pool = cases(&known, seed, 2, args.budget, threads)?;
+    let end = args.minutes.map(|minutes| begun + Duration::from_secs(60 * u64::from(minutes)));
+    let mut generations = 0;
     for generation in 0..args.generations {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
+        generations += 1;
         let chosen: Vec<&Case> = (0..batch)
             .map(|at| &pool[(generation as usize * batch + at) * STRIDE % pool.len()])
             .collect();
@@ -163,7 +173,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         },
         tuning: Tuning {
             seed,
-            generations: args.generations,
+            generations,
             candidates: args.candidates,
             incidents: u32::try_from(known.len())?,
             seeds: args.seeds,

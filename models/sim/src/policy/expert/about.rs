@@ -50,7 +50,7 @@ fn causes(fault: &Fault) -> &'static [&'static str] {
         (M::LeakDisk, _) => &["disk-full"],
         (M::LeakInodes, _) => &["inodes"],
         (M::Slow, P::Node) => &["slow-disk"],
-        (M::Slow, _) => &["slow-replica"],
+        (M::Slow, _) => &["slow-replica", "slow-service"],
         (M::CorruptConfig, _) => &["config-lethal", "config-wrong"],
         (M::CorruptModel | M::RegressModel, _) => &["model-slot", "model-all"],
         (M::CorruptInput, _) => &["rubbish"],
@@ -95,19 +95,20 @@ fn guards(coupling: &Coupling) -> Vec<&'static str> {
 /// Guards against a step that is refused while something else holds what it needs.
 fn held(step: Step) -> &'static [&'static str] {
     match step {
-        Step::RotateCredential => &[
-            "clock-before-credential",
-            "link-before-credential",
-            "leader-and-credential",
-        ],
-        Step::SyncClock => &["credential-before-clock"],
-        Step::FailoverBroker => &["leader-and-credential", "let-it-catch-up"],
+        Step::RotateCredential => &["clock-first", "link-first", "leader-and-new"],
+        Step::SyncClock => &["clock-last"],
+        Step::FailoverBroker => &["leader-and-new", "let-it-catch-up"],
         Step::PutModel | Step::PutConfig | Step::Snapshot | Step::RestoreSnapshot => {
             &["room-first", "writable-first"]
         }
         Step::ClearLocks => &["room-first", "writable-first", "let-it-replay"],
         Step::Prune => &["writable-first"],
-        Step::PutBinary => &["config-before-binary"],
+        Step::PutBinary => &[
+            "config-before-binary",
+            "clock-first",
+            "link-first",
+            "leader-and-new",
+        ],
         Step::PauseRollout => &["clock-before-pause"],
         _ => &[],
     }
@@ -120,26 +121,27 @@ fn harmed(step: Step) -> &'static [&'static str] {
         Step::Prune => &["last-copy"],
         Step::Snapshot => &["no-room-to-copy"],
         Step::Remount => &["copy-before-mount"],
-        Step::PauseRollout => &["fix-under-way", "binary-before-pause", "clock-before-pause"],
+        Step::PauseRollout => &[
+            "fix-under-way",
+            "binary-before-pause",
+            "config-before-pause",
+            "clock-before-pause",
+        ],
         Step::PutModel | Step::PutConfig | Step::PutBinary => {
             &["fix-under-way", "config-before-binary"]
         }
         Step::LimitRate | Step::LimitCpu | Step::BlockSource | Step::ResetPool | Step::Flush => {
             &["no-flush"]
         }
-        Step::FailoverBroker => &["let-it-catch-up", "leader-and-credential"],
+        Step::FailoverBroker => &["let-it-catch-up", "leader-and-new"],
         Step::ScaleOut | Step::Prewarm => &["stale-standby"],
-        Step::RotateCredential | Step::SyncClock => &[
-            "clock-before-credential",
-            "credential-before-clock",
-            "link-before-credential",
-        ],
+        Step::RotateCredential | Step::SyncClock => &["clock-first", "clock-last", "link-first"],
         Step::ClearLocks => &["let-it-replay"],
         Step::Isolate | Step::Release | Step::Reroute => &["reserve"],
+        Step::SwitchUplink => &["link-last", "link-first"],
         Step::Retrain
         | Step::RestoreSnapshot
         | Step::RestoreCheckpoint
-        | Step::SwitchUplink
         | Step::KillStranger
         | Step::Degrade => &["fix-under-way"],
     }
@@ -151,13 +153,13 @@ fn protects(step: Step) -> &'static [&'static str] {
         Step::Snapshot => &["copy-first", "copy-before-mount", "state-first"],
         Step::PauseRollout => &["pause-first"],
         Step::ScaleOut | Step::Prewarm | Step::Degrade => &["reserve"],
-        Step::SyncClock => &["clock-before-credential", "clock-before-pause"],
-        Step::RotateCredential => &["credential-before-clock", "leader-and-credential"],
-        Step::SwitchUplink => &["link-before-credential"],
-        Step::FailoverBroker => &["leader-before-start", "leader-and-credential"],
-        Step::PutConfig => &["config-before-binary", "last-copy"],
+        Step::SyncClock => &["clock-first", "clock-before-pause"],
+        Step::RotateCredential => &["clock-last", "link-last", "leader-and-new"],
+        Step::SwitchUplink => &["link-first"],
+        Step::FailoverBroker => &["leader-before-start", "leader-and-new"],
+        Step::PutConfig => &["config-before-binary", "config-before-pause", "last-copy"],
         Step::PutModel => &["last-copy"],
-        Step::PutBinary => &["binary-before-pause"],
+        Step::PutBinary => &["binary-before-pause", "clock-last", "link-last"],
         Step::Prune => &["room-first"],
         Step::Remount => &["writable-first"],
         _ => &[],

@@ -21,7 +21,7 @@ const fn cause(
     }
 }
 
-pub(super) const ALL: [Production; 36] = [
+pub(super) const ALL: [Production; 37] = [
     cause(
         "uplink",
         "an uplink is down, lossy, slow or flapping: the other one",
@@ -136,6 +136,11 @@ pub(super) const ALL: [Production; 36] = [
         "slow-replica",
         "one is slower than its siblings: a fresh process",
         slow_replica,
+    ),
+    cause(
+        "slow-service",
+        "all of a service are slower, with no more to do: fresh processes",
+        slow_service,
     ),
     cause(
         "slow-disk",
@@ -381,12 +386,16 @@ fn lock(case: &Case<'_>, into: &mut Vec<Repair>) {
         }
         steps.push((K::ClearLocks, W::Replica(holder)));
         steps.push((K::Restart, W::Replica(holder)));
-        steps.extend(
-            waits
-                .iter()
-                .filter(|one| **one != holder)
-                .map(|one| (K::Restart, W::Replica(*one))),
-        );
+        // Others who write as much of it have one of their own.
+        let most = case.signs.lines(holder, T::LockWait);
+        let others = waits.iter().copied().filter(|one| *one != holder);
+        for one in others.clone() {
+            if 2 * case.signs.lines(one, T::LockWait) > most {
+                steps.push((K::Restart, W::Replica(one)));
+                steps.push((K::ClearLocks, W::Replica(one)));
+            }
+        }
+        steps.extend(others.map(|one| (K::Restart, W::Replica(one))));
         into.push(Repair::new(W::Replica(holder), steps));
     }
 }
@@ -568,6 +577,13 @@ fn slower(case: &Case<'_>, no: ReplicaNo) -> f64 {
     }
 }
 
+/// Whether a service is slower since its program was put in place.
+pub(super) fn regressed(case: &Case<'_>, no: RouteNo) -> bool {
+    case.backends(no).any(|one| {
+        case.runs(one) && case.signs.lines(one, T::Started) >= 2 && slower(case, one) > 0.4
+    })
+}
+
 fn binary(case: &Case<'_>, into: &mut Vec<Repair>) {
     for (no, _) in case.routes() {
         // A program that was just put in place says so again and again.
@@ -614,6 +630,23 @@ fn slow_replica(case: &Case<'_>, into: &mut Vec<Repair>) {
         own > 0.9 && own > 2.0 * others.max(0.1) && !busier
     };
     on_replicas(case, into, is, K::Restart);
+}
+
+fn slow_service(case: &Case<'_>, into: &mut Vec<Repair>) {
+    for (no, _) in case.routes() {
+        let live: Vec<ReplicaNo> = case.backends(no).filter(|one| case.runs(*one)).collect();
+        let busier = case.route(no).arrival.above() > 0.2;
+        let excused = live.iter().any(|one| {
+            let node = case.node(case.node_of(*one));
+            node.waits_cpu.or(0.0) > 0.1
+                || node.waits_disk.or(0.0) > 0.2
+                || node.celsius.or(0.0) > 74.0
+        });
+        let slow = !live.is_empty() && live.iter().all(|one| slower(case, *one) > 1.0);
+        if slow && !busier && !excused && !regressed(case, no) {
+            into.push(Repair::new(W::Route(no), case.fresh(no)));
+        }
+    }
 }
 
 fn slow_disk(case: &Case<'_>, into: &mut Vec<Repair>) {

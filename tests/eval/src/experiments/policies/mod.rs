@@ -19,7 +19,7 @@ use anyhow::{Result, anyhow};
 use homeostat_coordinator::io::incidents::{self, Topologies};
 use homeostat_sim::certify::{Certificate, Depth};
 use homeostat_sim::episode::{Episode, Outcome, Rules};
-use homeostat_sim::fault::{self, Incident};
+use homeostat_sim::fault::{self, Incident, Split};
 use homeostat_sim::policy::{Baseline, Expert, Healer, UnknownPolicy};
 use homeostat_sim::topology::Topology;
 
@@ -108,6 +108,8 @@ impl FromStr for Who {
 
 struct Case {
     incident: Incident,
+    /// Whose seeds it is run with: those of development were never tuned on.
+    split: Split,
     topology: Arc<Topology>,
     novelty: f64,
     certificate: Option<Certificate>,
@@ -156,8 +158,9 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         args.policies.len()
     ));
     let runs = spread(all, threads, |at| {
-        let own = seed.wrapping_add((at % seeds) as u64);
-        episodes(&cases[at / seeds], own, args)
+        let case = &cases[at / seeds];
+        let own = case.split.seed(seed.wrapping_add((at % seeds) as u64));
+        episodes(case, own, args)
     })?;
     let mut runs = runs.into_iter();
     for case in &mut cases {
@@ -177,6 +180,7 @@ fn cases(args: &Args) -> Result<Vec<Case>> {
         Ok(Case {
             topology: topologies.of(&incident)?,
             novelty: fault::novelty(&incident, others),
+            split: Split::of(&incident),
             incident,
             certificate: None,
             runs: Vec::new(),
