@@ -372,10 +372,13 @@ impl Make<'_, '_> {
             vec![harm],
         );
         let twin = Self::on_base(twin, &breaks(Step::Snapshot, None));
-        Some(vec![
-            self.with(one, self.place.at_first(Do::Snapshot)),
-            self.with(twin, Vec::new()),
-        ])
+        // Each lock is a replica's own; what else it may be is the service's.
+        let copies = if self.place.base == Base::Lock {
+            self.place.at_each(Do::Snapshot)
+        } else {
+            self.place.at_first(Do::Snapshot)
+        };
+        Some(vec![self.with(one, copies), self.with(twin, Vec::new())])
     }
 
     fn room(&mut self) -> Option<Vec<Composed>> {

@@ -54,7 +54,6 @@ named! {
         Crash = "and-crash",
         Stranger = "and-stranger",
         Cache = "and-cache",
-        Files = "and-files",
         Clock = "and-clock",
     }
 }
@@ -388,22 +387,6 @@ impl<'t> Place<'t> {
                 (
                     fault("extra", Mechanism::Die, Kind::Service, to, 0.5),
                     format!("All of {to} have ended."),
-                    restarts(no),
-                )
-            }
-            Extra::Files => {
-                let no = self.other(draw, |no| !route(no).model)?;
-                let to = name(no);
-                let strength = draw.round(0.7, 0.9, 0.05);
-                (
-                    fault(
-                        "extra",
-                        Mechanism::LeakDescriptors,
-                        Kind::Service,
-                        to,
-                        strength,
-                    ),
-                    format!("All of {to} open files and close none."),
                     restarts(no),
                 )
             }

@@ -50,7 +50,11 @@ impl Engine {
         for part in hurting.filter(|_| !hidden) {
             let own = of_mechanism(what.mechanism, what.locus.place);
             let faint = own.get(..1).unwrap_or(own);
-            let writers = writers(topology, part.target);
+            // Whose files they are writes of them; else whoever is there.
+            let writers = match part.owner {
+                Some(owner) => vec![owner],
+                None => writers(topology, part.target),
+            };
             match &what.visibility {
                 Visibility::Clear => write(cues, &writers, own, CLEAR_RATE),
                 Visibility::Grey => write(cues, &writers, faint, GREY_RATE),
