@@ -326,11 +326,11 @@ pub(crate) fn of_break(on: Step) -> Template {
 /// What gives away that a step at the place of a fault would be refused.
 pub(crate) fn of_hold(step: Step) -> Template {
     match step {
-        Step::RotateCredential | Step::SyncClock | Step::FailoverBroker => Template::AttemptsLeft,
-        Step::ClearLocks => Template::LockWait,
-        Step::Remount | Step::Snapshot | Step::PutModel | Step::PutConfig | Step::PutBinary => {
-            Template::NoSpace
+        Step::RotateCredential | Step::SyncClock | Step::FailoverBroker | Step::PutBinary => {
+            Template::AttemptsLeft
         }
+        Step::ClearLocks => Template::LockWait,
+        Step::Remount | Step::Snapshot | Step::PutModel | Step::PutConfig => Template::NoSpace,
         _ => Template::ReserveLow,
     }
 }
