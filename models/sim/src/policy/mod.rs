@@ -28,6 +28,7 @@ use std::str::FromStr;
 pub use self::belief::Belief;
 pub use self::expert::{Expert, PRODUCTIONS, Production};
 pub use self::moves::{Kind, Move, Moves, Whom, Written};
+pub(crate) use self::oracle::Effort;
 pub use self::oracle::{Oracle, Searcher, Verified};
 pub use self::plain::{Nothing, Random, Supervisor, Worst};
 pub use self::randomised::{Randomised, STEPS_MAX};

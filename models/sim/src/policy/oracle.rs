@@ -57,7 +57,12 @@ impl Privileged for Searcher {
             return Vec::new();
         }
         let mut idle = Idle::new(world);
-        let plans = moves.all().iter().filter(|one| {
+        let near = world.engine.near(world.topology());
+        let near = moves
+            .all()
+            .iter()
+            .filter(|one| near.covers(world.topology(), one.whom));
+        let plans = near.filter(|one| {
             // What changes nothing is not worth more than nothing.
             let then = after(world, &one.order);
             then.is_some_and(|then| !idle.same(&then, then.mark()))
@@ -183,6 +188,12 @@ impl Oracle {
         if nothing.served.is_some() && nothing.roots == 0 {
             return Plan::default();
         }
+        let near = world.engine.near(world.topology());
+        let near: Vec<&Move> = moves
+            .all()
+            .iter()
+            .filter(|one| near.covers(world.topology(), one.whom))
+            .collect();
         let mut beam = vec![Thought {
             kind: world.fault_mark(),
             world: world.clone(),
@@ -198,7 +209,7 @@ impl Oracle {
             let mut known = BTreeSet::new();
             for thought in &beam {
                 let mut idle = Idle::new(&thought.world);
-                for one in moves.all() {
+                for one in near.iter().copied() {
                     let Some(then) = after(&thought.world, &one.order) else {
                         continue;
                     };

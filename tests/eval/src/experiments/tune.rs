@@ -118,7 +118,9 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         known.len()
     ));
     let pool = cases(&known, seed, 2, args.budget, threads)?;
-    let end = args.minutes.map(|minutes| begun + Duration::from_secs(60 * u64::from(minutes)));
+    let end = args
+        .minutes
+        .map(|minutes| begun + Duration::from_secs(60 * u64::from(minutes)));
     let mut generations = 0;
     for generation in 0..args.generations {
         if end.is_some_and(|end| Instant::now() >= end) {

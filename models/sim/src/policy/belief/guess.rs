@@ -132,23 +132,35 @@ fn couplings(
         *drawn += 1;
         chance.uniform(*drawn, 7)
     };
+    // What would mend the others: an order between two things that are wrong.
+    let others: Vec<Step> = incident
+        .faults
+        .iter()
+        .enumerate()
+        .filter(|(place, other)| *place != at && other.id != HARM)
+        .flat_map(|(_, other)| remedies(other.mechanism, other.locus.place))
+        .map(|one| one.step)
+        .collect();
     for step in Step::ALL {
         let remedy = cure.iter().any(|one| one.step == *step);
-        let thought_of = remedy || PROTECTIVE.contains(step);
+        let theirs = others.contains(step);
+        let thought_of = remedy || theirs || PROTECTIVE.contains(step);
         if thought_of && written.contains(&of_break(*step)) {
             // Most harms of a remedy have a step that would have protected from them.
-            let unless = protects(*step).filter(|_| uniform() < 0.7);
+            let other = others.iter().copied().find(|other| other != step);
+            let unless = if uniform() < 0.5 { other } else { None };
+            let unless = unless.or_else(|| protects(*step).filter(|_| uniform() < 0.7));
             all.push(Coupling::Breaks {
                 on: *step,
                 unless,
                 then: HARM.to_owned(),
             });
         }
-        if remedy && written.contains(&of_hold(*step)) && incident.faults.len() > 1 {
+        if theirs && !remedy && written.contains(&of_hold(*step)) {
             all.push(Coupling::Holds {
                 step: *step,
-                tries: 1,
-                lockout: 180.0,
+                tries: 0,
+                lockout: 900.0,
             });
         }
         if remedy && written.contains(&Template::FixPending) {

@@ -22,6 +22,7 @@ mod guess;
 mod likely;
 mod particle;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::guess::{against, coupled, incident, singles, variants};
@@ -213,7 +214,7 @@ impl Belief {
         // Of each fault the likeliest of its variants.
         let mut parts: Vec<Particle> = close;
         best(&mut parts, usize::MAX);
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         parts.retain(|particle| {
             let fault = &particle.incident.faults[0];
             known.insert((fault.mechanism, fault.locus.clone()))
@@ -408,6 +409,17 @@ impl Policy for Belief {
             particle.likely = likely(&self.signs, particle) - particle.against;
         }
         best(&mut self.particles, KEPT);
+    }
+
+    fn why(&self) -> String {
+        let Some((share, best)) = self.shares().into_iter().next() else {
+            return String::new();
+        };
+        let faults = best.incident.faults.iter();
+        let faults: Vec<String> = faults
+            .map(|fault| format!("{} at {}", fault.mechanism, fault.locus))
+            .collect();
+        format!("{:.0} % {}", 100.0 * share, faults.join(", "))
     }
 
     fn decide(&mut self, view: &View<'_>) -> Vec<Order> {

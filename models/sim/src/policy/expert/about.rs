@@ -120,7 +120,7 @@ fn harmed(step: Step) -> &'static [&'static str] {
         Step::Restart | Step::Reboot | Step::Freeze => &["copy-first", "leader-before-start"],
         Step::Prune => &["last-copy"],
         Step::Snapshot => &["no-room-to-copy"],
-        Step::Remount => &["copy-before-mount"],
+        Step::Remount => &["apart-before-mount"],
         Step::PauseRollout => &[
             "fix-under-way",
             "binary-before-pause",
@@ -138,25 +138,29 @@ fn harmed(step: Step) -> &'static [&'static str] {
         Step::RotateCredential | Step::SyncClock => &["clock-first", "clock-last", "link-first"],
         Step::ClearLocks => &["let-it-replay"],
         Step::Isolate | Step::Release | Step::Reroute => &["reserve"],
-        Step::SwitchUplink => &["link-last", "link-first"],
-        Step::Retrain
-        | Step::RestoreSnapshot
-        | Step::RestoreCheckpoint
-        | Step::KillStranger
-        | Step::Degrade => &["fix-under-way"],
+        Step::SwitchUplink => &["link-last", "link-first", "leader-before-link"],
+        Step::Retrain => &["pause-before-training"],
+        Step::RestoreSnapshot | Step::RestoreCheckpoint | Step::KillStranger | Step::Degrade => {
+            &["fix-under-way"]
+        }
     }
 }
 
 /// Guards that put a protecting step first.
 fn protects(step: Step) -> &'static [&'static str] {
     match step {
-        Step::Snapshot => &["copy-first", "copy-before-mount", "state-first"],
-        Step::PauseRollout => &["pause-first"],
+        Step::Snapshot => &["copy-first", "state-first"],
+        Step::Isolate => &["apart-before-mount"],
+        Step::PauseRollout => &["pause-first", "pause-before-training"],
         Step::ScaleOut | Step::Prewarm | Step::Degrade => &["reserve"],
         Step::SyncClock => &["clock-first", "clock-before-pause"],
         Step::RotateCredential => &["clock-last", "link-last", "leader-and-new"],
         Step::SwitchUplink => &["link-first"],
-        Step::FailoverBroker => &["leader-before-start", "leader-and-new"],
+        Step::FailoverBroker => &[
+            "leader-before-start",
+            "leader-before-link",
+            "leader-and-new",
+        ],
         Step::PutConfig => &["config-before-binary", "config-before-pause", "last-copy"],
         Step::PutModel => &["last-copy"],
         Step::PutBinary => &["binary-before-pause", "clock-last", "link-last"],

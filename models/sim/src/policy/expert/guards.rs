@@ -3,7 +3,7 @@
 //! Each is about one kind of trap and knows nothing of incidents.
 
 use super::case::{Case, Repair};
-use super::causes::{expired, regressed};
+use super::order::{self, notes};
 use super::{Production, Rule};
 use crate::observe::Template as T;
 use crate::policy::{Kind as K, Whom as W};
@@ -21,7 +21,7 @@ const fn guard(
     }
 }
 
-pub(super) const ALL: [Production; 24] = [
+pub(super) const ALL: [Production; 26] = [
     guard(
         "pause-first",
         "a roll-out puts back what is rolled back: pause it first",
@@ -68,9 +68,9 @@ pub(super) const ALL: [Production; 24] = [
         writable_first,
     ),
     guard(
-        "copy-before-mount",
-        "a torn journal: copy before mounting",
-        copy_before_mount,
+        "apart-before-mount",
+        "a torn journal: no requests while it is mounted",
+        apart_before_mount,
     ),
     guard(
         "copy-first",
@@ -90,37 +90,47 @@ pub(super) const ALL: [Production; 24] = [
     guard(
         "clock-first",
         "a wrong clock refuses what is new: set it first",
-        clock_first,
+        order::clock_first,
     ),
     guard(
         "clock-last",
         "what there is would be of the future: what is new first",
-        clock_last,
+        order::clock_last,
     ),
     guard(
         "link-first",
         "a bad link loses tries: the other one first",
-        link_first,
+        order::link_first,
     ),
     guard(
         "link-last",
         "the other link takes only what is new: that first",
-        link_last,
+        order::link_last,
     ),
     guard(
         "leader-and-new",
         "a leader and what is new: which of the two the other needs",
-        leader_and_new,
+        order::leader_and_new,
+    ),
+    guard(
+        "leader-before-link",
+        "two who cannot hear each other would both lead: leader before the link",
+        order::leader_before_link,
+    ),
+    guard(
+        "pause-before-training",
+        "a roll-out would bring what was learned wrongly: pause it before training",
+        order::pause_before_training,
     ),
     guard(
         "let-it-catch-up",
         "a replica lags behind: wait before it leads",
-        let_it_catch_up,
+        order::let_it_catch_up,
     ),
     guard(
         "leader-before-start",
         "a broker that starts alone believes it leads: leader first",
-        leader_before_start,
+        order::leader_before_start,
     ),
     guard(
         "reserve",
@@ -285,6 +295,9 @@ fn last_copy(case: &Case<'_>, repair: &mut Repair) {
     if !warns(case, node) {
         return;
     }
+    if case.offers(no, Offer::Snapshot) && !case.did(K::Snapshot, W::Replica(no), 300.0) {
+        repair.before(&[K::PruneData], (K::Snapshot, W::Replica(no)));
+    }
     // What else is wrong on the node says what the copy is of.
     for one in case.on(node) {
         let config = case.route_says(case.route_of(one), T::ConfigParse)
@@ -331,13 +344,13 @@ fn writable_first(case: &Case<'_>, repair: &mut Repair) {
     }
 }
 
-fn copy_before_mount(case: &Case<'_>, repair: &mut Repair) {
+fn apart_before_mount(case: &Case<'_>, repair: &mut Repair) {
     if let Some(at) = repair.first(&[K::Remount])
         && let W::Replica(no) = repair.steps[at].1
         && case.says(no, T::Checksum)
-        && case.offers(no, Offer::Snapshot)
     {
-        repair.before(&[K::Remount], (K::Snapshot, W::Replica(no)));
+        repair.before(&[K::Remount], (K::Isolate, W::Replica(no)));
+        repair.steps.push((K::Release, W::Replica(no)));
     }
 }
 
@@ -386,132 +399,6 @@ fn let_it_replay(case: &Case<'_>, repair: &mut Repair) {
             >= 4
     {
         repair.steps = vec![(K::Wait, W::All)];
-    }
-}
-
-fn wary(case: &Case<'_>) -> bool {
-    case.somebody_says(T::AttemptsLeft)
-}
-
-/// Steps by which something new is put in place that others may refuse.
-const NEW: [K; 2] = [K::RotateCredential, K::RollbackBinary];
-
-/// Whether a replica notes more often than all day that what there is will not do for long.
-fn notes(case: &Case<'_>, no: ReplicaNo) -> bool {
-    case.signs.lines(no, T::CertificateNotice) >= 4 || case.signs.lines(no, T::DeprecatedField) >= 7
-}
-
-fn noted(case: &Case<'_>, node: NodeNo) -> bool {
-    case.on(node).any(|no| notes(case, no)) || case.signs.lines_all(T::CertificateNotice) >= 8
-}
-
-/// What is new, where something is.
-fn renewals(case: &Case<'_>) -> Vec<(K, W)> {
-    let of = |(no, _): (RouteNo, _)| {
-        let whom = W::Route(no);
-        if expired(case, no) {
-            Some((K::RotateCredential, whom))
-        } else if regressed(case, no) {
-            Some((K::RollbackBinary, whom))
-        } else {
-            None
-        }
-    };
-    let done = |step: &(K, W)| case.did(step.0, step.1, 300.0);
-    let all = case.routes().filter_map(of);
-    all.filter(|step| !done(step)).collect()
-}
-
-fn clock_first(case: &Case<'_>, repair: &mut Repair) {
-    for node in case
-        .nodes()
-        .filter(|no| case.skewed(*no) && !noted(case, *no))
-    {
-        repair.before(&NEW, (K::SyncClock, W::Node(node)));
-    }
-}
-
-fn clock_last(case: &Case<'_>, repair: &mut Repair) {
-    let Some(at) = repair.first(&[K::SyncClock]) else {
-        return;
-    };
-    if let W::Node(node) = repair.steps[at].1
-        && wary(case)
-        && noted(case, node)
-    {
-        for step in renewals(case) {
-            repair.before(&[K::SyncClock], step);
-        }
-    }
-}
-
-fn link_first(case: &Case<'_>, repair: &mut Repair) {
-    let bad = |no: &NodeNo| case.bad_uplink(*no) && !noted(case, *no);
-    if wary(case) || repair.has(K::RollbackBinary) {
-        for node in case.nodes().filter(bad) {
-            repair.before(&NEW, (K::SwitchUplink, W::Node(node)));
-        }
-    }
-}
-
-fn link_last(case: &Case<'_>, repair: &mut Repair) {
-    let Some(at) = repair.first(&[K::SwitchUplink]) else {
-        return;
-    };
-    if let W::Node(node) = repair.steps[at].1
-        && noted(case, node)
-    {
-        for step in renewals(case) {
-            repair.before(&[K::SwitchUplink], step);
-        }
-    }
-}
-
-fn leader_and_new(case: &Case<'_>, repair: &mut Repair) {
-    for (no, _) in case.routes() {
-        let new = expired(case, no) || regressed(case, no);
-        if !(new && case.route_says(no, T::LeaderUnknown)) {
-            continue;
-        }
-        let route = W::Route(no);
-        if case.route_says(no, T::ReplicaLag) {
-            repair.before(&NEW, (K::FailoverBroker, route));
-            continue;
-        }
-        for step in renewals(case) {
-            repair.before(&[K::FailoverBroker], step);
-        }
-    }
-}
-
-fn let_it_catch_up(case: &Case<'_>, repair: &mut Repair) {
-    let Some(at) = repair.first(&[K::FailoverBroker]) else {
-        return;
-    };
-    if let W::Route(no) = repair.steps[at].1
-        && case.signs.lines_route(case.topology, no, T::ReplicaLag) >= 2
-        && !expired(case, no)
-        && !regressed(case, no)
-    {
-        repair.steps = vec![(K::Wait, W::All)];
-        if let Some(node) = case.nodes().find(|no| case.bad_uplink(*no)) {
-            repair.steps.insert(0, (K::SwitchUplink, W::Node(node)));
-        }
-    }
-}
-
-fn leader_before_start(case: &Case<'_>, repair: &mut Repair) {
-    for (no, route) in case.routes().filter(|(_, route)| route.stateful) {
-        if !case.route_says(no, T::LeaderUnknown) {
-            continue;
-        }
-        let starts = |(kind, whom): &(K, W)| {
-            *kind == K::Restart && matches!(whom, W::Replica(one) if route.replicas.contains(one))
-        };
-        if repair.steps.iter().any(starts) {
-            repair.before(&[K::Restart], (K::FailoverBroker, W::Route(no)));
-        }
-        repair.before(&[K::BlockSource], (K::FailoverBroker, W::Route(no)));
     }
 }
 

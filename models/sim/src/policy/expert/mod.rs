@@ -14,6 +14,9 @@ mod about;
 mod case;
 mod causes;
 mod guards;
+mod machines;
+mod order;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +76,17 @@ const TRIES_MAX: u32 = 6;
 /// A cause has to be seen for so long, in seconds, before anything is done: what makes its
 /// repair a trap is written about every seven.
 const THINK_S: f64 = 20.0;
+/// Steps of which old lines are still there when they are done,
+const SLOW: [super::Kind; 6] = [
+    super::Kind::RotateCredential,
+    super::Kind::FailoverBroker,
+    super::Kind::RollbackBinary,
+    super::Kind::Retrain,
+    super::Kind::RestoreSnapshot,
+    super::Kind::PauseRollout,
+];
+/// for so long, in seconds.
+const FADES_S: f64 = 60.0;
 /// Steps that take nobody out of service, so that several of one kind run side by side.
 const SIDE_BY_SIDE: [super::Kind; 6] = [
     super::Kind::Degrade,
@@ -155,6 +169,11 @@ impl Expert {
         repairs.retain(|repair| {
             seen.get(&repair.key())
                 .is_some_and(|(since, _)| now - since >= THINK_S)
+        });
+        // What takes a while to show is not done again meanwhile.
+        repairs.retain(|repair| {
+            let mut slow = repair.steps.iter().filter(|step| SLOW.contains(&step.0));
+            !slow.any(|step| case.did(step.0, step.1, FADES_S))
         });
         let tries = |repair: &Repair| self.done.get(&repair.key()).copied().unwrap_or((0, 0.0));
         repairs.retain(|repair| case.now >= tries(repair).1 && tries(repair).0 < TRIES_MAX);
