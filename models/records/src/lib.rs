@@ -20,3 +20,7 @@ pub mod table;
 
 pub use self::cell::Row;
 pub use self::error::RecordError;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

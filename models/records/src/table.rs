@@ -15,7 +15,7 @@ use parquet::basic::Compression;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::{BoolType, ByteArrayType, DoubleType, Int64Type};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
@@ -413,7 +413,7 @@ impl<R: Row> TableReader<R> {
                     if *group == file.num_row_groups() {
                         return Ok(None);
                     }
-                    *left = read(file, columns, *group, path)?;
+                    *left = read(file, self.expected.bytes, columns, *group, path)?;
                     *group += 1;
                 }
                 *left -= 1;
@@ -470,9 +470,24 @@ fn same<T>(path: &Path, read: &Counted<T>, expected: &Written) -> Result<(), Rec
     })
 }
 
+/// Whether a column lies in the file: Parquet's reader takes that for granted.
+fn within(column: &ColumnChunkMetaData, length: u64) -> bool {
+    let begins = [
+        Some(column.data_page_offset()),
+        column.dictionary_page_offset(),
+    ];
+    let takes = u64::try_from(column.compressed_size()).ok();
+    begins.into_iter().flatten().all(|begin| {
+        let begin = u64::try_from(begin).ok();
+        let end = begin.zip(takes).and_then(|(at, size)| at.checked_add(size));
+        end.is_some_and(|end| end <= length)
+    })
+}
+
 /// Reads a row group; the number of its rows.
 fn read(
     file: &SerializedFileReader<File>,
+    length: u64,
     columns: &mut Columns,
     group: usize,
     path: &Path,
@@ -503,6 +518,10 @@ fn read(
     for (at, column) in columns.0.iter_mut().enumerate() {
         column.clear();
         let name = column.declared.name;
+        if !within(known.column(at), length) {
+            let why = format!("it does not lie in the {length} bytes of the file");
+            return Err(RecordError::wrong(path, place(Some(name)), why));
+        }
         let stands = known.column(at).column_descr();
         if stands.path().parts().first().map(String::as_str) != Some(name)
             || stands.max_def_level() != column.declared.shape.defined()

@@ -11,7 +11,7 @@ mod draw;
 use std::io;
 use std::time::{Duration, Instant};
 
-use homeostat_common::observation::{Level as LogLevel, Metric};
+use homeostat_common::observation::{Level as LogLevel, Metric, Reading};
 use homeostat_sim::episode::{Episode, Look};
 use homeostat_sim::fault::Incident;
 use homeostat_sim::policy::{Healer, Written};
@@ -167,7 +167,7 @@ struct Screen {
     roots: usize,
     spent: f64,
     budget: Option<f64>,
-    orders: usize,
+    orders: u32,
     routes: Vec<RouteLine>,
     nodes: Vec<NodeLine>,
     /// When the healer last looked.
@@ -268,6 +268,7 @@ impl Screen {
         (self.health, self.alone) = (ours.health(), theirs.health());
         self.roots = world.roots_left();
         self.spent = episode.spent();
+        self.orders = episode.orders();
         self.doing = episode.under_way().map(|order| Written(order).to_string());
         let entries = episode.trace().entries();
         self.trace = entries
@@ -299,7 +300,6 @@ impl Screen {
     fn look(&mut self, episode: &Episode, look: &Look) {
         self.looked = Some(look.seen.at);
         if !look.orders.is_empty() {
-            self.orders += look.orders.len();
             self.why.clone_from(&look.why);
         }
         self.routes = look
@@ -325,8 +325,8 @@ impl Screen {
             };
             for reading in seen.metrics.iter().filter(|own| own.service.is_none()) {
                 match reading.metric {
-                    Metric::CpuBusy => line.busy = reading.reading.fresh(),
-                    Metric::Temperature => line.heat = reading.reading.fresh(),
+                    Metric::CpuBusy => line.busy = last(reading.reading),
+                    Metric::Temperature => line.heat = last(reading.reading),
                     _ => {}
                 }
             }
@@ -353,6 +353,14 @@ impl Screen {
             .sort_by(|a, b| (b.0, b.1, &a.2).cmp(&(a.0, a.1, &b.2)));
         self.lines.truncate(LINES);
         debug_assert_eq!(self.nodes.len(), episode.world().topology().nodes().len());
+    }
+}
+
+/// The newest value that came, however old.
+fn last(reading: Reading<f64>) -> Option<f64> {
+    match reading {
+        Reading::Fresh(value) | Reading::Stale { last: value, .. } => Some(value),
+        Reading::Missing => None,
     }
 }
 

@@ -197,6 +197,12 @@ impl Episode {
         self.look.take()
     }
 
+    /// Orders taken so far.
+    #[must_use]
+    pub fn orders(&self) -> u32 {
+        self.orders
+    }
+
     /// How many looks there were.
     #[must_use]
     pub fn looks(&self) -> u32 {

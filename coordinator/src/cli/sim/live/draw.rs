@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Paragraph, Sparkline, Wrap};
+use ratatui::widgets::{Block, Borders, Paragraph, Sparkline};
 
 use super::{NodeLine, Screen};
 
@@ -34,7 +34,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     head(frame, title, screen);
     served(frame, users, screen);
     let [left, right] =
-        Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(body);
+        Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)])
+            .spacing(2)
+            .areas(body);
     let routes = u16::try_from(screen.routes.len()).unwrap_or(u16::MAX);
     let most = left.height / 2;
     let [above, below] = Layout::vertical([
@@ -73,7 +75,7 @@ fn head(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
     ]);
     let second = match &screen.over {
         Some(how) => Line::styled(how.clone(), HEAD),
-        None => Line::styled(screen.about.clone(), DIM),
+        None => Line::styled(fit(&screen.about, width), DIM),
     };
     frame.render_widget(Paragraph::new(vec![first, second]), area);
 }
@@ -86,7 +88,10 @@ fn bar(share: f64) -> String {
 }
 
 fn served(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
-    let block = Block::new().borders(Borders::TOP).title("USERS");
+    let block = Block::new()
+        .borders(Borders::TOP)
+        .title("USERS ")
+        .title_style(HEAD);
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let [left, right] = Layout::horizontal([Constraint::Min(76), Constraint::Percentage(40)])
@@ -103,7 +108,7 @@ fn served(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
         "nothing has gone wrong yet".to_owned()
     } else {
         format!(
-            "roots left {}, without a healer {:.2} (both hidden from it)",
+            "hidden: {} roots, {:.2} without a healer",
             screen.roots, screen.alone
         )
     };
@@ -295,16 +300,19 @@ fn does(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
         .borders(Borders::TOP)
         .title("WHAT IT DOES, AND WHAT HAPPENS ")
         .title_style(HEAD);
+    let width = usize::from(area.width);
     let mut lines = Vec::new();
-    lines.push(match &screen.doing {
-        Some(order) => Line::from(vec![Span::styled("now  ", ODD), Span::raw(order.clone())]),
-        None => Line::styled("now  nothing", DIM),
-    });
+    match &screen.doing {
+        Some(order) => hang(&mut lines, ("now  ", ODD), (order, Style::new()), width),
+        None => lines.push(Line::styled("now  nothing", DIM)),
+    }
     if !screen.why.is_empty() {
-        lines.push(Line::from(vec![
-            Span::styled("why  ", ODD),
-            Span::raw(screen.why.clone()),
-        ]));
+        hang(
+            &mut lines,
+            ("why  ", ODD),
+            (&screen.why, Style::new()),
+            width,
+        );
     }
     for (at, what) in &screen.trace {
         let style = if what.starts_with("order") || what.starts_with("refused") {
@@ -316,13 +324,47 @@ fn does(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
         } else {
             Style::new()
         };
+        hang(
+            &mut lines,
+            (&format!("{at:5.0} s  "), DIM),
+            (what, style),
+            width,
+        );
+    }
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// A text behind a head, its further lines below its first.
+fn hang(
+    lines: &mut Vec<Line<'static>>,
+    (head, head_style): (&str, Style),
+    (text, style): (&str, Style),
+    width: usize,
+) {
+    let indent = head.chars().count();
+    let room = width.saturating_sub(indent).max(8);
+    let mut rows = vec![String::new()];
+    for word in text.split(' ') {
+        let used = rows.last().map_or(0, |row| row.chars().count());
+        if used > 0 && used + 1 + word.chars().count() > room {
+            rows.push(String::new());
+        }
+        if let Some(row) = rows.last_mut() {
+            if !row.is_empty() {
+                row.push(' ');
+            }
+            row.push_str(word);
+        }
+    }
+    for (at, row) in rows.into_iter().enumerate() {
+        let first = if at == 0 {
+            head.to_owned()
+        } else {
+            " ".repeat(indent)
+        };
         lines.push(Line::from(vec![
-            Span::styled(format!("{at:6.0} s  "), DIM),
-            Span::styled(what.clone(), style),
+            Span::styled(first, head_style),
+            Span::styled(row, style),
         ]));
     }
-    let text = Paragraph::new(lines)
-        .block(block)
-        .wrap(Wrap { trim: false });
-    frame.render_widget(text, area);
 }
