@@ -1,10 +1,12 @@
-//! `sim run`, `sim certify`, `sim explain`: the simulator for people.
+//! `sim run|record|replay|certify|generate|explain`: the simulator for people.
 //!
 //! In go incidents by set, file or folder; out come tables, a live line per ten simulated
 //! seconds, traces, or one JSON object per line. What is measured is the simulator's
 //! ([`homeostat_sim::episode`], [`homeostat_sim::certify`]); here it is only shown.
 
 mod generate;
+mod live;
+mod record;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -40,7 +42,17 @@ pub(super) enum SimCommand {
         /// The seed of world and policy.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Lines instead of a view of the fleet.
+        #[arg(long)]
+        plain: bool,
+        /// Simulated seconds per second in the view.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=live::SPEED_MAX))]
+        speed: u32,
     },
+    /// Write episodes into files to learn from, with plans left to chance.
+    Record(#[command(flatten)] record::Record),
+    /// Run a recording again and prove that it is the same to the last bit.
+    Replay(#[command(flatten)] record::Replay),
     /// How hard incidents are: the least number of steps that end them, by exhaustive search.
     Certify {
         #[command(flatten)]
@@ -108,21 +120,33 @@ pub(super) struct How {
 
 impl How {
     fn rules(&self) -> Result<Rules, Failure> {
-        match self.budget {
-            Some(budget) if budget.is_nan() || budget < 0.0 => Err(Failure::Usage(format!(
-                "--budget {budget}: expected a number from 0 on"
-            ))),
-            budget => Ok(Rules {
-                budget,
-                ..Rules::default()
-            }),
-        }
+        Ok(Rules {
+            budget: budget(self.budget)?,
+            ..Rules::default()
+        })
+    }
+}
+
+fn budget(budget: Option<f64>) -> Result<Option<f64>, Failure> {
+    match budget {
+        Some(budget) if budget.is_nan() || budget < 0.0 => Err(Failure::Usage(format!(
+            "--budget {budget}: expected a number from 0 on"
+        ))),
+        budget => Ok(budget),
     }
 }
 
 pub(super) fn sim(command: &SimCommand) -> Result<String, Failure> {
     match command {
-        SimCommand::Run { which, how, seed } => run(which, how, *seed),
+        SimCommand::Run {
+            which,
+            how,
+            seed,
+            plain,
+            speed,
+        } => run(which, how, *seed, (!plain).then_some(*speed)),
+        SimCommand::Record(args) => record::record(args),
+        SimCommand::Replay(args) => record::replay(args),
         SimCommand::Certify {
             which,
             steps,
@@ -148,9 +172,24 @@ type Cases = Vec<(Incident, Arc<Topology>)>;
 
 /// The incidents with their topologies; all are checked before any is run.
 fn cases(which: &Which) -> Result<Cases, Failure> {
+    let topology = which.topology.as_deref();
+    cases_of(
+        &which.faults,
+        &which.names,
+        which.topologies.as_ref(),
+        topology,
+    )
+}
+
+fn cases_of(
+    faults: &str,
+    names: &[String],
+    topologies: Option<&PathBuf>,
+    topology: Option<&str>,
+) -> Result<Cases, Failure> {
     let read = || -> Result<Cases, LibraryError> {
-        let all = incidents::named(incidents::incidents(&which.faults)?, &which.names)?;
-        let mut topologies = Topologies::new(which.topologies.clone(), which.topology.as_deref())?;
+        let all = incidents::named(incidents::incidents(faults)?, names)?;
+        let mut topologies = Topologies::new(topologies.cloned(), topology)?;
         let with = |incident: Incident| {
             let topology = topologies.of(&incident)?;
             Ok((incident, topology))
@@ -169,17 +208,24 @@ fn episode(case: &(Incident, Arc<Topology>), seed: u64, rules: Rules) -> Result<
         .map_err(|error| Failure::Failed(error.to_string()))
 }
 
-fn run(which: &Which, how: &How, seed: u64) -> Result<String, Failure> {
+fn run(which: &Which, how: &How, seed: u64, view: Option<u32>) -> Result<String, Failure> {
     let rules = how.rules()?;
     let cases = cases(which)?;
-    let live = cases.len() == 1 && !which.json && std::io::stdout().is_terminal();
+    let live = cases.len() == 1 && !which.json;
+    // A view wants keys as well.
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let mut outcomes = Vec::new();
     for case in &cases {
         let mut episode = episode(case, seed, rules)?;
         let mut healer = how.policy.healer(seed);
-        let mut next = 0.0;
+        if let (true, true, Some(speed)) = (live, terminal, view) {
+            let watched = live::watch(&mut episode, &mut healer, &case.0, seed, speed);
+            watched.map_err(|error| Failure::Failed(format!("cannot show it: {error}")))?;
+        }
+        let lines = live && !(terminal && view.is_some());
+        let mut next = episode.world().now();
         while episode.tick(&mut healer) {
-            if live && episode.world().now() >= next {
+            if lines && episode.world().now() >= next {
                 next += LINE_S;
                 // A closed pipe (`| head`) is no failure worth words.
                 if writeln!(std::io::stdout(), "{}", line(&episode)).is_err() {

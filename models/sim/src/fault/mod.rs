@@ -43,6 +43,7 @@ mod novelty;
 mod read;
 mod scope;
 mod shipped;
+mod splits;
 
 pub use self::compose::{Composed, Set};
 pub use self::engine::{Engine, Refusal};
@@ -54,6 +55,7 @@ pub use self::grammar::{
 pub use self::mechanism::{places, sits_at};
 pub use self::novelty::{distance, novelty};
 pub use self::read::FILE_MAX;
+pub use self::splits::{Leak, SEEDS, Split, UnknownSplit, may_learn};
 
 use crate::text::TextError;
 use crate::topology::Topology;

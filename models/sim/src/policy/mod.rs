@@ -15,6 +15,7 @@ mod expert;
 pub mod moves;
 mod oracle;
 mod plain;
+mod randomised;
 mod signs;
 mod tolerance;
 mod trial;
@@ -25,6 +26,7 @@ pub use self::expert::{Expert, PRODUCTIONS, Production};
 pub use self::moves::{Kind, Move, Moves, Whom, Written};
 pub use self::oracle::{Oracle, Searcher, Verified};
 pub use self::plain::{Nothing, Random, Supervisor, Worst};
+pub use self::randomised::{Randomised, STEPS_MAX};
 pub use self::tolerance::Tolerance;
 pub use self::trial::{Trial, WEIGHTS, Weights};
 
@@ -80,6 +82,16 @@ pub trait Policy {
     /// What to do, one order after the other; called after [`Policy::see`] while nothing
     /// is under way. When one fails, those after it are dropped.
     fn decide(&mut self, view: &View<'_>) -> Vec<Order>;
+
+    /// How likely it was to decide as it did last; 1 for who leaves nothing to chance.
+    fn propensity(&self) -> f64 {
+        1.0
+    }
+
+    /// Why it decided as it did last, for people; empty for who cannot tell.
+    fn why(&self) -> String {
+        String::new()
+    }
 }
 
 /// A healer that sees everything, and what is to come.
@@ -119,6 +131,24 @@ impl Healer {
         match self {
             Self::Sees(policy) => policy.name(),
             Self::Knows(oracle) => oracle.name(),
+        }
+    }
+
+    /// How likely it was to decide as it did last.
+    #[must_use]
+    pub fn propensity(&self) -> f64 {
+        match self {
+            Self::Sees(policy) => policy.propensity(),
+            Self::Knows(_) => 1.0,
+        }
+    }
+
+    /// Why it decided as it did last, as far as it can tell.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self {
+            Self::Sees(policy) => policy.why(),
+            Self::Knows(_) => "it knows what is to come".to_owned(),
         }
     }
 }

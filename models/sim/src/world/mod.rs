@@ -183,6 +183,11 @@ impl World {
         self.state.replicas[replica.at()].phase
     }
 
+    /// What the process of each replica does, in the order of the topology.
+    pub fn phases(&self) -> impl Iterator<Item = Phase> {
+        self.state.replicas.iter().map(|replica| replica.phase)
+    }
+
     /// Seconds of training that were lost, ever.
     #[must_use]
     pub fn training_lost(&self) -> f64 {
@@ -194,6 +199,13 @@ impl World {
     #[must_use]
     pub fn roots_left(&self) -> usize {
         self.engine.roots_left()
+    }
+
+    /// Whether a fault, by its place in the incident, has its root in the world. For the one
+    /// who measures, not for a policy.
+    #[must_use]
+    pub fn rooted(&self, fault: usize) -> bool {
+        self.engine.rooted(fault)
     }
 
     /// When the incident begins, in seconds. For the one who measures, not for a policy.

@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod mttr;
 pub mod outbox;
 pub mod overhead;
+pub mod plot;
 pub mod policies;
 pub mod power_cut;
 pub mod quiet;

@@ -21,7 +21,7 @@ use homeostat_sim::fault::{self, Incident};
 use homeostat_sim::policy::Baseline;
 use homeostat_sim::topology::Topology;
 
-use super::progress;
+use super::{plot, progress};
 use crate::result::{Report, Row};
 use crate::stage::interrupt;
 use crate::stats::{self, Estimate};
@@ -64,6 +64,9 @@ pub struct Args {
     /// Threads; as many as there are processors if not given.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
+    /// Draw what was recovered into this folder, as SVG.
+    #[arg(long, value_name = "DIR")]
+    pub svg: Option<PathBuf>,
 }
 
 struct Case {
@@ -81,7 +84,12 @@ struct Case {
 /// When incidents or topologies cannot be read, or somebody stops it.
 pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let begun = Instant::now();
-    let mut report = Report::new("policies", &format!("{args:?} seed {seed}"));
+    // Where pictures go is no setting of what is measured.
+    let measured = Args {
+        svg: None,
+        ..args.clone()
+    };
+    let mut report = Report::new("policies", &format!("{measured:?} seed {seed}"));
     if args.budget.is_nan() || args.budget < 0.0 {
         return Err(anyhow!(
             "--budget {}: expected a number from 0 on",
@@ -128,6 +136,11 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     }
     rows(&mut report, &cases, args, seed);
     report.finish(begun.elapsed());
+    if let Some(dir) = &args.svg {
+        for file in plot::policies(&report, dir)? {
+            progress(&format!("drew {}", file.display()));
+        }
+    }
     Ok(report)
 }
 

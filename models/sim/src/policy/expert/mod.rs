@@ -85,6 +85,7 @@ pub struct Expert {
     seen: BTreeMap<String, (f64, f64)>,
     marks: Marks,
     under_way: Option<String>,
+    why: String,
 }
 
 /// What the expert remembers of its own deeds.
@@ -150,7 +151,11 @@ impl Expert {
         repairs.into_iter().find_map(|mut repair| {
             for production in known.clone() {
                 if let Rule::Guard(change) = production.rule {
+                    let before = repair.steps.clone();
                     change(&case, &mut repair);
+                    if repair.steps != before {
+                        repair.changed_by.push(production.name);
+                    }
                 }
             }
             (!repair.steps.is_empty()).then_some(repair)
@@ -193,6 +198,7 @@ impl Policy for Expert {
         let Some(repair) = self.repair(view) else {
             return Vec::new();
         };
+        self.why = repair.why(view.topology);
         let key = repair.key();
         let tried = self.done.get(&key).map_or(0, |(tried, _)| *tried);
         self.done
@@ -207,6 +213,10 @@ impl Policy for Expert {
             }
         }
         orders
+    }
+
+    fn why(&self) -> String {
+        self.why.clone()
     }
 }
 
