@@ -11,10 +11,14 @@ use crate::topology::{NodeNo, Offer, RouteNo, Topology};
 
 /// Calls per request from which a service counts as on the way.
 const ON_THE_WAY: f64 = 0.4;
-/// Steps near an incident from which looking at all pairs of them takes too long.
+/// A service with more callers is near to so much that looking at all pairs of steps takes
+/// too long.
 const CALLERS_MAX: usize = 12;
 /// A lock-out that no episode outlasts, in seconds.
 const FOR_GOOD_S: f64 = 900.0;
+
+/// What is done, about whom.
+pub(super) type Steps = Vec<(Do, Whom)>;
 
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
@@ -183,7 +187,7 @@ impl<'t> Place<'t> {
     }
 
     /// The steps that end the base, the one without which it does not end first.
-    pub(super) fn repair(&self) -> Vec<(Do, Whom)> {
+    pub(super) fn repair(&self) -> Steps {
         let all = actives(self.topology, self.route);
         let each = |kind: Do| all.iter().map(move |no| (kind, Whom::Replica(*no)));
         let whole = |kind: Do| std::iter::once((kind, Whom::Route(self.route)));
@@ -204,7 +208,7 @@ impl<'t> Place<'t> {
     }
 
     /// A step at the first of its replicas.
-    pub(super) fn at_first(&self, kind: Do) -> Vec<(Do, Whom)> {
+    pub(super) fn at_first(&self, kind: Do) -> Steps {
         let all = actives(self.topology, self.route);
         all.first()
             .map(|no| (kind, Whom::Replica(*no)))
@@ -213,7 +217,7 @@ impl<'t> Place<'t> {
     }
 
     /// A step at each of its replicas.
-    pub(super) fn at_each(&self, kind: Do) -> Vec<(Do, Whom)> {
+    pub(super) fn at_each(&self, kind: Do) -> Steps {
         let all = actives(self.topology, self.route).into_iter();
         all.map(|no| (kind, Whom::Replica(no))).collect()
     }
@@ -325,9 +329,9 @@ impl<'t> Place<'t> {
         &mut self,
         draw: &mut Draw,
         extra: Extra,
-    ) -> Option<(Fault, String, Vec<(Do, Whom)>)> {
+    ) -> Option<(Fault, String, Steps)> {
         let topology = self.topology;
-        let restarts = |no: RouteNo| -> Vec<(Do, Whom)> {
+        let restarts = |no: RouteNo| -> Steps {
             let all = actives(topology, no).into_iter();
             all.map(|one| (Do::Restart, Whom::Replica(one))).collect()
         };
