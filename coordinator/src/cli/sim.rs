@@ -1,4 +1,4 @@
-//! `sim run|record|replay|certify|explain`: the simulator for people.
+//! `sim run|record|replay|certify|generate|explain`: the simulator for people.
 //!
 //! In go incidents by set, file or folder; out come tables, a live line per ten simulated
 //! seconds, traces, or one JSON object per line. What is measured is the simulator's

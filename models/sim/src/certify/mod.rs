@@ -15,12 +15,14 @@
 //! Nothing runs side by side here; threads are the caller's.
 
 mod fair;
+mod kept;
 mod search;
 mod settle;
 
 use std::sync::Arc;
 
 pub use self::fair::{Unfair, fair};
+pub use self::kept::Kept;
 
 use self::search::Search;
 use crate::fault::Incident;

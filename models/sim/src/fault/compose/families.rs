@@ -57,7 +57,7 @@ impl Family {
             Self::Push => &[Base::Binary, Base::Config, Base::Model],
             Self::Healer => &[Base::Binary, Base::Config],
             Self::Halves => &[Base::Binary],
-            Self::Copy => &[Base::Hang, Base::Threads, Base::Slow, Base::Lock],
+            Self::Copy => &[Base::Hang, Base::Threads, Base::Slow],
             Self::Room => &[Base::Config],
             Self::Rubbish => &[Base::Drift],
         }
@@ -107,7 +107,7 @@ pub(super) fn of(family: Family, draw: &mut Draw, place: &mut Place<'_>) -> Opti
 struct Make<'m, 't> {
     place: &'m mut Place<'t>,
     draw: &'m mut Draw,
-    base: Vec<Fault>,
+    base: Fault,
     about: String,
 }
 
@@ -126,7 +126,7 @@ impl Make<'_, '_> {
         let parts = [base, how, self.place.name()];
         let parts = parts.iter().filter(|part| !part.is_empty());
         let mut faults = before;
-        faults.extend(self.base.iter().cloned());
+        faults.push(self.base.clone());
         // What is brought comes last, as it does in time.
         faults.sort_by_key(|fault| fault.id == "harm");
         Incident {
@@ -155,7 +155,7 @@ impl Make<'_, '_> {
 
     fn on_base(mut incident: Incident, coupling: &Coupling) -> Incident {
         for fault in &mut incident.faults {
-            if fault.id == "base" || fault.id.starts_with("lock-") {
+            if fault.id == "base" {
                 fault.couplings.push(coupling.clone());
             }
         }
@@ -372,13 +372,10 @@ impl Make<'_, '_> {
             vec![harm],
         );
         let twin = Self::on_base(twin, &breaks(Step::Snapshot, None));
-        // Each lock is a replica's own; what else it may be is the service's.
-        let copies = if self.place.base == Base::Lock {
-            self.place.at_each(Do::Snapshot)
-        } else {
-            self.place.at_first(Do::Snapshot)
-        };
-        Some(vec![self.with(one, copies), self.with(twin, Vec::new())])
+        Some(vec![
+            self.with(one, self.place.at_first(Do::Snapshot)),
+            self.with(twin, Vec::new()),
+        ])
     }
 
     fn room(&mut self) -> Option<Vec<Composed>> {

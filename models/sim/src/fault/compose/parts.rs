@@ -11,10 +11,14 @@ use crate::topology::{NodeNo, Offer, RouteNo, Topology};
 
 /// Calls per request from which a service counts as on the way.
 const ON_THE_WAY: f64 = 0.4;
-/// Steps near an incident from which looking at all pairs of them takes too long.
+/// A service with more callers is near to so much that looking at all pairs of steps takes
+/// too long.
 const CALLERS_MAX: usize = 12;
 /// A lock-out that no episode outlasts, in seconds.
 const FOR_GOOD_S: f64 = 900.0;
+
+/// What is done, about whom.
+pub(super) type Steps = Vec<(Do, Whom)>;
 
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
@@ -42,7 +46,6 @@ named! {
         Hang = "hang",
         Threads = "threads",
         Slow = "slow",
-        Lock = "lock",
         Drift = "drift",
     }
 }
@@ -67,7 +70,6 @@ impl Base {
             Self::Config => Step::PutConfig,
             Self::Model => Step::PutModel,
             Self::Hang | Self::Threads | Self::Slow => Step::Restart,
-            Self::Lock => Step::ClearLocks,
             Self::Drift => Step::Retrain,
         }
     }
@@ -96,13 +98,9 @@ impl<'t> Place<'t> {
             let active = actives(topology, *no).len();
             let kind = match base {
                 Base::Model | Base::Drift => route.model,
-                Base::Lock => route.offers.contains(&Offer::Locks),
                 _ => !route.model,
             };
-            kind && active > 0
-                && (active > 1 || base != Base::Lock)
-                && family.fits(route)
-                && callers(topology, *no) <= CALLERS_MAX
+            kind && active > 0 && family.fits(route) && callers(topology, *no) <= CALLERS_MAX
         };
         let all: Vec<_> = on_the_way(topology).into_iter().filter(fits).collect();
         let route = *draw.one(&all)?;
@@ -137,12 +135,12 @@ impl<'t> Place<'t> {
             .collect()
     }
 
-    /// The base, as one or more faults of which the first is called so.
-    pub(super) fn base(&self, draw: &mut Draw) -> (Vec<Fault>, String) {
+    /// The base, and what to say of it.
+    pub(super) fn base(&self, draw: &mut Draw) -> (Fault, String) {
         let name = self.name();
         let service = |mechanism, low, high, draw: &mut Draw| {
             let strength = draw.round(low, high, 0.05);
-            vec![fault("base", mechanism, Kind::Service, name, strength)]
+            fault("base", mechanism, Kind::Service, name, strength)
         };
         match self.base {
             Base::Credential => (
@@ -160,13 +158,7 @@ impl<'t> Place<'t> {
             Base::Model => {
                 let strength = draw.round(0.6, 0.85, 0.05);
                 (
-                    vec![fault(
-                        "base",
-                        Mechanism::RegressModel,
-                        Kind::Model,
-                        name,
-                        strength,
-                    )],
+                    fault("base", Mechanism::RegressModel, Kind::Model, name, strength),
                     format!("A new model of {name} is worse than the one before."),
                 )
             }
@@ -182,31 +174,12 @@ impl<'t> Place<'t> {
                 service(Mechanism::Slow, 0.8, 0.95, draw),
                 format!("All of {name} have become slow."),
             ),
-            Base::Lock => {
-                let strength = draw.round(0.5, 0.8, 0.05);
-                let one = |(at, replica): (usize, &&str)| {
-                    let id = if at == 0 {
-                        "base".to_owned()
-                    } else {
-                        format!("lock-{at}")
-                    };
-                    let mut one = fault(&id, Mechanism::Lock, Kind::Replica, replica, strength);
-                    one.couplings.push(Coupling::ReInfects);
-                    one
-                };
-                (
-                    self.replicas().iter().enumerate().map(one).collect(),
-                    format!(
-                        "Each process of {name} spins with a lock of its own; whoever starts waits for one."
-                    ),
-                )
-            }
             Base::Drift => {
                 let strength = draw.round(0.6, 0.8, 0.05);
                 let mut one = fault("base", Mechanism::Drift, Kind::Model, name, strength);
                 one.visibility = Visibility::Grey;
                 (
-                    vec![one],
+                    one,
                     format!("The world moves away from what {name} has learned."),
                 )
             }
@@ -214,7 +187,7 @@ impl<'t> Place<'t> {
     }
 
     /// The steps that end the base, the one without which it does not end first.
-    pub(super) fn repair(&self) -> Vec<(Do, Whom)> {
+    pub(super) fn repair(&self) -> Steps {
         let all = actives(self.topology, self.route);
         let each = |kind: Do| all.iter().map(move |no| (kind, Whom::Replica(*no)));
         let whole = |kind: Do| std::iter::once((kind, Whom::Route(self.route)));
@@ -230,19 +203,12 @@ impl<'t> Place<'t> {
             Base::Config => each(Do::RollbackConfig).chain(each(Do::Restart)).collect(),
             Base::Model => each(Do::RollbackModel).collect(),
             Base::Hang | Base::Threads | Base::Slow => each(Do::Restart).collect(),
-            Base::Lock => {
-                // Whoever started meanwhile has caught the lock of the others.
-                let pairs = all.iter().flat_map(|no| {
-                    [Do::Restart, Do::ClearLocks].map(|kind| (kind, Whom::Replica(*no)))
-                });
-                pairs.chain(each(Do::Restart)).collect()
-            }
             Base::Drift => whole(Do::Retrain).collect(),
         }
     }
 
     /// A step at the first of its replicas.
-    pub(super) fn at_first(&self, kind: Do) -> Vec<(Do, Whom)> {
+    pub(super) fn at_first(&self, kind: Do) -> Steps {
         let all = actives(self.topology, self.route);
         all.first()
             .map(|no| (kind, Whom::Replica(*no)))
@@ -251,7 +217,7 @@ impl<'t> Place<'t> {
     }
 
     /// A step at each of its replicas.
-    pub(super) fn at_each(&self, kind: Do) -> Vec<(Do, Whom)> {
+    pub(super) fn at_each(&self, kind: Do) -> Steps {
         let all = actives(self.topology, self.route).into_iter();
         all.map(|no| (kind, Whom::Replica(no))).collect()
     }
@@ -363,9 +329,9 @@ impl<'t> Place<'t> {
         &mut self,
         draw: &mut Draw,
         extra: Extra,
-    ) -> Option<(Fault, String, Vec<(Do, Whom)>)> {
+    ) -> Option<(Fault, String, Steps)> {
         let topology = self.topology;
-        let restarts = |no: RouteNo| -> Vec<(Do, Whom)> {
+        let restarts = |no: RouteNo| -> Steps {
             let all = actives(topology, no).into_iter();
             all.map(|one| (Do::Restart, Whom::Replica(one))).collect()
         };
