@@ -17,14 +17,14 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use homeostat_coordinator::io::incidents::{self, Topologies};
-use homeostat_sim::certify::{Certificate, Depth};
+use homeostat_sim::certify::{Certificate, Depth, Kept};
 use homeostat_sim::episode::{Episode, Outcome, Rules};
 use homeostat_sim::fault::{self, Incident, Split};
 use homeostat_sim::policy::{Baseline, Expert, Healer, UnknownPolicy};
 use homeostat_sim::topology::Topology;
 
-use super::{plot, progress};
 use super::spread::{budget, spread, threads};
+use super::{plot, progress};
 use crate::result::Report;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -109,13 +109,37 @@ impl FromStr for Who {
     }
 }
 
+/// How long a shortest plan is.
+#[derive(Debug, Clone, Copy)]
+struct Length {
+    /// Steps; `None` where it is over those that were searched for.
+    least: Option<u8>,
+    searched: u8,
+}
+
+impl Length {
+    /// That of a shipped incident, as it was certified.
+    fn kept(case: &Case, steps: u8) -> Option<Self> {
+        let kept = Kept::of(&case.incident.name)?;
+        let shipped = case.split != Split::Sealed && kept.topology == case.topology.name();
+        (shipped && steps == KEPT_STEPS).then(|| Self {
+            least: kept.length.parse().ok(),
+            searched: KEPT_STEPS,
+        })
+    }
+}
+
+/// Steps up to which shipped incidents are certified.
+const KEPT_STEPS: u8 = 2;
+
 struct Case {
     incident: Incident,
     /// Whose seeds it is run with: those of development were never tuned on.
     split: Split,
     topology: Arc<Topology>,
     novelty: f64,
-    certificate: Option<Certificate>,
+    /// How long the shortest plan is, where that was asked.
+    length: Option<Length>,
     /// By seed: the oracle's outcome, and those of the policies in their order.
     runs: Vec<(Outcome, Vec<Outcome>)>,
 }
@@ -142,7 +166,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let threads = threads(args.threads);
     if args.steps > 0 {
         progress(&format!(
-            "certifying {} incidents up to {} steps",
+            "how long the plans of {} incidents are, up to {} steps",
             cases.len(),
             args.steps
         ));
@@ -151,12 +175,19 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
             seed,
             ..Depth::default()
         };
-        let certified = spread(cases.len(), threads, |at| {
+        let lengths = spread(cases.len(), threads, |at| {
             let case = &cases[at];
-            Ok(Certificate::of(&case.topology, &case.incident, depth)?)
+            if let Some(kept) = Length::kept(case, args.steps) {
+                return Ok(kept);
+            }
+            let certificate = Certificate::of(&case.topology, &case.incident, depth)?;
+            Ok(Length {
+                least: certificate.least,
+                searched: certificate.searched,
+            })
         })?;
-        for (case, certificate) in cases.iter_mut().zip(certified) {
-            case.certificate = Some(certificate);
+        for (case, length) in cases.iter_mut().zip(lengths) {
+            case.length = Some(length);
         }
     }
     let seeds = usize::try_from(args.seeds)?;
@@ -195,7 +226,7 @@ fn cases(args: &Args) -> Result<Vec<Case>> {
             novelty: fault::novelty(&incident, others),
             split: Split::of(&incident),
             incident,
-            certificate: None,
+            length: None,
             runs: Vec::new(),
         })
     };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use homeostat_sim::episode::{Outcome, Rules};
 
-use super::{Case, Who};
+use super::{Case, Length, Who};
 use crate::result::{Report, Row};
 use crate::stats::{self, Estimate};
 
@@ -105,9 +105,8 @@ fn strata<'c>(cases: &[&'c Case]) -> Vec<Stratum<'c>> {
         stratum.1.push(case);
     };
     for case in cases {
-        if let Some(certificate) = &case.certificate {
-            let searched = certificate.searched;
-            match certificate.least {
+        if let Some(Length { least, searched }) = case.length {
+            match least {
                 Some(least) => add(
                     format!("steps_{least}"),
                     format!("of least length {least}"),
@@ -119,7 +118,7 @@ fn strata<'c>(cases: &[&'c Case]) -> Vec<Stratum<'c>> {
                     case,
                 ),
             }
-            if certificate.least.is_none_or(|least| least > 2) && searched >= 2 {
+            if least.is_none_or(|least| least > 2) && searched >= 2 {
                 add(
                     HARD.to_owned(),
                     "hard: of least length over 2".to_owned(),
