@@ -76,8 +76,9 @@ enum Role {
     Selftest,
     /// Say why something was done, or was not done.
     Explain {
-        /// The incident's number; without it the incidents are listed.
-        incident: Option<u64>,
+        /// The incident's number, or a plan across nodes such as coordinator-1795349616896 or
+        /// p38; without it the incidents are listed.
+        incident: Option<String>,
         /// The configuration file.
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
@@ -184,7 +185,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => fail(&error, 1),
         },
         Role::Explain { incident, config } => {
-            with_config(&config, |config| explain(config, incident))
+            with_config(&config, |config| explain(config, incident.as_deref()))
         }
         Role::Reload { config } => with_config(&config, request::reload),
         Role::Key { config } => with_config(&config, request::key),
@@ -250,8 +251,8 @@ fn log_to_stderr() {
 }
 
 /// Asks the running agent; when none runs, reads its store.
-fn explain(config: &Config, incident: Option<u64>) -> anyhow::Result<()> {
-    let question = incident.map_or(String::new(), |incident| incident.to_string());
+fn explain(config: &Config, incident: Option<&str>) -> anyhow::Result<()> {
+    let question = incident.unwrap_or_default();
     let text = match UnixStream::connect(shell::control_path(&config.node.run_dir)) {
         Ok(mut agent) => {
             agent.set_read_timeout(Some(EXPLAIN_TIME))?;
@@ -269,6 +270,9 @@ fn explain(config: &Config, incident: Option<u64>) -> anyhow::Result<()> {
                 config.node.run_dir.display(),
                 path.display()
             );
+            let number = incident.map(str::parse).transpose();
+            let number = number
+                .map_err(|_| anyhow::anyhow!("only a running agent tells of plans across nodes"))?;
             let kv = Kv::open_intact(&path, KvLimits::default(), keeper::trial)?;
             let kv = kv.with_context(|| {
                 format!(
@@ -276,7 +280,7 @@ fn explain(config: &Config, incident: Option<u64>) -> anyhow::Result<()> {
                     path.display()
                 )
             })?;
-            keeper::explain(Some(&kv), incident.map(IncidentId))
+            keeper::explain(Some(&kv), number.map(IncidentId))
         }
     };
     print!("{text}");

@@ -68,6 +68,44 @@ fn begun() -> Sim {
         .at(secs(11), order(2, Want::Go(vec![0])))
 }
 
+#[test]
+fn each_step_is_a_line_and_the_story_outlives_the_agent() {
+    let plan = "n1: isolate(infer, infer-1, drain=1s) ; n1: wait(25s) ; n2: wait(1s)";
+    let sim = || {
+        Sim::with(7, NODE)
+            .at(secs(10), prepare(plan, None))
+            .at(secs(11), order(2, Want::Go(vec![0])))
+            .at(secs(13), order(3, Want::Go(vec![0, 1])))
+            .at(secs(14), Fault::AskPart("coordinator-1"))
+            .at(secs(15), order(4, Want::Abort))
+            .at(secs(20), Fault::AgentKilled(secs(1)))
+    };
+    let trace = sim()
+        .at(secs(30), Fault::AskPart("p9"))
+        .at(secs(31), Fault::AskPart("1"))
+        .run_until(secs(32));
+    let notes = trace.of("note");
+    let told = |what: &str| notes.iter().any(|note| note.ends_with(what));
+    for line in [
+        "isolate(infer, infer-1, drain=1s) done",
+        "wait(25s) taken back",
+        "isolate(infer, infer-1, drain=1s) taken back",
+    ] {
+        assert!(told(line), "{line}: {trace}");
+    }
+    let answers = trace.of("answer");
+    assert_eq!(answers.len(), 3, "{trace}");
+    assert!(answers[0].contains("wait(25s): runs"), "{trace}");
+    assert!(answers[1].contains("no plan across nodes p9"), "{trace}");
+    for part in [
+        "coordinator-1 (p",
+        "ordered by coordinator: taken back after",
+        "isolate(infer, infer-1, drain=1s): taken back",
+    ] {
+        assert!(answers[2].contains(part), "{part}: {trace}");
+    }
+}
+
 fn weights(trace: &Trace) -> String {
     let shown = trace.of("weights");
     shown

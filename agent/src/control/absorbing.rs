@@ -173,6 +173,10 @@ impl Loop {
             Event::AskedParts(ticket) => {
                 effects.push(Effect::Answer(ticket, Ok(self.parts_text())));
             }
+            Event::AskedPart(ticket, name) => {
+                let story = self.part_story(&name);
+                effects.push(Effect::Answer(ticket, story));
+            }
             Event::Link(connected) => self.connected = connected,
             Event::Routes { seq, routes } => self.absorb_routes(now, seq, &routes),
             Event::ForwarderLost => self.routed = None,

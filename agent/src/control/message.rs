@@ -283,6 +283,8 @@ pub enum Event {
     /// A person asks for the parts of plans across nodes; answered by
     /// [`Effect::Answer`] to this ticket.
     AskedParts(u64),
+    /// The same for one of them, by a name of it.
+    AskedPart(u64, String),
     /// A person on the node asks for a plan; answered by [`Effect::Answer`].
     Asked {
         /// Names the question.

@@ -31,6 +31,7 @@ mod message;
 mod reloading;
 mod reporting;
 mod resuming;
+mod retelling;
 mod revising;
 mod routing;
 mod sagas;
@@ -109,6 +110,8 @@ pub struct Saved {
     fences: Fences,
     /// Plans across nodes that need a person.
     flagged: Vec<flagging::Flagged>,
+    /// What became of this node's last parts of plans across nodes.
+    stories: VecDeque<retelling::Story>,
     /// This run of the agent as an initiator, and its next number as one.
     life: u64,
     next_lead: u64,
@@ -148,6 +151,8 @@ pub struct Loop {
     fences: Fences,
     /// Plans across nodes that need a person.
     flagged: Vec<flagging::Flagged>,
+    /// What became of the last parts.
+    stories: VecDeque<retelling::Story>,
     /// When an order was not believed last.
     refused: Option<Micros>,
     /// Plans across nodes that are led from here.
@@ -238,6 +243,7 @@ impl Loop {
             fences: Fences::default(),
             flagged: Vec::new(),
             refused: None,
+            stories: VecDeque::new(),
             leads: BTreeMap::new(),
             life: 1,
             next_lead: 1,
@@ -330,6 +336,7 @@ impl Loop {
             });
             alarms = saved.alarms;
             flagged = saved.flagged;
+            this.stories = saved.stories;
             for (service, mut pace) in saved.paces {
                 if this.services.contains_key(&service) {
                     if !same_boot {
@@ -461,6 +468,7 @@ impl Loop {
                 .collect(),
             fences: self.fences.clone(),
             flagged: self.flagged.clone(),
+            stories: self.stories.clone(),
             life: self.life,
             next_lead: self.next_lead,
         }

@@ -13,7 +13,7 @@ use homeostat_common::gate::{self, Purpose};
 use homeostat_common::ids::{PlanId, RouteId, ServiceId, Token};
 use homeostat_common::primitive::Primitive;
 use homeostat_common::saga::{
-    Action, Admission, Order, Participant, Prepare, Record, SagaId, Stand, StepState,
+    Action, Admission, Order, Participant, Prepare, Record, SagaId, Stand,
 };
 use homeostat_common::transaction::Ending;
 use homeostat_common::units::{Micros, Millis, Ratio};
@@ -21,6 +21,7 @@ use homeostat_common::units::{Micros, Millis, Ratio};
 use super::Loop;
 use super::executing::slot_of;
 use super::message::{Effect, HealRecord};
+use super::retelling::word_of;
 use crate::execute::{self, Runs, StepRun, View};
 use crate::service::Slot;
 
@@ -87,6 +88,11 @@ impl Loop {
     /// When a part wants to be looked at.
     pub(super) fn parts_wake(&self) -> Option<Micros> {
         self.parts.iter().filter_map(Part::next_wake).min()
+    }
+
+    /// This node's open parts, by their number here.
+    pub(super) fn open_parts(&self) -> impl Iterator<Item = (PlanId, &Participant)> {
+        self.parts.iter().map(|part| (part.id, &part.machine))
     }
 
     /// The plans across nodes that are open here, in either part.
@@ -275,6 +281,9 @@ impl Loop {
                         // Too late, or a wait that is cut short.
                         if let Record::Failed(step) | Record::Undone(step) = record {
                             part.runs.end(step);
+                            let why = part.machine.failure();
+                            let told = (part.id, &part.machine);
+                            self.tell_part_step(told, &record, why, effects);
                         }
                         effects.push(Effect::Journal(HealRecord::Saga(part.id, record)));
                         if wait {
@@ -303,7 +312,10 @@ impl Loop {
             self.carry_out(&mut orders, now, effects);
             for (step, result) in part.runs.advance(self.view(now), &mut orders) {
                 moved = true;
+                let why = result.as_ref().err().cloned();
                 if let Some(record) = part.machine.report(step, result) {
+                    let told = (part.id, &part.machine);
+                    self.tell_part_step(told, &record, why.as_deref(), effects);
                     effects.push(Effect::Journal(HealRecord::Saga(part.id, record)));
                 }
             }
@@ -383,6 +395,7 @@ impl Loop {
         let well = ending != Ending::Stuck && !part.machine.is_doubtful();
         self.unflag_saga(&saga, false, well, effects);
         self.fences.ended(&saga, ending, part.machine.states());
+        self.keep_story((part.id, &part.machine), ending, now);
         effects.push(Effect::Remember);
     }
 
@@ -402,6 +415,12 @@ impl Loop {
             ));
         }
         for (saga, stand) in self.fences.past() {
+            if let Some(story) = self.stories.iter().rfind(|story| story.saga == *saga) {
+                for told in story.lines() {
+                    line(told);
+                }
+                continue;
+            }
             match stand {
                 Stand::Refused(why) => line(format!("{saga}: refused: {why}")),
                 Stand::Ended(Ending::Done, _) => line(format!("{saga}: kept")),
@@ -433,7 +452,7 @@ impl Loop {
             line(format!("{}: {} {state}{why}", machine.saga(), part.id));
             for (number, state) in steps {
                 if let Some(primitive) = machine.primitive(number) {
-                    line(format!("  {primitive}: {}", word(state)));
+                    line(format!("  {primitive}: {}", word_of(state)));
                 }
             }
         }
@@ -490,17 +509,5 @@ impl Loop {
             }
         }
         self.waiting_orders.extend(orders);
-    }
-}
-
-fn word(state: StepState) -> &'static str {
-    match state {
-        StepState::Waiting => "waits for its turn",
-        StepState::Running => "runs",
-        StepState::Done => "done",
-        StepState::Failed => "failed",
-        StepState::Undoing => "is taken back",
-        StepState::Undone => "taken back",
-        StepState::Stuck => "could not be taken back",
     }
 }

@@ -343,6 +343,12 @@ impl Participant {
         &self.plan
     }
 
+    /// When it was taken on, or found again after a reboot.
+    #[must_use]
+    pub fn since(&self) -> Micros {
+        self.since
+    }
+
     /// The highest fence that was seen.
     #[must_use]
     pub fn fence(&self) -> Fence {

@@ -1,12 +1,16 @@
-//! `sim run`, `sim certify`, `sim explain`: the simulator for people.
+//! `sim run|record|replay|certify|generate|explain`: the simulator for people.
 //!
 //! In go incidents by set, file or folder; out come tables, a live line per ten simulated
 //! seconds, traces, or one JSON object per line. What is measured is the simulator's
 //! ([`homeostat_sim::episode`], [`homeostat_sim::certify`]); here it is only shown.
 
+mod generate;
+mod live;
+mod record;
+
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,7 +42,17 @@ pub(super) enum SimCommand {
         /// The seed of world and policy.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Lines instead of a view of the fleet.
+        #[arg(long)]
+        plain: bool,
+        /// Simulated seconds per second in the view.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=live::SPEED_MAX))]
+        speed: u32,
     },
+    /// Write episodes into files to learn from, with plans left to chance.
+    Record(#[command(flatten)] record::Record),
+    /// Run a recording again and prove that it is the same to the last bit.
+    Replay(#[command(flatten)] record::Replay),
     /// How hard incidents are: the least number of steps that end them, by exhaustive search.
     Certify {
         #[command(flatten)]
@@ -52,10 +66,15 @@ pub(super) enum SimCommand {
         /// The seed of the first stream.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Write the certificates to this file, a line each.
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
         /// Incidents that are tried at once; as many as there are processors if not given.
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
         threads: Option<u16>,
     },
+    /// Draw incidents from families, certify them, and write those that are fair as files.
+    Generate(generate::Generate),
     /// Print an episode as a trace: what happened, what was done, how it ended.
     Explain {
         /// Its seed.
@@ -101,26 +120,39 @@ pub(super) struct How {
 
 impl How {
     fn rules(&self) -> Result<Rules, Failure> {
-        match self.budget {
-            Some(budget) if budget.is_nan() || budget < 0.0 => Err(Failure::Usage(format!(
-                "--budget {budget}: expected a number from 0 on"
-            ))),
-            budget => Ok(Rules {
-                budget,
-                ..Rules::default()
-            }),
-        }
+        Ok(Rules {
+            budget: budget(self.budget)?,
+            ..Rules::default()
+        })
+    }
+}
+
+fn budget(budget: Option<f64>) -> Result<Option<f64>, Failure> {
+    match budget {
+        Some(budget) if budget.is_nan() || budget < 0.0 => Err(Failure::Usage(format!(
+            "--budget {budget}: expected a number from 0 on"
+        ))),
+        budget => Ok(budget),
     }
 }
 
 pub(super) fn sim(command: &SimCommand) -> Result<String, Failure> {
     match command {
-        SimCommand::Run { which, how, seed } => run(which, how, *seed),
+        SimCommand::Run {
+            which,
+            how,
+            seed,
+            plain,
+            speed,
+        } => run(which, how, *seed, (!plain).then_some(*speed)),
+        SimCommand::Record(args) => record::record(args),
+        SimCommand::Replay(args) => record::replay(args),
         SimCommand::Certify {
             which,
             steps,
             streams,
             seed,
+            write,
             threads,
         } => {
             let depth = Depth {
@@ -129,8 +161,9 @@ pub(super) fn sim(command: &SimCommand) -> Result<String, Failure> {
                 seed: *seed,
                 ..Depth::default()
             };
-            certify(which, depth, *threads)
+            certify(which, depth, write.as_deref(), *threads)
         }
+        SimCommand::Generate(args) => generate::generate(args),
         SimCommand::Explain { seed, which, how } => explain(which, how, *seed),
     }
 }
@@ -139,9 +172,24 @@ type Cases = Vec<(Incident, Arc<Topology>)>;
 
 /// The incidents with their topologies; all are checked before any is run.
 fn cases(which: &Which) -> Result<Cases, Failure> {
+    let topology = which.topology.as_deref();
+    cases_of(
+        &which.faults,
+        &which.names,
+        which.topologies.as_ref(),
+        topology,
+    )
+}
+
+fn cases_of(
+    faults: &str,
+    names: &[String],
+    topologies: Option<&PathBuf>,
+    topology: Option<&str>,
+) -> Result<Cases, Failure> {
     let read = || -> Result<Cases, LibraryError> {
-        let all = incidents::named(incidents::incidents(&which.faults)?, &which.names)?;
-        let mut topologies = Topologies::new(which.topologies.clone(), which.topology.as_deref())?;
+        let all = incidents::named(incidents::incidents(faults)?, names)?;
+        let mut topologies = Topologies::new(topologies.cloned(), topology)?;
         let with = |incident: Incident| {
             let topology = topologies.of(&incident)?;
             Ok((incident, topology))
@@ -160,17 +208,24 @@ fn episode(case: &(Incident, Arc<Topology>), seed: u64, rules: Rules) -> Result<
         .map_err(|error| Failure::Failed(error.to_string()))
 }
 
-fn run(which: &Which, how: &How, seed: u64) -> Result<String, Failure> {
+fn run(which: &Which, how: &How, seed: u64, view: Option<u32>) -> Result<String, Failure> {
     let rules = how.rules()?;
     let cases = cases(which)?;
-    let live = cases.len() == 1 && !which.json && std::io::stdout().is_terminal();
+    let live = cases.len() == 1 && !which.json;
+    // A view wants keys as well.
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let mut outcomes = Vec::new();
     for case in &cases {
         let mut episode = episode(case, seed, rules)?;
         let mut healer = how.policy.healer(seed);
-        let mut next = 0.0;
+        if let (true, true, Some(speed)) = (live, terminal, view) {
+            let watched = live::watch(&mut episode, &mut healer, &case.0, seed, speed);
+            watched.map_err(|error| Failure::Failed(format!("cannot show it: {error}")))?;
+        }
+        let lines = live && !(terminal && view.is_some());
+        let mut next = episode.world().now();
         while episode.tick(&mut healer) {
-            if live && episode.world().now() >= next {
+            if lines && episode.world().now() >= next {
                 next += LINE_S;
                 // A closed pipe (`| head`) is no failure worth words.
                 if writeln!(std::io::stdout(), "{}", line(&episode)).is_err() {
@@ -323,7 +378,12 @@ struct Certified {
     novelty: f64,
 }
 
-fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, Failure> {
+fn certify(
+    which: &Which,
+    depth: Depth,
+    write: Option<&Path>,
+    threads: Option<u16>,
+) -> Result<String, Failure> {
     let cases = cases(which)?;
     let train =
         incidents::incidents("train").map_err(|error| Failure::Failed(error.to_string()))?;
@@ -367,6 +427,15 @@ fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, 
     let done: Result<Vec<Certified>, _> =
         done.into_iter().map(|(_, certified)| certified).collect();
     let done = done.map_err(|error| Failure::Failed(error.to_string()))?;
+    if let Some(file) = write {
+        let lines: String = done
+            .iter()
+            .map(|one| one.certificate.line() + "\n")
+            .collect();
+        std::fs::write(file, lines).map_err(|error| {
+            Failure::Failed(format!("cannot write {}: {error}", file.display()))
+        })?;
+    }
     if which.json {
         return lines(&done);
     }
@@ -379,7 +448,7 @@ fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, 
                 own.incident.clone(),
                 yes(own.was_incident),
                 own.length(),
-                if own.least.is_some_and(|least| least > 1) {
+                if own.has_plan() && own.least != Some(1) {
                     yes(own.order_matters)
                 } else {
                     "-".to_owned()
@@ -394,7 +463,32 @@ fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, 
     let head = [
         "INCIDENT", "NOTICED", "STEPS", "ORDER", "NOVELTY", "PLANS", "FORKS", "QUICKEST",
     ];
-    Ok(table(&head, &rows))
+    Ok(table(&head, &rows) + &shares(&done))
+}
+
+/// How many are how long, of those that have a plan.
+fn shares(done: &[Certified]) -> String {
+    let all = done.iter().map(|one| &one.certificate);
+    let planned: Vec<_> = all
+        .filter(|one| one.was_incident && one.has_plan())
+        .collect();
+    let count = |is: &dyn Fn(&Certificate) -> bool| planned.iter().filter(|one| is(one)).count();
+    let share = |what: &str, count: usize| {
+        let of = planned.len().max(1) as f64;
+        format!("{what} {count} ({:.0} %)", 100.0 * count as f64 / of)
+    };
+    format!(
+        "\n{} of {} have a plan: {}, {}, {}; {}\n",
+        planned.len(),
+        done.len(),
+        share("one step", count(&|one| one.least == Some(1))),
+        share("two", count(&|one| one.least == Some(2))),
+        share("more", count(&Certificate::hard)),
+        share(
+            "of these order matters in",
+            count(&|one| one.hard() && one.order_matters)
+        ),
+    )
 }
 
 /// One JSON object per line.

@@ -143,6 +143,16 @@ impl Topologies {
     }
 }
 
+/// All topologies of a folder.
+///
+/// # Errors
+/// [`LibraryError`], for a mistake in a text with file and line.
+pub fn topologies(folder: &Path) -> Result<Vec<Arc<Topology>>, LibraryError> {
+    let files = files(folder)?;
+    let read = files.iter().map(|file| read_topology(file).map(Arc::new));
+    read.collect()
+}
+
 fn read_topology(file: &Path) -> Result<Topology, LibraryError> {
     let text = text(file, topology::TEXT_MAX)?;
     Ok(Topology::read(&file.display().to_string(), &text)?)

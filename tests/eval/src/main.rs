@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
     self, flash, foresee, forward, gate, journal_kill, ledger, mttr, outbox, overhead, policies,
-    power_cut, quiet, saga, sim, switch, testbed,
+    power_cut, quiet, saga, sim, switch, testbed, tune,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -64,6 +64,8 @@ enum Command {
     Policies(policies::Args),
     /// Real processes beside the simulator: is it like them?
     Testbed(testbed::Args),
+    /// Weights of trial and error, by an evolution strategy on the training incidents.
+    Tune(tune::Args),
 }
 
 fn main() -> ExitCode {
@@ -108,6 +110,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Ledger(args) => ledger::run(args, cli.seed)?,
         Command::Foresee(args) => foresee::run(args, cli.seed)?,
         Command::Policies(args) => policies::run(args, cli.seed)?,
+        Command::Tune(args) => tune::run(args, cli.seed)?,
         Command::Sim(args) => sim::run(args, cli.seed)?,
         Command::Testbed(args) => testbed::run(args, cli.seed)?,
     };

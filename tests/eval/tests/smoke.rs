@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use homeostat_sim::fault::Incident;
+use homeostat_sim::topology::Topology;
 use serde_json::Value;
 
 /// Runs a command and returns its rows by id.
@@ -235,8 +237,14 @@ fn policies_are_measured_beside_the_oracle() {
         "--steps",
         "1",
         "--policies",
-        "no-op,supervisor",
+        "no-op,supervisor,expert,expert-left-out",
     ]);
+    // An expert who has never met what is wrong does not see it better.
+    let share = |who: &str| value(&rows, &format!("policies.{who}.recovered"));
+    assert!(share("expert") >= share("expert_left_out"));
+    assert!(share("expert_left_out") < 1.0);
+    assert_eq!(value(&rows, "policies.oracle.of_oracle"), 1.0);
+    assert!(value(&rows, "policies.supervisor.by_60s.recovered") <= share("supervisor"));
     // Nothing is lost, harmed or spent by doing nothing, whatever the seed.
     assert_eq!(value(&rows, "policies.no_op.harm"), 0.0);
     assert_eq!(value(&rows, "policies.no_op.spent"), 0.0);
@@ -246,12 +254,79 @@ fn policies_are_measured_beside_the_oracle() {
 }
 
 #[test]
+fn weights_are_tuned_and_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("trial.toml");
+    let out = out.to_str().unwrap();
+    let few = [
+        "tune",
+        "--only",
+        "crash-infer,clock-skew",
+        "--generations",
+        "1",
+    ];
+    let few = [&few[..], &["--candidates", "4", "--seeds", "1"]].concat();
+    let rows = run(&[&few[..], &["--out", out]].concat());
+    assert!((0.0..=1.0).contains(&value(&rows, "tune.trial.recovered")));
+    let text = std::fs::read_to_string(out).unwrap();
+    assert!(text.contains("generations = 1") && text.contains("patience_s = "));
+    let again = run(&[&few[..], &["--from", out]].concat());
+    assert_eq!(again.len(), rows.len());
+}
+
+#[test]
 fn the_simulator_accounts_for_every_request_and_repeats_itself() {
     let rows = run(&["sim", "--runs", "10", "--ticks", "1000"]);
     assert!(value(&rows, "sim.account.worst") <= 1e-9);
     assert_eq!(value(&rows, "sim.trace.differ"), 0.0);
     assert_eq!(value(&rows, "sim.quiet.reference.broken"), 0.0);
     assert!(value(&rows, "sim.speed.city") > 0.0);
+}
+
+/// A topology and incidents that nobody has seen before, and pictures of what became of them.
+#[test]
+fn sealed_folders_run_through_every_experiment_that_simulates() {
+    let dir = tempfile::tempdir().unwrap();
+    let [faults, fleets, plots] = ["faults", "fleets", "plots"].map(|name| {
+        let path = dir.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    });
+    let text = Topology::generate_text(77, 5).unwrap();
+    let drawn = Topology::read("drawn", &text).unwrap();
+    let text = text.replacen(drawn.name(), "never-seen", 1);
+    std::fs::write(fleets.join("never-seen.toml"), &text).unwrap();
+    let topology = Topology::read("never-seen", &text).unwrap();
+    for (number, seed) in (77..79).enumerate() {
+        let mut incident = Incident::generate(seed, &topology).remove(0);
+        incident.name = format!("sealed-{number}");
+        incident.contain = false;
+        incident.twin = None;
+        let file = faults.join(format!("{}.toml", incident.name));
+        std::fs::write(file, incident.to_string()).unwrap();
+    }
+    let [faults, fleets, plots] = [&faults, &fleets, &plots].map(|path| path.to_str().unwrap());
+    let folders = ["--faults", faults, "--topologies", fleets];
+    let small = ["sim", "--runs", "10", "--ticks", "1000"];
+    let rows = run(&[&small[..], &folders].concat());
+    assert_eq!(value(&rows, "sim.quiet.never-seen.broken"), 0.0);
+    assert_eq!(row(&rows, "sim.trace.differ")["n"], 2);
+    let small = [
+        "policies",
+        "--seeds",
+        "1",
+        "--steps",
+        "1",
+        "--policies",
+        "no-op,supervisor",
+        "--svg",
+        plots,
+    ];
+    let rows = run(&[&small[..], &folders].concat());
+    assert!(!rows.is_empty());
+    let mut drawn = std::fs::read_dir(plots).unwrap();
+    let svg = drawn.next().unwrap().unwrap().path();
+    assert!(std::fs::read_to_string(svg).unwrap().contains("supervisor"));
 }
 
 #[test]

@@ -126,6 +126,7 @@ impl Sim {
             Fault::SagaAnswer(node, answer) => {
                 self.tell(Event::SagaAnswer(node, Box::new(answer)));
             }
+            Fault::AskPart(name) => self.tell(Event::AskedPart(0, name.to_owned())),
             Fault::AskAcross(plan) => {
                 self.asked += 1;
                 let ticket = self.asked;

@@ -187,6 +187,8 @@ pub enum Fault {
     SagaOrder(Order),
     /// A person asks this node for a plan across nodes.
     AskAcross(&'static str),
+    /// A person asks for a plan across nodes in words.
+    AskPart(&'static str),
     /// A node answers to this one as an initiator.
     SagaAnswer(NodeId, Answer),
     /// The weights are told in the story.

@@ -137,6 +137,8 @@ enum Asked {
     Across(FleetPlan),
     /// Its parts of plans across nodes, in words.
     Parts,
+    /// What is known of one of them.
+    Part(String),
     /// Something that people control, and who.
     Order(String, Command),
     /// A fault on purpose.

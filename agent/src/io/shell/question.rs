@@ -1,6 +1,7 @@
 //! Questions on the control socket: what may be asked, and how it is answered.
 //!
-//! A number, or nothing, asks for an incident in words. `do PLAN` asks for a plan, of this node or across nodes,
+//! A number, or nothing, asks for an incident in words, the name of a plan across nodes for
+//! this node's part of it. `do PLAN` asks for a plan, of this node or across nodes,
 //! `reload` for the configuration file to be read again, `order` and JSON for what
 //! people control, `chaos FAULT SERVICE MS` for a fault on purpose and `mend` for its
 //! end, JSON alone for a change of a slot; their answers are JSON. Answers are made
@@ -169,6 +170,7 @@ impl Shell {
             Asked::Plan(plan) => Event::Asked { ticket, plan },
             Asked::Across(plan) => Event::AskedAcross { ticket, plan },
             Asked::Parts => Event::AskedParts(ticket),
+            Asked::Part(name) => Event::AskedPart(ticket, name),
             Asked::Order(by, command) => Event::Ordered {
                 ticket,
                 by,
@@ -269,12 +271,24 @@ async fn explain(
     keeper: &Keeper,
     questions: &mpsc::Sender<Question>,
 ) -> Option<String> {
-    let incident = question.trim().parse().ok().map(IncidentId);
+    let question = question.trim();
+    let incident = question.parse().ok().map(IncidentId);
+    if incident.is_none() && !question.is_empty() {
+        let told = ask(questions, Asked::Part(question.to_owned())).await;
+        return Some(told.unwrap_or_else(|why| why + "\n"));
+    }
     let (reply, answer) = oneshot::channel();
     if !keeper.order(keeper::Order::Explain(incident, reply)) {
         return None;
     }
     let mut text = timeout(QUESTION_TIME, answer).await.ok()?.ok()?;
+    // The initiator's number of a plan may be asked for as well.
+    if incident.is_some()
+        && text.starts_with("no incident")
+        && let Ok(told) = ask(questions, Asked::Part(question.to_owned())).await
+    {
+        return Some(told);
+    }
     // Parts of plans across nodes belong to no incident of this node.
     if incident.is_none()
         && let Ok(parts) = ask(questions, Asked::Parts).await

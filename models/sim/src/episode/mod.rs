@@ -21,11 +21,13 @@
 //! assert!(outcome.recovered && outcome.roots_left == 0);
 //! ```
 
+mod look;
 mod outcome;
 mod trace;
 
 use std::sync::Arc;
 
+pub use self::look::Look;
 pub use self::outcome::Outcome;
 pub use self::trace::{Entry, TRACE_MAX, Trace};
 
@@ -90,12 +92,12 @@ pub fn toll(order: &Order) -> f64 {
 }
 
 /// One incident with one healer, under way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Episode {
     world: World,
     twin: World,
     rules: Rules,
-    moves: Moves,
+    moves: Arc<Moves>,
     observer: Observer,
     incident: String,
     seed: u64,
@@ -112,6 +114,9 @@ pub struct Episode {
     harm: f64,
     benefit: f64,
     trace: Trace,
+    looks: u32,
+    watched: bool,
+    look: Option<Look>,
 }
 
 impl Episode {
@@ -130,7 +135,7 @@ impl Episode {
         Ok(Self {
             twin: world.clone(),
             trace: Trace::new(&world),
-            moves: Moves::new(topology),
+            moves: Arc::new(Moves::new(topology)),
             observer: Observer::new(seed),
             incident: incident.name.clone(),
             seed,
@@ -146,9 +151,102 @@ impl Episode {
             theirs: Side::default(),
             harm: 0.0,
             benefit: 0.0,
+            looks: 0,
+            watched: false,
+            look: None,
             world,
             rules,
         })
+    }
+
+    /// The same moment once more, for `horizon` seconds from now on: what it comes to
+    /// counts from here, and beside it runs what becomes of it when nothing more is done.
+    /// Looks and their numbers go on.
+    #[must_use]
+    pub fn fork(&self, horizon: f64) -> Self {
+        let rules = Rules {
+            cap_s: (horizon - self.rules.hold_s).max(0.0),
+            relapse_s: 0.0,
+            budget: None,
+            ..self.rules
+        };
+        Self {
+            twin: self.world.clone(),
+            trace: Trace::new(&self.world),
+            onset: self.world.now(),
+            tolls: -self.world.spent().disruption,
+            orders: 0,
+            refused: 0,
+            ours: Side::default(),
+            theirs: Side::default(),
+            harm: 0.0,
+            benefit: 0.0,
+            look: None,
+            rules,
+            ..self.clone()
+        }
+    }
+
+    /// Has every look kept until it is taken, for who records or shows the episode.
+    pub fn watch(&mut self) {
+        self.watched = true;
+    }
+
+    /// The last look since this was asked before.
+    pub fn take_look(&mut self) -> Option<Look> {
+        self.look.take()
+    }
+
+    /// Orders taken so far.
+    #[must_use]
+    pub fn orders(&self) -> u32 {
+        self.orders
+    }
+
+    /// How many looks there were.
+    #[must_use]
+    pub fn looks(&self) -> u32 {
+        self.looks
+    }
+
+    /// Whether the healer looks with the next step of time.
+    #[must_use]
+    pub fn looks_next(&self) -> bool {
+        self.world.now() < self.end() && self.world.now() >= self.next_look
+    }
+
+    /// Whether it does, and has nothing under way.
+    #[must_use]
+    pub fn decides_next(&self) -> bool {
+        let idle = match &self.under_way {
+            None => true,
+            // What fails takes what was to follow with it.
+            Some((no, _)) => match self.world.progress(*no) {
+                Some(Progress::Underway) => false,
+                Some(Progress::Done) => self.queue.as_slice().is_empty(),
+                Some(Progress::Failed { .. }) | None => true,
+            },
+        };
+        let queued = self.under_way.is_none() && !self.queue.as_slice().is_empty();
+        self.looks_next() && idle && !queued
+    }
+
+    /// The twin of the same seed in which nobody heals.
+    #[must_use]
+    pub fn twin(&self) -> &World {
+        &self.twin
+    }
+
+    /// By what it is measured.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What is ordered and under way.
+    #[must_use]
+    pub fn under_way(&self) -> Option<&Order> {
+        self.under_way.as_ref().map(|(_, order)| order)
     }
 
     /// When the incident begins, in seconds.
@@ -294,28 +392,57 @@ impl Episode {
             .rules
             .budget
             .map_or(f64::INFINITY, |budget| budget - self.spent());
-        let orders = match healer {
-            Healer::Sees(policy) => {
-                let seen: Seen = self.observer.look(&self.world);
-                let view = View {
-                    topology: self.world.topology(),
-                    moves: &self.moves,
-                    seen: &seen,
-                    ended: &self.ended,
-                    left,
-                };
+        let no = self.looks;
+        self.looks += 1;
+        let looks = match &*healer {
+            Healer::Sees(_) => true,
+            Healer::Knows(oracle) => oracle.looks(),
+        };
+        // Who looks sees even while busy.
+        let seen: Option<Seen> = looks.then(|| self.observer.look(&self.world));
+        let view = seen.as_ref().map(|seen| View {
+            topology: self.world.topology(),
+            moves: &self.moves,
+            seen,
+            ended: &self.ended,
+            left,
+        });
+        let orders = match (&mut *healer, view) {
+            (Healer::Sees(policy), Some(view)) => {
                 policy.see(&view);
-                let orders = if idle {
+                if idle {
                     policy.decide(&view)
                 } else {
                     Vec::new()
-                };
-                self.ended.clear();
-                orders
+                }
             }
-            Healer::Knows(_) if !idle => Vec::new(),
-            Healer::Knows(oracle) => oracle.decide(&self.world, &self.moves, left),
+            (Healer::Knows(oracle), view) => {
+                if let Some(view) = view {
+                    oracle.see(&view);
+                }
+                if idle {
+                    oracle.decide(&self.world, &self.moves, left)
+                } else {
+                    Vec::new()
+                }
+            }
+            (Healer::Sees(_), None) => Vec::new(),
         };
+        let ended = std::mem::take(&mut self.ended);
+        if self.watched {
+            let decided = idle && !orders.is_empty();
+            self.look = Some(Look {
+                no,
+                seen: seen.unwrap_or_else(|| self.observer.look(&self.world)),
+                ended,
+                left,
+                spent: self.spent(),
+                idle,
+                orders: orders.clone(),
+                propensity: if idle { healer.propensity() } else { 1.0 },
+                why: if decided { healer.why() } else { String::new() },
+            });
+        }
         if idle {
             self.queue = orders.into_iter();
         }

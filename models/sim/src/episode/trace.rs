@@ -6,7 +6,6 @@
 use std::fmt;
 
 use crate::policy::Written;
-use crate::topology::ReplicaNo;
 use crate::world::{Failure, Order, OrderNo, Phase, World};
 
 /// Lines of one trace; an episode has some dozens.
@@ -116,14 +115,7 @@ impl fmt::Display for Trace {
 }
 
 fn phases(world: &World) -> impl Iterator<Item = &'static str> {
-    (0..world.topology().replicas().len()).map(|at| match world.phase(ReplicaNo::new(at)) {
-        Phase::Running => "running",
-        Phase::Starting { .. } => "starting",
-        Phase::Dead => "dead",
-        Phase::Hung => "hung",
-        Phase::Frozen => "frozen",
-        Phase::Standby => "standby",
-    })
+    world.phases().map(Phase::name)
 }
 
 /// Why a step failed, in words.

@@ -7,7 +7,7 @@
 //! combination never seen is new even where its parts are not. Names and numbers do not
 //! count: the same fault at another node is the same fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::grammar::{Coupling, Fault, Incident};
 
@@ -59,23 +59,34 @@ fn apart(one: &Features, other: &Features) -> f64 {
 
 fn features(incident: &Incident) -> Features {
     let mut features = Features::new();
-    let productions: Vec<_> = incident.faults.iter().flat_map(productions).collect();
-    for (place, one) in productions.iter().enumerate() {
-        features.insert(one.clone(), PRODUCTION);
-        for other in &productions[place + 1..] {
-            let (first, second) = if one <= other {
-                (one, other)
-            } else {
-                (other, one)
-            };
-            features.insert(format!("{first} & {second}"), PAIR);
-        }
+    for one in incident.faults.iter().flat_map(productions) {
+        features.insert(one, PRODUCTION);
+    }
+    for pair in pairs(incident) {
+        features.insert(pair, PAIR);
     }
     for fault in &incident.faults {
         features.insert(format!("trigger {}", fault.trigger.kind()), MANNER);
         features.insert(format!("visibility {}", fault.visibility.kind()), MANNER);
     }
     features
+}
+
+/// Productions that an incident has together, two by two.
+pub(super) fn pairs(incident: &Incident) -> BTreeSet<String> {
+    let productions: Vec<_> = incident.faults.iter().flat_map(productions).collect();
+    let mut pairs = BTreeSet::new();
+    for (place, one) in productions.iter().enumerate() {
+        for other in &productions[place + 1..] {
+            let (first, second) = if one <= other {
+                (one, other)
+            } else {
+                (other, one)
+            };
+            pairs.insert(format!("{first} & {second}"));
+        }
+    }
+    pairs
 }
 
 /// What a fault is, and what its traps are.

@@ -30,6 +30,7 @@ pub struct Random {
     signs: Signs,
     chance: Chance,
     drawn: u64,
+    propensity: f64,
 }
 
 impl Random {
@@ -40,6 +41,7 @@ impl Random {
             signs: Signs::default(),
             chance: Chance::new(seed, Stream::Policy),
             drawn: 0,
+            propensity: 1.0,
         }
     }
 }
@@ -54,25 +56,61 @@ impl Policy for Random {
     }
 
     fn decide(&mut self, view: &View<'_>) -> Vec<Order> {
+        self.propensity = 1.0;
         if !suffers(&self.signs, view.topology) {
             return Vec::new();
         }
         self.drawn += 1;
-        let one = draw(view.moves, self.chance, self.drawn);
-        one.map(|one| one.order.clone()).into_iter().collect()
+        let Some(one) = draw(view.moves, self.chance, self.drawn) else {
+            return Vec::new();
+        };
+        self.propensity = likely(view.moves, one.kind);
+        vec![one.order.clone()]
     }
+
+    fn propensity(&self) -> f64 {
+        self.propensity
+    }
+}
+
+/// The kinds of moves that there are and that change something.
+fn kinds(moves: &super::Moves) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = Kind::ALL.to_vec();
+    kinds.retain(|kind| !kind.waits() && moves.of(*kind).next().is_some());
+    kinds
+}
+
+/// How likely [`draw`] is to give one certain move of a kind.
+pub(super) fn likely(moves: &super::Moves, kind: Kind) -> f64 {
+    1.0 / (kinds(moves).len().max(1) * moves.of(kind).count().max(1)) as f64
 }
 
 /// One move, evenly over the kinds that there are and then over their targets.
 pub(super) fn draw(moves: &super::Moves, chance: Chance, draw: u64) -> Option<&Move> {
-    let mut kinds: Vec<Kind> = Kind::ALL.to_vec();
-    kinds.retain(|kind| !kind.waits() && moves.of(*kind).next().is_some());
+    let kinds = kinds(moves);
     let below = |count: usize, index| {
         chance.below(u32::try_from(count).unwrap_or(u32::MAX), draw, index) as usize
     };
     let kind = kinds.get(below(kinds.len(), 0))?;
     let count = moves.of(*kind).count();
     moves.of(*kind).nth(below(count, 1))
+}
+
+/// The same of some of them; waits are steps like others here.
+pub(super) fn draw_of<'m>(pool: &[&'m Move], chance: Chance, draw: u64) -> Option<&'m Move> {
+    let mut kinds: Vec<Kind> = pool.iter().map(|one| one.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let below = |count: usize, index| {
+        chance.below(u32::try_from(count).unwrap_or(u32::MAX), draw, index) as usize
+    };
+    let kind = *kinds.get(below(kinds.len(), 0))?;
+    let of_kind: Vec<&'m Move> = pool
+        .iter()
+        .copied()
+        .filter(|one| one.kind == kind)
+        .collect();
+    of_kind.get(below(of_kind.len(), 1)).copied()
 }
 
 /// Whether anything is wrong that a healer would act upon.

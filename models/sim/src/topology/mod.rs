@@ -342,6 +342,8 @@ pub struct Training {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topology {
     pub(crate) name: String,
+    /// What it was read from.
+    pub(crate) text: String,
     pub(crate) sites: Vec<Site>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) links: Vec<Link>,
@@ -377,6 +379,12 @@ impl Topology {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The text that it was read from.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Sites, by number.

@@ -52,7 +52,9 @@ impl Topology {
         }
         let source = Source::new(file, text, TEXT_MAX)?;
         let raw: RawTopology = source.read()?;
-        Reader { source }.topology(raw)
+        let mut topology = Reader { source }.topology(raw)?;
+        text.clone_into(&mut topology.text);
+        Ok(topology)
     }
 }
 
@@ -76,6 +78,7 @@ impl Reader<'_> {
         };
         let mut topology = Topology {
             name: raw.name,
+            text: String::new(),
             sites: Vec::with_capacity(raw.site.len()),
             nodes: Vec::with_capacity(raw.node.len()),
             links: Vec::new(),

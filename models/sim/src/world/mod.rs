@@ -123,6 +123,18 @@ impl World {
         })
     }
 
+    /// The same world before another incident of a seed; for a world in which nothing has
+    /// gone wrong yet.
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub(crate) fn before(&self, incident: &Incident, seed: u64) -> Result<Self, TextError> {
+        Ok(Self {
+            engine: Engine::new(&self.topology, incident, seed)?,
+            ..self.clone()
+        })
+    }
+
     /// The fleet's topology.
     #[must_use]
     pub fn topology(&self) -> &Topology {
@@ -155,6 +167,11 @@ impl World {
         self.acts.progress(no)
     }
 
+    /// Nothing that was ordered is under way, and no errand of the operator is.
+    pub(crate) fn idle(&self) -> bool {
+        self.acts.idle()
+    }
+
     /// What healing has cost so far.
     #[must_use]
     pub fn spent(&self) -> Spent {
@@ -183,6 +200,11 @@ impl World {
         self.state.replicas[replica.at()].phase
     }
 
+    /// What the process of each replica does, in the order of the topology.
+    pub fn phases(&self) -> impl Iterator<Item = Phase> {
+        self.state.replicas.iter().map(|replica| replica.phase)
+    }
+
     /// Seconds of training that were lost, ever.
     #[must_use]
     pub fn training_lost(&self) -> f64 {
@@ -194,6 +216,13 @@ impl World {
     #[must_use]
     pub fn roots_left(&self) -> usize {
         self.engine.roots_left()
+    }
+
+    /// Whether a fault, by its place in the incident, has its root in the world. For the one
+    /// who measures, not for a policy.
+    #[must_use]
+    pub fn rooted(&self, fault: usize) -> bool {
+        self.engine.rooted(fault)
     }
 
     /// When the incident begins, in seconds. For the one who measures, not for a policy.

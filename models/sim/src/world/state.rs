@@ -31,6 +31,21 @@ pub enum Phase {
     Standby,
 }
 
+impl Phase {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Starting { .. } => "starting",
+            Self::Dead => "dead",
+            Self::Hung => "hung",
+            Self::Frozen => "frozen",
+            Self::Standby => "standby",
+        }
+    }
+}
+
 /// Whether a node runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Power {

@@ -10,13 +10,16 @@ pub mod ledger;
 pub mod mttr;
 pub mod outbox;
 pub mod overhead;
+pub mod plot;
 pub mod policies;
 pub mod power_cut;
 pub mod quiet;
 pub mod saga;
 pub mod sim;
+mod spread;
 pub mod switch;
 pub mod testbed;
+pub mod tune;
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +29,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 16] = [
+pub const LIST: [[&str; 3]; 17] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -96,6 +99,11 @@ pub const LIST: [[&str; 3]; 16] = [
         "policies",
         "what policies recover in simulated fleets, and at what cost, beside an oracle",
         "--seeds of each incident, 20 if not given: 1 h on 2 cores",
+    ],
+    [
+        "tune",
+        "weights of trial and error, by an evolution strategy on the training incidents",
+        "--generations, 60 if not given: 15 min on 2 cores",
     ],
     [
         "sim",

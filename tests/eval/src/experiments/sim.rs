@@ -6,10 +6,12 @@
 //! the account; a seed gives the same trace to the last bit; and the length of a step
 //! changes no figure beyond its interval.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use homeostat_coordinator::io::incidents::{self, Topologies};
 use homeostat_sim::fault::Incident;
 use homeostat_sim::queue;
 use homeostat_sim::topology::{RouteNo, Topology};
@@ -40,19 +42,39 @@ pub struct Args {
     /// Ticks of each round of the reference; a tenth of that of the others.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
     pub ticks: u64,
+    /// Incidents whose requests are accounted for: train, development, shipped (both), a
+    /// file or a folder.
+    #[arg(long, value_name = "SET|FILE|DIR", default_value = "train")]
+    pub faults: String,
+    /// Topologies besides those that are shipped; incidents find theirs there first.
+    #[arg(long, value_name = "DIR")]
+    pub topologies: Option<PathBuf>,
 }
 
 /// Runs it.
 ///
 /// # Errors
-/// When a shipped file does not read, or somebody stops it.
+/// When a file does not read, or somebody stops it.
 pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let begun = Instant::now();
     let mut report = Report::new("sim", &format!("{args:?} seed {seed}"));
-    speed(args, seed, &mut report)?;
-    quiet(args, seed, &mut report)?;
+    let mut topologies = Vec::new();
+    for (name, _) in Topology::shipped() {
+        topologies.push(Arc::new(Topology::named(name)?));
+    }
+    if let Some(folder) = &args.topologies {
+        topologies.extend(incidents::topologies(folder)?);
+    }
+    let mut known = Topologies::new(args.topologies.clone(), None)?;
+    let mut cases = Vec::new();
+    for incident in incidents::incidents(&args.faults)? {
+        let topology = known.of(&incident)?;
+        cases.push((incident, topology));
+    }
+    speed(args, &topologies, seed, &mut report)?;
+    quiet(args, &topologies, seed, &mut report)?;
     report.rows.push(sojourn());
-    account(seed, &mut report)?;
+    account(&cases, seed, &mut report)?;
     steps(args, seed, &mut report)?;
     report.finish(begun.elapsed());
     Ok(report)
@@ -71,17 +93,17 @@ fn processor() -> Duration {
     )
 }
 
-fn speed(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
-    for (name, _) in Topology::shipped() {
+fn speed(args: &Args, topologies: &[Arc<Topology>], seed: u64, report: &mut Report) -> Result<()> {
+    for topology in topologies {
+        let name = topology.name();
         progress(&format!("speed of {name}"));
-        let topology = Arc::new(Topology::named(name)?);
-        let reference = *name == "reference";
+        let reference = name == "reference";
         let ticks = if reference {
             args.ticks
         } else {
             args.ticks / 10
         };
-        let mut world = world(&topology, &Incident::none(), seed)?;
+        let mut world = world(topology, &Incident::none(), seed)?;
         let mut rates = Vec::with_capacity(ROUNDS);
         // The first round warms up.
         for round in 0..=ROUNDS {
@@ -102,7 +124,7 @@ fn speed(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
             topology.replicas().len()
         );
         let row = Row::new(&format!("sim.speed.{name}"), &what, "ticks/s", rate).higher();
-        report.rows.push(match *name {
+        report.rows.push(match name {
             "reference" => row.goal(1e6),
             "city" => row.goal(5e4),
             _ => row,
@@ -112,11 +134,11 @@ fn speed(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
 }
 
 /// Runs without faults, and whether the users were served all the time.
-fn quiet(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
-    for (name, _) in Topology::shipped() {
+fn quiet(args: &Args, topologies: &[Arc<Topology>], seed: u64, report: &mut Report) -> Result<()> {
+    for topology in topologies {
+        let name = topology.name();
         progress(&format!("{name} without faults"));
-        let topology = Arc::new(Topology::named(name)?);
-        let runs = if *name == "reference" {
+        let runs = if name == "reference" {
             args.runs
         } else {
             args.runs / 10
@@ -125,7 +147,7 @@ fn quiet(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
         let mut worst_p95: f64 = 0.0;
         for run in 0..runs {
             interrupt::pause(Duration::ZERO)?;
-            let mut world = world(&topology, &Incident::none(), seed.wrapping_add(run))?;
+            let mut world = world(topology, &Incident::none(), seed.wrapping_add(run))?;
             let mut kept = true;
             while world.now() < QUIET_S {
                 world.tick();
@@ -180,18 +202,15 @@ fn sojourn() -> Row {
     .goal(0.03)
 }
 
-/// The account of requests, and traces that differ, over all training incidents with a
-/// restart of everything in the middle.
-fn account(seed: u64, report: &mut Report) -> Result<()> {
+/// The account of requests, and traces that differ, over incidents with a restart of
+/// everything in the middle.
+fn account(cases: &[(Incident, Arc<Topology>)], seed: u64, report: &mut Report) -> Result<()> {
     progress("requests that are not accounted for");
-    let topology = Arc::new(Topology::reference());
-    let incidents = Incident::train();
     let (mut worst, mut differ, mut ticks) = (0.0_f64, 0_u32, 0_usize);
-    for (name, _) in incidents {
+    for (incident, topology) in cases {
         interrupt::pause(Duration::ZERO)?;
-        let incident = Incident::named(name)?;
-        let mut here = world(&topology, &incident, seed)?;
-        let mut again = world(&topology, &incident, seed)?;
+        let mut here = world(topology, incident, seed)?;
+        let mut again = world(topology, incident, seed)?;
         while here.now() < EPISODE_S {
             if here.now() == EPISODE_S / 2.0 {
                 for world in [&mut here, &mut again] {
@@ -215,8 +234,8 @@ fn account(seed: u64, report: &mut Report) -> Result<()> {
         )
         .goal(1e-9),
     );
-    let differ = Estimate::exact(f64::from(differ), incidents.len());
-    let what = "training incidents whose second run ended in another state";
+    let differ = Estimate::exact(f64::from(differ), cases.len());
+    let what = "incidents whose second run ended in another state";
     report
         .rows
         .push(Row::new("sim.trace.differ", what, "incidents", differ).goal(0.0));

@@ -158,22 +158,13 @@ impl Node {
         self.wait_up()
     }
 
-    /// The same, with one of its processes (`agent`, `spawner`, `forwarder`) behind other words:
-    /// a program that looks at it, and its arguments.
+    /// The same, with one of its processes (`agent`, `spawner`) behind other words: a program
+    /// that looks at it, and its arguments.
     ///
     /// # Errors
     /// When something cannot be started, or the services do not come up.
     pub fn launch_under(&mut self, process: &str, words: Vec<String>) -> Result<()> {
-        if process == "forwarder" {
-            let before = "[forwarder]\ncommand = [";
-            let text = std::fs::read_to_string(self.config()).context("cannot read the file")?;
-            let words: Result<Vec<String>> = words.iter().map(quoted).collect();
-            let with = format!("{before}{}, ", words?.join(", "));
-            std::fs::write(self.config(), text.replace(before, &with))
-                .context("cannot write the file")?;
-        } else {
-            self.put_under(process, words);
-        }
+        self.put_under(process, words);
         self.launch()
     }
 

@@ -1,6 +1,7 @@
 //! What productions are asked with: questions about what is seen, and repairs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::super::signs::{NodeSign, ReplicaSign, RouteSign, Signs};
 use super::super::{Kind, Whom};
@@ -22,6 +23,8 @@ pub(super) struct Repair {
     pub(super) whom: Whom,
     /// In turn.
     pub(super) steps: Vec<(Kind, Whom)>,
+    /// Guards that changed them.
+    pub(super) changed_by: Vec<&'static str>,
 }
 
 impl Repair {
@@ -30,12 +33,28 @@ impl Repair {
             of: "",
             whom,
             steps: steps.into_iter().collect(),
+            changed_by: Vec::new(),
         }
     }
 
     /// What it is, to remember what was done about it.
     pub(super) fn key(&self) -> String {
         format!("{} {:?}", self.of, self.whom)
+    }
+
+    /// Which productions want it, for people.
+    pub(super) fn why(&self, topology: &Topology) -> String {
+        let whom = match self.whom {
+            Whom::Replica(no) => topology.replicas()[no.at()].name.as_str(),
+            Whom::Route(no) => topology.routes()[no.at()].name.as_str(),
+            Whom::Node(no) => topology.nodes()[no.at()].name.as_str(),
+            Whom::All => "all",
+        };
+        let mut why = format!("{} at {whom}", self.of);
+        for guard in &self.changed_by {
+            let _ = write!(why, ", {guard}");
+        }
+        why
     }
 
     /// The place of the first step of a kind.

@@ -20,6 +20,8 @@ mod state;
 pub(super) use self::stand::Run;
 pub(super) use self::state::{part, port, route_keys, settings};
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -60,6 +62,33 @@ pub struct Args {
     /// rest.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub n: Option<u32>,
+    /// Threads that spin all the time beside it, at the priority of this command.
+    #[arg(long, value_name = "THREADS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub load: u32,
+}
+
+/// Threads that keep processors busy as long as this lives.
+struct Spinning(Arc<AtomicBool>);
+
+impl Spinning {
+    fn start(threads: u32) -> Self {
+        let go_on = Arc::new(AtomicBool::new(true));
+        for _ in 0..threads {
+            let go_on = Arc::clone(&go_on);
+            thread::spawn(move || {
+                while go_on.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(go_on)
+    }
+}
+
+impl Drop for Spinning {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// What runs one after the other: in each, lanes that run side by side, and in each of those
@@ -131,6 +160,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     );
     let mut report = Report::new("mttr", &text);
     progress(&format!("settings {}:\n{text}\n", report.settings_sha256));
+    let _spinning = Spinning::start(args.load);
     let asked = |fault: &Fault| args.fault.is_empty() || args.fault.contains(fault);
     for lanes in STAGES {
         let lanes: Vec<Vec<Fault>> = lanes

@@ -1,9 +1,9 @@
 //! Work that does not depend on the machine's speed: instructions and system calls.
 //!
-//! The same node once more, each of its processes in turn under valgrind (instructions of its
-//! own code) and beside strace (calls of the kernel). Instructions are those of this
-//! processor's language; another one needs about as many. Two runs of different length are
-//! compared, so that what a start costs is in neither.
+//! The same node once more: its loop under valgrind (instructions of its own code; two runs of
+//! different length are compared, so that what a start costs is in neither), spawner and
+//! forwarder step by step ([`super::step`]), each beside strace (calls of the kernel).
+//! Instructions are those of this processor's language; another one needs about as many.
 
 use std::fs;
 use std::path::{Path, PathBuf};

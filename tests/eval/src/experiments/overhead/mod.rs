@@ -10,6 +10,7 @@
 
 mod count;
 mod relay;
+mod step;
 mod usage;
 
 use std::fs;
@@ -123,7 +124,6 @@ pub fn run(args: &Args) -> Result<Report> {
     };
     let counted = match count(args, program.as_deref(), dir.path()) {
         Err(error) if !error.is::<interrupt::Interrupted>() => {
-            // A valgrind without `pidfd_open` (3.19) lets no spawner start anything.
             progress(&format!("skip: instructions: {error:#}"));
             None
         }
@@ -305,33 +305,37 @@ fn count(args: &Args, program: Option<&Path>, dir: &Path) -> Result<Option<Count
     }
     let span = Duration::from_secs(args.count.into());
     let mut counted = Counted::default();
-    for (place, (id, name)) in PROCESSES.iter().enumerate() {
-        progress(&format!("  counting the {name}"));
-        let mut counts = [0.0; 2];
-        for (run, span) in [Duration::ZERO, span].into_iter().enumerate() {
-            let home = dir.join(format!("count-{id}-{run}"));
-            fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
-            let (words, log) = count::valgrind(&home);
-            let (mut node, _route) = lay_out(args, "", &home, program.map(Path::to_owned))?;
-            node.launch_under(id, words)?;
-            count::settle(span)?;
-            node.check()?;
-            drop(node);
-            if let Some(count) = counts.get_mut(run) {
-                *count = count::instructions(&log)?;
-            }
-        }
-        if let Some((instructions, _)) = counted.get_mut(place) {
-            *instructions = (counts[1] - counts[0]) / span.as_secs_f64();
-        }
+    progress("  counting the loop");
+    let mut counts = [0.0; 2];
+    for (run, (span, count)) in [Duration::ZERO, span]
+        .into_iter()
+        .zip(&mut counts)
+        .enumerate()
+    {
+        let home = dir.join(format!("count-{run}"));
+        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+        let (words, log) = count::valgrind(&home);
+        let (mut node, _route) = lay_out(args, "", &home, program.map(Path::to_owned))?;
+        node.launch_under("agent", words)?;
+        count::settle(span)?;
+        node.check()?;
+        drop(node);
+        *count = count::instructions(&log)?;
     }
+    counted[0].0 = (counts[1] - counts[0]) / span.as_secs_f64();
     let (mut node, _route) = lay_out(args, "", &dir.join("calls"), program.map(Path::to_owned))?;
     node.launch()?;
     interrupt::pause(SETTLE)?;
     let [agent, spawner] = node.pids();
-    for ((_, calls), pid) in counted.iter_mut().zip([agent, spawner, node.forwarder()]) {
+    let pids = [agent, spawner, node.forwarder()];
+    for (((instructions, calls), pid), (id, name)) in counted.iter_mut().zip(pids).zip(PROCESSES) {
         let pid = pid.context("all processes of the node run")?;
         *calls = count::calls_per_second(pid, span, dir)?;
+        if id != "agent" {
+            progress(&format!("  counting the {name}"));
+            let counted = step::instructions_per_second(pid, span);
+            *instructions = counted.with_context(|| format!("the {name}"))?;
+        }
     }
     Ok(Some(counted))
 }

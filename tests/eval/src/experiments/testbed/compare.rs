@@ -128,15 +128,17 @@ fn grouped(pairs: &[Pair], fit: bool) -> Vec<Group<'_>> {
             None => groups.push(vec![pair]),
         }
     }
-    let group = |pairs: Vec<&'_ Pair>| {
-        let theirs = of(&pairs, &|it| it.real.during).since(&before);
-        let ours = of(&pairs, &|it| it.simulated.during).since(&calm);
-        Group {
-            changes: theirs.into_iter().zip(ours).collect(),
-            pairs,
-        }
-    };
-    groups.into_iter().map(group).collect()
+    groups
+        .into_iter()
+        .map(|pairs| {
+            let theirs = of(&pairs, &|it| it.real.during).since(&before);
+            let ours = of(&pairs, &|it| it.simulated.during).since(&calm);
+            Group {
+                changes: theirs.into_iter().zip(ours).collect(),
+                pairs,
+            }
+        })
+        .collect()
 }
 
 /// For people: where the two sides differ on a change.
