@@ -308,6 +308,9 @@ pub struct Habits {
     pub patience_ms: f64,
     /// How long deeds of plans take, as a factor on the usual. Starts have times of their own.
     pub deeds: f64,
+    /// How long a cache takes to become warm, in seconds: by how many different things are
+    /// asked for again and again.
+    pub warm_s: f64,
     /// Services make one call after the other, and none behind one that failed; without it
     /// all of them, whatever comes back.
     pub in_turn: bool,
@@ -320,6 +323,7 @@ impl Default for Habits {
             retry_s: 4.0,
             patience_ms: 1500.0,
             deeds: 1.0,
+            warm_s: 40.0,
             in_turn: false,
         }
     }

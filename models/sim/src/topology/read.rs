@@ -132,6 +132,7 @@ impl Reader<'_> {
                 retry_s: self.or(habits.retry_s.as_ref(), usual.retry_s, 0.1..=3600.0)?,
                 patience_ms: self.or(habits.patience_ms.as_ref(), usual.patience_ms, 1.0..=1e6)?,
                 deeds: self.or(habits.deeds.as_ref(), usual.deeds, 0.01..=100.0)?,
+                warm_s: self.or(habits.warm_s.as_ref(), usual.warm_s, 0.1..=86_400.0)?,
                 in_turn: habits.in_turn,
             };
         }
@@ -558,6 +559,22 @@ replicas = [{ name = \"db-1\", node = \"a\" }]
             let error = refused(&text);
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn habits_are_the_usual_ones_but_for_those_that_are_given() {
+        assert_eq!(Topology::reference().habits(), &Habits::default());
+        let text = format!("{SMALL}\n[habits]\nretries = 1\nin_turn = true\n");
+        let habits = Habits {
+            retries: 1.0,
+            in_turn: true,
+            ..Habits::default()
+        };
+        assert_eq!(Topology::read("f.toml", &text).unwrap().habits(), &habits);
+        let wrong = refused(&text.replace("retries = 1", "retry_s = -1"));
+        let line = 2 + SMALL.lines().count() + 1;
+        assert!(wrong.contains(&format!("f.toml:{line}")), "{wrong}");
+        assert!(refused(&text.replace("retries", "tries")).contains("tries"));
     }
 
     #[test]

@@ -28,8 +28,6 @@ const NOISE_S: f64 = 60.0;
 const HEAT_S: f64 = 75.0;
 /// What a node draws more when all its cores are busy at full clock, in watts.
 const BUSY_W: f64 = 4.5;
-/// How long a cache takes to become warm, in seconds.
-const WARM_S: f64 = 40.0;
 /// Share of its memory at which a node begins to thrash, and how much.
 const THRASH_FROM: f64 = 0.88;
 const THRASH: f64 = 12.0;
@@ -66,7 +64,7 @@ impl Step {
             dt,
             per_dt: 1.0 / dt,
             heat: 1.0 - kept(HEAT_S),
-            warm: 1.0 - kept(WARM_S),
+            warm: 1.0 - kept(habits.warm_s),
             retry: 1.0 - kept(habits.retry_s),
             noise_keep: noise,
             noise_new: NOISE * (1.0 - noise * noise).sqrt(),
