@@ -1,15 +1,16 @@
-//! `sim run|record|replay|certify|explain`: the simulator for people.
+//! `sim run|record|replay|certify|generate|explain`: the simulator for people.
 //!
 //! In go incidents by set, file or folder; out come tables, a live line per ten simulated
 //! seconds, traces, or one JSON object per line. What is measured is the simulator's
 //! ([`homeostat_sim::episode`], [`homeostat_sim::certify`]); here it is only shown.
 
+mod generate;
 mod live;
 mod record;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -65,10 +66,15 @@ pub(super) enum SimCommand {
         /// The seed of the first stream.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Write the certificates to this file, a line each.
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
         /// Incidents that are tried at once; as many as there are processors if not given.
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
         threads: Option<u16>,
     },
+    /// Draw incidents from families, certify them, and write those that are fair as files.
+    Generate(generate::Generate),
     /// Print an episode as a trace: what happened, what was done, how it ended.
     Explain {
         /// Its seed.
@@ -146,6 +152,7 @@ pub(super) fn sim(command: &SimCommand) -> Result<String, Failure> {
             steps,
             streams,
             seed,
+            write,
             threads,
         } => {
             let depth = Depth {
@@ -154,8 +161,9 @@ pub(super) fn sim(command: &SimCommand) -> Result<String, Failure> {
                 seed: *seed,
                 ..Depth::default()
             };
-            certify(which, depth, *threads)
+            certify(which, depth, write.as_deref(), *threads)
         }
+        SimCommand::Generate(args) => generate::generate(args),
         SimCommand::Explain { seed, which, how } => explain(which, how, *seed),
     }
 }
@@ -370,7 +378,12 @@ struct Certified {
     novelty: f64,
 }
 
-fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, Failure> {
+fn certify(
+    which: &Which,
+    depth: Depth,
+    write: Option<&Path>,
+    threads: Option<u16>,
+) -> Result<String, Failure> {
     let cases = cases(which)?;
     let train =
         incidents::incidents("train").map_err(|error| Failure::Failed(error.to_string()))?;
@@ -414,6 +427,15 @@ fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, 
     let done: Result<Vec<Certified>, _> =
         done.into_iter().map(|(_, certified)| certified).collect();
     let done = done.map_err(|error| Failure::Failed(error.to_string()))?;
+    if let Some(file) = write {
+        let lines: String = done
+            .iter()
+            .map(|one| one.certificate.line() + "\n")
+            .collect();
+        std::fs::write(file, lines).map_err(|error| {
+            Failure::Failed(format!("cannot write {}: {error}", file.display()))
+        })?;
+    }
     if which.json {
         return lines(&done);
     }
@@ -426,7 +448,7 @@ fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, 
                 own.incident.clone(),
                 yes(own.was_incident),
                 own.length(),
-                if own.least.is_some_and(|least| least > 1) {
+                if own.has_plan() && own.least != Some(1) {
                     yes(own.order_matters)
                 } else {
                     "-".to_owned()
@@ -441,7 +463,32 @@ fn certify(which: &Which, depth: Depth, threads: Option<u16>) -> Result<String, 
     let head = [
         "INCIDENT", "NOTICED", "STEPS", "ORDER", "NOVELTY", "PLANS", "FORKS", "QUICKEST",
     ];
-    Ok(table(&head, &rows))
+    Ok(table(&head, &rows) + &shares(&done))
+}
+
+/// How many are how long, of those that have a plan.
+fn shares(done: &[Certified]) -> String {
+    let all = done.iter().map(|one| &one.certificate);
+    let planned: Vec<_> = all
+        .filter(|one| one.was_incident && one.has_plan())
+        .collect();
+    let count = |is: &dyn Fn(&Certificate) -> bool| planned.iter().filter(|one| is(one)).count();
+    let share = |what: &str, count: usize| {
+        let of = planned.len().max(1) as f64;
+        format!("{what} {count} ({:.0} %)", 100.0 * count as f64 / of)
+    };
+    format!(
+        "\n{} of {} have a plan: {}, {}, {}; {}\n",
+        planned.len(),
+        done.len(),
+        share("one step", count(&|one| one.least == Some(1))),
+        share("two", count(&|one| one.least == Some(2))),
+        share("more", count(&Certificate::hard)),
+        share(
+            "of these order matters in",
+            count(&|one| one.hard() && one.order_matters)
+        ),
+    )
 }
 
 /// One JSON object per line.

@@ -6,22 +6,30 @@
 //! In go a topology and an incident; out comes a [`Certificate`]. Every step with every
 //! target is tried, then every pair, in forks of one world, with silent failures off; a
 //! plan counts if it ends the incident on every stream of chance, not just on one. What is
-//! left out up to two steps loses nothing: a step that fails ends its plan, and one that
-//! leaves the same state as none (bit for bit, of all that can matter later) adds nothing
-//! to it. From three steps on only steps are added that change what the faults will do, or
+//! left out up to two steps is what leaves the same state as nothing (bit for bit, of all
+//! that can matter later), and, of second steps, what is far from the incident: at a route
+//! that neither is what it is at, nor calls or is called by that, nor shares a node with
+//! it. From three steps on only steps are added that change what the faults will do, or
 //! who carries the load: a least length of three or more is then an upper bound.
 //!
 //! Nothing runs side by side here; threads are the caller's.
 
+mod fair;
+mod kept;
 mod search;
+mod settle;
 
 use std::sync::Arc;
 
+pub use self::fair::{Unfair, fair};
+pub use self::kept::Kept;
+
 use self::search::Search;
 use crate::fault::Incident;
-use crate::policy::Moves;
+use crate::policy::{Moves, Written};
 use crate::text::TextError;
 use crate::topology::Topology;
+use crate::world::Order;
 
 /// How far to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +77,8 @@ pub struct Certificate {
     pub searched: u8,
     /// A shortest plan works, and the same steps in another order do not.
     pub order_matters: bool,
-    /// Shortest plans, the quickest first.
+    /// Shortest plans, the quickest first; where there is none of up to that many steps, one
+    /// that the oracle found on the first stream, if it finds one on each.
     pub plans: Vec<String>,
     /// How many there are; of those that were tried on all streams.
     pub found: usize,
@@ -86,6 +95,16 @@ impl Certificate {
         topology: &Arc<Topology>,
         incident: &Incident,
         depth: Depth,
+    ) -> Result<Self, TextError> {
+        Self::with(topology, incident, depth, None)
+    }
+
+    /// The same. Where a plan is known already, the oracle is not asked for one.
+    fn with(
+        topology: &Arc<Topology>,
+        incident: &Incident,
+        depth: Depth,
+        known: Option<&[Order]>,
     ) -> Result<Self, TextError> {
         let depth = Depth {
             steps: depth.steps.min(STEPS_MAX),
@@ -119,8 +138,40 @@ impl Certificate {
             certificate.order_matters = shown.clone().any(|plan| search.order_matters(plan));
             certificate.plans = shown.map(|plan| search.text(plan)).collect();
         }
+        if certificate.least.is_none()
+            && !incident.contain
+            && let Some(plan) = known.map_or_else(|| search.witness(), |plan| Some(plan.to_vec()))
+        {
+            certificate.order_matters = search.order_matters_once(&plan);
+            certificate.plans.push(written(&plan));
+        }
         certificate.forks = search.forks();
         Ok(certificate)
+    }
+
+    /// There is a plan.
+    #[must_use]
+    pub fn has_plan(&self) -> bool {
+        !self.plans.is_empty()
+    }
+
+    /// A plan takes more than two steps, and it is known that none takes fewer.
+    #[must_use]
+    pub fn hard(&self) -> bool {
+        self.was_incident
+            && self.searched >= 2
+            && self.least.is_none_or(|least| least > 2)
+            && self.has_plan()
+    }
+
+    /// As it is kept in a file: name, topology, length, whether order matters, a plan;
+    /// between tabs.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let order = if self.order_matters { "order" } else { "-" };
+        let plan = self.plans.first().map_or("-", String::as_str);
+        let (name, topology) = (&self.incident, &self.topology);
+        format!("{name}\t{topology}\t{}\t{order}\t{plan}", self.length())
     }
 
     /// `2`, or `3*` for an upper bound, or `>3`.
@@ -132,6 +183,12 @@ impl Certificate {
             None => format!(">{}", self.searched),
         }
     }
+}
+
+/// A plan in a line.
+fn written(plan: &[Order]) -> String {
+    let steps: Vec<_> = plan.iter().map(|one| Written(one).to_string()).collect();
+    steps.join(" ; ")
 }
 
 #[cfg(test)]

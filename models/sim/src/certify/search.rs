@@ -4,20 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Depth;
+use super::settle::ends;
 use crate::episode::Rules;
 use crate::fault::Incident;
-use crate::policy::ahead::{Watch, after, outlook};
-use crate::policy::{Kind, Move, Moves, Whom};
+use crate::policy::ahead::{Watch, after};
+use crate::policy::{Effort, Kind, Move, Moves, Oracle, Whom};
 use crate::text::TextError;
 use crate::topology::Topology;
-use crate::world::{Phase, Settings, Target, World};
+use crate::world::{Order, Phase, Settings, World};
 
 /// Plans begin this long after users noticed: nobody heals what nobody has seen.
 const NOTICED_S: f64 = 15.0;
 /// And at least this long after the incident began.
 const BEGUN_S: f64 = 30.0;
-/// Users have to be served this long after a plan: a flushed cache is cold for 100 s.
-const SETTLE_S: f64 = 120.0;
 /// No step takes longer, in ticks: how far marks of an idle world are kept.
 const IDLE_TICKS: usize = 256;
 /// Steps up to which every step is tried after every other.
@@ -45,6 +44,8 @@ struct State {
 pub(super) struct Search<'m> {
     moves: &'m Moves,
     streams: Vec<Stream>,
+    /// By move: it is near the incident.
+    near: Vec<bool>,
     /// Where to go on from.
     frontier: Vec<State>,
     depth: Depth,
@@ -66,8 +67,16 @@ impl<'m> Search<'m> {
             world: first.start.clone(),
             steps: Vec::new(),
         });
+        let near = streams
+            .first()
+            .map(|first| first.start.engine.near(topology));
+        let near = |one: &Move| {
+            near.as_ref()
+                .is_none_or(|near| near.covers(topology, one.whom))
+        };
         Ok(Self {
             moves,
+            near: moves.all().iter().map(near).collect(),
             frontier: frontier.into_iter().collect(),
             streams,
             depth,
@@ -95,17 +104,56 @@ impl<'m> Search<'m> {
         steps.join(" ; ")
     }
 
+    pub(super) fn orders(&self, plan: &[usize]) -> Vec<Order> {
+        let steps = plan.iter().map(|at| self.moves.all()[*at].order.clone());
+        steps.collect()
+    }
+
+    /// What the oracle would do on the first stream, if it ends the incident on each.
+    pub(super) fn witness(&self) -> Option<Vec<Order>> {
+        let mut plans = Vec::new();
+        for stream in &self.streams {
+            let plan = Oracle::plan(&stream.start, self.moves, f64::INFINITY, Effort::FULL);
+            if !plan.ends || !carried_out(&stream.start, &plan.orders) {
+                return None;
+            }
+            plans.push(plan.orders);
+        }
+        plans.into_iter().next()
+    }
+
+    /// Whether two neighbouring steps of a plan cannot change places, on the first stream.
+    pub(super) fn order_matters_once(&self, plan: &[Order]) -> bool {
+        let Some(first) = self.streams.first() else {
+            return false;
+        };
+        (1..plan.len()).any(|at| {
+            let mut other = plan.to_vec();
+            other.swap(at - 1, at);
+            !carried_out(&first.start, &other)
+        })
+    }
+
+    /// On how many streams a plan ends the incident.
+    pub(super) fn ended_by(&self, plan: &[Order]) -> usize {
+        let ended = |stream: &&Stream| carried_out(&stream.start, plan);
+        self.streams.iter().filter(ended).count()
+    }
+
     /// Plans with one step more than before that work on every stream, the quickest first.
     pub(super) fn deeper(&mut self) -> Vec<Sequence> {
-        let target = Target::default();
         let mut works: Vec<(f64, Sequence)> = Vec::new();
         let mut next = Vec::new();
         let mut known = BTreeSet::new();
         for state in std::mem::take(&mut self.frontier) {
             let wide = state.steps.len() < WIDE_STEPS;
-            let idle = Idle::new(&state.world);
+            let first = state.steps.is_empty();
+            let mut idle = Idle::new(&state.world);
             let fault = state.world.fault_mark();
             for (at, one) in self.moves.all().iter().enumerate() {
+                if !first && !self.near[at] {
+                    continue;
+                }
                 self.forks += 1;
                 let Some(world) = after(&state.world, &one.order) else {
                     continue;
@@ -121,16 +169,15 @@ impl<'m> Search<'m> {
                 if !wide && !relevant(one, &state.world) && world.fault_mark() == fault {
                     continue;
                 }
-                let first = self.streams.first().map(|first| first.start.fault_mark());
+                let begun = self.streams.first().map(|first| first.start.fault_mark());
                 let steps: Sequence = state.steps.iter().copied().chain([at]).collect();
-                let end = outlook(&world, &target, SETTLE_S);
-                match end.served {
+                match ends(&world) {
                     Some(since) => works.push((since, steps)),
                     // Only states are gone on from that differ in what the faults will do,
                     // or in who carries the load.
-                    None if steps.len() >= usize::from(self.depth.steps) => {}
+                    None if steps.len() >= usize::from(self.depth.steps) || !self.near[at] => {}
                     None if wide && steps.len() < WIDE_STEPS => next.push(State { world, steps }),
-                    None if first != Some(world.fault_mark()) || relevant(one, &state.world) => {
+                    None if begun != Some(world.fault_mark()) || relevant(one, &state.world) => {
                         next.push(State { world, steps });
                     }
                     None => {}
@@ -155,16 +202,7 @@ impl<'m> Search<'m> {
     }
 
     fn works(&self, stream: &Stream, steps: &[usize]) -> bool {
-        let mut world = stream.start.clone();
-        for at in steps {
-            match after(&world, &self.moves.all()[*at].order) {
-                Some(then) => world = then,
-                None => return false,
-            }
-        }
-        outlook(&world, &Target::default(), SETTLE_S)
-            .served
-            .is_some()
+        carried_out(&stream.start, &self.orders(steps))
     }
 
     /// Whether another order of a plan's steps does not work on every stream.
@@ -174,6 +212,18 @@ impl<'m> Search<'m> {
         let mut others = orders.iter().filter(|order| order.as_slice() != plan);
         others.any(|order| !self.streams.iter().all(|stream| self.works(stream, order)))
     }
+}
+
+/// Whether users are served after some orders, one after the other.
+fn carried_out(start: &World, orders: &[Order]) -> bool {
+    let mut world = start.clone();
+    for order in orders {
+        match after(&world, order) {
+            Some(then) => world = then,
+            None => return false,
+        }
+    }
+    ends(&world).is_some()
 }
 
 /// Steps that change who carries the load, start what does not run, or let time pass.
@@ -234,31 +284,29 @@ fn stream(topology: &Arc<Topology>, incident: &Incident, seed: u64) -> Result<St
     })
 }
 
-/// What becomes of a state in which nothing is done, tick by tick.
+/// What becomes of a state in which nothing is done, tick by tick, as far as was asked.
 struct Idle {
     begin: f64,
-    dt: f64,
+    world: World,
     marks: Vec<u64>,
 }
 
 impl Idle {
     fn new(world: &World) -> Self {
-        let mut fork = world.clone();
-        let mut marks = Vec::with_capacity(IDLE_TICKS);
-        for _ in 0..IDLE_TICKS {
-            fork.tick();
-            marks.push(fork.mark());
-        }
         Self {
             begin: world.now(),
-            dt: world.settings().dt,
-            marks,
+            world: world.clone(),
+            marks: Vec::new(),
         }
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Some hundred ticks.
-    fn at(&self, world: &World) -> Option<u64> {
-        let ticks = ((world.now() - self.begin) / self.dt + 0.5) as usize;
+    fn at(&mut self, world: &World) -> Option<u64> {
+        let ticks = ((world.now() - self.begin) / world.settings().dt + 0.5) as usize;
+        while self.marks.len() < ticks.min(IDLE_TICKS) {
+            self.world.tick();
+            self.marks.push(self.world.mark());
+        }
         self.marks.get(ticks.checked_sub(1)?).copied()
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Whether a drawn incident has a repair, and how long that is, is not known here.
 
+use super::draw::Draw;
 use super::grammar::{
     Cause, Coupling, Fault, Incident, Lines, Locus, Mechanism, Place, Step, Trigger, Visibility,
 };
@@ -35,10 +36,7 @@ impl Incident {
     /// [`Incident::check`].
     #[must_use]
     pub fn generate(seed: u64, topology: &Topology) -> Vec<Self> {
-        let mut draw = Draw {
-            chance: Chance::new(seed, Stream::Incident),
-            drawn: 0,
-        };
+        let mut draw = Draw::new(Chance::new(seed, Stream::Incident));
         for _ in 0..DRAWS_MAX {
             let name = format!("drawn-{seed:016x}");
             let Some(drawn) = incident(&mut draw, topology, name) else {
@@ -50,36 +48,6 @@ impl Incident {
             }
         }
         Vec::new()
-    }
-}
-
-/// A sequence of draws.
-struct Draw {
-    chance: Chance,
-    drawn: u64,
-}
-
-impl Draw {
-    fn uniform(&mut self) -> f64 {
-        self.drawn += 1;
-        self.chance.uniform(self.drawn, 0)
-    }
-
-    fn often(&mut self, share: f64) -> bool {
-        self.uniform() < share
-    }
-
-    fn one<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
-        self.drawn += 1;
-        let bound = u32::try_from(of.len()).ok()?;
-        of.get(self.chance.below(bound, self.drawn, 0) as usize)
-    }
-
-    /// A round number between two others.
-    fn round(&mut self, low: f64, high: f64, step: f64) -> f64 {
-        let steps = libm::round((high - low) / step * self.uniform());
-        // Decimal fractions as a person would write them.
-        libm::round((low + steps * step) * 100.0) / 100.0
     }
 }
 
@@ -176,7 +144,7 @@ fn root(draw: &mut Draw, topology: &Topology, number: usize) -> Option<Fault> {
 }
 
 /// Names of all things of a kind.
-fn names(topology: &Topology, place: Place) -> Vec<String> {
+pub(crate) fn names(topology: &Topology, place: Place) -> Vec<String> {
     let routes = topology.routes().iter();
     match place {
         Place::Replica | Place::File => {

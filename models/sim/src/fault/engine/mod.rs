@@ -22,12 +22,13 @@ mod course;
 mod cues;
 mod lay;
 mod mark;
+mod near;
 mod ready;
 mod steps;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::cues::Writes;
+pub(crate) use self::cues::{Writes, told_apart};
 
 use std::sync::Arc;
 
@@ -178,6 +179,13 @@ impl Engine {
     #[must_use]
     pub fn rooted(&self, fault: usize) -> bool {
         self.runs.get(fault).is_some_and(Run::rooted)
+    }
+
+    /// Whether something of the faults is due until a time by itself, besides what a
+    /// competing healer or a weak supply does again and again.
+    pub(crate) fn pends(&self, until: f64) -> bool {
+        let due = |timer: &Timer| timer.at <= until && timer.due != Due::Beat;
+        self.timers.iter().any(due)
     }
 
     /// Moves faults on to the time of the state.
