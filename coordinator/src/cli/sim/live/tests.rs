@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use homeostat_sim::episode::Rules;
 use homeostat_sim::policy::Baseline;
+use homeostat_sim::topology::Topology;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
