@@ -15,7 +15,6 @@ use homeostat_common::observation::{Level as LogLevel, Metric, Reading};
 use homeostat_sim::episode::{Episode, Look};
 use homeostat_sim::fault::Incident;
 use homeostat_sim::policy::{Healer, Written};
-use homeostat_sim::topology::Topology;
 use homeostat_sim::world::Phase;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -253,7 +252,7 @@ impl Screen {
         }
         self.history.push(episode.levels().0.health());
         if let Some(look) = episode.take_look() {
-            self.look(episode, &look);
+            self.look(&look);
         }
     }
 
@@ -291,13 +290,18 @@ impl Screen {
             line.services = node
                 .replicas
                 .iter()
-                .map(|no| (short(topology, no.at()), phases[no.at()]))
+                .map(|no| {
+                    (
+                        topology.replicas()[no.at()].name.to_string(),
+                        phases[no.at()],
+                    )
+                })
                 .collect();
         }
     }
 
     /// Takes note of what the healer saw, and why it did what it did.
-    fn look(&mut self, episode: &Episode, look: &Look) {
+    fn look(&mut self, look: &Look) {
         self.looked = Some(look.seen.at);
         if !look.orders.is_empty() {
             self.why.clone_from(&look.why);
@@ -352,7 +356,6 @@ impl Screen {
         self.lines
             .sort_by(|a, b| (b.0, b.1, &a.2).cmp(&(a.0, a.1, &b.2)));
         self.lines.truncate(LINES);
-        debug_assert_eq!(self.nodes.len(), episode.world().topology().nodes().len());
     }
 }
 
@@ -362,10 +365,6 @@ fn last(reading: Reading<f64>) -> Option<f64> {
         Reading::Fresh(value) | Reading::Stale { last: value, .. } => Some(value),
         Reading::Missing => None,
     }
-}
-
-fn short(topology: &Topology, replica: usize) -> String {
-    topology.replicas()[replica].name.to_string()
 }
 
 /// How it ended, in a line.

@@ -10,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Incident;
+use super::grammar::{Cause, Coupling};
 use super::novelty::pairs;
 
 /// A set of incidents, with seeds of its own.
@@ -164,20 +165,33 @@ fn substance(incident: &Incident) -> String {
         twin: None,
         ..incident.clone()
     };
-    let mut text = String::new();
-    // Ids are names too; what refers to them keeps its meaning by their place.
     let ids: Vec<String> = bare.faults.iter().map(|fault| fault.id.clone()).collect();
-    for (place, fault) in bare.faults.iter_mut().enumerate() {
-        fault.id = format!("f{place}");
-    }
-    for word in bare.to_string().split_inclusive([' ', '"', '\n']) {
-        let name = word.trim_end_matches([' ', '"', '\n']);
-        match ids.iter().position(|id| id == name) {
-            Some(place) => text += &word.replacen(name, &format!("f{place}"), 1),
-            None => text += word,
+    rename(&mut bare, |id| {
+        let place = ids.iter().position(|own| own == id);
+        place.map_or_else(|| id.to_owned(), |place| format!("f{place}"))
+    });
+    bare.to_string()
+}
+
+/// Gives faults other names, where they are named and where they are referred to.
+fn rename(incident: &mut Incident, name: impl Fn(&str) -> String) {
+    for fault in &mut incident.faults {
+        fault.id = name(&fault.id);
+        if let Cause::Cleared(other) = &mut fault.trigger.cause {
+            *other = name(other);
+        }
+        for coupling in &mut fault.couplings {
+            match coupling {
+                Coupling::Returns { unless: other, .. }
+                | Coupling::Breaks { then: other, .. }
+                | Coupling::Hides { behind: other } => *other = name(other),
+                Coupling::ReInfects
+                | Coupling::MovesLoad { .. }
+                | Coupling::Holds { .. }
+                | Coupling::Heals { .. } => {}
+            }
         }
     }
-    text
 }
 
 #[cfg(test)]
@@ -200,29 +214,7 @@ mod tests {
         for mut incident in read(Incident::development()) {
             // Another name is no other incident.
             incident.name = "renamed".to_owned();
-            for at in 0..incident.faults.len() {
-                let id = std::mem::replace(&mut incident.faults[at].id, format!("zz{at}"));
-                for fault in &mut incident.faults {
-                    fault.couplings = fault
-                        .couplings
-                        .iter()
-                        .map(|coupling| {
-                            let words: Vec<String> = coupling
-                                .to_string()
-                                .split(' ')
-                                .map(|word| {
-                                    if word == id {
-                                        format!("zz{at}")
-                                    } else {
-                                        word.to_owned()
-                                    }
-                                })
-                                .collect();
-                            words.join(" ").parse().unwrap()
-                        })
-                        .collect();
-                }
-            }
+            rename(&mut incident, |id| format!("other-{id}"));
             assert_eq!(Split::of(&incident), Split::Development);
             assert!(may_learn(&incident).is_err());
         }

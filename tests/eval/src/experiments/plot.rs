@@ -35,7 +35,7 @@ const SMALL: i32 = 12;
 const GREY: RGBColor = RGBColor(120, 120, 120);
 const PALE: RGBColor = RGBColor(222, 222, 222);
 /// Dark enough on white, and apart in grey as well.
-const INKS: [RGBColor; 5] = [
+static INKS: [RGBColor; 5] = [
     RGBColor(0, 0, 0),
     RGBColor(0, 84, 147),
     RGBColor(178, 24, 43),
@@ -346,7 +346,7 @@ fn course(report: &Report, keys: &[String], file: &Path) -> Result<bool> {
         .collect();
     let labels = apart(&ends, 17, HEAD, HEAD + height + 12);
     for (number, ((name, points), label)) in lines.iter().zip(labels).enumerate() {
-        let ink = INKS[number % INKS.len()];
+        let ink = &INKS[number % INKS.len()];
         let style = ink.stroke_width(2);
         // Neighbours differ in colour, and each round of colours in its dashes.
         let dash = [0, 7, 2][number / INKS.len() % 3];
@@ -361,7 +361,7 @@ fn course(report: &Report, keys: &[String], file: &Path) -> Result<bool> {
         let lead = vec![(end.0 + 3, end.1), (end.0 + 18, label)];
         root.draw(&PathElement::new(lead, GREY))
             .map_err(|why| wrong(&why))?;
-        let style = at(&font(TEXT).color(&ink), HPos::Left, VPos::Center);
+        let style = at(&font(TEXT).color(ink), HPos::Left, VPos::Center);
         text(name.clone(), (end.0 + 22, label), style)?;
     }
     root.present().map_err(|why| wrong(&why))?;
