@@ -180,9 +180,8 @@ struct Known {
 
 impl Known {
     fn extend(&mut self, all: Vec<Incident>) {
-        for one in &all {
-            self.add(one);
-        }
+        self.names.extend(all.iter().map(|one| one.name.clone()));
+        self.all.extend(all);
     }
 
     fn add(&mut self, one: &Incident) {
