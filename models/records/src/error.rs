@@ -54,6 +54,8 @@ impl RecordError {
         move |why| Self::Io { doing, path, why }
     }
 
+    // Errors are handed over where they arise.
+    #[allow(clippy::needless_pass_by_value)]
     pub(crate) fn wrong(path: &Path, place: impl Into<String>, why: impl ToString) -> Self {
         Self::Wrong {
             path: path.to_owned(),

@@ -194,7 +194,7 @@ impl Replay {
         let most = row.looks.min(u64::from(TICKS_MAX));
         let seen = rows_of(&mut self.seen, number, most)?;
         let truth = rows_of(&mut self.truth, number, most + 1)?;
-        let mut script = Vec::new();
+        let mut script: Vec<Decided> = Vec::new();
         for look in &seen {
             let orders =
                 orders(look).map_err(|why| wrong(number, format!("look {}: {why}", look.look)))?;
@@ -342,10 +342,13 @@ fn name_of(policy: &str) -> &'static str {
         .unwrap_or("recorded")
 }
 
+/// What was decided at a look: its number, the orders, how likely they were, and why.
+type Decided = (u64, Vec<Order>, f64, String);
+
 /// Does what was recorded.
 struct Script {
     name: &'static str,
-    looks: Peekable<std::vec::IntoIter<(u64, Vec<Order>, f64, String)>>,
+    looks: Peekable<std::vec::IntoIter<Decided>>,
     look: u64,
     last: (f64, String),
 }

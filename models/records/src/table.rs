@@ -123,7 +123,7 @@ type Out = Counted<BufWriter<File>>;
 
 enum Sink {
     Parquet {
-        file: SerializedFileWriter<Out>,
+        file: Box<SerializedFileWriter<Out>>,
         columns: Columns,
         held: usize,
     },
@@ -176,7 +176,7 @@ impl<R: Row> TableWriter<R> {
                     SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))
                 });
                 Sink::Parquet {
-                    file: file.map_err(|why| RecordError::wrong(&path, "schema", why))?,
+                    file: Box::new(file.map_err(|why| RecordError::wrong(&path, "schema", why))?),
                     columns,
                     held: 0,
                 }
@@ -472,16 +472,16 @@ fn same<T>(path: &Path, read: &Counted<T>, expected: &Written) -> Result<(), Rec
 
 /// Whether a column lies in the file: Parquet's reader takes that for granted.
 fn within(column: &ColumnChunkMetaData, length: u64) -> bool {
-    let begins = [
-        Some(column.data_page_offset()),
-        column.dictionary_page_offset(),
-    ];
-    let takes = u64::try_from(column.compressed_size()).ok();
-    begins.into_iter().flatten().all(|begin| {
-        let begin = u64::try_from(begin).ok();
-        let end = begin.zip(takes).and_then(|(at, size)| at.checked_add(size));
-        end.is_some_and(|end| end <= length)
-    })
+    let pages = column.data_page_offset();
+    // The dictionary comes first, where there is one, and counts among the bytes.
+    let begin = column.dictionary_page_offset().unwrap_or(pages);
+    let (begin, pages) = (u64::try_from(begin), u64::try_from(pages));
+    let (Ok(begin), Ok(pages), Ok(takes)) = (begin, pages, u64::try_from(column.compressed_size()))
+    else {
+        return false;
+    };
+    let end = begin.checked_add(takes);
+    end.is_some_and(|end| end <= length && (begin..=end).contains(&pages))
 }
 
 /// Reads a row group; the number of its rows.

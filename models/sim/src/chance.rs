@@ -26,6 +26,8 @@ pub enum Stream {
     Incident = 8,
     /// What a policy leaves to chance.
     Policy = 9,
+    /// Candidates of a tuner.
+    Tune = 10,
 }
 
 /// Chance for one stream of one seed.

@@ -237,14 +237,41 @@ fn policies_are_measured_beside_the_oracle() {
         "--steps",
         "1",
         "--policies",
-        "no-op,supervisor",
+        "no-op,supervisor,expert,expert-left-out",
     ]);
+    // An expert who has never met what is wrong does not see it better.
+    let share = |who: &str| value(&rows, &format!("policies.{who}.recovered"));
+    assert!(share("expert") >= share("expert_left_out"));
+    assert!(share("expert_left_out") < 1.0);
+    assert_eq!(value(&rows, "policies.oracle.of_oracle"), 1.0);
+    assert!(value(&rows, "policies.supervisor.by_60s.recovered") <= share("supervisor"));
     // Nothing is lost, harmed or spent by doing nothing, whatever the seed.
     assert_eq!(value(&rows, "policies.no_op.harm"), 0.0);
     assert_eq!(value(&rows, "policies.no_op.spent"), 0.0);
     assert_eq!(value(&rows, "policies.no_op.lost"), 1.0);
     assert_eq!(value(&rows, "policies.oracle.recovered"), 1.0);
     assert!(value(&rows, "policies.stratum.steps_1") >= 2.0);
+}
+
+#[test]
+fn weights_are_tuned_and_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("trial.toml");
+    let out = out.to_str().unwrap();
+    let few = [
+        "tune",
+        "--only",
+        "crash-infer,clock-skew",
+        "--generations",
+        "1",
+    ];
+    let few = [&few[..], &["--candidates", "4", "--seeds", "1"]].concat();
+    let rows = run(&[&few[..], &["--out", out]].concat());
+    assert!((0.0..=1.0).contains(&value(&rows, "tune.trial.recovered")));
+    let text = std::fs::read_to_string(out).unwrap();
+    assert!(text.contains("generations = 1") && text.contains("patience_s = "));
+    let again = run(&[&few[..], &["--from", out]].concat());
+    assert_eq!(again.len(), rows.len());
 }
 
 #[test]

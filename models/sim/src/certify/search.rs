@@ -8,7 +8,7 @@ use super::settle::ends;
 use crate::episode::Rules;
 use crate::fault::Incident;
 use crate::policy::ahead::{Watch, after};
-use crate::policy::{Kind, Move, Moves, Oracle, Whom};
+use crate::policy::{Effort, Kind, Move, Moves, Oracle, Whom};
 use crate::text::TextError;
 use crate::topology::Topology;
 use crate::world::{Order, Phase, Settings, World};
@@ -113,7 +113,7 @@ impl<'m> Search<'m> {
     pub(super) fn witness(&self) -> Option<Vec<Order>> {
         let mut plans = Vec::new();
         for stream in &self.streams {
-            let plan = Oracle::plan(&stream.start, self.moves, f64::INFINITY);
+            let plan = Oracle::plan(&stream.start, self.moves, f64::INFINITY, Effort::FULL);
             if !plan.ends || !carried_out(&stream.start, &plan.orders) {
                 return None;
             }

@@ -394,36 +394,46 @@ impl Episode {
             .map_or(f64::INFINITY, |budget| budget - self.spent());
         let no = self.looks;
         self.looks += 1;
-        let ended = self.ended.clone();
-        let mut kept: Option<Seen> = None;
-        let orders = match healer {
-            Healer::Sees(policy) => {
-                let seen: Seen = self.observer.look(&self.world);
-                let view = View {
-                    topology: self.world.topology(),
-                    moves: &self.moves,
-                    seen: &seen,
-                    ended: &self.ended,
-                    left,
-                };
+        let looks = match &*healer {
+            Healer::Sees(_) => true,
+            Healer::Knows(oracle) => oracle.looks(),
+        };
+        // Who looks sees even while busy.
+        let seen: Option<Seen> = looks.then(|| self.observer.look(&self.world));
+        let view = seen.as_ref().map(|seen| View {
+            topology: self.world.topology(),
+            moves: &self.moves,
+            seen,
+            ended: &self.ended,
+            left,
+        });
+        let orders = match (&mut *healer, view) {
+            (Healer::Sees(policy), Some(view)) => {
                 policy.see(&view);
-                let orders = if idle {
+                if idle {
                     policy.decide(&view)
                 } else {
                     Vec::new()
-                };
-                kept = Some(seen);
-                orders
+                }
             }
-            Healer::Knows(_) if !idle => Vec::new(),
-            Healer::Knows(oracle) => oracle.decide(&self.world, &self.moves, left),
+            (Healer::Knows(oracle), view) => {
+                if let Some(view) = view {
+                    oracle.see(&view);
+                }
+                if idle {
+                    oracle.decide(&self.world, &self.moves, left)
+                } else {
+                    Vec::new()
+                }
+            }
+            (Healer::Sees(_), None) => Vec::new(),
         };
-        self.ended.clear();
+        let ended = std::mem::take(&mut self.ended);
         if self.watched {
             let decided = idle && !orders.is_empty();
             self.look = Some(Look {
                 no,
-                seen: kept.unwrap_or_else(|| self.observer.look(&self.world)),
+                seen: seen.unwrap_or_else(|| self.observer.look(&self.world)),
                 ended,
                 left,
                 spent: self.spent(),

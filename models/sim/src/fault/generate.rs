@@ -144,7 +144,7 @@ fn root(draw: &mut Draw, topology: &Topology, number: usize) -> Option<Fault> {
 }
 
 /// Names of all things of a kind.
-fn names(topology: &Topology, place: Place) -> Vec<String> {
+pub(crate) fn names(topology: &Topology, place: Place) -> Vec<String> {
     let routes = topology.routes().iter();
     match place {
         Place::Replica | Place::File => {

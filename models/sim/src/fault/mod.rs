@@ -48,10 +48,12 @@ mod splits;
 pub use self::compose::{Composed, Set};
 pub use self::engine::{Engine, Refusal};
 pub(crate) use self::engine::{Writes, told_apart};
+pub(crate) use self::generate::names;
 pub use self::grammar::{
     COUPLINGS_MAX, CUE_RATE_MIN, CUES_MAX, Cause, Coupling, Cue, FAULTS_MAX, Fault, Incident,
     Lines, Locus, Mechanism, Place, Step, Trigger, Unknown, Visibility,
 };
+pub(crate) use self::mechanism::remedies;
 pub use self::mechanism::{places, sits_at};
 pub use self::novelty::{distance, novelty};
 pub use self::read::FILE_MAX;

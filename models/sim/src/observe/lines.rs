@@ -4,8 +4,6 @@
 //! makes anybody write (a caller that times out does not know why), and what faults make
 //! their places write.
 
-use std::collections::BTreeMap;
-
 use homeostat_common::observation::LogCount;
 
 use super::look::Noise;
@@ -32,9 +30,37 @@ pub(super) fn written(
     elapsed: f64,
     noise: &mut Noise,
 ) -> Vec<Vec<LogCount>> {
-    let mut rates: BTreeMap<(ReplicaNo, Template), f64> = BTreeMap::new();
-    let mut add = |replica, template, rate: f64| {
-        *rates.entry((replica, template)).or_insert(0.0) += rate;
+    let rates = rates(topology, state, faults);
+    let mut logs: Vec<Vec<LogCount>> = vec![Vec::new(); topology.nodes().len()];
+    for (at, own) in rates.chunks_exact(Template::ALL.len()).enumerate() {
+        for (template, rate) in Template::ALL.iter().zip(own) {
+            let count = poisson(rate * elapsed, noise);
+            note(topology, &mut logs, ReplicaNo::new(at), *template, count);
+        }
+    }
+    let before = |at: usize| counted.get(at).copied().unwrap_or_default();
+    for (at, now) in state.replicas.iter().enumerate() {
+        let [starts, deaths, kills] = before(at);
+        let replica = ReplicaNo::new(at);
+        let since = [
+            (Template::Started, now.starts.saturating_sub(starts)),
+            (Template::ExitCode, now.deaths.saturating_sub(deaths)),
+            (Template::OomKilled, now.oom_kills.saturating_sub(kills)),
+        ];
+        for (template, count) in since {
+            note(topology, &mut logs, replica, template, count);
+        }
+    }
+    logs
+}
+
+/// How often each template is written now, per second, by replica and then template; but
+/// for lines that count what happened.
+pub(super) fn rates(topology: &Topology, state: &State, faults: &Engine) -> Vec<f64> {
+    let of_one = Template::ALL.len();
+    let mut rates = vec![0.0; state.replicas.len() * of_one];
+    let mut add = |replica: ReplicaNo, template: Template, rate: f64| {
+        rates[replica.at() * of_one + template as usize] += rate;
     };
     for at in 0..state.replicas.len() {
         let replica = ReplicaNo::new(at);
@@ -53,25 +79,7 @@ pub(super) fn written(
     {
         add(witness(topology, state, replica), template, rate);
     }
-    let mut logs: Vec<Vec<LogCount>> = vec![Vec::new(); topology.nodes().len()];
-    for ((replica, template), rate) in rates {
-        let count = poisson(rate * elapsed, noise);
-        note(topology, &mut logs, replica, template, count);
-    }
-    let before = |at: usize| counted.get(at).copied().unwrap_or_default();
-    for (at, now) in state.replicas.iter().enumerate() {
-        let [starts, deaths, kills] = before(at);
-        let replica = ReplicaNo::new(at);
-        let since = [
-            (Template::Started, now.starts.saturating_sub(starts)),
-            (Template::ExitCode, now.deaths.saturating_sub(deaths)),
-            (Template::OomKilled, now.oom_kills.saturating_sub(kills)),
-        ];
-        for (template, count) in since {
-            note(topology, &mut logs, replica, template, count);
-        }
-    }
-    logs
+    rates
 }
 
 /// Who writes what a replica has to say: itself, or, when it has no process, a sibling
@@ -186,6 +194,10 @@ fn poisson(mean: f64, noise: &mut Noise) -> u32 {
     }
     // By inversion: one draw, and at most as many steps as lines.
     let mut left = noise.uniform();
+    if left <= 1.0 - mean {
+        // The share of no lines at all is larger than this.
+        return 0;
+    }
     let mut share = libm::exp(-mean);
     let mut count = 0;
     while left > share && count < COUNT_MAX {

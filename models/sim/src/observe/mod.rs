@@ -23,5 +23,14 @@ pub(crate) use self::template::{
     CLEAR_RATE, COUPLING_RATE, DISTRACTORS, GREY_RATE, of_break, of_hold, of_mechanism,
 };
 
+use crate::world::World;
+
+/// How often each template is written in a world, per second, by replica and then template;
+/// but for lines that count what happened (starts, ends). For who has a world of its own to
+/// compare with what is seen.
+pub(crate) fn rates(world: &World) -> Vec<f64> {
+    lines::rates(world.topology(), &world.state, &world.engine)
+}
+
 #[cfg(doc)]
 use homeostat_common::observation::Observation;

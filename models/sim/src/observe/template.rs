@@ -32,7 +32,7 @@ macro_rules! templates {
 
             /// As it stands in a log.
             #[must_use]
-            pub fn text(self) -> &'static str {
+            pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
 
@@ -150,12 +150,54 @@ impl Template {
     /// Its id: FNV-1a of its text, so that it is the same for ever.
     #[must_use]
     pub fn id(self) -> u64 {
-        self.text()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            })
+        IDS[self as usize]
     }
+
+    /// The one of an id.
+    #[must_use]
+    pub fn of_id(id: u64) -> Option<Self> {
+        let place = BY_ID.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        BY_ID.get(place).map(|(_, template)| *template)
+    }
+}
+
+/// Ids by the order of [`Template::ALL`]: hashed once, for a look asks for hundreds.
+const IDS: [u64; Template::ALL.len()] = ids();
+
+const fn ids() -> [u64; Template::ALL.len()] {
+    let mut ids = [0; Template::ALL.len()];
+    let mut at = 0;
+    while at < ids.len() {
+        let text = Template::ALL[at].text().as_bytes();
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        let mut byte = 0;
+        while byte < text.len() {
+            hash = (hash ^ text[byte] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+            byte += 1;
+        }
+        ids[at] = hash;
+        at += 1;
+    }
+    ids
+}
+
+/// The same, sorted.
+const BY_ID: [(u64, Template); Template::ALL.len()] = by_id();
+
+const fn by_id() -> [(u64, Template); Template::ALL.len()] {
+    let mut all = [(0, Template::ALL[0]); Template::ALL.len()];
+    let mut count = 0;
+    while count < all.len() {
+        // By insertion: there are some sixty.
+        let mut at = count;
+        while at > 0 && all[at - 1].0 > IDS[count] {
+            all[at] = all[at - 1];
+            at -= 1;
+        }
+        all[at] = (IDS[count], Template::ALL[count]);
+        count += 1;
+    }
+    all
 }
 
 /// What each replica that runs writes all day, and how often per second. Some of
@@ -308,8 +350,14 @@ mod tests {
         assert_eq!((names.len(), ids.len()), (all.len(), all.len()));
         for template in all {
             assert_eq!(template.name().parse(), Ok(*template));
+            assert_eq!(Template::of_id(template.id()), Some(*template));
         }
+        // FNV-1a of "heartbeat <n> ok".
+        assert_eq!(Template::Heartbeat.id(), HEARTBEAT);
+        assert_eq!(Template::of_id(1), None);
     }
+
+    const HEARTBEAT: u64 = 0xbd87_c441_35b4_fffb;
 
     #[test]
     fn most_lines_of_a_mechanism_are_written_for_other_reasons_too() {

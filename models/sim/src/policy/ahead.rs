@@ -29,6 +29,38 @@ pub(crate) fn after(world: &World, order: &Order) -> Option<World> {
     None
 }
 
+/// The marks of a world in which nothing is done, tick by tick, as far as they are asked
+/// for: a step that leaves the same state as none adds nothing to a plan.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    fork: World,
+    begin: f64,
+    marks: Vec<u64>,
+}
+
+impl Idle {
+    pub(crate) fn new(world: &World) -> Self {
+        Self {
+            fork: world.clone(),
+            begin: world.now(),
+            marks: Vec::new(),
+        }
+    }
+
+    /// Whether a later world of this mark is as if only time had passed.
+    pub(crate) fn same(&mut self, later: &World, mark: u64) -> bool {
+        let dt = self.fork.settings().dt;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Some hundred.
+        let ticks = ((later.now() - self.begin) / dt + 0.5) as usize;
+        while self.marks.len() < ticks {
+            self.fork.tick();
+            self.marks.push(self.fork.mark());
+        }
+        let same = ticks.checked_sub(1).and_then(|at| self.marks.get(at));
+        same == Some(&mark)
+    }
+}
+
 /// What becomes of a world when nothing more is done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Outlook {

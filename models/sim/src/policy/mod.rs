@@ -6,29 +6,37 @@
 //!
 //! Every policy is a closed loop: it is asked again when all that it ordered has ended, or
 //! something of it failed. All are deterministic, given a seed.
-//!
-//! An oracle that plans by belief, over the hidden states that are consistent with what is
-//! seen, is not here.
 
 pub(crate) mod ahead;
+mod belief;
+mod beside;
 mod expert;
+mod hints;
 pub mod moves;
 mod oracle;
 mod plain;
 mod randomised;
+mod relevant;
 mod signs;
+mod strategy;
 mod tolerance;
 mod trial;
+mod weights;
 
 use std::str::FromStr;
 
+pub use self::belief::Belief;
 pub use self::expert::{Expert, PRODUCTIONS, Production};
 pub use self::moves::{Kind, Move, Moves, Whom, Written};
+pub(crate) use self::oracle::Effort;
 pub use self::oracle::{Oracle, Searcher, Verified};
 pub use self::plain::{Nothing, Random, Supervisor, Worst};
 pub use self::randomised::{Randomised, STEPS_MAX};
+pub use self::relevant::Relevant;
+pub use self::strategy::Strategy;
 pub use self::tolerance::Tolerance;
-pub use self::trial::{Trial, WEIGHTS, Weights};
+pub use self::trial::Trial;
+pub use self::weights::{Tuned, Tuning, WEIGHTS, Weights};
 
 use crate::observe::Seen;
 use crate::topology::Topology;
@@ -98,6 +106,14 @@ pub trait Policy {
 pub trait Privileged {
     /// Its name in tables.
     fn name(&self) -> &'static str;
+
+    /// Whether it wants to be shown what a healer may see as well.
+    fn looks(&self) -> bool {
+        false
+    }
+
+    /// Takes in what is seen; called at every look of one that wants to.
+    fn see(&mut self, _: &View<'_>) {}
 
     /// What to do, one order after the other; called at looks while nothing is under way.
     fn decide(&mut self, world: &World, moves: &Moves, left: f64) -> Vec<Order>;
@@ -197,7 +213,9 @@ healers! {
     Tolerance = "tolerance", "circuit breakers, bulkheads, standbys, a second uplink";
     Trial = "trial", "tries what its weights say, and what did not help less";
     Expert = "expert", "knows causes, repairs and traps by what gives them away";
+    Belief = "belief", "plans over the hidden states that are consistent with what is seen";
     Verified = "verified", "the best of 32 random plans by a perfect simulator";
+    Relevant = "relevant", "the best of 32 random plans about symptoms by a perfect simulator";
     Search = "search", "the best single step by a perfect simulator, again and again";
     Oracle = "oracle", "looks ahead over plans in forks of the world itself";
 }
@@ -205,7 +223,7 @@ healers! {
 /// No policy of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no policy {0:?}; there are no-op, random, supervisor, worst, tolerance, trial, expert, verified, search, oracle"
+    "there is no policy {0:?}; there are no-op, random, supervisor, worst, tolerance, trial, expert, belief, verified, relevant, search, oracle"
 )]
 pub struct UnknownPolicy(String);
 
@@ -219,9 +237,11 @@ impl Baseline {
             Self::Supervisor => Healer::Sees(Box::new(Supervisor::default())),
             Self::Worst => Healer::Sees(Box::new(Worst::default())),
             Self::Tolerance => Healer::Sees(Box::new(Tolerance::default())),
-            Self::Trial => Healer::Sees(Box::new(Trial::new(Weights::default()))),
+            Self::Trial => Healer::Sees(Box::new(Trial::new(Tuned::shipped().weights.clone()))),
             Self::Expert => Healer::Sees(Box::new(Expert::default())),
+            Self::Belief => Healer::Sees(Box::new(Belief::new(seed))),
             Self::Verified => Healer::Knows(Box::new(Verified::new(seed))),
+            Self::Relevant => Healer::Knows(Box::new(Relevant::new(seed))),
             Self::Search => Healer::Knows(Box::new(Searcher::default())),
             Self::Oracle => Healer::Knows(Box::new(Oracle::default())),
         }

@@ -5,9 +5,10 @@
 //! number. They are bounds and units of measure: what they do would give hidden state
 //! away, so nothing is to be taught by them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::ahead::{after, cost, outlook};
+use super::ahead::{Idle, after, cost, outlook};
+use super::beside::beside;
 use super::plain::draw;
 use super::{Kind, Move, Moves, Privileged};
 use crate::chance::{Chance, Stream};
@@ -22,7 +23,7 @@ const PRICE: f64 = 0.001;
 /// After nothing was worth its cost, it looks again so much later.
 const REST_S: f64 = 20.0;
 
-fn suffers(world: &World) -> bool {
+pub(super) fn suffers(world: &World) -> bool {
     !world.level().meets(&Target::default())
 }
 
@@ -55,8 +56,18 @@ impl Privileged for Searcher {
         if !suffers(world) || world.now() < self.rest_until {
             return Vec::new();
         }
-        let plans = moves.all().iter().map(|one| vec![one.order.clone()]);
-        let best = best(world, plans, left);
+        let mut idle = Idle::new(world);
+        let near = world.engine.near(world.topology());
+        let near = moves
+            .all()
+            .iter()
+            .filter(|one| near.covers(world.topology(), one.whom));
+        let plans = near.filter(|one| {
+            // What changes nothing is not worth more than nothing.
+            let then = after(world, &one.order);
+            then.is_some_and(|then| !idle.same(&then, then.mark()))
+        });
+        let best = best(world, plans.map(|one| vec![one.order.clone()]), left);
         if best.is_empty() {
             self.rest_until = world.now() + REST_S;
         }
@@ -65,7 +76,11 @@ impl Privileged for Searcher {
 }
 
 /// The best of some plans, if it is worth more than nothing.
-fn best(world: &World, plans: impl Iterator<Item = Vec<Order>>, left: f64) -> Vec<Order> {
+pub(super) fn best(
+    world: &World,
+    plans: impl Iterator<Item = Vec<Order>>,
+    left: f64,
+) -> Vec<Order> {
     let nothing = worth(world, &[], left).unwrap_or(0.0);
     let scored = plans.filter_map(|plan| Some((worth(world, &plan, left)?, plan)));
     let best = scored.reduce(|best, one| if one.0 > best.0 { one } else { best });
@@ -75,7 +90,7 @@ fn best(world: &World, plans: impl Iterator<Item = Vec<Order>>, left: f64) -> Ve
 }
 
 /// Plans that are drawn for each choice.
-const DRAWN: u64 = 32;
+pub(super) const DRAWN: u64 = 32;
 /// Steps of the longest of them.
 const LONGEST: u32 = 3;
 
@@ -120,10 +135,23 @@ impl Privileged for Verified {
     }
 }
 
-/// Steps of the longest plan that the oracle looks for.
-const DEPTH: usize = 6;
-/// States from which it goes on at each step, each of another kind.
-const BEAM: usize = 18;
+/// After no plan ended the incident it rests twice as long each time, up to this, in
+/// seconds.
+const REST_MAX_S: f64 = 160.0;
+/// How far a search for a plan goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Steps of the longest plan.
+    pub(crate) depth: usize,
+    /// States from which it goes on at each step, each of another kind.
+    pub(crate) beam: usize,
+}
+
+impl Effort {
+    /// That of the oracle, who knows what it looks ahead in.
+    pub(crate) const FULL: Self = Self { depth: 6, beam: 18 };
+}
+
 /// Of one kind, which differ in who carries the load.
 const SIBLINGS: usize = 3;
 /// Users have to be served so long after a plan, in seconds.
@@ -135,10 +163,12 @@ const GOOD: f64 = 40.0;
 
 /// Looks ahead over plans, step by step wider, in forks of the world itself; takes the
 /// shortest that ends the incident, the quickest and cheapest of these, and looks again
-/// when that is done.
+/// when that is done. Steps run side by side where that is sooner.
 #[derive(Debug, Clone, Default)]
 pub struct Oracle {
     rest_until: f64,
+    /// How long it rested last, while no plan ended the incident.
+    rest: f64,
 }
 
 /// A plan that was thought through so far.
@@ -152,12 +182,18 @@ struct Thought {
 
 impl Oracle {
     /// The shortest plan that ends the incident, or else what helps most.
-    pub(crate) fn plan(world: &World, moves: &Moves, left: f64) -> Plan {
+    pub(crate) fn plan(world: &World, moves: &Moves, left: f64, effort: Effort) -> Plan {
         let target = Target::default();
         let nothing = outlook(world, &target, SETTLE_S);
         if nothing.served.is_some() && nothing.roots == 0 {
             return Plan::default();
         }
+        let near = world.engine.near(world.topology());
+        let near: Vec<&Move> = moves
+            .all()
+            .iter()
+            .filter(|one| near.covers(world.topology(), one.whom))
+            .collect();
         let mut beam = vec![Thought {
             kind: world.fault_mark(),
             world: world.clone(),
@@ -167,14 +203,23 @@ impl Oracle {
         }];
         let mut helps: Option<(f64, Vec<Order>)> = None;
         let mut found: Option<(f64, Vec<Order>)> = None;
-        for depth in 0..DEPTH {
-            let known = found.as_ref().map(|(score, _)| *score);
+        for depth in 0..effort.depth {
+            let before = found.is_some();
             let mut next: Vec<Thought> = Vec::new();
+            let mut known = BTreeSet::new();
             for thought in &beam {
-                for one in moves.all() {
+                let mut idle = Idle::new(&thought.world);
+                for one in near.iter().copied() {
                     let Some(then) = after(&thought.world, &one.order) else {
                         continue;
                     };
+                    // Nothing but time has passed, or it was thought through before.
+                    let mark = then.mark();
+                    if !one.kind.waits() && idle.same(&then, mark)
+                        || !known.insert((then.now().to_bits(), mark))
+                    {
+                        continue;
+                    }
                     if depth > 0 && !relevant(one, thought, &then) {
                         continue;
                     }
@@ -213,12 +258,13 @@ impl Oracle {
             }
             // One that is dear or late may be shorter than one that is neither.
             let good = found.as_ref().is_some_and(|(score, _)| *score < GOOD);
-            if good || known.is_some() {
+            if good || before {
                 break;
             }
-            beam = of_each_kind(next);
+            beam = of_each_kind(next, effort.beam);
         }
         if let Some((_, orders)) = found {
+            let orders = folded(world, orders);
             return Plan { orders, ends: true };
         }
         Plan {
@@ -226,6 +272,43 @@ impl Oracle {
             ends: false,
         }
     }
+}
+
+/// The same plan with steps side by side where that serves users sooner.
+fn folded(world: &World, mut orders: Vec<Order>) -> Vec<Order> {
+    let served = |orders: &[Order]| {
+        let mut now = world.clone();
+        for order in orders {
+            now = after(&now, order)?;
+        }
+        let end = outlook(&now, &Target::default(), SETTLE_S);
+        Some((end.roots, end.served?))
+    };
+    let Some(mut known) = served(&orders) else {
+        return orders;
+    };
+    let mut at = 0;
+    while at + 1 < orders.len() {
+        let both = beside(&orders[at], &orders[at + 1]);
+        let tried = both.map(|both| {
+            let rest = orders[at + 2..].iter().cloned();
+            let tried: Vec<Order> = orders[..at]
+                .iter()
+                .cloned()
+                .chain([both])
+                .chain(rest)
+                .collect();
+            tried
+        });
+        let better = tried.and_then(|tried| Some((served(&tried)?, tried)));
+        match better {
+            Some((then, tried)) if then.0 <= known.0 && then.1 < known.1 => {
+                (known, orders) = (then, tried);
+            }
+            _ => at += 1,
+        }
+    }
+    orders
 }
 
 /// What the oracle would do.
@@ -252,7 +335,7 @@ fn relevant(one: &Move, before: &Thought, then: &World) -> bool {
 }
 
 /// The best of each kind of state, and of these the best.
-fn of_each_kind(mut all: Vec<Thought>) -> Vec<Thought> {
+fn of_each_kind(mut all: Vec<Thought>, beam: usize) -> Vec<Thought> {
     all.sort_by(|a, b| a.roots.cmp(&b.roots).then(b.later.total_cmp(&a.later)));
     let mut kinds: BTreeMap<u64, usize> = BTreeMap::new();
     all.retain(|thought| {
@@ -260,7 +343,7 @@ fn of_each_kind(mut all: Vec<Thought>) -> Vec<Thought> {
         *count += 1;
         *count <= SIBLINGS
     });
-    all.truncate(BEAM);
+    all.truncate(beam);
     all
 }
 
@@ -274,10 +357,60 @@ impl Privileged for Oracle {
         if idle || world.now() < self.rest_until {
             return Vec::new();
         }
-        let plan = Self::plan(world, moves, left);
-        if !plan.ends {
-            self.rest_until = world.now() + REST_S;
+        let plan = Self::plan(world, moves, left, Effort::FULL);
+        if plan.ends {
+            self.rest = 0.0;
+        } else {
+            // What cannot be ended now is not looked at all the time.
+            self.rest = (2.0 * self.rest).clamp(REST_S, REST_MAX_S);
+            self.rest_until = world.now() + self.rest;
         }
         plan.orders
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Incident;
+    use crate::policy::Written;
+    use crate::topology::Topology;
+
+    #[test]
+    fn two_roots_that_have_nothing_to_do_with_each_other_are_mended_side_by_side() {
+        let topology = Topology::reference();
+        let moves = Moves::new(&topology);
+        let incident = Incident::read("two.toml", TWO).unwrap();
+        let mut world = World::new(&topology, &incident, 1).unwrap();
+        while world.now() < world.onset() + 40.0 {
+            world.tick();
+        }
+        let plan = Oracle::plan(&world, &moves, f64::INFINITY, Effort::FULL);
+        let text: Vec<String> = plan
+            .orders
+            .iter()
+            .map(|order| Written(order).to_string())
+            .collect();
+        assert!(
+            plan.ends && text.len() == 1 && text[0].contains('|'),
+            "{text:?}"
+        );
+    }
+
+    const TWO: &str = r#"
+name = "two"
+about = "A clock is wrong, and on another node a service does not answer."
+topology = "reference"
+
+[[fault]]
+id = "clock"
+mechanism = "skew"
+locus = "node edge-2"
+strength = 0.8
+
+[[fault]]
+id = "hang"
+mechanism = "hang"
+locus = "service postprocess"
+"#;
 }

@@ -96,6 +96,23 @@ pub(super) fn draw(moves: &super::Moves, chance: Chance, draw: u64) -> Option<&M
     moves.of(*kind).nth(below(count, 1))
 }
 
+/// The same of some of them; waits are steps like others here.
+pub(super) fn draw_of<'m>(pool: &[&'m Move], chance: Chance, draw: u64) -> Option<&'m Move> {
+    let mut kinds: Vec<Kind> = pool.iter().map(|one| one.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let below = |count: usize, index| {
+        chance.below(u32::try_from(count).unwrap_or(u32::MAX), draw, index) as usize
+    };
+    let kind = *kinds.get(below(kinds.len(), 0))?;
+    let of_kind: Vec<&'m Move> = pool
+        .iter()
+        .copied()
+        .filter(|one| one.kind == kind)
+        .collect();
+    of_kind.get(below(of_kind.len(), 1)).copied()
+}
+
 /// Whether anything is wrong that a healer would act upon.
 pub(super) fn suffers(signs: &Signs, topology: &Topology) -> bool {
     signs.users_suffer(topology) || signs.models_suffer(topology)

@@ -14,7 +14,7 @@ use crate::topology::{LinkNo, NodeNo, ReplicaNo, RouteNo, Topology};
 /// Until then, in seconds, what is seen counts as usual.
 const QUIET_S: f64 = 55.0;
 /// Looks whose log lines are remembered: 40 s of them at one in five seconds.
-const LINES_LOOKS: usize = 8;
+pub(super) const LINES_LOOKS: usize = 8;
 /// Looks over which a trend is taken.
 const TREND_LOOKS: usize = 6;
 /// How much a new reading counts beside those before.
@@ -167,6 +167,8 @@ pub(super) struct Signs {
     pub(super) routes: Vec<RouteSign>,
     pub(super) links: Vec<LinkSign>,
     lines: VecDeque<Vec<(ReplicaNo, Template, u32)>>,
+    /// How many of each template each replica wrote in them; by replica, then template.
+    counts: Vec<u32>,
     /// Templates that were written while all was well.
     usual: BTreeSet<Template>,
 }
@@ -190,8 +192,17 @@ impl Signs {
                 None => self.nodes[at].silent += 1,
             }
         }
+        self.counts
+            .resize(topology.replicas().len() * Template::ALL.len(), 0);
         if self.lines.len() == LINES_LOOKS {
-            self.lines.pop_front();
+            for (replica, template, count) in self.lines.pop_front().unwrap_or_default() {
+                let place = place(replica, template);
+                self.counts[place] = self.counts[place].saturating_sub(count);
+            }
+        }
+        for (replica, template, count) in &lines {
+            let place = place(*replica, *template);
+            self.counts[place] = self.counts[place].saturating_add(*count);
         }
         if seen.at <= QUIET_S {
             self.usual
@@ -321,18 +332,17 @@ impl Signs {
             }
         }
         for log in &told.logs {
-            let template = Template::ALL
-                .iter()
-                .find(|template| template.id() == log.template);
+            let template = Template::of_id(log.template);
             if let (Some(template), Ok(replica)) = (template, topology.replica_no(&log.service)) {
-                lines.push((replica, *template, log.count));
+                lines.push((replica, template, log.count));
             }
         }
     }
 
     /// Lines of a template that a replica wrote in the last while.
     pub(super) fn lines(&self, replica: ReplicaNo, template: Template) -> u32 {
-        self.count(|no| no == replica, template)
+        let place = place(replica, template);
+        self.counts.get(place).copied().unwrap_or(0)
     }
 
     /// The same of all replicas of a route.
@@ -342,24 +352,24 @@ impl Signs {
         route: RouteNo,
         template: Template,
     ) -> u32 {
-        self.count(|no| topology.replicas()[no.at()].route == route, template)
+        self.sum(&topology.routes()[route.at()].replicas, template)
     }
 
     /// The same of all on a node.
     pub(super) fn lines_node(&self, topology: &Topology, node: NodeNo, template: Template) -> u32 {
-        self.count(|no| topology.replicas()[no.at()].node == node, template)
+        self.sum(&topology.nodes()[node.at()].replicas, template)
     }
 
     /// The same of all.
     pub(super) fn lines_all(&self, template: Template) -> u32 {
-        self.count(|_| true, template)
+        (0..self.replicas.len())
+            .map(|at| self.lines(ReplicaNo::new(at), template))
+            .fold(0, u32::saturating_add)
     }
 
-    fn count(&self, of: impl Fn(ReplicaNo) -> bool, template: Template) -> u32 {
-        let lines = self.lines.iter().flatten();
-        let these = lines.filter(|(no, written, _)| *written == template && of(*no));
-        these
-            .map(|(_, _, count)| *count)
+    fn sum(&self, of: &[ReplicaNo], template: Template) -> u32 {
+        of.iter()
+            .map(|no| self.lines(*no, template))
             .fold(0, u32::saturating_add)
     }
 
@@ -371,6 +381,7 @@ impl Signs {
     /// What was written before says nothing of now.
     pub(super) fn forget_lines(&mut self) {
         self.lines.clear();
+        self.counts.fill(0);
     }
 
     /// Whether users are served badly: errors, or slow answers, at an entry.
@@ -410,6 +421,10 @@ impl Signs {
         let sign = &self.replicas[replica.at()];
         sign.down == 0 && sign.memory.now.is_some()
     }
+}
+
+fn place(replica: ReplicaNo, template: Template) -> usize {
+    replica.at() * Template::ALL.len() + template as usize
 }
 
 #[cfg(test)]

@@ -1,164 +1,18 @@
 //! Trial and error: tries what its weights say, waits, and tries less what did not help.
 //!
 //! It knows which steps there are and, roughly, which words in a log and which gauges speak
-//! for which of them; nothing of causes, orders or traps. All its numbers are
-//! [`Weights`], so that they can be tuned on training seeds.
+//! for which of them and which against; nothing of causes, orders or traps. All its numbers
+//! are [`Weights`], and those that come with it were tuned on the training set.
 
 use std::collections::BTreeMap;
 
+use super::hints::{hints, warnings};
 use super::plain::{illness, suffers};
 use super::signs::Signs;
-use super::{How, Kind, Move, Policy, View, Whom};
+use super::{How, Kind, Move, Policy, View, Weights, Whom};
 use crate::observe::Template;
 use crate::topology::NodeNo;
 use crate::world::Order;
-
-/// The numbers of trial and error.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Weights {
-    /// What speaks for a kind of step by itself, by the order of [`Kind::ALL`].
-    pub bias: [f64; Kind::ALL.len()],
-    /// What an ill replica speaks for a step about it.
-    pub ill_replica: f64,
-    /// What the worst replica of a route or node speaks for a step about that.
-    pub ill_around: f64,
-    /// What a dead or mute replica speaks for its restart.
-    pub dead: f64,
-    /// What lines in the log speak for the steps that belong to them, each by its root.
-    pub line: f64,
-    /// Most that lines speak for.
-    pub lines_most: f64,
-    /// What an overloaded node speaks for steps about it.
-    pub busy: f64,
-    /// What a bad link speaks for the other one.
-    pub link: f64,
-    /// What a wrong clock speaks for setting it.
-    pub clock: f64,
-    /// What a full disk speaks for deleting.
-    pub full: f64,
-    /// What a doubtful model speaks for steps about it.
-    pub model: f64,
-    /// What a step that did not help loses.
-    pub tried: f64,
-    /// What one that was refused or failed loses.
-    pub failed: f64,
-    /// What a step is worth that is forgiven so each minute.
-    pub forgiven: f64,
-    /// Below this nothing is done.
-    pub least: f64,
-    /// Seconds to wait after a step before the next.
-    pub patience_s: f64,
-}
-
-/// How many numbers that are.
-pub const WEIGHTS: usize = Kind::ALL.len() + 15;
-
-impl Weights {
-    /// All of them in a row, for a tuner.
-    #[must_use]
-    pub fn to_array(&self) -> [f64; WEIGHTS] {
-        let mut all = [0.0; WEIGHTS];
-        let (bias, rest) = all.split_at_mut(self.bias.len());
-        bias.copy_from_slice(&self.bias);
-        rest.copy_from_slice(&[
-            self.ill_replica,
-            self.ill_around,
-            self.dead,
-            self.line,
-            self.lines_most,
-            self.busy,
-            self.link,
-            self.clock,
-            self.full,
-            self.model,
-            self.tried,
-            self.failed,
-            self.forgiven,
-            self.least,
-            self.patience_s,
-        ]);
-        all
-    }
-
-    /// From a row.
-    #[must_use]
-    pub fn from_array(all: &[f64; WEIGHTS]) -> Self {
-        let mut bias = [0.0; Kind::ALL.len()];
-        let (first, rest) = all.split_at(bias.len());
-        bias.copy_from_slice(first);
-        let mut rest = rest.iter().copied();
-        let mut next = || rest.next().unwrap_or(0.0);
-        Self {
-            bias,
-            ill_replica: next(),
-            ill_around: next(),
-            dead: next(),
-            line: next(),
-            lines_most: next(),
-            busy: next(),
-            link: next(),
-            clock: next(),
-            full: next(),
-            model: next(),
-            tried: next(),
-            failed: next(),
-            forgiven: next(),
-            least: next(),
-            patience_s: next(),
-        }
-    }
-}
-
-impl Default for Weights {
-    /// Set by hand, not tuned.
-    fn default() -> Self {
-        let mut bias = [-0.6; Kind::ALL.len()];
-        for (kind, own) in [
-            (Kind::Restart, 0.2),
-            (Kind::ScaleOut, -0.1),
-            (Kind::RollbackConfig, -0.2),
-            (Kind::RollbackModel, -0.1),
-            (Kind::SwitchUplink, 0.0),
-            (Kind::SyncClock, 0.0),
-            (Kind::KillStranger, -0.2),
-            (Kind::Retrain, -0.5),
-            (Kind::Reboot, -0.8),
-            (Kind::Isolate, -0.5),
-            // Nothing is mended by these.
-            (Kind::Freeze, -3.0),
-            (Kind::Thaw, -3.0),
-            (Kind::ScaleIn, -3.0),
-            (Kind::UnblockSource, -3.0),
-            (Kind::UnblockPort, -3.0),
-            (Kind::UnlimitCpu, -3.0),
-            (Kind::Undegrade, -3.0),
-            (Kind::ReleaseUplink, -3.0),
-            (Kind::Snapshot, -2.0),
-            (Kind::Wait, -3.0),
-            (Kind::LimitRate, -1.5),
-        ] {
-            bias[kind as usize] = own;
-        }
-        Self {
-            bias,
-            ill_replica: 0.5,
-            ill_around: 0.15,
-            dead: 1.5,
-            line: 0.35,
-            lines_most: 1.8,
-            busy: 0.8,
-            link: 2.0,
-            clock: 2.0,
-            full: 1.5,
-            model: 6.0,
-            tried: 1.1,
-            failed: 0.6,
-            forgiven: 0.25,
-            least: 0.3,
-            patience_s: 10.0,
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -199,11 +53,15 @@ impl Trial {
         let weights = &self.weights;
         let mut score = weights.bias[one.kind as usize];
         score += self.symptoms(view, one);
-        let lines: u32 = hints(one.kind)
-            .iter()
-            .map(|template| self.lines(view, one.whom, *template))
-            .sum();
-        score += (weights.line * f64::from(lines).sqrt()).min(weights.lines_most);
+        let lines = |templates: &[Template]| -> f64 {
+            let lines = templates.iter();
+            let lines: u32 = lines
+                .map(|template| self.lines(view, one.whom, *template))
+                .sum();
+            f64::from(lines).sqrt()
+        };
+        score += (weights.line * lines(hints(one.kind))).min(weights.lines_most);
+        score -= weights.warning * lines(warnings(one.kind));
         score - self.held_against((one.kind, one.whom), now)
     }
 
@@ -327,54 +185,14 @@ impl Policy for Trial {
     }
 }
 
-/// The words that speak for a kind of step.
-fn hints(kind: Kind) -> &'static [Template] {
-    use Template as T;
-    match kind {
-        Kind::Restart => &[T::Watchdog, T::TooManyFiles, T::ThreadSpawn, T::HeapGrowth],
-        Kind::RollbackModel => &[T::ModelHash, T::ModelLoaded],
-        Kind::RollbackConfig => &[T::ConfigParse, T::ShortLived],
-        Kind::PruneData => &[T::NoSpace, T::NearlyFull],
-        Kind::Isolate => &[T::QueueFull],
-        Kind::ScaleOut => &[T::QueueFull, T::ReserveLow],
-        Kind::LimitRate => &[T::QuotaReached],
-        Kind::BlockSource => &[T::DuplicateKey, T::InputRange],
-        Kind::ClearLocks => &[T::LockWait, T::LockStale],
-        Kind::Snapshot => &[T::Unflushed],
-        Kind::RestoreSnapshot | Kind::RestoreCheckpoint => &[T::Checksum],
-        Kind::FlushCache => &[T::CacheMismatch],
-        Kind::Degrade => &[T::Throttled, T::UnderVoltage],
-        Kind::SyncClock => &[T::ClockAhead],
-        Kind::SwitchUplink => &[T::LinkDown, T::LinkRetransmit, T::LinkSlow],
-        Kind::Remount => &[T::ReadOnly],
-        Kind::Reboot => &[T::AgentLate, T::SlowSync],
-        Kind::RotateCredential | Kind::ResetPool => &[T::AuthExpired, T::AuthRefused],
-        Kind::FailoverBroker => &[T::LeaderUnknown],
-        Kind::Retrain => &[T::LowConfidence],
-        Kind::RollbackBinary => &[T::GcPause],
-        Kind::PauseRollout => &[T::ArtefactApplied, T::OtherActor],
-        Kind::KillStranger => &[T::StrangerBusy],
-        _ => &[],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::topology::RouteNo;
 
     #[test]
-    fn weights_go_to_a_row_and_back() {
-        let weights = Weights::default();
-        assert_eq!(Weights::from_array(&weights.to_array()), weights);
-        let row: Vec<f64> = (0..WEIGHTS).map(|at| at as f64).collect();
-        let row: [f64; WEIGHTS] = row.try_into().unwrap();
-        assert_eq!(Weights::from_array(&row).to_array(), row);
-    }
-
-    #[test]
     fn what_did_not_help_is_held_against_it_for_a_while() {
-        let mut trial = Trial::new(Weights::default());
+        let mut trial = Trial::new(Weights::by_hand());
         let what = (Kind::Restart, Whom::Route(RouteNo::new(0)));
         trial.lose(what, 1.0, 0.0);
         trial.lose(what, 1.0, 0.0);

@@ -123,6 +123,18 @@ impl World {
         })
     }
 
+    /// The same world before another incident of a seed; for a world in which nothing has
+    /// gone wrong yet.
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub(crate) fn before(&self, incident: &Incident, seed: u64) -> Result<Self, TextError> {
+        Ok(Self {
+            engine: Engine::new(&self.topology, incident, seed)?,
+            ..self.clone()
+        })
+    }
+
     /// The fleet's topology.
     #[must_use]
     pub fn topology(&self) -> &Topology {
@@ -153,6 +165,11 @@ impl World {
     #[must_use]
     pub fn progress(&self, no: OrderNo) -> Option<Progress> {
         self.acts.progress(no)
+    }
+
+    /// Nothing that was ordered is under way, and no errand of the operator is.
+    pub(crate) fn idle(&self) -> bool {
+        self.acts.idle()
     }
 
     /// What healing has cost so far.

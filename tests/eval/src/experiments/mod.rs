@@ -16,7 +16,9 @@ pub mod power_cut;
 pub mod quiet;
 pub mod saga;
 pub mod sim;
+mod spread;
 pub mod switch;
+pub mod tune;
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 15] = [
+pub const LIST: [[&str; 3]; 16] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -96,6 +98,11 @@ pub const LIST: [[&str; 3]; 15] = [
         "policies",
         "what policies recover in simulated fleets, and at what cost, beside an oracle",
         "--seeds of each incident, 20 if not given: 1 h on 2 cores",
+    ],
+    [
+        "tune",
+        "weights of trial and error, by an evolution strategy on the training incidents",
+        "--generations, 60 if not given: 15 min on 2 cores",
     ],
     [
         "sim",

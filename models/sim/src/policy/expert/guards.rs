@@ -3,7 +3,7 @@
 //! Each is about one kind of trap and knows nothing of incidents.
 
 use super::case::{Case, Repair};
-use super::causes::expired;
+use super::order::{self, notes};
 use super::{Production, Rule};
 use crate::observe::Template as T;
 use crate::policy::{Kind as K, Whom as W};
@@ -21,7 +21,7 @@ const fn guard(
     }
 }
 
-pub(super) const ALL: [Production; 22] = [
+pub(super) const ALL: [Production; 26] = [
     guard(
         "pause-first",
         "a roll-out puts back what is rolled back: pause it first",
@@ -41,6 +41,11 @@ pub(super) const ALL: [Production; 22] = [
         "binary-before-pause",
         "another healer keeps a leak small: program first",
         binary_before_pause,
+    ),
+    guard(
+        "config-before-pause",
+        "another healer keeps a wrong configuration bearable: the one before first",
+        config_before_pause,
     ),
     guard(
         "clock-before-pause",
@@ -63,9 +68,9 @@ pub(super) const ALL: [Production; 22] = [
         writable_first,
     ),
     guard(
-        "copy-before-mount",
-        "a torn journal: copy before mounting",
-        copy_before_mount,
+        "apart-before-mount",
+        "a torn journal: no requests while it is mounted",
+        apart_before_mount,
     ),
     guard(
         "copy-first",
@@ -83,34 +88,49 @@ pub(super) const ALL: [Production; 22] = [
         let_it_replay,
     ),
     guard(
-        "clock-before-credential",
+        "clock-first",
         "a wrong clock refuses what is new: set it first",
-        clock_before_credential,
+        order::clock_first,
     ),
     guard(
-        "credential-before-clock",
-        "what was signed would be of the future: credential first",
-        credential_before_clock,
+        "clock-last",
+        "what there is would be of the future: what is new first",
+        order::clock_last,
     ),
     guard(
-        "link-before-credential",
+        "link-first",
         "a bad link loses tries: the other one first",
-        link_before_credential,
+        order::link_first,
     ),
     guard(
-        "leader-and-credential",
-        "which of the two the other needs",
-        leader_and_credential,
+        "link-last",
+        "the other link takes only what is new: that first",
+        order::link_last,
+    ),
+    guard(
+        "leader-and-new",
+        "a leader and what is new: which of the two the other needs",
+        order::leader_and_new,
+    ),
+    guard(
+        "leader-before-link",
+        "two who cannot hear each other would both lead: leader before the link",
+        order::leader_before_link,
+    ),
+    guard(
+        "pause-before-training",
+        "a roll-out would bring what was learned wrongly: pause it before training",
+        order::pause_before_training,
     ),
     guard(
         "let-it-catch-up",
         "a replica lags behind: wait before it leads",
-        let_it_catch_up,
+        order::let_it_catch_up,
     ),
     guard(
         "leader-before-start",
         "a broker that starts alone believes it leads: leader first",
-        leader_before_start,
+        order::leader_before_start,
     ),
     guard(
         "reserve",
@@ -186,6 +206,10 @@ fn config_before_binary(case: &Case<'_>, repair: &mut Repair) {
         return;
     };
     if let W::Route(route) = repair.steps[at].1 {
+        // What was stored since is unknown to the configuration before.
+        if case.backends(route).any(|no| notes(case, no)) {
+            return;
+        }
         let told = case
             .backends(route)
             .filter(|no| case.says(*no, T::FixPending));
@@ -206,6 +230,24 @@ fn binary_before_pause(case: &Case<'_>, repair: &mut Repair) {
     }
 }
 
+fn config_before_pause(case: &Case<'_>, repair: &mut Repair) {
+    if !(repair.has(K::PauseRollout) && case.somebody_says(T::OtherActor)) {
+        return;
+    }
+    let kept = |(no, _): &(RouteNo, _)| {
+        case.route_says(*no, T::FixPending) && case.route_says(*no, T::ConfigParse)
+    };
+    for (no, _) in case.routes().filter(kept) {
+        let wrong = case
+            .backends(no)
+            .find(|one| case.says(*one, T::ConfigParse));
+        let step = wrong.map(|one| (K::RollbackConfig, W::Replica(one)));
+        if let Some(step) = step.filter(|step| !case.did(step.0, step.1, 300.0)) {
+            repair.before(&[K::PauseRollout], step);
+        }
+    }
+}
+
 fn clock_before_pause(case: &Case<'_>, repair: &mut Repair) {
     if case.somebody_says(T::OtherActor)
         && let Some(node) = case.nodes().find(|no| case.skewed(*no))
@@ -217,7 +259,7 @@ fn clock_before_pause(case: &Case<'_>, repair: &mut Repair) {
 /// Whether a disk speaks of a copy among what could be deleted more than of what is full.
 fn warns(case: &Case<'_>, node: NodeNo) -> bool {
     let lines = |template| case.signs.lines_node(case.topology, node, template);
-    lines(T::NearlyFull) > 2 + lines(T::NoSpace) + lines(T::NoSpace) / 2
+    lines(T::LastCopy) >= 3 || lines(T::NearlyFull) > 2 + lines(T::NoSpace) + lines(T::NoSpace) / 2
 }
 
 fn room_first(case: &Case<'_>, repair: &mut Repair) {
@@ -253,11 +295,15 @@ fn last_copy(case: &Case<'_>, repair: &mut Repair) {
     if !warns(case, node) {
         return;
     }
+    if case.offers(no, Offer::Snapshot) && !case.did(K::Snapshot, W::Replica(no), 300.0) {
+        repair.before(&[K::PruneData], (K::Snapshot, W::Replica(no)));
+    }
     // What else is wrong on the node says what the copy is of.
     for one in case.on(node) {
         let config = case.route_says(case.route_of(one), T::ConfigParse)
             && (case.down(one) || case.says(one, T::ConfigParse));
-        if config {
+        let done = case.did(K::RollbackConfig, W::Replica(one), 300.0);
+        if config && !done {
             repair.before(&[K::PruneData], (K::RollbackConfig, W::Replica(one)));
         }
         if case.topology.routes()[case.route_of(one).at()].model
@@ -298,13 +344,13 @@ fn writable_first(case: &Case<'_>, repair: &mut Repair) {
     }
 }
 
-fn copy_before_mount(case: &Case<'_>, repair: &mut Repair) {
+fn apart_before_mount(case: &Case<'_>, repair: &mut Repair) {
     if let Some(at) = repair.first(&[K::Remount])
         && let W::Replica(no) = repair.steps[at].1
         && case.says(no, T::Checksum)
-        && case.offers(no, Offer::Snapshot)
     {
-        repair.before(&[K::Remount], (K::Snapshot, W::Replica(no)));
+        repair.before(&[K::Remount], (K::Isolate, W::Replica(no)));
+        repair.steps.push((K::Release, W::Replica(no)));
     }
 }
 
@@ -318,9 +364,14 @@ fn copy_first(case: &Case<'_>, repair: &mut Repair) {
             _ => Vec::new(),
         })
         .collect();
-    for no in ends {
+    // What is lost may be the service's, whoever writes of it.
+    let told = ends.iter().flat_map(|no| case.backends(case.route_of(*no)));
+    let mut told: Vec<ReplicaNo> = told.filter(|no| case.says(*no, T::Unflushed)).collect();
+    told.sort_unstable();
+    told.dedup();
+    for no in told {
         let copied = case.did(K::Snapshot, W::Replica(no), 300.0);
-        if case.says(no, T::Unflushed) && case.offers(no, Offer::Snapshot) && !copied {
+        if case.offers(no, Offer::Snapshot) && !copied {
             repair.before(
                 &[K::Restart, K::Freeze, K::Reboot],
                 (K::Snapshot, W::Replica(no)),
@@ -348,82 +399,6 @@ fn let_it_replay(case: &Case<'_>, repair: &mut Repair) {
             >= 4
     {
         repair.steps = vec![(K::Wait, W::All)];
-    }
-}
-
-fn wary(case: &Case<'_>) -> bool {
-    case.somebody_says(T::AttemptsLeft)
-}
-
-fn clock_before_credential(case: &Case<'_>, repair: &mut Repair) {
-    let noted = case.signs.lines_all(T::CertificateNotice) >= 6;
-    if repair.has(K::RotateCredential) && !noted {
-        for node in case.nodes().filter(|no| case.skewed(*no)) {
-            repair.before(&[K::RotateCredential], (K::SyncClock, W::Node(node)));
-        }
-    }
-}
-
-fn credential_before_clock(case: &Case<'_>, repair: &mut Repair) {
-    let noted = case.signs.lines_all(T::CertificateNotice) >= 6;
-    if !(repair.has(K::SyncClock) && wary(case) && noted) {
-        return;
-    }
-    for (no, _) in case.routes().filter(|(no, _)| expired(case, *no)) {
-        repair.before(&[K::SyncClock], (K::RotateCredential, W::Route(no)));
-    }
-}
-
-fn link_before_credential(case: &Case<'_>, repair: &mut Repair) {
-    if wary(case) {
-        for node in case.nodes().filter(|no| case.bad_uplink(*no)) {
-            repair.before(&[K::RotateCredential], (K::SwitchUplink, W::Node(node)));
-        }
-    }
-}
-
-fn leader_and_credential(case: &Case<'_>, repair: &mut Repair) {
-    for (no, _) in case.routes() {
-        if !(expired(case, no) && case.route_says(no, T::LeaderUnknown)) {
-            continue;
-        }
-        let lags = case.route_says(no, T::ReplicaLag);
-        let route = W::Route(no);
-        if lags {
-            repair.before(&[K::RotateCredential], (K::FailoverBroker, route));
-        } else if repair.has(K::FailoverBroker) {
-            repair.before(&[K::FailoverBroker], (K::RotateCredential, route));
-        }
-    }
-}
-
-fn let_it_catch_up(case: &Case<'_>, repair: &mut Repair) {
-    let Some(at) = repair.first(&[K::FailoverBroker]) else {
-        return;
-    };
-    if let W::Route(no) = repair.steps[at].1
-        && case.signs.lines_route(case.topology, no, T::ReplicaLag) >= 2
-        && !expired(case, no)
-    {
-        repair.steps = vec![(K::Wait, W::All)];
-        if let Some(node) = case.nodes().find(|no| case.bad_uplink(*no)) {
-            repair.steps.insert(0, (K::SwitchUplink, W::Node(node)));
-        }
-    }
-}
-
-fn leader_before_start(case: &Case<'_>, repair: &mut Repair) {
-    for (no, route) in case.routes().filter(|(_, route)| route.stateful) {
-        if !case.route_says(no, T::LeaderUnknown) {
-            continue;
-        }
-        let starts = |(kind, whom): &(K, W)| {
-            *kind == K::Restart && matches!(whom, W::Replica(one) if route.replicas.contains(one))
-        };
-        if repair.steps.iter().any(starts) {
-            repair.before(&[K::Restart], (K::FailoverBroker, W::Route(no)));
-        }
-        repair.before(&[K::BlockSource], (K::FailoverBroker, W::Route(no)));
     }
 }
 

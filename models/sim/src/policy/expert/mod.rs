@@ -10,13 +10,18 @@
 //! what it did does not show within a while. It knows nothing but what is seen, and its
 //! numbers are those of the simulator's sensors and not of its faults.
 
+mod about;
 mod case;
 mod causes;
 mod guards;
+mod machines;
+mod order;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::case::{Case, Repair};
+use super::beside::beside;
 use super::signs::Signs;
 use super::{How, Policy, View};
 use crate::world::Order;
@@ -71,6 +76,26 @@ const TRIES_MAX: u32 = 6;
 /// A cause has to be seen for so long, in seconds, before anything is done: what makes its
 /// repair a trap is written about every seven.
 const THINK_S: f64 = 20.0;
+/// Steps of which old lines are still there when they are done,
+const SLOW: [super::Kind; 6] = [
+    super::Kind::RotateCredential,
+    super::Kind::FailoverBroker,
+    super::Kind::RollbackBinary,
+    super::Kind::Retrain,
+    super::Kind::RestoreSnapshot,
+    super::Kind::PauseRollout,
+];
+/// for so long, in seconds.
+const FADES_S: f64 = 60.0;
+/// Steps that take nobody out of service, so that several of one kind run side by side.
+const SIDE_BY_SIDE: [super::Kind; 6] = [
+    super::Kind::Degrade,
+    super::Kind::ResetPool,
+    super::Kind::ScaleOut,
+    super::Kind::SyncClock,
+    super::Kind::SwitchUplink,
+    super::Kind::Snapshot,
+];
 /// A cause that was not seen for so long, in seconds, is a new one when it is again.
 const FORGET_S: f64 = 60.0;
 
@@ -95,7 +120,8 @@ pub(in crate::policy::expert) struct Marks {
     steps: BTreeMap<(super::Kind, super::Whom), f64>,
     /// Those that failed.
     failed: BTreeMap<(super::Kind, super::Whom), f64>,
-    pending: Vec<(super::Kind, super::Whom)>,
+    /// The steps of each order that is under way or to come.
+    pending: Vec<Vec<(super::Kind, super::Whom)>>,
 }
 
 impl Expert {
@@ -144,6 +170,11 @@ impl Expert {
             seen.get(&repair.key())
                 .is_some_and(|(since, _)| now - since >= THINK_S)
         });
+        // What takes a while to show is not done again meanwhile.
+        repairs.retain(|repair| {
+            let mut slow = repair.steps.iter().filter(|step| SLOW.contains(&step.0));
+            !slow.any(|step| case.did(step.0, step.1, FADES_S))
+        });
         let tries = |repair: &Repair| self.done.get(&repair.key()).copied().unwrap_or((0, 0.0));
         repairs.retain(|repair| case.now >= tries(repair).1 && tries(repair).0 < TRIES_MAX);
         // What was done in vain comes after what was not.
@@ -172,14 +203,13 @@ impl Policy for Expert {
         self.signs.see(view.topology, view.seen);
         for ended in view.ended {
             let step = (!self.marks.pending.is_empty()).then(|| self.marks.pending.remove(0));
-            match (step, &ended.how) {
-                (Some(step), How::Done) => {
-                    self.marks.steps.insert(step, view.seen.at);
-                }
-                (Some(step), _) => {
-                    self.marks.failed.insert(step, view.seen.at);
-                }
-                (None, _) => {}
+            let into = if ended.how == How::Done {
+                &mut self.marks.steps
+            } else {
+                &mut self.marks.failed
+            };
+            for step in step.into_iter().flatten() {
+                into.insert(step, view.seen.at);
             }
             if ended.how != How::Done {
                 self.marks.pending.clear();
@@ -205,12 +235,22 @@ impl Policy for Expert {
             .insert(key.clone(), (tried + 1, view.seen.at + SHOWS_S));
         self.under_way = Some(key);
         self.marks.pending.clear();
-        let mut orders = Vec::new();
-        for (kind, whom) in &repair.steps {
-            if let Some(one) = view.moves.find(*kind, *whom) {
-                self.marks.pending.push((*kind, *whom));
-                orders.push(one.order.clone());
+        let mut orders: Vec<Order> = Vec::new();
+        for step in &repair.steps {
+            let Some(one) = view.moves.find(step.0, step.1) else {
+                continue;
+            };
+            if let (Some(last), Some(steps)) = (orders.last_mut(), self.marks.pending.last_mut())
+                && SIDE_BY_SIDE.contains(&step.0)
+                && steps.iter().all(|other| other.0 == step.0)
+                && let Some(both) = beside(last, &one.order)
+            {
+                *last = both;
+                steps.push(*step);
+                continue;
             }
+            self.marks.pending.push(vec![*step]);
+            orders.push(one.order.clone());
         }
         orders
     }
