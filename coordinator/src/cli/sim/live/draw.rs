@@ -205,7 +205,7 @@ fn nodes(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
         if lines.len() + own.len() + usize::from(rest > 1) > room {
             lines.truncate(room.saturating_sub(1));
             let ill = order[at..].iter().filter(|node| node.ill()).count();
-            let text = format!("  and {rest} more nodes, {ill} of them with something wrong");
+            let text = format!("  and {rest} more, {ill} of them ill");
             lines.push(Line::styled(text, DIM));
             break;
         }
