@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
     self, flash, foresee, forward, gate, journal_kill, ledger, mttr, outbox, overhead, policies,
-    power_cut, quiet, saga, sim, switch, tune,
+    power_cut, quiet, saga, sim, switch, testbed, tune,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -62,6 +62,8 @@ enum Command {
     Sim(sim::Args),
     /// Policies that heal simulated fleets, beside an oracle and no policy at all.
     Policies(policies::Args),
+    /// Real processes beside the simulator: is it like them?
+    Testbed(testbed::Args),
     /// Weights of trial and error, by an evolution strategy on the training incidents.
     Tune(tune::Args),
 }
@@ -110,6 +112,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Policies(args) => policies::run(args, cli.seed)?,
         Command::Tune(args) => tune::run(args, cli.seed)?,
         Command::Sim(args) => sim::run(args, cli.seed)?,
+        Command::Testbed(args) => testbed::run(args, cli.seed)?,
     };
     print!("{}", report.table());
     if let Some(file) = &cli.json {

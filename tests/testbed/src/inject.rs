@@ -82,6 +82,14 @@ pub fn resume(pid: u32) -> Result<Moment, InjectError> {
     signal(pid, Signal::CONT)
 }
 
+/// Tells a service any fault that it knows, in its own words (`service/faults.rs`).
+///
+/// # Errors
+/// `Control` when its control socket does not answer, `Refused` when it does not know it.
+pub fn order(control: &Path, fault: &str) -> Result<Moment, InjectError> {
+    command(control, fault)
+}
+
 /// Deadlocks the service for ever: its port stays open, nothing is answered.
 ///
 /// # Errors

@@ -10,6 +10,8 @@
 //! - [`load`]: an open-loop client of the gateway that counts what was lost.
 //! - [`prober`]: one thread per service that asks it, up to every 0.2 ms, and records when it
 //!   failed and when it was right again. It knows nothing about who heals.
+//! - [`users`]: who come, wait for so long and try again.
+//! - [`proxy`]: a link that delays, stalls, cuts and garbles.
 //! - [`supervisor`]: the plain restart loop that measurements compare with.
 //! - [`stress`] loads the machine, [`ports`] reserves loopback ports, [`clock`] is the one
 //!   clock all of them read.
@@ -22,14 +24,18 @@ pub mod inject;
 pub mod load;
 pub mod ports;
 pub mod prober;
+pub mod proxy;
 pub mod service;
 pub mod stress;
 pub mod supervisor;
+pub mod users;
 
 pub use cage::Cage;
 pub use clock::Moment;
 pub use load::{Answers, Load, LoadSpec};
 pub use ports::{Port, ports};
 pub use prober::{Expect, Healed, Prober};
-pub use service::{EXIT_CONFIG, Kind, MODEL_NAME, SERVICE_ARG, ServiceSpec, service_main};
+pub use service::{
+    EXIT_CONFIG, Kind, MODEL_NAME, SERVICE_ARG, ServiceSpec, UnitCall, UnitSpec, service_main,
+};
 pub use supervisor::{Supervisor, SupervisorPolicy};

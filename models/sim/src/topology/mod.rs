@@ -297,6 +297,38 @@ pub struct Webhook {
     pub seconds: f64,
 }
 
+/// How those behave who are not in the topology: users, and whoever carries out plans.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Habits {
+    /// Retries of a request that always fails.
+    pub retries: f64,
+    /// How long they follow errors after, in seconds.
+    pub retry_s: f64,
+    /// Above this time requests are given up, in milliseconds.
+    pub patience_ms: f64,
+    /// How long deeds of plans take, as a factor on the usual. Starts have times of their own.
+    pub deeds: f64,
+    /// How long a cache takes to become warm, in seconds: by how many different things are
+    /// asked for again and again.
+    pub warm_s: f64,
+    /// Services make one call after the other, and none behind one that failed; without it
+    /// all of them, whatever comes back.
+    pub in_turn: bool,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            retries: 3.0,
+            retry_s: 4.0,
+            patience_ms: 1500.0,
+            deeds: 1.0,
+            warm_s: 40.0,
+            in_turn: false,
+        }
+    }
+}
+
 /// A distributed training job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Training {
@@ -323,6 +355,7 @@ pub struct Topology {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) webhooks: Vec<Webhook>,
     pub(crate) training: Option<Training>,
+    pub(crate) habits: Habits,
     /// From where requests come that nobody wants.
     pub(crate) strangers: SourceNet,
     /// Routes so that callers come before those they call.
@@ -392,6 +425,12 @@ impl Topology {
     #[must_use]
     pub fn webhooks(&self) -> &[Webhook] {
         &self.webhooks
+    }
+
+    /// How users behave, and how long deeds take.
+    #[must_use]
+    pub fn habits(&self) -> &Habits {
+        &self.habits
     }
 
     /// The training job, if there is one.

@@ -19,6 +19,20 @@ pub(super) struct RawTopology {
     pub(super) webhook: Vec<RawWebhook>,
     #[serde(default)]
     pub(super) training: Option<RawTraining>,
+    #[serde(default)]
+    pub(super) habits: Option<RawHabits>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHabits {
+    pub(super) retries: Option<Spanned<f64>>,
+    pub(super) retry_s: Option<Spanned<f64>>,
+    pub(super) patience_ms: Option<Spanned<f64>>,
+    pub(super) deeds: Option<Spanned<f64>>,
+    pub(super) warm_s: Option<Spanned<f64>>,
+    #[serde(default)]
+    pub(super) in_turn: bool,
 }
 
 #[derive(Deserialize)]

@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use super::raw::{RawNode, RawReplica, RawRoute, RawTopology};
 use super::{
-    BACKENDS_MAX, CALLS_MAX, Call, Errand, Link, LinkNo, LinkOf, NODES_MAX, Node, NodeNo,
+    BACKENDS_MAX, CALLS_MAX, Call, Errand, Habits, Link, LinkNo, LinkOf, NODES_MAX, Node, NodeNo,
     REPLICAS_MAX, ROUTES_MAX, Replica, ReplicaNo, Route, RouteNo, Site, SiteNo, Topology, Training,
     UPLINKS_MAX, Webhook,
 };
@@ -86,6 +86,7 @@ impl Reader<'_> {
             replicas: Vec::new(),
             webhooks: Vec::new(),
             training: None,
+            habits: Habits::default(),
             strangers,
             order: Vec::new(),
         };
@@ -123,6 +124,17 @@ impl Reader<'_> {
                 does,
                 seconds,
             });
+        }
+        if let Some(habits) = &raw.habits {
+            let usual = Habits::default();
+            topology.habits = Habits {
+                retries: self.or(habits.retries.as_ref(), usual.retries, 0.0..=100.0)?,
+                retry_s: self.or(habits.retry_s.as_ref(), usual.retry_s, 0.1..=3600.0)?,
+                patience_ms: self.or(habits.patience_ms.as_ref(), usual.patience_ms, 1.0..=1e6)?,
+                deeds: self.or(habits.deeds.as_ref(), usual.deeds, 0.01..=100.0)?,
+                warm_s: self.or(habits.warm_s.as_ref(), usual.warm_s, 0.1..=86_400.0)?,
+                in_turn: habits.in_turn,
+            };
         }
         if let Some(training) = &raw.training {
             let worker = |name| self.known(name, |id| topology.node_no(id));
@@ -547,6 +559,22 @@ replicas = [{ name = \"db-1\", node = \"a\" }]
             let error = refused(&text);
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn habits_are_the_usual_ones_but_for_those_that_are_given() {
+        assert_eq!(Topology::reference().habits(), &Habits::default());
+        let text = format!("{SMALL}\n[habits]\nretries = 1\nin_turn = true\n");
+        let habits = Habits {
+            retries: 1.0,
+            in_turn: true,
+            ..Habits::default()
+        };
+        assert_eq!(Topology::read("f.toml", &text).unwrap().habits(), &habits);
+        let wrong = refused(&text.replace("retries = 1", "retry_s = -1"));
+        let line = 2 + SMALL.lines().count() + 1;
+        assert!(wrong.contains(&format!("f.toml:{line}")), "{wrong}");
+        assert!(refused(&text.replace("retries", "tries")).contains("tries"));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl World {
             engine,
             acts: Acts::new(seed),
             settings,
-            step: Step::new(settings.dt),
+            step: Step::new(settings.dt, topology.habits()),
             demand: Chance::new(seed, Stream::Demand),
             starts: Chance::new(seed, Stream::Start),
         })

@@ -56,6 +56,27 @@ fn replica(world: &World, name: &str) -> ReplicaNo {
     world.topology().replica_no(&name.parse().unwrap()).unwrap()
 }
 
+/// Who gets no answer from one does not ask the next, where calls are made in turn.
+#[test]
+fn calls_behind_one_that_failed_are_not_made_where_they_are_in_turn() {
+    let asked_of_the_store = |in_turn: &str| {
+        let text = include_str!("../../topologies/testbed.toml");
+        let text = text.replace("in_turn = true", in_turn);
+        let topology = Topology::read("testbed.toml", &text).unwrap();
+        let incident = include_str!("../../faults/testbed/hang.toml");
+        let incident = Incident::read("hang.toml", incident).unwrap();
+        let mut world = World::new(&topology, &incident, 3).unwrap();
+        let store = topology.route_no(&"store".parse().unwrap()).unwrap();
+        let until = world.onset() + 10.0;
+        run(&mut world, until);
+        let before = world.flow(store).arrived;
+        run(&mut world, 10.0);
+        world.flow(store).arrived - before
+    };
+    let (turn, all) = (asked_of_the_store("in_turn = true"), asked_of_the_store(""));
+    assert!(turn < 0.9 * all, "{turn} {all}");
+}
+
 /// Every primitive does something, or is refused for a reason that is seen.
 const PLANS: [(&str, &str); 37] = [
     ("edge-1", "restart(infer-1, grace=2s)"),

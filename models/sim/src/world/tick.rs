@@ -14,7 +14,7 @@ use super::state::{
 };
 use crate::chance::Chance;
 use crate::queue::{self, Time};
-use crate::topology::{Node, Topology};
+use crate::topology::{Habits, Node, Topology};
 
 /// Period of the slow swing of the demand, over 2 pi, in seconds.
 const SWING_S: f64 = 900.0;
@@ -28,17 +28,9 @@ const NOISE_S: f64 = 60.0;
 const HEAT_S: f64 = 75.0;
 /// What a node draws more when all its cores are busy at full clock, in watts.
 const BUSY_W: f64 = 4.5;
-/// How long a cache takes to become warm, in seconds.
-const WARM_S: f64 = 40.0;
-/// How fast retries follow errors, per second.
-const RETRY_RATE: f64 = 0.25;
-/// Retries of a request that always fails.
-const RETRIES: f64 = 3.0;
 /// Share of its memory at which a node begins to thrash, and how much.
 const THRASH_FROM: f64 = 0.88;
 const THRASH: f64 = 12.0;
-/// Above this time requests are given up, in milliseconds.
-const PATIENCE_MS: f64 = 1500.0;
 /// Quality lost by input that is corrupt to the last.
 const CORRUPT: f64 = 0.25;
 /// Below this share of its battery a node's supply is weak.
@@ -65,15 +57,15 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    pub(crate) fn new(dt: f64) -> Self {
+    pub(crate) fn new(dt: f64, habits: &Habits) -> Self {
         let kept = |seconds: f64| libm::exp(-dt / seconds);
         let noise = kept(NOISE_S);
         Self {
             dt,
             per_dt: 1.0 / dt,
             heat: 1.0 - kept(HEAT_S),
-            warm: 1.0 - kept(WARM_S),
-            retry: 1.0 - kept(1.0 / RETRY_RATE),
+            warm: 1.0 - kept(habits.warm_s),
+            retry: 1.0 - kept(habits.retry_s),
             noise_keep: noise,
             noise_new: NOISE * (1.0 - noise * noise).sqrt(),
         }
@@ -211,13 +203,21 @@ fn requests(topology: &Topology, state: &mut State, step: &Step, due: &mut Due) 
         serve(topology, state, no.at(), step, due);
         let route = &state.routes[no.at()];
         let (passed, fixed) = (route.passed, route.fixed);
+        let mut going_on = passed;
         for at in fixed.first_edge..fixed.end_edge {
             let edge = state.edges[at];
-            let mut calls = passed * edge.share;
+            let mut share = edge.share;
             if let Some(cache) = edge.behind {
-                calls *= 1.0 - state.routes[cache.at()].hit;
+                share *= 1.0 - state.routes[cache.at()].hit;
             }
-            state.routes[edge.to.at()].arrival += (calls * (1.0 - edge.err)).min(edge.cap);
+            let calls = going_on * share;
+            let called = &mut state.routes[edge.to.at()];
+            called.arrival += (calls * (1.0 - edge.err)).min(edge.cap);
+            if topology.habits.in_turn && edge.needed {
+                // By what came back in the step before.
+                let wrong = 1.0 - (1.0 - edge.err) * (1.0 - called.err);
+                going_on *= (1.0 - share * wrong).max(0.0);
+            }
         }
     }
 }
@@ -399,11 +399,11 @@ fn answers(topology: &Topology, state: &mut State, step: &Step) {
             QUALITY - given * (QUALITY - route.fixed.quality)
         };
         if known.demand > 0.0 {
-            if mean > PATIENCE_MS {
+            if mean > topology.habits.patience_ms {
                 right *= 1.0 - libm::exp(-2000.0 / mean);
             }
             route.p95_ms = queue::p95(Time { mean, variance });
-            route.retries += (RETRIES * (1.0 - right) - route.retries) * step.retry;
+            route.retries += (topology.habits.retries * (1.0 - right) - route.retries) * step.retry;
         }
         route.err = 1.0 - right;
     }

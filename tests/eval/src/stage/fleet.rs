@@ -29,9 +29,9 @@ use super::role::{FORWARD_ARG, program};
 /// What `store-1` may keep.
 const STORE_QUOTA: u64 = 4 << 20;
 /// What the preprocessors read.
-const PREPROCESS: &str = "# x -> (x + offset) * scale\nscale = 1.0\noffset = 0.0\n";
+pub(super) const PREPROCESS: &str = "# x -> (x + offset) * scale\nscale = 1.0\noffset = 0.0\n";
 /// The name of that file in its slot.
-const PREPROCESS_FILE: &str = "preprocess.toml";
+pub(super) const PREPROCESS_FILE: &str = "preprocess.toml";
 
 /// How the nodes of a fleet are set. No paths and no ports.
 #[derive(Clone, Debug, PartialEq, Eq)]

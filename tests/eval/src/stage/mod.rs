@@ -6,6 +6,7 @@
 //! does when this program is killed (see [`role`]).
 
 mod api;
+pub mod bed;
 mod cloud;
 mod fleet;
 pub mod interrupt;
@@ -17,6 +18,7 @@ pub mod strace;
 pub mod trio;
 
 pub use api::Api;
+pub use bed::Bed;
 pub use cloud::{BrokerKind, Cloud};
 pub use fleet::{Fleet, FleetSettings, infer_tables};
 pub use node::{Life, MODEL_VERSION, NODE, Node, Settings};

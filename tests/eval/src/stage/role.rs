@@ -18,6 +18,7 @@ use homeostat_agent::io::spawner::chaos::HELPER_ARG;
 use homeostat_testbed::{SERVICE_ARG, service_main};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use super::bed::cages::{GUARD_ARG, guard_main};
 use crate::experiments::power_cut::{self, WRITER_ARG};
 
 /// The forwarder: what follows is what `homeostat-agent forward` takes.
@@ -117,6 +118,9 @@ pub fn dispatch() -> Option<ExitCode> {
             "homeostat-agent",
             args,
         )));
+    }
+    if first == GUARD_ARG {
+        return Some(guard_main(args));
     }
     if first == WRITER_ARG {
         return Some(power_cut::writer_main(args));

@@ -55,11 +55,13 @@ pub enum Kind {
     Publisher { broker: SocketAddr },
     /// Appends answers to a file in `dir`, which must not hold more than `quota` bytes.
     Store { dir: PathBuf, quota: u64 },
+    /// A replica of a simulated service, as its specification says.
+    Unit { spec: PathBuf },
 }
 
 /// The names of all kinds, in the order of the list above.
 const NAMES: &str =
-    "web, worker, infer, gateway, preprocess, cache, postprocess, publisher or store";
+    "web, worker, infer, gateway, preprocess, cache, postprocess, publisher, store or unit";
 
 impl Kind {
     #[must_use]
@@ -74,6 +76,7 @@ impl Kind {
             Self::Postprocess { .. } => "postprocess",
             Self::Publisher { .. } => "publisher",
             Self::Store { .. } => "store",
+            Self::Unit { .. } => "unit",
         }
     }
 
@@ -106,6 +109,7 @@ impl Kind {
             Self::Store { dir, quota } => {
                 vec![("--dir", dir.into()), ("--quota", quota.to_string().into())]
             }
+            Self::Unit { spec } => vec![("--spec", spec.into())],
         }
     }
 }
@@ -208,7 +212,7 @@ impl ServiceSpec {
 }
 
 /// All that take a value.
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 15] = [
     "--port",
     "--control",
     "--model",
@@ -223,6 +227,7 @@ const OPTIONS: [&str; 14] = [
     "--broker",
     "--dir",
     "--quota",
+    "--spec",
 ];
 
 fn missing_value(option: &str) -> ArgsError {
@@ -263,6 +268,9 @@ fn kind(name: &OsStr, given: &mut Given) -> Result<Kind, ArgsError> {
             dir: given.path("--dir")?,
             quota: given.required("--quota")?,
         },
+        Some("unit") => Kind::Unit {
+            spec: given.path("--spec")?,
+        },
         _ => return Err(ArgsError::Kind(name.to_owned())),
     })
 }
@@ -300,6 +308,7 @@ mod tests {
                 dir: "/d".into(),
                 quota: 7,
             },
+            Kind::Unit { spec: "/u".into() },
         ] {
             for control in [None, Some("/run/x.sock".into())] {
                 let spec = ServiceSpec {

@@ -11,7 +11,17 @@
 //! | `spin`, `hog THREADS` | cores are burnt | `unspin` |
 //! | `slow MS` | each answer takes so much longer | `slow 0` |
 //! | `freeze` | metrics stand still at a bad value, answers stay right | `unfreeze` |
-//! | `fill` | junk (`*.old`) up to the quota of a `store` | deleting it |
+//! | `fill` | junk (`*.old`) up to the quota of what keeps data | deleting it |
+//!
+//! Of a unit only:
+//!
+//! | command | fault | ended by |
+//! |---|---|---|
+//! | `pace PERCENT` | each piece of its work takes so much of the usual time | `pace 100` |
+//! | `burn PERMILLE` | so much of a processor is burnt, in pieces | |
+//! | `lock PERMILLE MB` | it holds its lock for ever, burns and holds memory, and is blocked | |
+//! | `ahead SECONDS` | its clock is ahead | `ahead 0` |
+//! | `poison` | what it remembers is wrong | forgetting it |
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -24,7 +34,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::stats::spoiled;
-use super::{log, store};
+use super::{log, store, unit};
 
 /// The longest command is `leak` with 20 digits.
 const COMMAND_BYTES_MAX: u64 = 64;
@@ -45,6 +55,12 @@ const SLOW_MS_MAX: u64 = 60_000;
 const OPEN_MAX: usize = 65_536;
 /// More in one step would keep the process from its work for long.
 const OPEN_STEP_MAX: f64 = 256.0;
+/// Slower than this a unit is not slow but blocked.
+const PACE_MAX: u64 = 100_000;
+/// A processor and a half.
+const BURN_MAX: u64 = 1500;
+/// More memory than any unit has.
+const HELD_MB_MAX: u64 = 1024;
 const LEAK_PERIOD: Duration = Duration::from_millis(10);
 
 /// The state of all faults; none at first.
@@ -64,6 +80,11 @@ pub(super) struct Faults {
     frozen: Mutex<Option<String>>,
     /// What may be filled, and how far.
     fills: OnceLock<(PathBuf, u64)>,
+    /// Percent of the usual time beyond the usual.
+    slower: AtomicU64,
+    ahead_s: AtomicU64,
+    poisoned: AtomicU64,
+    lock: OnceLock<PathBuf>,
 }
 
 impl Faults {
@@ -94,6 +115,46 @@ impl Faults {
     pub(super) fn may_fill(&self, dir: PathBuf, quota: u64) {
         // Set once at start; a second call would change nothing.
         let _ = self.fills.set((dir, quota));
+    }
+
+    /// How many times longer than usual a unit's work takes.
+    pub(super) fn pace(&self) -> f64 {
+        1.0 + self.slower.load(Ordering::Relaxed) as f64 / 100.0
+    }
+
+    /// How far a unit's clock is ahead.
+    pub(super) fn ahead_s(&self) -> f64 {
+        self.ahead_s.load(Ordering::Relaxed) as f64
+    }
+
+    /// How often what a unit remembers was made wrong.
+    pub(super) fn poisoned(&self) -> u64 {
+        self.poisoned.load(Ordering::Relaxed)
+    }
+
+    /// Lets `lock` hold this lock.
+    pub(super) fn may_lock(&self, lock: Option<PathBuf>) {
+        if let Some(lock) = lock {
+            // As for `may_fill`.
+            let _ = self.lock.set(lock);
+        }
+    }
+
+    /// Waits for ever, with all that it holds.
+    pub(super) fn deadlock(&self, permille: u64, mb: u64) {
+        unit::spin(
+            permille.min(BURN_MAX) as f64 / 1000.0,
+            mb.min(HELD_MB_MAX) as f64,
+        );
+        self.block();
+    }
+
+    fn hold_lock(&self, permille: u64, mb: u64) -> Result<(), String> {
+        let lock = self.lock.get().ok_or("this service has no lock")?;
+        let held = unit::hold(lock, permille, mb);
+        held.map_err(|error| format!("{}: {error}", lock.display()))?;
+        self.deadlock(permille, mb);
+        Ok(())
     }
 
     fn fill(&self) -> Result<(), String> {
@@ -202,6 +263,22 @@ impl Faults {
             (Some("freeze"), None, None) => self.freezing.store(true, Ordering::Relaxed),
             (Some("unfreeze"), None, None) => self.freezing.store(false, Ordering::Relaxed),
             (Some("fill"), None, None) => self.fill()?,
+            (Some("pace"), Some(percent), None) => {
+                let more = number::<u64>(percent)?.clamp(100, PACE_MAX) - 100;
+                self.slower.store(more, Ordering::Relaxed);
+            }
+            (Some("burn"), Some(permille), None) => {
+                unit::spin(number::<u64>(permille)?.min(BURN_MAX) as f64 / 1000.0, 0.0);
+            }
+            (Some("lock"), Some(permille), Some(mb)) => {
+                self.hold_lock(number(permille)?, number(mb)?)?;
+            }
+            (Some("ahead"), Some(seconds), None) => {
+                self.ahead_s.store(number(seconds)?, Ordering::Relaxed);
+            }
+            (Some("poison"), None, None) => {
+                self.poisoned.fetch_add(1, Ordering::Relaxed);
+            }
             (Some("unspin"), None, None) => self.spinning.store(false, Ordering::Relaxed),
             _ => return Err(format!("unknown command {command:?}")),
         }

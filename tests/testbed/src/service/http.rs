@@ -5,6 +5,7 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ use super::stats::Stats;
 /// Threads that accept and answer, the main thread among them: each waits for what it calls,
 /// so some 10 requests that hang must not keep a probe from being answered.
 const THREADS: usize = 16;
+/// Connections of a unit at once, each with a thread of its own: what waits in a queue of
+/// hundreds, and what hangs behind it, must not keep anybody from asking how it is.
+const CONNECTIONS_MAX: usize = 1024;
 /// Of each thread but the main one. Inference needs some 20 KiB in a build without
 /// optimisation; pages that are never touched cost nothing.
 const STACK_BYTES: usize = 512 * 1024;
@@ -128,6 +132,32 @@ pub(super) fn accept_loop(listener: &TcpListener, server: &Server) -> ! {
             Ok((mut stream, _)) => drop(serve(&mut stream, server)),
             // Out of descriptors or memory: a pause, so that it is not made worse.
             Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Serves each connection in a thread of its own; more than [`CONNECTIONS_MAX`] are closed.
+pub(super) fn accept_each(listener: &TcpListener, server: &Arc<Server>) -> ! {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let Ok((mut stream, _)) = listener.accept() else {
+            // Out of descriptors or memory: a pause, so that it is not made worse.
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        };
+        if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+            open.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let (own, server) = (Arc::clone(&open), Arc::clone(server));
+        let started = thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                drop(serve(&mut stream, &server));
+                own.fetch_sub(1, Ordering::Relaxed);
+            });
+        if started.is_err() {
+            open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -28,12 +28,13 @@ mod preprocess;
 mod publisher;
 mod stats;
 mod store;
+mod unit;
 mod v2;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ pub(crate) use call::whole as whole_answer;
 use faults::Faults;
 use http::{Method, Request, Response, Server};
 use stats::Stats;
+pub use unit::{UnitCall, UnitSpec};
 
 /// A host binary whose first argument is this calls [`service_main`] with the rest.
 pub const SERVICE_ARG: &str = "__service";
@@ -86,6 +88,21 @@ pub fn service_main(args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let name = spec.kind.name();
+    let unit = match &spec.kind {
+        Kind::Unit { spec } => match UnitSpec::read(spec) {
+            Ok(unit) => Some(unit),
+            Err(reason) => {
+                log(name, format_args!("ERROR {reason}"));
+                return ExitCode::from(EXIT_CONFIG);
+            }
+        },
+        _ => None,
+    };
+    let is_unit = unit.is_some();
+    if let Some(unit) = &unit {
+        // It has no port before it is up: nobody waits for it, others are asked instead.
+        unit::prepare(unit);
+    }
     // Before all else, see the module's note. std sets SO_REUSEADDR on Unix.
     let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, spec.port)) {
         Ok(listener) => listener,
@@ -104,7 +121,7 @@ pub fn service_main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     let (port, control) = (spec.port, spec.control.clone());
     let service = Service::new(name);
-    let handler = match service.handler(&spec.kind) {
+    let handler = match service.handler(&spec.kind, unit) {
         Ok(handler) => handler,
         Err(failure) => {
             log(name, format_args!("ERROR {}", failure.reason));
@@ -116,11 +133,16 @@ pub fn service_main(args: impl Iterator<Item = OsString>) -> ExitCode {
         stats: Arc::clone(&service.stats),
         handler,
     });
-    http::start_pool(&listener, &server);
+    if !is_unit {
+        http::start_pool(&listener, &server);
+    }
     if let Some(path) = control {
         faults::listen(path, Arc::clone(&service.faults), name);
     }
     log(name, format_args!("INFO listening on port {port}"));
+    if is_unit {
+        http::accept_each(&listener, &server)
+    }
     http::accept_loop(&listener, &server)
 }
 
@@ -188,7 +210,7 @@ impl Service {
         format!("{}:{}", self.name, self.instance)
     }
 
-    fn handler(&self, kind: &Kind) -> Result<http::Handler, Failure> {
+    fn handler(&self, kind: &Kind, unit: Option<UnitSpec>) -> Result<http::Handler, Failure> {
         let failed = |code| move |reason| Failure { code, reason };
         Ok(match kind {
             Kind::Web => self.serve(Web),
@@ -225,6 +247,12 @@ impl Service {
                 let stats = Arc::clone(&self.stats);
                 let started = publisher::Publisher::start(*broker, &self.instance, stats);
                 self.serve(started)
+            }
+            Kind::Unit { .. } => {
+                let spec = unit.ok_or_else(|| failed(1)("no specification".to_owned()))?;
+                let instance = self.instance.clone();
+                let unit = unit::Unit::start(spec, instance, &self.faults);
+                self.serve(unit.map_err(failed(EXIT_CONFIG))?)
             }
             Kind::Store { dir, quota } => {
                 let store = store::Store::open(dir, *quota, self.id()).map_err(failed(1))?;
@@ -317,6 +345,18 @@ fn not_a_page(request: &Request<'_>) -> Option<Response> {
         (Method::Get | Method::Post, _) => Some(Response::error(404, "no such page")),
         (Method::Other, _) => Some(Response::error(405, "GET or POST")),
     }
+}
+
+/// The text of a file that is no longer than this.
+fn bounded(file: &Path, bytes: u64) -> io::Result<String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(file)?
+        .take(bytes + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > bytes {
+        return Err(io::Error::other(format!("more than {bytes} bytes")));
+    }
+    Ok(text)
 }
 
 /// One line to stdout. A reader that went away must not stop the service.

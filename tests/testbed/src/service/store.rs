@@ -111,7 +111,7 @@ pub(super) fn fill(dir: &Path, quota: u64) -> io::Result<()> {
 }
 
 /// Bytes of all files in `dir`.
-fn used(dir: &Path) -> io::Result<u64> {
+pub(super) fn used(dir: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(dir)? {
         match entry?.metadata() {
@@ -125,7 +125,7 @@ fn used(dir: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
-fn append(path: &Path) -> io::Result<File> {
+pub(super) fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 

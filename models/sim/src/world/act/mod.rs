@@ -345,9 +345,14 @@ impl Acts {
             _ => 0.8 + 0.4 * self.durations.uniform(order, place),
         };
         let silent = step.writes && self.silence.uniform(order, place) < settings.silent;
+        let seconds = match step.deed {
+            // The first as long as it says, the second as long as a process takes to end.
+            Deed::Wait(_) | Deed::Restart(..) => effect::seconds(&step.deed, state),
+            _ => effect::seconds(&step.deed, state) * topology.habits.deeds,
+        };
         Ok(At::Under {
             since: state.now,
-            acts_at: state.now + effect::seconds(&step.deed, state) * spread,
+            acts_at: state.now + seconds * spread,
             acted: None,
             silent,
             right_since: None,

@@ -1,0 +1,179 @@
+//! Parameters of the simulator that no file can know, from runs of the bed.
+//!
+//! Few and physical: how fast work really is, what a call costs on the way, how long a start
+//! takes, and how long deeds do. In turn each is set to the value of a short list that
+//! leaves the least difference, until none changes; so the same runs give the same values.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use homeostat_sim::topology::Topology;
+
+use super::faults::Fault;
+use super::simulated;
+use super::trace::Trace;
+
+/// Rounds over all parameters; they settle in two or three.
+const ROUNDS: usize = 4;
+/// Seeds that a value is tried with.
+const SEEDS: u64 = 3;
+/// What a time that is off by twice or half counts, in units of a figure's change.
+const TIMES: f64 = 1.0;
+
+/// What is fitted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Parameters {
+    /// Factor on all rates of work.
+    pub(super) rate: f64,
+    /// What a call costs on the way within a site, there or back, in milliseconds.
+    pub(super) lan_ms: f64,
+    /// Factor on the times that services take to come up.
+    pub(super) start: f64,
+    /// Retries of a request that always fails.
+    pub(super) retries: f64,
+    /// How long they follow errors after, in seconds.
+    pub(super) retry_s: f64,
+    /// Factor on the times that deeds of plans take.
+    pub(super) deeds: f64,
+}
+
+impl Parameters {
+    /// As the file has it.
+    pub(super) const NONE: Self = Self {
+        rate: 1.0,
+        lan_ms: 0.3,
+        start: 1.0,
+        retries: 3.0,
+        retry_s: 4.0,
+        deeds: 0.2,
+    };
+
+    const RATES: [f64; 8] = [0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05];
+    const LANS: [f64; 7] = [0.3, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0];
+    const RETRIES: [f64; 6] = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
+    const RESTS: [f64; 6] = [2.0, 3.0, 4.0, 5.0, 6.5, 8.0];
+    const DEEDS: [f64; 5] = [0.05, 0.1, 0.2, 0.5, 1.0];
+    const STARTS: [f64; 6] = [0.8, 1.0, 1.2, 1.4, 1.7, 2.0];
+
+    fn variants(self, which: usize) -> Vec<Self> {
+        match which {
+            0 => Self::RATES.map(|rate| Self { rate, ..self }).to_vec(),
+            1 => Self::LANS.map(|lan_ms| Self { lan_ms, ..self }).to_vec(),
+            2 => Self::STARTS.map(|start| Self { start, ..self }).to_vec(),
+            3 => Self::RETRIES
+                .map(|retries| Self { retries, ..self })
+                .to_vec(),
+            4 => Self::RESTS.map(|retry_s| Self { retry_s, ..self }).to_vec(),
+            _ => Self::DEEDS.map(|deeds| Self { deeds, ..self }).to_vec(),
+        }
+    }
+}
+
+impl fmt::Display for Parameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            rate,
+            lan_ms,
+            start,
+            retries,
+            retry_s,
+            deeds,
+        } = self;
+        write!(
+            f,
+            "rates x {rate}, {lan_ms} ms a call, starts x {start}, {retries} retries after {retry_s} s, deeds x {deeds}"
+        )
+    }
+}
+
+/// The topology of a text with other parameters.
+///
+/// # Errors
+/// When the text is not one, or is not one any more.
+pub(super) fn with(text: &str, parameters: &Parameters) -> Result<Arc<Topology>> {
+    let mut table: toml::Table = text.parse().context("a topology is TOML")?;
+    let each = |table: &mut toml::Table, of: &str, key: &str, change: &dyn Fn(f64) -> f64| {
+        let all = table.get_mut(of).and_then(toml::Value::as_array_mut);
+        for one in all.into_iter().flatten() {
+            let known = one.get(key).and_then(|value| {
+                let whole = value.as_integer().map(|whole| whole as f64);
+                value.as_float().or(whole)
+            });
+            if let (Some(known), Some(one)) = (known, one.as_table_mut()) {
+                one.insert(key.to_owned(), toml::Value::Float(change(known)));
+            }
+        }
+    };
+    each(&mut table, "route", "rate", &|rate| rate * parameters.rate);
+    each(&mut table, "route", "start_s", &|s| s * parameters.start);
+    each(&mut table, "site", "lan_ms", &|_| parameters.lan_ms);
+    let habits = table.get_mut("habits").and_then(toml::Value::as_table_mut);
+    let habits = habits.context("the bed's topology has habits")?;
+    for (key, value) in [
+        ("retries", parameters.retries),
+        ("retry_s", parameters.retry_s),
+        ("deeds", parameters.deeds),
+    ] {
+        habits.insert(key.to_owned(), toml::Value::Float(value));
+    }
+    let text = toml::to_string(&table).context("a topology can be written")?;
+    Ok(Arc::new(Topology::read("testbed.toml", &text)?))
+}
+
+/// Runs of the bed to be met: a fault, its plan, and what happened.
+pub(super) struct Met<'m> {
+    pub(super) fault: &'m Fault,
+    /// Place of the plan among the fault's.
+    pub(super) plan: usize,
+    pub(super) trace: &'m Trace,
+}
+
+/// The values that leave the least difference to these runs.
+///
+/// # Errors
+/// When the simulator cannot run them.
+pub(super) fn fit(text: &str, runs: &[Met<'_>]) -> Result<Parameters> {
+    let mut best = Parameters::NONE;
+    let mut least = off(text, &best, runs)?;
+    for _ in 0..ROUNDS {
+        let before = best;
+        for which in 0..6 {
+            for tried in best.variants(which) {
+                let is_off = off(text, &tried, runs)?;
+                if is_off < least {
+                    (best, least) = (tried, is_off);
+                }
+            }
+        }
+        if best == before {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+/// How far the simulator is off: differences of the figures in units of a change, those before
+/// and during the fault, each bounded, and of the times in powers of two.
+fn off(text: &str, parameters: &Parameters, runs: &[Met<'_>]) -> Result<f64> {
+    /// One figure that is far off must not outweigh the rest.
+    const FAR: f64 = 5.0;
+    let topology = with(text, parameters)?;
+    let mut sum = 0.0;
+    for run in runs {
+        for seed in 1..=SEEDS {
+            let ours = simulated::run(&topology, run.fault, run.fault.plans.get(run.plan), seed)?;
+            for (ours, theirs) in [
+                (&ours.before, &run.trace.before),
+                (&ours.during, &run.trace.during),
+            ] {
+                let differ = ours.since(theirs);
+                sum += differ.iter().map(|it| it.abs().min(FAR)).sum::<f64>();
+            }
+            if let (Some(ours), Some(theirs)) = (ours.heals_s(), run.trace.heals_s()) {
+                sum += TIMES * (ours.max(1.0) / theirs.max(1.0)).log2().abs().min(FAR);
+            }
+        }
+    }
+    Ok(sum)
+}

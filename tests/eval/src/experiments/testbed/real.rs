@@ -1,0 +1,228 @@
+//! One run on the bed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use homeostat_sim::topology::Topology;
+use homeostat_testbed::users::{End, Try, Users, UsersSpec};
+
+use super::faults::{Fault, Plan};
+use super::trace::{Fare, Figures, NOBODY, SERVICES, SPAN_S, STEP_S, Trace};
+use crate::stage::bed::{Look, Watch};
+use crate::stage::{Bed, Fleet, MODEL_VERSION, Node, interrupt};
+
+/// Users come for so long before anything is measured: the cache becomes warm.
+const SETTLE_S: f64 = 4.0;
+/// Length of the windows of the figures, and of the verdict.
+pub(super) const WINDOW_S: f64 = 6.0;
+/// How long users wait for an answer.
+pub(super) const PATIENCE: Duration = Duration::from_millis(2000);
+/// How long they rest before they try again, and how often they do: as in the simulator.
+const REST: Duration = Duration::from_secs(4);
+const RETRIES: u32 = 3;
+/// How long an order may take.
+const ORDER_MAX: Duration = Duration::from_secs(40);
+
+/// Everything that is fixed, as text to be hashed.
+pub(super) fn settings() -> String {
+    format!("{SETTLE_S} {WINDOW_S} {PATIENCE:?} {REST:?} {RETRIES} {ORDER_MAX:?}")
+}
+
+/// Starts a bed, has the fault happen and the plan ordered, and looks at what users say.
+///
+/// # Errors
+/// When the bed does not run, or the fault cannot be done.
+pub(super) fn run(
+    topology: &Topology,
+    fault: &Fault,
+    plan: Option<&Plan>,
+    seed: u64,
+) -> Result<Trace> {
+    let dir = tempfile::Builder::new().prefix("hs-bed").tempdir()?;
+    let mut bed = Bed::start(topology, dir.path(), seed)?;
+    let watch = Watch::start(&bed)?;
+    let users = Users::come(UsersSpec {
+        entry: bed.entry()?.into(),
+        rate: topology.routes().iter().map(|route| route.demand).sum(),
+        again: topology
+            .routes()
+            .iter()
+            .map(|route| route.hit)
+            .fold(0.0, f64::max),
+        patience: PATIENCE,
+        rest: REST,
+        retries: RETRIES,
+        seed,
+        golden: Node::goldens()?,
+    })?;
+    let until = |at_s: f64| -> Result<()> {
+        while users.now_s() < at_s {
+            if let Some(ends_s) = fault.ends_s()
+                && users.now_s() >= SETTLE_S + WINDOW_S + ends_s
+            {
+                users.surge(1.0);
+            }
+            interrupt::pause(Duration::from_millis(50))?;
+        }
+        Ok(())
+    };
+    until(SETTLE_S + WINDOW_S)?;
+    let onset_s = users.now_s();
+    fault
+        .hurt(&mut bed, &users)
+        .with_context(|| format!("cannot do {}", fault.name))?;
+    until(onset_s + fault.watch_s)?;
+    let plan_s = users.now_s();
+    let carried_out = match plan {
+        Some(plan) => orders(&bed, plan, dir.path())?,
+        None => true,
+    };
+    let end_s = users.now_s() + fault.after_s;
+    until(end_s)?;
+    // Who still waits is part of it.
+    interrupt::pause(PATIENCE)?;
+    let seen = Seen {
+        tries: users.tries(),
+        looks: watch.looks(),
+        users: &users,
+        topology,
+    };
+    let last = seen.fare(end_s - WINDOW_S, end_s, onset_s);
+    let mut fares = Vec::new();
+    let mut at_s = onset_s + STEP_S;
+    while at_s <= end_s {
+        fares.push(seen.fare(onset_s.max(at_s - SPAN_S), at_s, onset_s));
+        at_s += STEP_S;
+    }
+    Ok(Trace {
+        before: seen.figures(onset_s - WINDOW_S, onset_s),
+        during: seen.figures(plan_s - WINDOW_S, plan_s),
+        fares,
+        plan_s: plan_s - onset_s,
+        carried_out,
+        works: last.served(1.0),
+    })
+}
+
+/// Orders a plan; whether all of it was carried out. What comes behind a failure is not begun.
+fn orders(bed: &Bed, plan: &Plan, dir: &Path) -> Result<bool> {
+    for (node, text) in plan.orders {
+        let text = text
+            .replace("MODEL", MODEL_VERSION)
+            .replace("CONFIG", &Fleet::config_version());
+        let done = bed.order(node, &text, ORDER_MAX)?;
+        if !done.well {
+            let _ = std::fs::write(dir.join("refused"), &done.said);
+            let said = done.said.lines().last().unwrap_or_default();
+            super::super::progress(&format!("    {node}: {text}: {said}"));
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+struct Seen<'s> {
+    tries: Vec<Try>,
+    looks: Vec<Look>,
+    users: &'s Users,
+    topology: &'s Topology,
+}
+
+impl Seen<'_> {
+    /// Tries that began in a window.
+    fn within(&self, from_s: f64, to_s: f64) -> Vec<&Try> {
+        let tries = self.tries.iter();
+        tries
+            .filter(|one| one.at_s >= from_s && one.at_s < to_s)
+            .collect()
+    }
+
+    fn fare(&self, from_s: f64, to_s: f64, onset_s: f64) -> Fare {
+        let tries = self.within(from_s, to_s);
+        let count = |end: End| tries.iter().filter(|one| one.end == end).count() as f64;
+        let (right, wrong) = (count(End::Right), count(End::Wrong));
+        let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
+        // Who gave up has waited that long, at least; who was refused has not waited.
+        let patience_s = PATIENCE.as_secs_f64();
+        let mut took: Vec<f64> = tries
+            .iter()
+            .filter(|one| one.end != End::Failed || one.took_s >= 0.95 * patience_s)
+            .map(|one| one.took_s.min(patience_s))
+            .collect();
+        took.sort_by(f64::total_cmp);
+        let errors = share(count(End::Failed), tries.len() as f64);
+        let answered = errors < NOBODY;
+        let p95_s = took.get(took.len() * 95 / 100).filter(|_| answered);
+        Fare {
+            at_s: to_s - onset_s,
+            errors,
+            p95_ms: 1000.0 * p95_s.copied().unwrap_or(patience_s),
+            right: if right + wrong > 0.0 {
+                right / (right + wrong)
+            } else {
+                1.0
+            },
+            shed: 0.0,
+        }
+    }
+
+    fn figures(&self, from_s: f64, to_s: f64) -> Figures {
+        let tries = self.within(from_s, to_s);
+        let span = to_s - from_s;
+        let fare = self.fare(from_s, to_s, 0.0);
+        let right = tries.iter().filter(|one| one.end == End::Right).count() as f64;
+        let begun = self.users.begun();
+        let at = |look: &&Look| look.at.duration_since(begun).as_secs_f64();
+        let first = self.looks.iter().find(|look| at(look) >= from_s);
+        let last = self.looks.iter().rev().find(|look| at(look) <= to_s);
+        let mut figures = [0.0; 12];
+        figures[..5].copy_from_slice(&[
+            fare.errors,
+            fare.p95_ms,
+            right / span,
+            tries.len() as f64 / span,
+            fare.right,
+        ]);
+        if let (Some(first), Some(last)) = (first, last) {
+            let seconds = (at(&last) - at(&first)).max(STEP_S);
+            for (place, name) in SERVICES.iter().enumerate() {
+                figures[5 + place] = self.sum(name, first, last, |it| it.passed) / seconds;
+            }
+            figures[10] =
+                self.sum("", first, last, |it| it.failed + it.refused + it.lost) / seconds;
+            let within = self
+                .looks
+                .iter()
+                .filter(|look| (from_s..to_s).contains(&at(look)));
+            let waits: Vec<f64> = within
+                .map(|look| {
+                    let told = look.sums.iter().zip(&look.answered);
+                    told.filter(|(_, answered)| **answered)
+                        .map(|(sum, _)| sum.waiting)
+                        .sum()
+                })
+                .collect();
+            figures[11] = waits.iter().sum::<f64>() / waits.len().max(1) as f64;
+        }
+        Figures(figures)
+    }
+
+    /// What was counted between two looks by the replicas of a service, or by all.
+    fn sum(
+        &self,
+        service: &str,
+        first: &Look,
+        last: &Look,
+        of: impl Fn(&crate::stage::bed::Counts) -> f64,
+    ) -> f64 {
+        let replicas = self.topology.replicas().iter().enumerate();
+        let meant = replicas.filter(|(_, replica)| {
+            let route = &self.topology.routes()[replica.route.at()];
+            service.is_empty() || route.name.as_str() == service
+        });
+        meant
+            .map(|(at, _)| of(&last.sums[at]) - of(&first.sums[at]))
+            .sum()
+    }
+}
