@@ -354,7 +354,7 @@ fn course(report: &Report, keys: &[String], file: &Path) -> Result<bool> {
             let path = PathElement::new(points.clone(), style);
             root.draw(&path).map_err(|why| wrong(&why))?;
         } else {
-            let path = DashedPathElement::new(points.clone().into_iter(), dash, 4, style);
+            let path = DashedPathElement::new(points.clone(), dash, 4, style);
             root.draw(&path).map_err(|why| wrong(&why))?;
         }
         let end = points.last().copied().unwrap_or((LEFT, HEAD));
