@@ -53,7 +53,8 @@ pub(in crate::cli) struct Generate {
     /// Such as are bound to nothing, of any length; else more than two steps are needed.
     #[arg(long)]
     plain: bool,
-    /// Incidents that are known already, besides those of the folder.
+    /// Incidents that are known already, besides those of the folder; none that is like one
+    /// of the other set is kept, wherever it takes place.
     #[arg(long, value_name = "SET|DIR", default_value = "shipped")]
     known: Vec<String>,
     /// Streams of chance on which a plan has to work.
@@ -79,6 +80,11 @@ pub(super) fn generate(args: &Generate) -> Result<String, Failure> {
     for from in &args.known {
         known.extend(incidents::incidents(from).map_err(|error| failed(&error))?);
     }
+    let other = match args.set {
+        For::Train => "development",
+        For::Development => "train",
+    };
+    known.others = incidents::incidents(other).map_err(|error| failed(&error))?;
     let own = args.out.display().to_string();
     match incidents::incidents(&own) {
         Ok(all) => known.extend(all),
@@ -168,13 +174,14 @@ fn one(args: &Generate, topology: &Arc<Topology>, seed: u64, known: &Known) -> F
 struct Known {
     names: BTreeSet<String>,
     all: Vec<Incident>,
+    /// Those of the other set.
+    others: Vec<Incident>,
 }
 
 impl Known {
     fn extend(&mut self, all: Vec<Incident>) {
-        for one in &all {
-            self.add(one);
-        }
+        self.names.extend(all.iter().map(|one| one.name.clone()));
+        self.all.extend(all);
     }
 
     fn add(&mut self, one: &Incident) {
@@ -188,7 +195,8 @@ impl Known {
                 && one.faults.len() > 1
                 && fault::distance(other, one) == 0.0
         };
-        self.names.contains(&one.name) || self.all.iter().any(same)
+        let like = |other: &Incident| fault::distance(other, one) == 0.0;
+        self.names.contains(&one.name) || self.all.iter().any(same) || self.others.iter().any(like)
     }
 }
 

@@ -122,14 +122,15 @@ impl<'m> Search<'m> {
         plans.into_iter().next()
     }
 
-    /// Whether two neighbouring steps of a plan cannot change places, on the first stream.
+    /// Whether two steps of a plan cannot change places, on the first stream.
     pub(super) fn order_matters_once(&self, plan: &[Order]) -> bool {
         let Some(first) = self.streams.first() else {
             return false;
         };
-        (1..plan.len()).any(|at| {
+        let mut pairs = (1..plan.len()).flat_map(|to| (0..to).map(move |from| (from, to)));
+        pairs.any(|(from, to)| {
             let mut other = plan.to_vec();
-            other.swap(at - 1, at);
+            other.swap(from, to);
             !carried_out(&first.start, &other)
         })
     }

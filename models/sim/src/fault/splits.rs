@@ -6,8 +6,10 @@
 //! Seeds of the sets do not overlap, so no policy meets the noise of an evaluation while
 //! it learns.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use super::Incident;
 use super::grammar::{Cause, Coupling};
@@ -45,15 +47,10 @@ impl Split {
     #[must_use]
     pub fn of(incident: &Incident) -> Self {
         let own = substance(incident);
-        let among = |files: &[(&str, &str)]| {
-            files.iter().any(|(name, text)| {
-                let read = Incident::read(name, text);
-                read.is_ok_and(|other| substance(&other) == own)
-            })
-        };
-        if among(Incident::development()) {
+        let among = |set: &[Known]| set.iter().any(|known| known.substance == own);
+        if among(held()) {
             Self::Development
-        } else if among(Incident::train()) {
+        } else if among(trained()) {
             Self::Train
         } else {
             Self::Sealed
@@ -123,21 +120,19 @@ pub enum Leak {
 /// # Errors
 /// [`Leak`] when it may not.
 pub fn may_learn(incident: &Incident) -> Result<(), Leak> {
-    let known = read(Incident::train());
-    let held = read(Incident::development());
     let own = substance(incident);
-    if let Some(twin) = held.iter().find(|other| substance(other) == own) {
+    if let Some(twin) = held().iter().find(|known| known.substance == own) {
         return Err(Leak::Same {
             incident: incident.name.clone(),
             twin: twin.name.clone(),
         });
     }
     for pair in pairs(incident) {
-        let has = |other: &&Incident| pairs(other).contains(&pair);
-        if known.iter().any(|other| has(&other)) {
+        let has = |known: &&Known| known.pairs.contains(&pair);
+        if trained().iter().any(|known| has(&known)) {
             continue;
         }
-        if let Some(twin) = held.iter().find(has) {
+        if let Some(twin) = held().iter().find(has) {
             return Err(Leak::Pair {
                 incident: incident.name.clone(),
                 pair,
@@ -146,6 +141,34 @@ pub fn may_learn(incident: &Incident) -> Result<(), Leak> {
         }
     }
     Ok(())
+}
+
+/// What matters of an incident of a set.
+struct Known {
+    name: String,
+    substance: String,
+    pairs: BTreeSet<String>,
+}
+
+/// The training set; read once, because hundreds of incidents are asked about.
+fn trained() -> &'static [Known] {
+    static SET: OnceLock<Vec<Known>> = OnceLock::new();
+    SET.get_or_init(|| known(Incident::train()))
+}
+
+/// The development set.
+fn held() -> &'static [Known] {
+    static SET: OnceLock<Vec<Known>> = OnceLock::new();
+    SET.get_or_init(|| known(Incident::development()))
+}
+
+fn known(files: &[(&str, &str)]) -> Vec<Known> {
+    let known = |incident: Incident| Known {
+        substance: substance(&incident),
+        pairs: pairs(&incident),
+        name: incident.name,
+    };
+    read(files).into_iter().map(known).collect()
 }
 
 fn read(files: &[(&str, &str)]) -> Vec<Incident> {
@@ -196,8 +219,6 @@ fn rename(incident: &mut Incident, name: impl Fn(&str) -> String) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]

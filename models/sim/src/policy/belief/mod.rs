@@ -43,6 +43,9 @@ use crate::world::{Order, Settings, Target, World};
 const CALM_S: f64 = 55.0;
 /// How much less likely a quiet world has to be than it was, to be none.
 const NOTICED: f64 = 14.0;
+/// And how much less to act upon while users are served: chance alone moves it by some
+/// twenty.
+const ALARMED: f64 = 60.0;
 /// After that so many seconds are waited: a rare line is written every seven.
 const THINK_S: f64 = 15.0;
 /// And so many more while particles disagree on what to do.
@@ -89,6 +92,8 @@ pub struct Belief {
     /// The world in which nothing goes wrong, and how likely it was while nothing did.
     quiet: Option<(Particle, f64)>,
     noticed: Option<f64>,
+    /// How much less likely the quiet world is than it was.
+    strange: f64,
     looks: Vec<f64>,
     deeds: Vec<Deed>,
     particles: Vec<Particle>,
@@ -113,6 +118,7 @@ impl Belief {
             calm: None,
             quiet: None,
             noticed: None,
+            strange: 0.0,
             looks: Vec::new(),
             deeds: Vec::new(),
             particles: Vec::new(),
@@ -375,6 +381,7 @@ impl Policy for Belief {
         self.signs.see(view.topology, view.seen);
         self.looks.push(now);
         let quiet = self.quiet(view);
+        self.strange = quiet.unwrap_or(0.0);
         if self.noticed.is_none() && quiet.is_some_and(|less| less < -NOTICED) {
             self.noticed = Some(now);
         }
@@ -428,7 +435,8 @@ impl Policy for Belief {
             return Vec::new();
         };
         let suffers = suffers(&self.signs, view.topology);
-        if now < noticed + THINK_S || now < self.rest_until {
+        let alarmed = suffers || self.strange < -ALARMED;
+        if !alarmed || now < noticed + THINK_S || now < self.rest_until {
             return Vec::new();
         }
         if let Some(order) = self.next() {

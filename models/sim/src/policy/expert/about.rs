@@ -56,7 +56,7 @@ fn causes(fault: &Fault) -> &'static [&'static str] {
         (M::CorruptInput, _) => &["rubbish"],
         (M::CorruptCache, _) => &["cache"],
         (M::CorruptStore, _) => &["store"],
-        (M::RegressBinary, _) => &["binary"],
+        (M::RegressBinary, _) => &["binary", "program-first"],
         (M::Drift, _) => &["drift"],
         (M::Disconnect | M::Delay | M::Lose, _) => &["uplink"],
         (M::Skew, _) => &["clock"],

@@ -4,6 +4,7 @@
 
 use super::case::{Case, Repair};
 use super::order::{self, notes};
+use super::services::regressed;
 use super::{Production, Rule};
 use crate::observe::Template as T;
 use crate::policy::{Kind as K, Whom as W};
@@ -21,7 +22,7 @@ const fn guard(
     }
 }
 
-pub(super) const ALL: [Production; 26] = [
+pub(super) const ALL: [Production; 27] = [
     guard(
         "pause-first",
         "a roll-out puts back what is rolled back: pause it first",
@@ -41,6 +42,11 @@ pub(super) const ALL: [Production; 26] = [
         "binary-before-pause",
         "another healer keeps a leak small: program first",
         binary_before_pause,
+    ),
+    guard(
+        "program-first",
+        "a fresh process of a bad program is no better: the program before first",
+        program_first,
     ),
     guard(
         "config-before-pause",
@@ -224,9 +230,24 @@ fn binary_before_pause(case: &Case<'_>, repair: &mut Repair) {
     if !(repair.has(K::PauseRollout) && case.somebody_says(T::OtherActor)) {
         return;
     }
-    let of = |(no, _): &(RouteNo, _)| case.route_says(*no, T::FixPending);
+    let of = |(no, _): &(RouteNo, _)| {
+        case.route_says(*no, T::FixPending) && !case.route_says(*no, T::ConfigParse)
+    };
     if let Some((no, _)) = case.routes().find(of) {
         repair.before(&[K::PauseRollout], (K::RollbackBinary, W::Route(no)));
+    }
+}
+
+fn program_first(case: &Case<'_>, repair: &mut Repair) {
+    let Some(at) = repair.first(&[K::Restart]) else {
+        return;
+    };
+    if let W::Replica(no) = repair.steps[at].1 {
+        let route = case.route_of(no);
+        let done = case.did(K::RollbackBinary, W::Route(route), 300.0);
+        if regressed(case, route) && !done {
+            repair.before(&[K::Restart], (K::RollbackBinary, W::Route(route)));
+        }
     }
 }
 

@@ -87,6 +87,22 @@ const SLOW: [super::Kind; 6] = [
 ];
 /// for so long, in seconds.
 const FADES_S: f64 = 60.0;
+
+/// For how long a step that was done is not done again, in seconds.
+fn fades(kind: super::Kind) -> f64 {
+    let once = SLOW.contains(&kind)
+        || matches!(
+            kind,
+            super::Kind::RollbackConfig
+                | super::Kind::SyncClock
+                | super::Kind::Snapshot
+                | super::Kind::Isolate
+                | super::Kind::KillStranger
+                | super::Kind::BlockSource
+        );
+    if once { FADES_S } else { 0.0 }
+}
+
 /// Steps that take nobody out of service, so that several of one kind run side by side.
 const SIDE_BY_SIDE: [super::Kind; 6] = [
     super::Kind::Degrade,
@@ -189,6 +205,9 @@ impl Expert {
                     }
                 }
             }
+            repair
+                .steps
+                .retain(|step| !case.did(step.0, step.1, fades(step.0)));
             (!repair.steps.is_empty()).then_some(repair)
         })
     }

@@ -59,9 +59,20 @@ pub(super) fn clock_last(case: &Case<'_>, repair: &mut Repair) {
         && wary(case)
         && noted(case, node)
     {
-        for step in renewals(case) {
-            repair.before(&[K::SyncClock], step);
-        }
+        renew_before(case, repair, K::SyncClock);
+    }
+}
+
+/// What is new comes before a step; while none is known of, the step waits.
+fn renew_before(case: &Case<'_>, repair: &mut Repair, kind: K) {
+    let all = renewals(case);
+    let renewed =
+        |(no, _): (RouteNo, _)| NEW.iter().any(|kind| case.did(*kind, W::Route(no), 300.0));
+    if all.is_empty() && !case.routes().any(renewed) {
+        repair.drop(&[kind]);
+    }
+    for step in all {
+        repair.before(&[kind], step);
     }
 }
 
@@ -81,9 +92,7 @@ pub(super) fn link_last(case: &Case<'_>, repair: &mut Repair) {
     if let W::Node(node) = repair.steps[at].1
         && noted(case, node)
     {
-        for step in renewals(case) {
-            repair.before(&[K::SwitchUplink], step);
-        }
+        renew_before(case, repair, K::SwitchUplink);
     }
 }
 
