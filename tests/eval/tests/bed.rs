@@ -28,6 +28,7 @@ name = "edge-1"
 site = "plant"
 cores = 4
 memory_mb = 400
+system_mb = 60
 uplinks = [{ name = "eth0", delay_ms = 1 }]
 
 [[node]]
@@ -35,6 +36,7 @@ name = "edge-2"
 site = "plant"
 cores = 4
 memory_mb = 400
+system_mb = 60
 uplinks = [{ name = "eth0", delay_ms = 1 }]
 
 [[route]]
@@ -43,6 +45,7 @@ at = "edge-1"
 demand = 20
 rate = 200
 cores = 0.2
+memory_mb = 40
 start_s = 0.05
 calls = [{ to = "infer" }]
 replicas = [{ name = "gateway-1", node = "edge-1" }]
@@ -52,6 +55,7 @@ name = "infer"
 at = "edge-1"
 rate = 60
 cores = 0.2
+memory_mb = 80
 start_s = 0.05
 model = true
 offers = ["locks"]
