@@ -62,6 +62,9 @@ pub(super) fn valgrind(dir: &Path) -> (Vec<String>, PathBuf) {
     );
     words.extend(["-e", "inject=prctl:error=EINVAL"].map(str::to_owned));
     words.push(path("valgrind"));
+    // Its threads take turns, and one that spins until another one is done (as sled does at its
+    // start) would never let that one have its turn.
+    words.push("--fair-sched=yes".to_owned());
     words.extend(["--tool=cachegrind", "--cache-sim=no"].map(str::to_owned));
     words.push("--cachegrind-out-file=/dev/null".to_owned());
     words.push(format!("--log-file={}", log.display()));
