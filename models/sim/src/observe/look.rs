@@ -311,7 +311,8 @@ impl Noise {
     pub(super) fn uniform(&mut self) -> f64 {
         self.drawn += 1;
         let (look, drawn) = (self.look, self.drawn);
-        self.chance.map_or(0.5, |chance| chance.uniform(look, drawn))
+        self.chance
+            .map_or(0.5, |chance| chance.uniform(look, drawn))
     }
 
     fn below(&mut self, bound: u32) -> u32 {

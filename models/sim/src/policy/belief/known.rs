@@ -48,7 +48,8 @@ impl Known {
         let bound = fault.couplings.iter().filter(|one| travels(one));
         let couplings: Vec<Coupling> = bound.cloned().collect();
         let misleads = matches!(fault.visibility, Visibility::Misleading(_));
-        if (couplings.is_empty() && !misleads) || fault.trigger.cause == crate::fault::Cause::Coupled
+        if (couplings.is_empty() && !misleads)
+            || fault.trigger.cause == crate::fault::Cause::Coupled
         {
             return None;
         }
