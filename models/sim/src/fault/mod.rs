@@ -53,7 +53,7 @@ pub use self::grammar::{
     COUPLINGS_MAX, CUE_RATE_MIN, CUES_MAX, Cause, Coupling, Cue, FAULTS_MAX, Fault, Incident,
     Lines, Locus, Mechanism, Place, Step, Trigger, Unknown, Visibility,
 };
-pub(crate) use self::mechanism::remedies;
+pub(crate) use self::mechanism::{Cure, remedies};
 pub use self::mechanism::{places, sits_at};
 pub use self::novelty::{distance, novelty};
 pub use self::read::FILE_MAX;
