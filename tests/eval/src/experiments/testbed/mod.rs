@@ -37,13 +37,14 @@ pub struct Args {
     /// Only these faults; all, if none is given.
     #[arg(long = "fault", value_name = "NAME")]
     pub faults: Vec<String>,
-    /// Runs of each plan against each fault.
+    /// Runs of each fault; its plans take turns.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub n: u32,
     /// Try only the first so many plans of each fault.
     #[arg(long, default_value_t = 8)]
     pub plans: usize,
-    /// Add each run of the bed to this file, as a line of JSON.
+    /// Add each run of the bed to this file, as a line of JSON; runs that are there already are
+    /// not run again.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Run nothing: take the runs of such a file.
@@ -69,31 +70,34 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let begun = Instant::now();
     let chosen = chosen(&args.faults)?;
     let topology = fit::with(TOPOLOGY, &Parameters::NONE)?;
-    let settings = format!(
-        "{args:?} seed {seed}\n{TOPOLOGY}\n{}\n{}",
-        bed::settings(),
-        real::settings()
-    );
+    let of_bed = format!("{}\n{}", bed::settings(), real::settings());
+    let settings = format!("{args:?} seed {seed}\n{TOPOLOGY}\n{of_bed}");
     let mut report = Report::new("testbed", &settings);
-    let mut runs = match &args.from {
-        Some(file) => kept::read(file, &chosen)?,
-        None => Vec::new(),
+    let mut runs = match (&args.from, &args.out) {
+        (Some(file), _) => kept::read(file, &chosen, None)?,
+        (None, Some(file)) if file.exists() => kept::read(file, &chosen, Some(&of_bed))?,
+        (None, _) => Vec::new(),
     };
     let rounds = if args.from.is_some() { 0 } else { args.n };
     for round in 0..rounds {
-        for (place, fault) in chosen.iter().enumerate() {
-            for plan in 0..fault.plans.len().min(args.plans) {
-                interrupt::check()?;
-                let own = seed ^ (u64::from(round) << 32) ^ ((place as u64) << 8) ^ plan as u64;
-                let trace = real::run(&topology, fault, fault.plans.get(plan), own)
-                    .with_context(|| format!("{}, run {}", fault.name, round + 1))?;
-                progress(&told(fault, plan, "real", &trace));
-                let run = Run { fault, plan, trace };
-                if let Some(file) = &args.out {
-                    kept::add(file, &run)?;
-                }
-                runs.push(run);
+        for fault in &chosen {
+            interrupt::check()?;
+            let plans = fault.plans.len().min(args.plans).max(1);
+            let (turn, plan) = (round as usize / plans, round as usize % plans);
+            let same = |run: &&Run| run.fault.name == fault.name && run.plan == plan;
+            if runs.iter().filter(same).count() > turn {
+                continue;
             }
+            let place = ALL.iter().position(|it| it.name == fault.name);
+            let own = seed ^ (u64::from(round) << 32) ^ ((place.unwrap_or(0) as u64) << 8);
+            let trace = real::run(&topology, fault, fault.plans.get(plan), own)
+                .with_context(|| format!("{}, run {}", fault.name, round + 1))?;
+            progress(&told(fault, plan, "real", &trace));
+            let run = Run { fault, plan, trace };
+            if let Some(file) = &args.out {
+                kept::add(file, &run, &of_bed)?;
+            }
+            runs.push(run);
         }
     }
     let to_fit: Vec<Met<'_>> = runs

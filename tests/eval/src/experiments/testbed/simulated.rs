@@ -8,8 +8,8 @@ use homeostat_sim::topology::{Topology, Version};
 use homeostat_sim::world::{Flow, Order, Progress, Settings, World};
 
 use super::faults::{Fault, Plan};
-use super::real::{PATIENCE, WINDOW_S};
-use super::trace::{Fare, Figures, NOBODY, SERVICES, SPAN_S, STEP_S, Trace};
+use super::real::PATIENCE;
+use super::trace::{Fare, Figures, NOBODY, SERVICES, Seen, Times, Trace};
 
 /// A step of time: what is compared are seconds.
 const DT: f64 = 0.25;
@@ -74,21 +74,13 @@ pub(super) fn run(
     while world.now() < end_s {
         step(&mut world, &mut ticks);
     }
-    let seen = Seen { ticks, topology };
-    let mut fares = Vec::new();
-    let mut at_s = onset_s + STEP_S;
-    while at_s <= end_s {
-        fares.push(seen.fare(onset_s.max(at_s - SPAN_S), at_s, onset_s));
-        at_s += STEP_S;
-    }
-    Ok(Trace {
-        before: seen.figures(onset_s - WINDOW_S, onset_s),
-        during: seen.figures(plan_s - WINDOW_S, plan_s),
-        fares,
-        plan_s: plan_s - onset_s,
-        carried_out,
-        works: seen.fare(end_s - WINDOW_S, end_s, onset_s).served(1.0),
-    })
+    let seen = Ticks { ticks, topology };
+    let times = Times {
+        onset_s,
+        plan_s,
+        end_s,
+    };
+    Ok(seen.trace(times, carried_out))
 }
 
 /// A plan with the versions as this topology names them.
@@ -140,12 +132,12 @@ fn step(world: &mut World, ticks: &mut Vec<Tick>) {
     });
 }
 
-struct Seen<'s> {
+struct Ticks<'s> {
     ticks: Vec<Tick>,
     topology: &'s Topology,
 }
 
-impl Seen<'_> {
+impl Ticks<'_> {
     fn within(&self, from_s: f64, to_s: f64) -> &[Tick] {
         let first = self.ticks.partition_point(|tick| tick.at_s <= from_s);
         let end = self.ticks.partition_point(|tick| tick.at_s <= to_s);
@@ -156,7 +148,9 @@ impl Seen<'_> {
         let ticks = self.within(from_s, to_s);
         ticks.iter().map(of).sum::<f64>() / ticks.len().max(1) as f64
     }
+}
 
+impl Seen for Ticks<'_> {
     fn fare(&self, from_s: f64, to_s: f64, onset_s: f64) -> Fare {
         Fare {
             at_s: to_s - onset_s,
