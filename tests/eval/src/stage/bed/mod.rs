@@ -215,7 +215,7 @@ impl Bed {
         let at = at.with_context(|| format!("there is no node {node}"))?;
         let spec = UnitSpec {
             groups: self.cages.doors(at),
-            ..parts::bare("stranger", 1.0)
+            ..UnitSpec::bare("stranger", 1.0)
         };
         let port = ports(1)?;
         let number = port.first().context("one was asked for")?.number();
@@ -234,7 +234,7 @@ impl Bed {
             .filter_map(|route| Some((route.name.to_string(), route.outside_ms?)))
             .collect();
         for (name, ms) in outside {
-            let spec = parts::bare(&name, 1000.0 / ms.max(1.0));
+            let spec = UnitSpec::bare(&name, 1000.0 / ms.max(1.0));
             let started = self.loner(&name, self.port(&name)?.port(), &spec)?;
             self.outside.push(started);
         }

@@ -12,27 +12,17 @@ use super::{Bed, PROCESSOR, Ports, QUOTA, far, out};
 use crate::stage::fleet::{PREPROCESS, PREPROCESS_FILE, quoted};
 use crate::stage::node::{Layout, Served};
 use crate::stage::role::{FORWARD_ARG, program};
+use crate::stage::unbounded;
 
 /// How long who calls waits, in milliseconds; a cache that takes longer is slower than what it saves.
 const PATIENCE_MS: u64 = 1000;
 const CACHE_PATIENCE_MS: u64 = 200;
-/// Seconds of its work that may wait for a unit, and so many more: as in the simulator.
-const QUEUE_S: f64 = 4.0;
-const QUEUE: f64 = 20.0;
 
 /// Agents that only look, and orders that nothing holds back.
-pub(super) const SECTIONS: &str = r#"
-[limits]
-mode = "observe"
-hold = "0s"
-budget = { mission = 1.0, business = { floor = 1.0, ceiling = 1.0 }, best_effort = { floor = 1.0, ceiling = 1.0 } }
-quarantine = { count = 100, within = "1s", hold = "1s" }
-contest = { count = 100, within = "1s", hold = "1s" }
-restart = { burst = 100, within = "1s", backoff_min = "1ms" }
+fn sections() -> String {
+    format!("\n{}\n[sample]\nperiod = \"1s\"\n", unbounded("observe"))
+}
 
-[sample]
-period = "1s"
-"#;
 const SERVICE: &str = "stop_grace = \"500ms\"\nstart_timeout = \"25s\"";
 const PROBE: &str =
     "kind = \"http\"\npath = \"/healthz\"\nperiod = \"500ms\"\ntimeout = \"300ms\"\nmisses = 2";
@@ -40,7 +30,8 @@ const ROUTE: &str = "connect_timeout = \"50ms\"\npatience = \"0s\"\nrate_min = \
 
 /// Everything that is fixed, as text to be hashed.
 pub(super) fn settings() -> String {
-    format!("{SECTIONS}\n{SERVICE}\n{PROBE}\n{ROUTE}\n{PROCESSOR} {QUOTA}")
+    let sections = sections();
+    format!("{sections}\n{SERVICE}\n{PROBE}\n{ROUTE}\n{PROCESSOR} {QUOTA}")
 }
 
 /// Names as the stage keeps them: those of the shipped topology and no others.
@@ -74,27 +65,6 @@ fn name(text: &str) -> Result<&'static str> {
         .with_context(|| format!("the bed has no part named {text}"))
 }
 
-/// A unit that does nothing but its work, with a hundredth of a processor.
-pub(super) fn bare(name: &str, rate: f64) -> UnitSpec {
-    UnitSpec {
-        name: name.to_owned(),
-        rate,
-        duty: 0.01,
-        queue_s: QUEUE_S,
-        queue: QUEUE,
-        memory_mb: 0.0,
-        start_s: 0.0,
-        calls: Vec::new(),
-        cache: false,
-        slot: None,
-        config: None,
-        data: None,
-        lock: None,
-        credential: None,
-        groups: Vec::new(),
-    }
-}
-
 pub(super) fn write_spec(folder: &Path, spec: &UnitSpec) -> Result<PathBuf> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let file = folder.join(format!("{}.json", spec.name));
@@ -110,13 +80,15 @@ pub(super) fn layout(bed: &Bed, node: usize, kept: &mut Ports) -> Result<Layout>
     let dir = bed.dir.join(id);
     let own = quoted(program().context("cannot find the own program")?)?;
     let mut text = format!(
-        "[node]\nid = \"{id}\"\ndata_dir = {}\nrun_dir = {}\n\n[mqtt]\n{SECTIONS}\n",
+        "[node]\nid = \"{id}\"\ndata_dir = {}\nrun_dir = {}\n\n[mqtt]\n{}\n",
         quoted(dir.join("data"))?,
         quoted(dir.join("run"))?,
+        sections()
     );
     let routes = bed.topology.routes().iter();
-    let mut routes = routes.filter(|route| route.at.at() == node && route.outside_ms.is_none());
-    let routes: Vec<&Route> = routes.by_ref().collect();
+    let routes: Vec<&Route> = routes
+        .filter(|route| route.at.at() == node && route.outside_ms.is_none())
+        .collect();
     if !routes.is_empty() {
         let config = quoted(dir.join("agent.toml"))?;
         let _ = writeln!(
@@ -218,7 +190,7 @@ fn service(bed: &Bed, replica: &Replica, port: Port, dir: &Path) -> Result<Serve
         lock: (!route.writes).then(|| locks.join("work.lock")),
         credential,
         groups: bed.cages.doors(node),
-        ..bare(replica.name.as_str(), route.rate)
+        ..UnitSpec::bare(replica.name.as_str(), route.rate)
     };
     let folder = dir.join("units");
     let name = name(replica.name.as_str())?;
