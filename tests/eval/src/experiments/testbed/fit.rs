@@ -162,7 +162,7 @@ fn off(text: &str, parameters: &Parameters, runs: &[Met<'_>]) -> Result<f64> {
     let mut sum = 0.0;
     for run in runs {
         for seed in 1..=SEEDS {
-            let ours = simulated::run(&topology, run.fault, run.fault.plans.get(run.plan), seed)?;
+            let ours = simulated::run(&topology, run.fault, &run.fault.plans[run.plan], seed)?;
             for (ours, theirs) in [
                 (&ours.before, &run.trace.before),
                 (&ours.during, &run.trace.during),

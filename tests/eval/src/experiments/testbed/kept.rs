@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use homeostat_models::sha256_hex;
@@ -29,8 +30,8 @@ struct Line {
 pub(super) fn add(file: &Path, run: &Run, settings: &str) -> Result<()> {
     let plan = run.fault.plans.get(run.plan);
     let line = Line {
-        fault: run.fault.name.to_owned(),
-        plan: plan.map_or(String::new(), |plan| plan.name.to_owned()),
+        fault: run.fault.name.clone(),
+        plan: plan.map_or(String::new(), |plan| plan.name.clone()),
         settings: sha256_hex(settings.as_bytes()),
         trace: run.trace.clone(),
     };
@@ -47,11 +48,7 @@ pub(super) fn add(file: &Path, run: &Run, settings: &str) -> Result<()> {
 ///
 /// # Errors
 /// When the file does not read, or a run in it is another bed's.
-pub(super) fn read(
-    file: &Path,
-    faults: &[&'static Fault],
-    settings: Option<&str>,
-) -> Result<Vec<Run>> {
+pub(super) fn read(file: &Path, faults: &[Arc<Fault>], settings: Option<&str>) -> Result<Vec<Run>> {
     let told = || format!("cannot read {}", file.display());
     let bytes = fs::metadata(file).with_context(told)?.len();
     ensure!(bytes <= BYTES_MAX, "{} is too large", file.display());
@@ -69,7 +66,7 @@ pub(super) fn read(
         };
         let plan = fault.plans.iter().position(|plan| plan.name == line.plan);
         runs.push(Run {
-            fault,
+            fault: Arc::clone(fault),
             plan: plan.with_context(place)?,
             trace: line.trace,
         });
@@ -80,7 +77,7 @@ pub(super) fn read(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::faults::ALL;
+    use super::super::faults::shipped;
     use super::super::trace::Figures;
     use super::*;
 
@@ -97,8 +94,8 @@ mod tests {
             carried_out: true,
             works: false,
         };
-        let all: Vec<&'static Fault> = ALL.iter().collect();
-        for fault in all.iter().take(2) {
+        let all = shipped().unwrap();
+        for fault in all.iter().take(2).map(Arc::clone) {
             let trace = trace.clone();
             add(
                 &file,
@@ -113,7 +110,7 @@ mod tests {
         }
         let back = read(&file, &all, None).unwrap();
         let first = back.first().unwrap();
-        assert_eq!((back.len(), first.fault.name), (2, ALL[0].name));
+        assert_eq!((back.len(), &*first.fault.name), (2, &*all[0].name));
         assert_eq!(first.trace.during, trace.during);
         assert_eq!(read(&file, &all[1..], Some("a bed")).unwrap().len(), 1);
         let error = read(&file, &all, Some("another")).err().unwrap();

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use homeostat_sim::fault::Incident;
 use homeostat_sim::topology::{Topology, Version};
 use homeostat_sim::world::{Flow, Order, Progress, Settings, World};
 
 use super::faults::{Fault, Plan};
-use super::real::PATIENCE;
 use super::trace::{Fare, Figures, NOBODY, SERVICES, Seen, Times, Trace};
 
 /// A step of time: what is compared are seconds.
@@ -34,15 +32,14 @@ struct Tick {
 pub(super) fn run(
     topology: &Arc<Topology>,
     fault: &Fault,
-    plan: Option<&Plan>,
+    plan: &Plan,
     seed: u64,
 ) -> Result<Trace> {
-    let incident = Incident::read(&format!("{}.toml", fault.name), fault.text)?;
     let settings = Settings {
         dt: DT,
         silent: 0.0,
     };
-    let mut world = World::with(topology, &incident, seed, settings)?;
+    let mut world = World::with(topology, &fault.incident, seed, settings)?;
     let onset_s = world.onset();
     let mut ticks = Vec::new();
     while world.now() < onset_s + fault.watch_s {
@@ -50,7 +47,7 @@ pub(super) fn run(
     }
     let plan_s = world.now();
     let mut carried_out = true;
-    for (node, text) in plan.map(|plan| plan.orders).unwrap_or_default() {
+    for (node, text) in &plan.orders {
         let text = named(topology, text)?;
         let plan = text.parse().with_context(|| format!("{text:?}"))?;
         let order = Order::Node(node.parse().context("a node")?, plan);
@@ -100,7 +97,7 @@ fn named(topology: &Topology, text: &str) -> Result<String> {
 fn step(world: &mut World, ticks: &mut Vec<Tick>) {
     world.tick();
     let level = world.level();
-    let patience_ms = 1000.0 * PATIENCE.as_secs_f64();
+    let patience_ms = world.topology().habits().patience_ms;
     let routes = world.topology().routes();
     let numbers: Vec<_> = routes
         .iter()
