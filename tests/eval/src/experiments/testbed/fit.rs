@@ -30,10 +30,6 @@ pub(super) struct Parameters {
     pub(super) lan_ms: f64,
     /// Factor on the times that services take to come up.
     pub(super) start: f64,
-    /// Retries of a request that always fails.
-    pub(super) retries: f64,
-    /// How long they follow errors after, in seconds.
-    pub(super) retry_s: f64,
     /// Factor on the times that deeds of plans take.
     pub(super) deeds: f64,
 }
@@ -44,15 +40,11 @@ impl Parameters {
         rate: 1.0,
         lan_ms: 0.3,
         start: 1.0,
-        retries: 3.0,
-        retry_s: 4.0,
         deeds: 0.2,
     };
 
     const RATES: [f64; 8] = [0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05];
     const LANS: [f64; 7] = [0.3, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0];
-    const RETRIES: [f64; 6] = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
-    const RESTS: [f64; 6] = [2.0, 3.0, 4.0, 5.0, 6.5, 8.0];
     const DEEDS: [f64; 5] = [0.05, 0.1, 0.2, 0.5, 1.0];
     const STARTS: [f64; 6] = [0.8, 1.0, 1.2, 1.4, 1.7, 2.0];
 
@@ -61,10 +53,6 @@ impl Parameters {
             0 => Self::RATES.map(|rate| Self { rate, ..self }).to_vec(),
             1 => Self::LANS.map(|lan_ms| Self { lan_ms, ..self }).to_vec(),
             2 => Self::STARTS.map(|start| Self { start, ..self }).to_vec(),
-            3 => Self::RETRIES
-                .map(|retries| Self { retries, ..self })
-                .to_vec(),
-            4 => Self::RESTS.map(|retry_s| Self { retry_s, ..self }).to_vec(),
             _ => Self::DEEDS.map(|deeds| Self { deeds, ..self }).to_vec(),
         }
     }
@@ -76,13 +64,11 @@ impl fmt::Display for Parameters {
             rate,
             lan_ms,
             start,
-            retries,
-            retry_s,
             deeds,
         } = self;
         write!(
             f,
-            "rates x {rate}, {lan_ms} ms a call, starts x {start}, {retries} retries after {retry_s} s, deeds x {deeds}"
+            "rates x {rate}, {lan_ms} ms a call, starts x {start}, deeds x {deeds}"
         )
     }
 }
@@ -110,13 +96,7 @@ pub(super) fn with(text: &str, parameters: &Parameters) -> Result<Arc<Topology>>
     each(&mut table, "site", "lan_ms", &|_| parameters.lan_ms);
     let habits = table.get_mut("habits").and_then(toml::Value::as_table_mut);
     let habits = habits.context("the bed's topology has habits")?;
-    for (key, value) in [
-        ("retries", parameters.retries),
-        ("retry_s", parameters.retry_s),
-        ("deeds", parameters.deeds),
-    ] {
-        habits.insert(key.to_owned(), toml::Value::Float(value));
-    }
+    habits.insert("deeds".to_owned(), toml::Value::Float(parameters.deeds));
     let text = toml::to_string(&table).context("a topology can be written")?;
     Ok(Arc::new(Topology::read("testbed.toml", &text)?))
 }
@@ -138,7 +118,7 @@ pub(super) fn fit(text: &str, runs: &[Met<'_>]) -> Result<Parameters> {
     let mut least = off(text, &best, runs)?;
     for _ in 0..ROUNDS {
         let before = best;
-        for which in 0..6 {
+        for which in 0..4 {
             for tried in best.variants(which) {
                 let is_off = off(text, &tried, runs)?;
                 if is_off < least {

@@ -164,16 +164,6 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
             parameters.start,
         ),
         (
-            "testbed.fit.retries",
-            "fitted: retries of what always fails",
-            parameters.retries,
-        ),
-        (
-            "testbed.fit.retry_s",
-            "fitted: seconds after which they follow",
-            parameters.retry_s,
-        ),
-        (
             "testbed.fit.deeds",
             "fitted: factor on times of deeds",
             parameters.deeds,

@@ -16,8 +16,8 @@ use crate::stage::node::{Layout, Served};
 use crate::stage::role::{FORWARD_ARG, program};
 use crate::stage::unbounded;
 
-/// How long who calls waits, in milliseconds; a cache that takes longer is slower than what it saves.
-const PATIENCE_MS: u64 = 1000;
+/// How long who calls a cache waits, in milliseconds: one that takes longer is slower than what it
+/// saves.
 const CACHE_PATIENCE_MS: u64 = 200;
 
 /// Agents that only look, and orders that nothing holds back.
@@ -140,6 +140,9 @@ pub(super) fn layout(bed: &Bed, node: usize, kept: &mut Ports) -> Result<Layout>
 fn service(bed: &Bed, replica: &Replica, port: Port, dir: &Path) -> Result<Served> {
     let node = replica.node.at();
     let route = &bed.topology.routes()[replica.route.at()];
+    // Milliseconds that were read within bounds.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let timeout_ms = bed.topology.habits().timeout_ms.round() as u64;
     let called = |place: usize| &bed.topology.routes()[route.calls[place].to.at()];
     let mut calls = Vec::new();
     for (place, call) in route.calls.iter().enumerate() {
@@ -157,7 +160,7 @@ fn service(bed: &Bed, replica: &Replica, port: Port, dir: &Path) -> Result<Serve
             patience_ms: if to.hit > 0.0 {
                 CACHE_PATIENCE_MS
             } else {
-                PATIENCE_MS
+                timeout_ms
             },
         });
     }
