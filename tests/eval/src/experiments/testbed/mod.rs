@@ -164,6 +164,11 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
             parameters.start,
         ),
         (
+            "testbed.fit.call_s",
+            "fitted: core seconds of a call besides the work",
+            parameters.call_s,
+        ),
+        (
             "testbed.fit.deeds",
             "fitted: factor on times of deeds",
             parameters.deeds,

@@ -23,6 +23,8 @@ struct Tick {
     tries: f64,
     waiting: f64,
     flows: Vec<Flow>,
+    /// Answers within that nobody waited for, of all services ever: callers count them as lost.
+    late: f64,
 }
 
 /// Runs a fault and a plan against it.
@@ -110,6 +112,13 @@ fn step(world: &mut World, ticks: &mut Vec<Tick>) {
         .and_then(|entry| flows.get(entry))
         .map_or(0.0, |flow| flow.arrived)
         - before.map_or(0.0, |flow| flow.arrived);
+    let passed = |at: usize| {
+        let before = ticks.last().and_then(|tick| tick.flows.get(at));
+        flows[at].passed - before.map_or(0.0, |flow| flow.passed)
+    };
+    let within = (0..flows.len()).filter(|at| Some(*at) != entry);
+    let late: f64 = within.map(|at| passed(at) * world.late(numbers[at])).sum();
+    let late = late + ticks.last().map_or(0.0, |tick| tick.late);
     ticks.push(Tick {
         at_s: world.now(),
         fare: Fare {
@@ -126,6 +135,7 @@ fn step(world: &mut World, ticks: &mut Vec<Tick>) {
         tries: came / DT,
         waiting: numbers.iter().map(|no| world.waiting(*no)).sum(),
         flows,
+        late,
     });
 }
 
@@ -179,7 +189,8 @@ impl Seen for Ticks<'_> {
             for (place, name) in SERVICES.iter().enumerate() {
                 figures[5 + place] = rate(name, &|flow| flow.passed);
             }
-            figures[10] = rate("", &|flow| flow.failed + flow.refused + flow.lost);
+            figures[10] = rate("", &|flow| flow.failed + flow.refused + flow.lost)
+                + (last.late - first.late) / seconds;
         }
         figures[11] = self.mean(from_s, to_s, |tick| tick.waiting);
         Figures(figures)
