@@ -56,7 +56,7 @@ pub use self::grammar::{
     Lines, Locus, Mechanism, Place, Step, Trigger, Unknown, Visibility,
 };
 pub use self::laid::Laid;
-pub(crate) use self::mechanism::remedies;
+pub(crate) use self::mechanism::{Cure, remedies};
 pub use self::mechanism::{places, sits_at};
 pub use self::novelty::{distance, novelty};
 pub use self::read::FILE_MAX;
