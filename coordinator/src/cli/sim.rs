@@ -448,6 +448,7 @@ fn certify(
                 own.incident.clone(),
                 yes(own.was_incident),
                 own.length(),
+                own.length_apart(),
                 if own.has_plan() && own.least != Some(1) {
                     yes(own.order_matters)
                 } else {
@@ -461,7 +462,7 @@ fn certify(
         })
         .collect();
     let head = [
-        "INCIDENT", "NOTICED", "STEPS", "ORDER", "NOVELTY", "PLANS", "FORKS", "QUICKEST",
+        "INCIDENT", "NOTICED", "STEPS", "APART", "ORDER", "NOVELTY", "PLANS", "FORKS", "QUICKEST",
     ];
     Ok(table(&head, &rows) + &shares(&done))
 }
@@ -478,7 +479,7 @@ fn shares(done: &[Certified]) -> String {
         format!("{what} {count} ({:.0} %)", 100.0 * count as f64 / of)
     };
     format!(
-        "\n{} of {} have a plan: {}, {}, {}; {}\n",
+        "\n{} of {} have a plan: {}, {}, {}; {}, {}\n",
         planned.len(),
         done.len(),
         share("one step", count(&|one| one.least == Some(1))),
@@ -487,6 +488,10 @@ fn shares(done: &[Certified]) -> String {
         share(
             "of these order matters in",
             count(&|one| one.hard() && one.order_matters)
+        ),
+        share(
+            "and only a storm of retries makes them long in",
+            count(&|one| one.hard() && one.storms())
         ),
     )
 }

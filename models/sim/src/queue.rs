@@ -19,6 +19,18 @@ pub struct Time {
     pub variance: f64,
 }
 
+impl Time {
+    /// What is left when whoever takes longer than `limit` is taken out.
+    #[must_use]
+    pub fn within(self, limit: f64) -> Self {
+        Self {
+            mean: self.mean.min(limit),
+            // No more is possible within.
+            variance: self.variance.min(0.25 * limit * limit),
+        }
+    }
+}
+
 /// The share of requests that have to wait for one of `servers`, each busy for a share
 /// `r` of its time (Erlang C). Exact: the recursion runs over the inverse of Erlang B,
 /// which needs one division; its cost is linear in the servers.
@@ -61,6 +73,29 @@ pub fn sojourn(servers: u32, mu: f64, r: f64, backlog: f64) -> Time {
     }
 }
 
+/// Share of times of this mean and variance that are longer than `limit`, were they gamma
+/// distributed (Wilson and Hilferty 1931).
+#[must_use]
+pub fn later(time: Time, limit: f64) -> f64 {
+    let above = limit - time.mean;
+    // Ten deviations beyond an exponential time are 2e-5.
+    if time.mean <= 0.0 || (above > 0.0 && 100.0 * time.variance < above * above) {
+        return 0.0;
+    }
+    let ninth = ninth(time);
+    if ninth <= 0.0 {
+        return if above < 0.0 { 1.0 } else { 0.0 };
+    }
+    let z = (libm::cbrt(limit / time.mean) - 1.0 + ninth) / ninth.sqrt();
+    0.5 * libm::erfc(z * core::f64::consts::FRAC_1_SQRT_2)
+}
+
+/// A ninth of the inverse of a gamma's shape. Above four times the mean as a deviation it
+/// would have most of its weight at 0: as wide as that at most.
+fn ninth(time: Time) -> f64 {
+    (time.variance / (time.mean * time.mean)).min(16.0) / 9.0
+}
+
 /// The 95th percentile of a time of this mean and variance, were it gamma distributed
 /// (Wilson and Hilferty 1931): off by less than 1 % of the gamma quantile where the
 /// deviation is no larger than the mean, by 2.5 % at 1.4 times the mean.
@@ -71,10 +106,7 @@ pub fn p95(time: Time) -> f64 {
     if time.mean <= 0.0 || time.variance <= 0.0 {
         return time.mean.max(0.0);
     }
-    // Above four times the mean a gamma has most of its weight at 0: as wide as that at
-    // most.
-    let inverse_shape = (time.variance / (time.mean * time.mean)).min(16.0);
-    let ninth = inverse_shape / 9.0;
+    let ninth = ninth(time);
     let root = 1.0 - ninth + Z * ninth.sqrt();
     time.mean * (root * root * root).max(0.0)
 }
@@ -159,5 +191,31 @@ mod tests {
             assert!((p95(time) / expected - 1.0).abs() < within, "{variance}");
         }
         assert_eq!(p95(Time::default()), 0.0);
+    }
+
+    #[test]
+    fn one_in_twenty_is_later_than_the_percentile() {
+        for variance in [0.01, 0.25, 1.0, 4.0] {
+            let time = Time {
+                mean: 1.0,
+                variance,
+            };
+            assert!((later(time, p95(time)) - 0.05).abs() < 1e-9, "{variance}");
+        }
+        let exponential = Time {
+            mean: 1.0,
+            variance: 1.0,
+        };
+        for limit in [0.1_f64, 0.5, 1.0, 3.0, 6.0] {
+            let off = later(exponential, limit) - libm::exp(-limit);
+            assert!(off.abs() < 0.012, "{limit} {off}");
+        }
+        assert_eq!(later(exponential, 11.5), 0.0);
+        assert_eq!(later(Time::default(), 1.0), 0.0);
+        let always = Time {
+            mean: 2.0,
+            variance: 0.0,
+        };
+        assert_eq!([later(always, 1.0), later(always, 3.0)], [1.0, 0.0]);
     }
 }

@@ -1,7 +1,8 @@
 //! Certificates of the shipped incidents, as they were certified.
 //!
 //! Beside the files of each set lies `certificates.tsv`: name, topology, least number of
-//! steps, whether their order matters, and a plan that ends it, between tabs. Here they are
+//! steps, the same with storms of retries broken for nothing, whether their order matters, and
+//! a plan that ends it, between tabs. Here they are
 //! looked up, so that nobody has to search for minutes to know what is known. Tests certify
 //! some of them again, and carry out every plan.
 
@@ -14,6 +15,8 @@ pub struct Kept {
     pub topology: &'static str,
     /// Least number of steps: `0`, `1`, `2` or `>2`.
     pub length: &'static str,
+    /// The same if storms of retries that a plan leaves behind were broken for nothing.
+    pub apart: &'static str,
     /// A plan works, and the same steps in another order do not.
     pub order_matters: bool,
     /// A plan that ends it, where one is known: `NODE: STEP ; STEP ; NODE: STEP`.
@@ -46,12 +49,19 @@ impl Kept {
         self.length == ">2" && self.plan.is_some()
     }
 
+    /// Its length comes from a storm of retries that its repair leaves behind.
+    #[must_use]
+    pub fn storms(&self) -> bool {
+        self.apart != self.length
+    }
+
     fn read(line: &'static str) -> Option<Self> {
         let mut parts = line.split('\t');
         Some(Self {
             incident: parts.next()?,
             topology: parts.next()?,
             length: parts.next()?,
+            apart: parts.next()?,
             order_matters: parts.next()? == "order",
             plan: parts.next().filter(|plan| *plan != "-"),
         })

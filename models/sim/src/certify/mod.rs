@@ -71,6 +71,9 @@ pub struct Certificate {
     /// Steps of the shortest plan that ends it on every stream; 0 where it ends by itself,
     /// `None` where there is none of up to [`Certificate::searched`] steps.
     pub least: Option<u8>,
+    /// The same if a storm of retries that a plan leaves behind were broken for nothing: what
+    /// is less than [`Certificate::least`] is long for the sake of the storm alone.
+    pub apart: Option<u8>,
     /// Whether fewer steps were looked for without leaving anything out.
     pub exact: bool,
     /// Steps up to which plans were looked for.
@@ -78,7 +81,7 @@ pub struct Certificate {
     /// A shortest plan works, and the same steps in another order do not.
     pub order_matters: bool,
     /// Shortest plans, the quickest first; where there is none of up to that many steps, one
-    /// that the oracle found on the first stream, if it finds one on each.
+    /// of those that the oracle finds on each stream.
     pub plans: Vec<String>,
     /// How many there are; of those that were tried on all streams.
     pub found: usize,
@@ -118,6 +121,7 @@ impl Certificate {
             topology: topology.name().to_owned(),
             was_incident: search.was_incident(),
             least: search.ends_by_itself().then_some(0),
+            apart: None,
             exact: true,
             searched: 0,
             order_matters: false,
@@ -145,6 +149,7 @@ impl Certificate {
             certificate.order_matters = search.order_matters_once(&plan);
             certificate.plans.push(written(&plan));
         }
+        certificate.apart = search.apart().or(certificate.least);
         certificate.forks = search.forks();
         Ok(certificate)
     }
@@ -164,14 +169,30 @@ impl Certificate {
             && self.has_plan()
     }
 
-    /// As it is kept in a file: name, topology, length, whether order matters, a plan;
-    /// between tabs.
+    /// Its length comes from a storm of retries that its repair leaves behind.
+    #[must_use]
+    pub fn storms(&self) -> bool {
+        self.apart != self.least
+    }
+
+    /// As it is kept in a file: name, topology, length, length with storms broken for
+    /// nothing, whether order matters, a plan; between tabs.
     #[must_use]
     pub fn line(&self) -> String {
         let order = if self.order_matters { "order" } else { "-" };
         let plan = self.plans.first().map_or("-", String::as_str);
         let (name, topology) = (&self.incident, &self.topology);
-        format!("{name}\t{topology}\t{}\t{order}\t{plan}", self.length())
+        let (length, apart) = (self.length(), self.length_apart());
+        format!("{name}\t{topology}\t{length}\t{apart}\t{order}\t{plan}")
+    }
+
+    /// As [`Certificate::length`], with storms of retries broken for nothing.
+    #[must_use]
+    pub fn length_apart(&self) -> String {
+        match self.apart {
+            Some(apart) if self.storms() => apart.to_string(),
+            Some(_) | None => self.length(),
+        }
     }
 
     /// `2`, or `3*` for an upper bound, or `>3`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Depth;
-use super::settle::ends;
+use super::settle::{calmed, ends};
 use crate::episode::Rules;
 use crate::fault::Incident;
 use crate::policy::ahead::{Watch, after};
@@ -50,6 +50,8 @@ pub(super) struct Search<'m> {
     frontier: Vec<State>,
     depth: Depth,
     forks: u64,
+    /// Steps that suffice if storms of retries were broken for nothing.
+    apart: Option<u8>,
 }
 
 impl<'m> Search<'m> {
@@ -81,6 +83,7 @@ impl<'m> Search<'m> {
             streams,
             depth,
             forks: 0,
+            apart: None,
         })
     }
 
@@ -96,6 +99,12 @@ impl<'m> Search<'m> {
         self.forks
     }
 
+    /// Steps of the shortest plan after which users are served, or would be if nobody came
+    /// again of those who were not; as far as was looked.
+    pub(super) fn apart(&self) -> Option<u8> {
+        self.apart
+    }
+
     pub(super) fn text(&self, plan: &[usize]) -> String {
         let steps: Vec<_> = plan
             .iter()
@@ -109,7 +118,8 @@ impl<'m> Search<'m> {
         steps.collect()
     }
 
-    /// What the oracle would do on the first stream, if it ends the incident on each.
+    /// What the oracle would do on one of the streams, if it ends the incident on each: that
+    /// which ends it on most of them.
     pub(super) fn witness(&self) -> Option<Vec<Order>> {
         let mut plans = Vec::new();
         for stream in &self.streams {
@@ -119,7 +129,11 @@ impl<'m> Search<'m> {
             }
             plans.push(plan.orders);
         }
-        plans.into_iter().next()
+        // The last of equals is taken.
+        plans
+            .into_iter()
+            .rev()
+            .max_by_key(|plan| self.ended_by(plan))
     }
 
     /// Whether two steps of a plan cannot change places, on the first stream.
@@ -144,6 +158,7 @@ impl<'m> Search<'m> {
     /// Plans with one step more than before that work on every stream, the quickest first.
     pub(super) fn deeper(&mut self) -> Vec<Sequence> {
         let mut works: Vec<(f64, Sequence)> = Vec::new();
+        let mut calm: Vec<(f64, Sequence)> = Vec::new();
         let mut next = Vec::new();
         let mut known = BTreeSet::new();
         for state in std::mem::take(&mut self.frontier) {
@@ -172,7 +187,12 @@ impl<'m> Search<'m> {
                 }
                 let begun = self.streams.first().map(|first| first.start.fault_mark());
                 let steps: Sequence = state.steps.iter().copied().chain([at]).collect();
-                match ends(&world) {
+                let since = ends(&world);
+                if since.is_none() && self.apart.is_none() {
+                    let since = calmed(&world).and_then(|calm| ends(&calm));
+                    calm.extend(since.map(|since| (since, steps.clone())));
+                }
+                match since {
                     Some(since) => works.push((since, steps)),
                     // Only states are gone on from that differ in what the faults will do,
                     // or in who carries the load.
@@ -186,20 +206,25 @@ impl<'m> Search<'m> {
             }
         }
         self.frontier = next;
-        works.sort_by(|a, b| a.0.total_cmp(&b.0));
-        works.truncate(CONFIRMED_MAX);
-        let works = works.into_iter().map(|(_, steps)| steps);
-        works
-            .filter(|steps| self.works_elsewhere(steps))
+        let works: Vec<Sequence> = quickest(works)
+            .filter(|steps| self.works_elsewhere(steps, carried_out))
             .take(self.depth.plans.max(1) * 8)
-            .collect()
+            .collect();
+        let length = works.first().or(calm.first().map(|(_, steps)| steps));
+        let length = length.and_then(|steps| u8::try_from(steps.len()).ok());
+        if self.apart.is_none()
+            && (!works.is_empty()
+                || quickest(calm).any(|steps| self.works_elsewhere(&steps, carried_out_calmly)))
+        {
+            self.apart = length;
+        }
+        works
     }
 
-    fn works_elsewhere(&self, steps: &[usize]) -> bool {
-        self.streams
-            .iter()
-            .skip(1)
-            .all(|stream| self.works(stream, steps))
+    fn works_elsewhere(&self, steps: &[usize], works: fn(&World, &[Order]) -> bool) -> bool {
+        let orders = self.orders(steps);
+        let mut others = self.streams.iter().skip(1);
+        others.all(|stream| works(&stream.start, &orders))
     }
 
     fn works(&self, stream: &Stream, steps: &[usize]) -> bool {
@@ -215,16 +240,33 @@ impl<'m> Search<'m> {
     }
 }
 
-/// Whether users are served after some orders, one after the other.
-fn carried_out(start: &World, orders: &[Order]) -> bool {
+/// The quickest of some plans, as many as are tried elsewhere.
+fn quickest(mut plans: Vec<(f64, Sequence)>) -> impl Iterator<Item = Sequence> {
+    plans.sort_by(|a, b| a.0.total_cmp(&b.0));
+    plans.truncate(CONFIRMED_MAX);
+    plans.into_iter().map(|(_, steps)| steps)
+}
+
+/// What is there after some orders, one after the other.
+fn then(start: &World, orders: &[Order]) -> Option<World> {
     let mut world = start.clone();
     for order in orders {
-        match after(&world, order) {
-            Some(then) => world = then,
-            None => return false,
-        }
+        world = after(&world, order)?;
     }
-    ends(&world).is_some()
+    Some(world)
+}
+
+/// Whether users are served after some orders.
+fn carried_out(start: &World, orders: &[Order]) -> bool {
+    then(start, orders).is_some_and(|world| ends(&world).is_some())
+}
+
+/// Whether they are, or would be if nobody came again.
+fn carried_out_calmly(start: &World, orders: &[Order]) -> bool {
+    then(start, orders).is_some_and(|world| {
+        let calm = || calmed(&world).is_some_and(|calm| ends(&calm).is_some());
+        ends(&world).is_some() || calm()
+    })
 }
 
 /// Steps that change who carries the load, start what does not run, or let time pass.

@@ -15,6 +15,8 @@ const SPAN_S: f64 = 10.0;
 const FAR: f64 = 2.5;
 /// What stands still falls by less, as a share.
 const STILL: f64 = 0.03;
+/// Share of the requests that are there again from which on it may be a storm.
+const STORM: f64 = 0.02;
 /// A cache that is warmer will not be much warmer.
 const WARM: f64 = 0.9;
 
@@ -51,6 +53,23 @@ pub(super) fn ends(world: &World) -> Option<f64> {
             return (held && watch.met && !relapsed).then_some(since);
         }
     }
+}
+
+/// The same world without those who come again and without what waits: what a storm of
+/// retries is made of, which can outlive its cause. None where nobody comes again.
+pub(super) fn calmed(world: &World) -> Option<World> {
+    let storms = world.state.routes.iter().any(|route| route.retries > STORM);
+    storms.then(|| {
+        let mut calm = world.clone();
+        for route in &mut calm.state.routes {
+            route.again.fill(0.0);
+            route.retries = 0.0;
+        }
+        for replica in &mut calm.state.replicas {
+            replica.queue = 0.0;
+        }
+        calm
+    })
 }
 
 /// The best of some seconds.

@@ -36,3 +36,29 @@ fn what_ends_by_itself_needs_nothing_and_what_nobody_mends_has_no_plan() {
 fn the_same_search_finds_the_same() {
     assert_eq!(certificate("clock-skew", 1), certificate("clock-skew", 1));
 }
+
+#[test]
+fn what_only_a_storm_makes_long_is_told_apart() {
+    // A store that starts anew one replica after the other loses nothing that stays lost; who
+    // was not served meanwhile comes again.
+    let text = r#"
+name = "restarts"
+about = "Two replicas hang; all that is to be done is to start them anew."
+topology = "reference"
+[[fault]]
+id = "a"
+mechanism = "hang"
+locus = "service store"
+"#;
+    let topology = Arc::new(Topology::reference());
+    let incident = Incident::read("restarts.toml", text).unwrap();
+    let depth = Depth {
+        steps: 2,
+        ..Depth::default()
+    };
+    let certificate = Certificate::of(&topology, &incident, depth).unwrap();
+    assert_eq!((certificate.least, certificate.apart), (None, Some(2)));
+    assert!(certificate.storms() && certificate.hard());
+    let line = certificate.line();
+    assert!(line.starts_with("restarts\treference\t>2\t2\t"), "{line}");
+}

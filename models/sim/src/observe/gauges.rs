@@ -3,13 +3,16 @@
 use homeostat_common::observation::Metric;
 
 use super::look::{MB, Noise};
-use crate::queue::{Time, p95};
+use crate::queue::{self, Time, p95};
 use crate::topology::Topology;
 use crate::world::Phase;
 use crate::world::state::State;
 
 /// Apart for the draws of one gauge: more than gauges of the largest topology.
 pub(super) const NOISE: u64 = 1 << 20;
+
+/// A probe that gets no answer within so many seconds has none.
+const PROBE_S: f64 = 2.0;
 
 /// What is measured on a node, in this order.
 pub(super) const METRICS_NODE: [Metric; 9] = [
@@ -78,12 +81,7 @@ impl Gauges {
                 mean: now.own.mean * 1e3,
                 variance: now.own.variance * 1e6,
             };
-            // A probe that gets no answer in two seconds has none.
-            let late = if now.own.mean > 1.5 {
-                libm::exp(-2.0 / now.own.mean)
-            } else {
-                0.0
-            };
+            let late = queue::later(now.own, PROBE_S);
             let right = if answers {
                 (1.0 - now.fixed.err) * (1.0 - late)
             } else {

@@ -286,7 +286,8 @@ impl Observer {
 
 /// Draws of one look, in a fixed order.
 pub(super) struct Noise {
-    chance: Chance,
+    /// None for who wants to know what is to be expected.
+    chance: Option<Chance>,
     look: u64,
     drawn: u64,
 }
@@ -294,25 +295,37 @@ pub(super) struct Noise {
 impl Noise {
     fn new(chance: Chance, look: u64) -> Self {
         Self {
-            chance,
+            chance: Some(chance),
             look,
             drawn: 0,
         }
     }
 
+    /// Everything as it is on average.
+    pub(super) const NONE: Self = Self {
+        chance: None,
+        look: 0,
+        drawn: 0,
+    };
+
     pub(super) fn uniform(&mut self) -> f64 {
         self.drawn += 1;
-        self.chance.uniform(self.look, self.drawn)
+        let (look, drawn) = (self.look, self.drawn);
+        self.chance
+            .map_or(0.5, |chance| chance.uniform(look, drawn))
     }
 
     fn below(&mut self, bound: u32) -> u32 {
         self.drawn += 1;
-        self.chance.below(bound, self.look, self.drawn)
+        let (look, drawn) = (self.look, self.drawn);
+        self.chance
+            .map_or(0, |chance| chance.below(bound, look, drawn))
     }
 
     pub(super) fn normal(&mut self) -> f64 {
         self.drawn += 1;
-        self.chance.normal(self.look, self.drawn)
+        let (look, drawn) = (self.look, self.drawn);
+        self.chance.map_or(0.0, |chance| chance.normal(look, drawn))
     }
 
     /// A value that is off by a share of itself.
@@ -386,7 +399,7 @@ fn alarms(
 /// Bytes of a megabyte, as the state counts it.
 pub(super) const MB: f64 = 1_048_576.0;
 
-fn routes(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<RouteReading> {
+pub(super) fn routes(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<RouteReading> {
     let all = topology.routes().iter().zip(&state.routes);
     all.map(|(route, now)| RouteReading {
         route: route.name.clone(),
@@ -401,7 +414,7 @@ fn routes(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<RouteRea
     .collect()
 }
 
-fn models(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<ModelReading> {
+pub(super) fn models(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<ModelReading> {
     let mut readings = Vec::new();
     for (replica, now) in topology.replicas().iter().zip(&state.replicas) {
         let route = &topology.routes()[replica.route.at()];
@@ -429,7 +442,7 @@ fn models(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<ModelRea
     readings
 }
 
-fn links(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<LinkReading> {
+pub(super) fn links(topology: &Topology, state: &State, noise: &mut Noise) -> Vec<LinkReading> {
     let all = topology.links().iter().zip(&state.links);
     all.map(|(link, now)| {
         let loss = 1.0 - (1.0 - link.loss) * (1.0 - now.burden.loss);

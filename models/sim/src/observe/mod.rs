@@ -10,6 +10,7 @@
 //! episode and remembers what it has seen before, for what comes late. It draws from its
 //! own stream of chance, so looking changes nothing in the world.
 
+mod expected;
 mod gauges;
 mod lines;
 mod look;
@@ -23,14 +24,7 @@ pub(crate) use self::template::{
     CLEAR_RATE, COUPLING_RATE, DISTRACTORS, GREY_RATE, of_break, of_hold, of_mechanism,
 };
 
-use crate::world::World;
-
-/// How often each template is written in a world, per second, by replica and then template;
-/// but for lines that count what happened (starts, ends). For who has a world of its own to
-/// compare with what is seen.
-pub(crate) fn rates(world: &World) -> Vec<f64> {
-    lines::rates(world.topology(), &world.state, &world.engine)
-}
+pub(crate) use self::expected::{Expected, Told, lines};
 
 #[cfg(doc)]
 use homeostat_common::observation::Observation;

@@ -8,6 +8,7 @@ use homeostat_common::ids::NodeId;
 use homeostat_common::plan::Plan;
 use homeostat_common::saga::FleetPlan;
 
+use crate::fault::Step;
 use crate::topology::{Errand, LinkOf, NodeNo, Offer, ReplicaNo, RouteNo, Topology, Version};
 use crate::world::Order;
 
@@ -116,6 +117,52 @@ impl Kind {
             Errand::KillStranger => Self::KillStranger,
             Errand::RestoreCheckpoint => Self::RestoreCheckpoint,
         }
+    }
+
+    /// The step of the grammar that it is; `None` for what faults take no note of.
+    #[must_use]
+    pub fn step(self) -> Option<Step> {
+        Some(match self {
+            Self::Restart => Step::Restart,
+            Self::RollbackModel => Step::PutModel,
+            Self::RollbackConfig => Step::PutConfig,
+            Self::PruneData => Step::Prune,
+            Self::Isolate => Step::Isolate,
+            Self::Release => Step::Release,
+            Self::Reroute => Step::Reroute,
+            Self::ScaleOut => Step::ScaleOut,
+            Self::Prewarm => Step::Prewarm,
+            Self::Freeze => Step::Freeze,
+            Self::LimitCpu => Step::LimitCpu,
+            Self::LimitRate => Step::LimitRate,
+            Self::BlockSource | Self::BlockPort => Step::BlockSource,
+            Self::ClearLocks => Step::ClearLocks,
+            Self::Snapshot => Step::Snapshot,
+            Self::RestoreSnapshot => Step::RestoreSnapshot,
+            Self::FlushCache => Step::Flush,
+            Self::ResetPool => Step::ResetPool,
+            Self::Degrade => Step::Degrade,
+            Self::SyncClock => Step::SyncClock,
+            Self::SwitchUplink => Step::SwitchUplink,
+            Self::Remount => Step::Remount,
+            Self::Reboot => Step::Reboot,
+            Self::RotateCredential => Step::RotateCredential,
+            Self::FailoverBroker => Step::FailoverBroker,
+            Self::Retrain => Step::Retrain,
+            Self::RollbackBinary => Step::PutBinary,
+            Self::PauseRollout => Step::PauseRollout,
+            Self::KillStranger => Step::KillStranger,
+            Self::RestoreCheckpoint => Step::RestoreCheckpoint,
+            Self::ScaleIn
+            | Self::Thaw
+            | Self::UnlimitCpu
+            | Self::UnlimitRate
+            | Self::UnblockSource
+            | Self::UnblockPort
+            | Self::Undegrade
+            | Self::ReleaseUplink
+            | Self::Wait => return None,
+        })
     }
 
     /// Whether it changes nothing by itself.

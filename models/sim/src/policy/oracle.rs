@@ -183,17 +183,22 @@ struct Thought {
 impl Oracle {
     /// The shortest plan that ends the incident, or else what helps most.
     pub(crate) fn plan(world: &World, moves: &Moves, left: f64, effort: Effort) -> Plan {
-        let target = Target::default();
-        let nothing = outlook(world, &target, SETTLE_S);
-        if nothing.served.is_some() && nothing.roots == 0 {
-            return Plan::default();
-        }
         let near = world.engine.near(world.topology());
         let near: Vec<&Move> = moves
             .all()
             .iter()
             .filter(|one| near.covers(world.topology(), one.whom))
             .collect();
+        Self::plan_of(world, &near, left, effort)
+    }
+
+    /// The same of these moves alone.
+    pub(crate) fn plan_of(world: &World, near: &[&Move], left: f64, effort: Effort) -> Plan {
+        let target = Target::default();
+        let nothing = outlook(world, &target, SETTLE_S);
+        if nothing.served.is_some() && nothing.roots == 0 {
+            return Plan::default();
+        }
         let mut beam = vec![Thought {
             kind: world.fault_mark(),
             world: world.clone(),

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use homeostat_common::observation::{Metric, Observation, Reading};
 
-use crate::observe::{Seen, Template};
+use crate::observe::{Expected, LinkReading, ModelReading, RouteReading, Seen, Template, Told};
 use crate::topology::{LinkNo, NodeNo, ReplicaNo, RouteNo, Topology};
 
 /// Until then, in seconds, what is seen counts as usual.
@@ -21,6 +21,8 @@ const TREND_LOOKS: usize = 6;
 const FRESH: f64 = 0.4;
 /// A reading that is older, in seconds, says nothing of now.
 const OLD_S: f64 = 30.0;
+/// How old readings are on average, in seconds, when all is well.
+const AGE_S: f64 = 3.8;
 
 /// One number over time.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +30,9 @@ pub(super) struct Gauge {
     now: Option<f64>,
     usual: f64,
     seen_usual: u32,
-    last: VecDeque<(f64, f64)>,
+    /// The last readings and when they came, the oldest first.
+    last: [(f64, f64); TREND_LOOKS],
+    held: usize,
 }
 
 impl Gauge {
@@ -41,15 +45,17 @@ impl Gauge {
             self.seen_usual += 1;
             self.usual += (value - self.usual) / f64::from(self.seen_usual);
         }
-        if self.last.len() == TREND_LOOKS {
-            self.last.pop_front();
+        if self.held == TREND_LOOKS {
+            self.last.rotate_left(1);
+            self.held -= 1;
         }
-        self.last.push_back((at, value));
+        self.last[self.held] = (at, value);
+        self.held += 1;
     }
 
     fn forget(&mut self) {
         self.now = None;
-        self.last.clear();
+        self.held = 0;
     }
 
     /// Smoothed; `other` where nothing is known.
@@ -72,11 +78,10 @@ impl Gauge {
 
     /// Per second, over the last looks; 0 while there are few.
     pub(super) fn trend(&self) -> f64 {
-        let n = self.last.len();
-        if n < TREND_LOOKS {
+        if self.held < TREND_LOOKS {
             return 0.0;
         }
-        let count = n as f64;
+        let count = TREND_LOOKS as f64;
         let mean_x = self.last.iter().map(|(x, _)| x).sum::<f64>() / count;
         let mean_y = self.last.iter().map(|(_, y)| y).sum::<f64>() / count;
         let covariance: f64 = self
@@ -116,6 +121,39 @@ pub(super) struct ReplicaSign {
     pub(super) mute: u32,
 }
 
+impl ReplicaSign {
+    fn note(&mut self, metric: Metric, at: f64, value: f64) {
+        match metric {
+            Metric::MemoryResident => self.memory.note(at, value),
+            Metric::CpuUsed => self.cores.note(at, value),
+            Metric::Descriptors => self.fds.note(at, value),
+            Metric::Threads => self.threads.note(at, value),
+            Metric::LatencyP95 => self.p95_ms.note(at, value),
+            Metric::Throughput => self.rate.note(at, value),
+            Metric::Availability => self.right.note(at, value),
+            _ => {}
+        }
+    }
+
+    fn note_down(&mut self, is: bool) {
+        if !is {
+            self.down = 0;
+            return;
+        }
+        self.down += 1;
+        self.mute = 0;
+        for gauge in [
+            &mut self.p95_ms,
+            &mut self.memory,
+            &mut self.fds,
+            &mut self.threads,
+            &mut self.cores,
+        ] {
+            gauge.forget();
+        }
+    }
+}
+
 /// Of a node.
 #[derive(Debug, Clone, Default)]
 pub(super) struct NodeSign {
@@ -135,6 +173,22 @@ pub(super) struct NodeSign {
     /// Looks in a row with the same words.
     pub(super) frozen: u32,
     stamp: u64,
+}
+
+impl NodeSign {
+    fn note(&mut self, metric: Metric, at: f64, value: f64) {
+        let gauge = match metric {
+            Metric::CpuBusy => &mut self.busy,
+            Metric::CpuPressure => &mut self.waits_cpu,
+            Metric::IoPressure => &mut self.waits_disk,
+            Metric::MemoryAvailable => &mut self.memory_free,
+            Metric::DiskFree => &mut self.disk_free,
+            Metric::InodesFree => &mut self.inodes_free,
+            Metric::Temperature => &mut self.celsius,
+            _ => return,
+        };
+        gauge.note(at, value);
+    }
 }
 
 /// Of a route.
@@ -176,15 +230,8 @@ pub(super) struct Signs {
 impl Signs {
     /// Takes in one look.
     pub(super) fn see(&mut self, topology: &Topology, seen: &Seen) {
+        self.fit(topology);
         self.at = seen.at;
-        self.replicas
-            .resize_with(topology.replicas().len(), Default::default);
-        self.nodes
-            .resize_with(topology.nodes().len(), Default::default);
-        self.routes
-            .resize_with(topology.routes().len(), Default::default);
-        self.links
-            .resize_with(topology.links().len(), Default::default);
         let mut lines = Vec::new();
         for (at, told) in seen.nodes.iter().enumerate() {
             match told {
@@ -209,28 +256,96 @@ impl Signs {
                 .extend(lines.iter().map(|(_, template, _)| *template));
         }
         self.lines.push_back(lines);
-        for (sign, now) in self.routes.iter_mut().zip(&seen.routes) {
-            sign.arrival.note(seen.at, now.arrival);
-            sign.err.note(seen.at, now.err);
-            sign.p95_ms.note(seen.at, now.p95_ms);
-            sign.queue.note(seen.at, now.queue);
-            if let Some(hit) = now.hit {
-                sign.hit.note(seen.at, hit);
+        self.around(topology, seen.at, &seen.routes, &seen.models, &seen.links);
+    }
+
+    /// Takes in what a look at a world of one's own would show on average; no lines.
+    pub(super) fn expect(&mut self, topology: &Topology, at: f64, expected: &Expected) {
+        self.fit(topology);
+        self.at = at;
+        for (sign, now) in self.nodes.iter_mut().zip(&expected.nodes) {
+            match now.told {
+                Told::Nothing => sign.silent += 1,
+                Told::TheSame => {
+                    sign.silent = 0;
+                    sign.frozen += 1;
+                }
+                Told::After(late) => {
+                    sign.silent = 0;
+                    sign.frozen = 0;
+                    sign.ahead.note(at, now.ahead);
+                    sign.age.note(at, AGE_S + late);
+                    for (metric, value) in &now.gauges {
+                        sign.note(*metric, at, *value);
+                    }
+                }
             }
         }
-        for model in &seen.models {
+        for (at_replica, now) in expected.replicas.iter().enumerate() {
+            let node = topology.replicas()[at_replica].node;
+            let sign = &mut self.replicas[at_replica];
+            match expected.nodes[node.at()].told {
+                Told::Nothing | Told::TheSame => continue,
+                Told::After(late) if late > OLD_S => {}
+                Told::After(_) => {
+                    for (metric, value) in &now.gauges {
+                        sign.note(*metric, at, *value);
+                    }
+                }
+            }
+            sign.note_down(now.down);
+        }
+        let Expected {
+            routes,
+            models,
+            links,
+            ..
+        } = expected;
+        self.around(topology, at, routes, models, links);
+    }
+
+    fn fit(&mut self, topology: &Topology) {
+        self.replicas
+            .resize_with(topology.replicas().len(), Default::default);
+        self.nodes
+            .resize_with(topology.nodes().len(), Default::default);
+        self.routes
+            .resize_with(topology.routes().len(), Default::default);
+        self.links
+            .resize_with(topology.links().len(), Default::default);
+    }
+
+    /// What is measured from outside.
+    fn around(
+        &mut self,
+        topology: &Topology,
+        at: f64,
+        routes: &[RouteReading],
+        models: &[ModelReading],
+        links: &[LinkReading],
+    ) {
+        for (sign, now) in self.routes.iter_mut().zip(routes) {
+            sign.arrival.note(at, now.arrival);
+            sign.err.note(at, now.err);
+            sign.p95_ms.note(at, now.p95_ms);
+            sign.queue.note(at, now.queue);
+            if let Some(hit) = now.hit {
+                sign.hit.note(at, hit);
+            }
+        }
+        for model in models {
             if let Ok(no) = topology.replica_no(&model.service) {
                 let sign = &mut self.replicas[no.at()];
-                sign.sure.note(seen.at, model.confidence);
-                sign.strange.note(seen.at, model.input_drift);
-                sign.disputed.note(seen.at, model.disagreement);
+                sign.sure.note(at, model.confidence);
+                sign.strange.note(at, model.input_drift);
+                sign.disputed.note(at, model.disagreement);
             }
         }
-        for (sign, now) in self.links.iter_mut().zip(&seen.links) {
-            sign.loss.note(seen.at, now.loss);
+        for (sign, now) in self.links.iter_mut().zip(links) {
+            sign.loss.note(at, now.loss);
             match now.rtt_ms {
                 Some(rtt) => {
-                    sign.rtt_ms.note(seen.at, rtt);
+                    sign.rtt_ms.note(at, rtt);
                     sign.down = 0;
                 }
                 None => {
@@ -269,17 +384,7 @@ impl Signs {
             ages += age;
             count += 1.0;
             let Some(service) = &reading.service else {
-                let gauge = match reading.metric {
-                    Metric::CpuBusy => &mut sign.busy,
-                    Metric::CpuPressure => &mut sign.waits_cpu,
-                    Metric::IoPressure => &mut sign.waits_disk,
-                    Metric::MemoryAvailable => &mut sign.memory_free,
-                    Metric::DiskFree => &mut sign.disk_free,
-                    Metric::InodesFree => &mut sign.inodes_free,
-                    Metric::Temperature => &mut sign.celsius,
-                    _ => continue,
-                };
-                gauge.note(at, value);
+                sign.note(reading.metric, at, value);
                 continue;
             };
             let Ok(replica) = topology.replica_no(service) else {
@@ -289,19 +394,10 @@ impl Signs {
             if age > OLD_S {
                 continue;
             }
-            match reading.metric {
-                Metric::MemoryResident => sign.memory.note(at, value),
-                Metric::CpuUsed => sign.cores.note(at, value),
-                Metric::Descriptors => sign.fds.note(at, value),
-                Metric::Threads => sign.threads.note(at, value),
-                Metric::LatencyP95 => sign.p95_ms.note(at, value),
-                Metric::Throughput => sign.rate.note(at, value),
-                Metric::Availability => {
-                    sign.right.note(at, value);
-                    let mute = value < 0.1 && age < 6.0;
-                    sign.mute = if mute { sign.mute + 1 } else { 0 };
-                }
-                _ => {}
+            sign.note(reading.metric, at, value);
+            if reading.metric == Metric::Availability {
+                let mute = value < 0.1 && age < 6.0;
+                sign.mute = if mute { sign.mute + 1 } else { 0 };
             }
         }
         if count > 0.0 {
@@ -315,21 +411,7 @@ impl Signs {
                     one.service.as_ref() == Some(&own.name) && one.alarm.ends_with(alarm)
                 })
             };
-            if says("-down") {
-                sign.down += 1;
-                sign.mute = 0;
-                for gauge in [
-                    &mut sign.p95_ms,
-                    &mut sign.memory,
-                    &mut sign.fds,
-                    &mut sign.threads,
-                    &mut sign.cores,
-                ] {
-                    gauge.forget();
-                }
-            } else {
-                sign.down = 0;
-            }
+            sign.note_down(says("-down"));
         }
         for log in &told.logs {
             let template = Template::of_id(log.template);

@@ -297,20 +297,31 @@ pub struct Webhook {
     pub seconds: f64,
 }
 
+/// Retries of one request that can be told apart.
+pub const RETRIES_MAX: usize = 4;
+
 /// How those behave who are not in the topology: users, and whoever carries out plans.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Habits {
-    /// Retries of a request that always fails.
+    /// Retries of a request that always fails, up to [`RETRIES_MAX`].
     pub retries: f64,
     /// How long they follow errors after, in seconds.
     pub retry_s: f64,
-    /// Above this time requests are given up, in milliseconds.
+    /// Users give up what takes longer, in milliseconds.
     pub patience_ms: f64,
+    /// So do services that call others.
+    pub timeout_ms: f64,
     /// How long deeds of plans take, as a factor on the usual. Starts have times of their own.
     pub deeds: f64,
     /// How long a cache takes to become warm, in seconds: by how many different things are
     /// asked for again and again.
     pub warm_s: f64,
+    /// Share of the calls that carry a signature, which is of the moment: a clock that is off has
+    /// them refused.
+    pub signed: f64,
+    /// How much slower a node becomes as its memory fills up, for each of it that is full
+    /// beyond 0.88 of it; 0 where nothing is swapped out.
+    pub thrash: f64,
     /// Services make one call after the other, and none behind one that failed; without it
     /// all of them, whatever comes back.
     pub in_turn: bool,
@@ -322,8 +333,11 @@ impl Default for Habits {
             retries: 3.0,
             retry_s: 4.0,
             patience_ms: 1500.0,
+            timeout_ms: 1500.0,
             deeds: 1.0,
             warm_s: 40.0,
+            signed: 0.6,
+            thrash: 12.0,
             in_turn: false,
         }
     }

@@ -15,8 +15,8 @@ use toml::Spanned;
 use super::raw::{RawNode, RawReplica, RawRoute, RawTopology};
 use super::{
     BACKENDS_MAX, CALLS_MAX, Call, Errand, Habits, Link, LinkNo, LinkOf, NODES_MAX, Node, NodeNo,
-    REPLICAS_MAX, ROUTES_MAX, Replica, ReplicaNo, Route, RouteNo, Site, SiteNo, Topology, Training,
-    UPLINKS_MAX, Webhook,
+    REPLICAS_MAX, RETRIES_MAX, ROUTES_MAX, Replica, ReplicaNo, Route, RouteNo, Site, SiteNo,
+    Topology, Training, UPLINKS_MAX, Webhook,
 };
 use crate::text::{Source, TextError};
 
@@ -128,11 +128,18 @@ impl Reader<'_> {
         if let Some(habits) = &raw.habits {
             let usual = Habits::default();
             topology.habits = Habits {
-                retries: self.or(habits.retries.as_ref(), usual.retries, 0.0..=100.0)?,
+                retries: self.or(
+                    habits.retries.as_ref(),
+                    usual.retries,
+                    0.0..=RETRIES_MAX as f64,
+                )?,
                 retry_s: self.or(habits.retry_s.as_ref(), usual.retry_s, 0.1..=3600.0)?,
                 patience_ms: self.or(habits.patience_ms.as_ref(), usual.patience_ms, 1.0..=1e6)?,
+                timeout_ms: self.or(habits.timeout_ms.as_ref(), usual.timeout_ms, 1.0..=1e6)?,
                 deeds: self.or(habits.deeds.as_ref(), usual.deeds, 0.01..=100.0)?,
                 warm_s: self.or(habits.warm_s.as_ref(), usual.warm_s, 0.1..=86_400.0)?,
+                signed: self.or(habits.signed.as_ref(), usual.signed, 0.0..=1.0)?,
+                thrash: self.or(habits.thrash.as_ref(), usual.thrash, 0.0..=1000.0)?,
                 in_turn: habits.in_turn,
             };
         }

@@ -123,14 +123,19 @@ impl World {
         })
     }
 
-    /// The same world before another incident of a seed; for a world in which nothing has
-    /// gone wrong yet.
+    /// The same world before another incident of a seed, which begins at `onset`; for a
+    /// world in which nothing has gone wrong yet.
     ///
     /// # Errors
     /// As [`World::new`].
-    pub(crate) fn before(&self, incident: &Incident, seed: u64) -> Result<Self, TextError> {
+    pub(crate) fn before(
+        &self,
+        incident: &Incident,
+        seed: u64,
+        onset: f64,
+    ) -> Result<Self, TextError> {
         Ok(Self {
-            engine: Engine::new(&self.topology, incident, seed)?,
+            engine: Engine::at(&self.topology, incident, seed, onset)?,
             ..self.clone()
         })
     }
@@ -182,6 +187,12 @@ impl World {
     #[must_use]
     pub fn flow(&self, route: RouteNo) -> Flow {
         self.state.routes[route.at()].flow
+    }
+
+    /// Share of a route's answers that no caller waits for any longer.
+    #[must_use]
+    pub fn late(&self, route: RouteNo) -> f64 {
+        self.state.routes[route.at()].late
     }
 
     /// Requests that wait with the replicas of a route.

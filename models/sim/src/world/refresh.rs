@@ -5,6 +5,7 @@
 //! and edges computed. Runs some times in an episode, so it may walk all pairs.
 
 use super::state::{Phase, ReplicaFixed, State};
+use crate::queue::{self, Time};
 use crate::topology::{LinkNo, NodeNo, RouteNo, Topology, Version};
 
 /// Quality of a model that is well.
@@ -17,8 +18,6 @@ const OLDER: f64 = 0.02;
 const DEGRADED_RATE: f64 = 1.6;
 /// A clock that is off by more has its calls refused: tokens are valid for a minute.
 const CLOCK_MAX_S: f64 = 60.0;
-/// Share of the answers that are errors then.
-const CLOCK_ERR: f64 = 0.6;
 /// Bytes in a segment.
 const MSS: f64 = 1460.0;
 /// Requests per second that are never fallen below: times stay finite.
@@ -29,7 +28,7 @@ const CONNECTIONS: f64 = 8.0;
 /// What lies between two nodes.
 #[derive(Debug, Clone, Copy)]
 struct Path {
-    /// There and back, in milliseconds.
+    /// One way, in milliseconds.
     delay_ms: f64,
     /// Share of packets lost.
     loss: f64,
@@ -123,7 +122,7 @@ fn replica(topology: &Topology, state: &mut State, at: usize) {
     let tier = if replica.degraded { DEGRADED_RATE } else { 1.0 };
     let mut right = (1.0 - burden.err) * (1.0 - on_route.err);
     if skewed(node.clock_s) {
-        right *= 1.0 - CLOCK_ERR;
+        right *= 1.0 - topology.habits.signed;
     }
     if replica.exhausted() || (route.writes && node.stuck_disk) {
         right = 0.0;
@@ -223,31 +222,39 @@ fn edge(topology: &Topology, state: &mut State, caller: RouteNo, at: usize) {
     let callee = &topology.routes[to.at()];
     let callers = state.routes[caller.at()].fixed;
     let called = state.routes[to.at()].fixed;
-    let (mut all, mut delay_ms, mut arrives) = (0.0, 0.0, 0.0);
+    let timeout_ms = topology.habits.timeout_ms;
+    let segments = 1.0 + (callee.kb * 1000.0 / MSS).ceil();
+    let mut all = Way::default();
     let mut cap = f64::INFINITY;
     for from in callers.first..callers.end {
         let share = state.replicas[from].fixed.share;
         if share <= 0.0 {
             continue;
         }
-        all += share;
         let node = topology.replicas[from].node;
-        let (mut reached, mut delay, mut right) = (0.0, 0.0, 0.0);
-        let mut over = |path: Path, part: f64| {
-            reached += part;
-            delay += part * path.delay_ms;
-            let got = 1.0 - path.loss;
-            right += part * (got * got) * (got * got);
+        let mut reached = Way::default();
+        let mut over = |path: Path, outside_ms: f64, part: f64| {
+            let stalls = stalls(segments, path.loss);
+            let late = queue::later(stalls, timeout_ms);
+            let stalls = stalls.within(timeout_ms);
+            reached.add(
+                &Way {
+                    weight: 1.0,
+                    delay_ms: 2.0 * path.delay_ms + outside_ms + stalls.mean,
+                    variance: stalls.variance,
+                    late,
+                },
+                part,
+            );
             if path.loss > 0.0 {
-                let rtt = (path.delay_ms / 1000.0).max(0.001);
+                let rtt = (2.0 * path.delay_ms / 1000.0).max(0.001);
                 let bytes = CONNECTIONS * 1.22 * MSS / (rtt * path.loss.sqrt());
                 cap = cap.min(bytes / (callee.kb * 1000.0) / (share * part));
             }
         };
         if let Some(ms) = callee.outside_ms {
-            if let Some(mut path) = way_out(topology, state, node) {
-                path.delay_ms += ms;
-                over(path, 1.0);
+            if let Some(path) = way_out(topology, state, node) {
+                over(path, ms, 1.0);
             }
         } else {
             for backend in called.first..called.end {
@@ -255,24 +262,68 @@ fn edge(topology: &Topology, state: &mut State, caller: RouteNo, at: usize) {
                 if part > 0.0
                     && let Some(path) = path(topology, state, node, topology.replicas[backend].node)
                 {
-                    over(path, part);
+                    over(path, 0.0, part);
                 }
             }
         }
-        if reached > 0.0 {
-            delay_ms += share * delay / reached;
-            arrives += share * right / reached;
+        if reached.weight > 0.0 {
+            all.add(&reached, share / reached.weight);
+        } else {
+            // Who reaches nobody waits in vain, and takes up no way.
+            (all.weight, all.late) = (all.weight + share, all.late + share);
         }
     }
     let edge = &mut state.edges[at];
-    edge.cap = cap;
-    edge.delay_ms = if all > 0.0 { delay_ms / all } else { 0.0 };
-    // Whether anybody is there to be called is the callee's account.
-    edge.err = if all > 0.0 && !called.nobody {
-        1.0 - arrives / all
+    let part = if all.weight > 0.0 {
+        1.0 / all.weight
     } else {
         0.0
     };
+    edge.cap = cap;
+    edge.delay_ms = part * all.delay_ms;
+    edge.variance = part * all.variance;
+    // Whether anybody is there to be called is the callee's account.
+    edge.err = if called.nobody { 0.0 } else { part * all.late };
+}
+
+/// Ways of calls, summed up by how many go them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    weight: f64,
+    delay_ms: f64,
+    variance: f64,
+    late: f64,
+}
+
+impl Way {
+    fn add(&mut self, other: &Self, part: f64) {
+        self.weight += part * other.weight;
+        self.delay_ms += part * other.delay_ms;
+        self.variance += part * other.variance;
+        self.late += part * other.late;
+    }
+}
+
+/// How long it takes to send again what was lost, in milliseconds, by the model of Padhye,
+/// Firoiu, Towsley and Kurose (1998): of the lost segments some show by those that follow;
+/// the others wait for a timeout, which doubles up to six times.
+fn stalls(segments: f64, loss: f64) -> Time {
+    /// First timeout of a retransmission, in milliseconds.
+    const TIMEOUT_MS: f64 = 200.0;
+    if loss <= 0.0 {
+        return Time::default();
+    }
+    // Segments under way at once: three must follow the lost one.
+    let window = (8.0 / (3.0 * loss)).sqrt().min(segments);
+    let timeouts = segments * loss * (3.0 / window).min(1.0);
+    let doubled = [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+    let sum = doubled.iter().rev().fold(0.0, |sum, by| sum * loss + by);
+    let each = TIMEOUT_MS * sum / (1.0 - loss).max(0.01);
+    // So many of them, each as if exponential.
+    Time {
+        mean: timeouts * each,
+        variance: timeouts * 2.0 * each * each,
+    }
 }
 
 /// What lies between two nodes; `None` when nothing gets through.
@@ -285,22 +336,22 @@ fn path(topology: &Topology, state: &State, from: NodeNo, to: NodeNo) -> Option<
     }
     let (here, there) = (&topology.nodes[from.at()], &topology.nodes[to.at()]);
     if here.site == there.site {
-        return link(topology, state, topology.sites[here.site.at()].lan).map(there_and_back);
+        return link(topology, state, topology.sites[here.site.at()].lan);
     }
     let out = link(topology, state, state.nodes[from.at()].uplink)?;
     let back = link(topology, state, state.nodes[to.at()].uplink)?;
-    Some(there_and_back(Path {
+    Some(Path {
         delay_ms: out.delay_ms + back.delay_ms,
         loss: 1.0 - (1.0 - out.loss) * (1.0 - back.loss),
-    }))
+    })
 }
 
 /// What lies between a node and the world.
 fn way_out(topology: &Topology, state: &State, from: NodeNo) -> Option<Path> {
-    link(topology, state, state.nodes[from.at()].uplink).map(there_and_back)
+    link(topology, state, state.nodes[from.at()].uplink)
 }
 
-/// One link, one way.
+/// One link.
 fn link(topology: &Topology, state: &State, no: LinkNo) -> Option<Path> {
     let known = &topology.links[no.at()];
     let burden = state.links[no.at()].burden;
@@ -308,17 +359,6 @@ fn link(topology: &Topology, state: &State, no: LinkNo) -> Option<Path> {
         delay_ms: known.delay_ms + burden.delay_ms,
         loss: 1.0 - (1.0 - known.loss) * (1.0 - burden.loss),
     })
-}
-
-/// Both ways, with what is lost sent again.
-fn there_and_back(one_way: Path) -> Path {
-    /// First timeout of a retransmission, in milliseconds.
-    const RETRANSMIT_MS: f64 = 200.0;
-    let again = RETRANSMIT_MS * one_way.loss / (1.0 - one_way.loss).max(0.01);
-    Path {
-        delay_ms: 2.0 * one_way.delay_ms + again,
-        loss: one_way.loss,
-    }
 }
 
 /// Whether an order from outside reaches a node.

@@ -8,7 +8,7 @@
 use crate::fault::burden::{LinkBurden, NodeBurden, ReplicaBurden, RouteBurden};
 use crate::queue::Time;
 use crate::topology::{
-    LinkNo, Node, NodeNo, Offer, Replica, ReplicaNo, Route, RouteNo, Topology, Version,
+    LinkNo, Node, NodeNo, Offer, RETRIES_MAX, Replica, ReplicaNo, Route, RouteNo, Topology, Version,
 };
 
 /// What a replica's process does.
@@ -158,12 +158,15 @@ pub(crate) struct Edge {
     pub(crate) waited: bool,
     /// Calls per request.
     pub(crate) share: f64,
-    /// There and back, in milliseconds.
+    /// There and back, in milliseconds, and the variance of that in ms^2.
     pub(crate) delay_ms: f64,
-    /// Share that does not arrive.
+    pub(crate) variance: f64,
+    /// Share that what is sent again on the way has too late.
     pub(crate) err: f64,
     /// Calls per second that the links let through.
     pub(crate) cap: f64,
+    /// Share that they did not let through, in this tick.
+    pub(crate) cut: f64,
 }
 
 /// A route.
@@ -175,7 +178,10 @@ pub(crate) struct RouteState {
     pub(crate) limit: f64,
     /// Requests of strangers are refused.
     pub(crate) blocked: bool,
-    /// Requests that are there again, as a share of those that were there first.
+    /// Requests that are there for the second time, the third and so on, each as a share of
+    /// those that were there first.
+    pub(crate) again: [f64; RETRIES_MAX],
+    /// Their sum.
     pub(crate) retries: f64,
     /// Quality lost because the world moved on.
     pub(crate) drifted: f64,
@@ -192,6 +198,8 @@ pub(crate) struct RouteState {
     pub(crate) queue: f64,
     /// Share of what it was asked that failed here: errors, refusals, losses.
     pub(crate) own_err: f64,
+    /// Share of its own answers that nobody waits for any longer.
+    pub(crate) late: f64,
     /// *Measured.* The same with those it calls: what its callers meet.
     pub(crate) err: f64,
     /// *Measured.* Mean time to its answer with those it calls, in milliseconds.
@@ -331,8 +339,10 @@ impl State {
                 waited: call.needed || topology.routes[call.to.at()].hit > 0.0,
                 share: call.share,
                 delay_ms: 0.0,
+                variance: 0.0,
                 err: 0.0,
                 cap: f64::INFINITY,
+                cut: 0.0,
             }));
             let first = route.replicas.first().map_or(0, |replica| replica.at());
             RouteState::new(RouteFixed {
@@ -486,6 +496,7 @@ impl RouteState {
             burden: RouteBurden::NONE,
             limit: f64::INFINITY,
             blocked: false,
+            again: [0.0; RETRIES_MAX],
             retries: 0.0,
             drifted: 0.0,
             flow: Flow::default(),
@@ -494,6 +505,7 @@ impl RouteState {
             shed: 0.0,
             queue: 0.0,
             own_err: 0.0,
+            late: 0.0,
             err: 0.0,
             latency_ms: 0.0,
             variance: 0.0,

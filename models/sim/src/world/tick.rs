@@ -10,7 +10,7 @@
 
 use super::refresh::QUALITY;
 use super::state::{
-    FDS_MAX, Flow, NodeState, Phase, Power, ReplicaState, RouteState, State, THREADS_MAX,
+    Edge, FDS_MAX, Flow, NodeState, Phase, Power, ReplicaState, RouteState, State, THREADS_MAX,
 };
 use crate::chance::Chance;
 use crate::queue::{self, Time};
@@ -28,9 +28,8 @@ const NOISE_S: f64 = 60.0;
 const HEAT_S: f64 = 75.0;
 /// What a node draws more when all its cores are busy at full clock, in watts.
 const BUSY_W: f64 = 4.5;
-/// Share of its memory at which a node begins to thrash, and how much.
+/// Share of its memory at which a node begins to thrash.
 const THRASH_FROM: f64 = 0.88;
-const THRASH: f64 = 12.0;
 /// Quality lost by input that is corrupt to the last.
 const CORRUPT: f64 = 0.25;
 /// Below this share of its battery a node's supply is weak.
@@ -88,7 +87,7 @@ pub(super) fn step(topology: &Topology, state: &mut State, step: &Step, chance: 
     let mut due = Due::default();
     state.noise = state.noise * step.noise_keep + step.noise_new * chance.normal(state.tick, 0);
     for (node, known) in state.nodes.iter_mut().zip(&topology.nodes) {
-        state.stale |= self::node(node, known, step, &mut due);
+        state.stale |= self::node(node, known, &topology.habits, step, &mut due);
     }
     training(topology, state, step);
     requests(topology, state, step, &mut due);
@@ -97,7 +96,7 @@ pub(super) fn step(topology: &Topology, state: &mut State, step: &Step, chance: 
 }
 
 /// A node; true when something changed on which `refresh` depends.
-fn node(node: &mut NodeState, known: &Node, step: &Step, due: &mut Due) -> bool {
+fn node(node: &mut NodeState, known: &Node, habits: &Habits, step: &Step, due: &mut Due) -> bool {
     let demand = node.demand + node.base_demand;
     node.load = demand;
     node.demand = 0.0;
@@ -111,7 +110,7 @@ fn node(node: &mut NodeState, known: &Node, step: &Step, due: &mut Due) -> bool 
                 .is_some_and(|full| node.battery_wh < BATTERY_WEAK * full);
             let freq = if weak { freq * WEAK_FREQ } else { freq };
             let asked = demand / (known.cores * freq);
-            let thrash = THRASH * (node.memory_mb / known.memory_mb - THRASH_FROM).max(0.0);
+            let thrash = habits.thrash * (node.memory_mb / known.memory_mb - THRASH_FROM).max(0.0);
             node.util = asked.min(1.0);
             node.pace = freq / (asked.max(1.0) * (1.0 + thrash));
             due.starved |= node.memory_mb > known.memory_mb;
@@ -211,12 +210,18 @@ fn requests(topology: &Topology, state: &mut State, step: &Step, due: &mut Due) 
                 share *= 1.0 - state.routes[cache.at()].hit;
             }
             let calls = going_on * share;
+            let through = calls.min(edge.cap);
+            let edge = &mut state.edges[at];
+            edge.cut = if calls > 0.0 {
+                1.0 - through / calls
+            } else {
+                0.0
+            };
             let called = &mut state.routes[edge.to.at()];
-            called.arrival += (calls * (1.0 - edge.err)).min(edge.cap);
+            called.arrival += through;
             if topology.habits.in_turn && edge.needed {
                 // By what came back in the step before.
-                let wrong = 1.0 - (1.0 - edge.err) * (1.0 - called.err);
-                going_on *= (1.0 - share * wrong).max(0.0);
+                going_on *= (1.0 - share * edge.wrong(called)).max(0.0);
             }
         }
     }
@@ -249,7 +254,9 @@ fn serve(topology: &Topology, state: &mut State, at: usize, step: &Step, due: &m
     if fixed.nobody {
         here.refused += admitted * step.dt;
     }
-    let (mut queue, mut warm, mut mean, mut square) = (0.0, 0.0, 0.0, 0.0);
+    let timeout = topology.habits.timeout_ms / 1000.0;
+    let (mut queue, mut warm, mut late) = (0.0, 0.0, 0.0);
+    let (mut there, mut mean, mut square) = (0.0, 0.0, 0.0);
     for (replica, of) in state.replicas[fixed.first..fixed.end]
         .iter_mut()
         .zip(&topology.replicas[fixed.first..fixed.end])
@@ -272,8 +279,14 @@ fn serve(topology: &Topology, state: &mut State, at: usize, step: &Step, due: &m
                 queue += kept;
                 let r = replica.arrival / mu;
                 let time = queue::sojourn(servers, mu, r, kept);
-                mean += fixed.share * time.mean;
-                square += fixed.share * (time.variance + time.mean * time.mean);
+                // Who calls gives up: what is left is no later than that.
+                let too_late = queue::later(time, timeout);
+                let in_time = time.within(timeout);
+                let share = fixed.share * (1.0 - too_late);
+                late += fixed.share * too_late;
+                there += share;
+                mean += share * in_time.mean;
+                square += share * (in_time.variance + in_time.mean * in_time.mean);
                 node.demand += fixed.cores * (wanted * step.per_dt / fixed.nominal).min(1.0);
                 replica.queue = kept;
                 replica.served = served * step.per_dt;
@@ -316,12 +329,22 @@ fn serve(topology: &Topology, state: &mut State, at: usize, step: &Step, due: &m
     route.own_err = if answered > 0.0 { bad / answered } else { 0.0 };
     route.passed = here.passed * step.per_dt;
     route.queue = queue;
+    route.late = 0.0;
     if fixed.running_share > 0.0 {
-        let mean = mean / fixed.running_share;
-        let variance = (square / fixed.running_share - mean * mean).max(0.0);
-        route.own = Time { mean, variance };
+        route.late = late / fixed.running_share;
+        route.own = if there > 0.0 {
+            let mean = mean / there;
+            let variance = (square / there - mean * mean).max(0.0);
+            Time { mean, variance }
+        } else {
+            Time {
+                mean: timeout,
+                variance: 0.0,
+            }
+        };
     }
-    route.hit = known.hit * warm * (1.0 - route.burden.miss) * (1.0 - route.own_err);
+    let right = (1.0 - route.own_err) * (1.0 - route.late);
+    route.hit = known.hit * warm * (1.0 - route.burden.miss) * right;
     route.flow.add(&here);
 }
 
@@ -366,7 +389,7 @@ fn leak(replica: &mut ReplicaState, node: &mut NodeState, step: &Step) -> bool {
 fn answers(topology: &Topology, state: &mut State, step: &Step) {
     for no in topology.order.iter().rev() {
         let route = &state.routes[no.at()];
-        let mut right = 1.0 - route.own_err;
+        let mut right = (1.0 - route.own_err) * (1.0 - route.late);
         let mut mean = 1000.0 * route.own.mean;
         let mut variance = 1e6 * route.own.variance;
         for edge in &state.edges[route.fixed.first_edge..route.fixed.end_edge] {
@@ -376,14 +399,13 @@ fn answers(topology: &Topology, state: &mut State, step: &Step) {
                 None => edge.share,
             };
             if edge.needed {
-                let wrong = 1.0 - (1.0 - edge.err) * (1.0 - called.err);
-                right *= (1.0 - share * wrong).max(0.0);
+                right *= (1.0 - share * edge.wrong(called)).max(0.0);
             }
             if edge.waited {
                 let time = edge.delay_ms + called.latency_ms;
                 mean += share * time;
-                variance +=
-                    share * called.variance + (share * (1.0 - share)).max(0.0) * time * time;
+                variance += share * (edge.variance + called.variance)
+                    + (share * (1.0 - share)).max(0.0) * time * time;
             }
         }
         let known = &topology.routes[no.at()];
@@ -399,12 +421,36 @@ fn answers(topology: &Topology, state: &mut State, step: &Step) {
             QUALITY - given * (QUALITY - route.fixed.quality)
         };
         if known.demand > 0.0 {
-            if mean > topology.habits.patience_ms {
-                right *= 1.0 - libm::exp(-2000.0 / mean);
-            }
-            route.p95_ms = queue::p95(Time { mean, variance });
-            route.retries += (topology.habits.retries * (1.0 - right) - route.retries) * step.retry;
+            // Users give up, too, and what they did not wait for they have not seen.
+            let time = Time { mean, variance };
+            let patience = topology.habits.patience_ms;
+            right *= 1.0 - queue::later(time, patience);
+            route.p95_ms = queue::p95(time).min(patience);
+            route.retry(1.0 - right, topology.habits.retries, step.retry);
         }
         route.err = 1.0 - right;
+    }
+}
+
+impl Edge {
+    /// Share of the calls that come to nothing.
+    fn wrong(&self, called: &RouteState) -> f64 {
+        1.0 - (1.0 - self.err) * (1.0 - self.cut) * (1.0 - called.err)
+    }
+}
+
+impl RouteState {
+    /// Who failed comes again after a while, and again when that fails: `err + err^2 + ..` of
+    /// the first tries in the end. Of a broken number of `retries` the last is that of some.
+    fn retry(&mut self, err: f64, retries: f64, keep: f64) {
+        let (mut before, mut left) = (1.0, retries);
+        self.retries = 0.0;
+        for again in &mut self.again {
+            let failed = before * err * left.clamp(0.0, 1.0);
+            before = *again;
+            *again += (failed - *again) * keep;
+            self.retries += *again;
+            left -= 1.0;
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! For searches over pairs of steps; single steps are tried everywhere.
 
 use super::super::grammar::Cause;
-use super::super::scope::Target;
+use super::super::scope::{Subject, Target, covers};
 use super::Engine;
 use crate::policy::Whom;
 use crate::topology::{NodeNo, ReplicaNo, RouteNo, Topology};
@@ -35,6 +35,18 @@ impl Near {
 }
 
 impl Engine {
+    /// Whether a step about somebody is one at the place of a fault.
+    pub(crate) fn is_at(&self, topology: &Topology, whom: Whom) -> bool {
+        let subject = match whom {
+            Whom::Replica(no) => Subject::Replica(no),
+            Whom::Route(no) => Subject::Route(no),
+            Whom::Node(no) => Subject::Node(no),
+            Whom::All => Subject::All,
+        };
+        let mut places = self.script.at.iter();
+        places.any(|at| covers(topology, *at, subject))
+    }
+
     /// What the incident is near.
     pub(crate) fn near(&self, topology: &Topology) -> Near {
         let mut at = vec![false; topology.routes().len()];

@@ -47,12 +47,26 @@ impl Engine {
     /// # Errors
     /// [`TextError`] at the line that names nothing.
     pub fn new(topology: &Topology, incident: &Incident, seed: u64) -> Result<Self, TextError> {
+        let chance = Chance::new(seed, Stream::Fault);
+        let onset = QUIET_S + QUIET_SPREAD_S * chance.uniform(0, 0);
+        Self::at(topology, incident, seed, onset)
+    }
+
+    /// The same for an incident that begins at a given time.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub(crate) fn at(
+        topology: &Topology,
+        incident: &Incident,
+        seed: u64,
+        onset: f64,
+    ) -> Result<Self, TextError> {
         if incident.faults.len() > FAULTS_MAX {
             return Err(incident.refuse(0, format_args!("more than {FAULTS_MAX} faults")));
         }
         let names = Names { incident, topology };
         let chance = Chance::new(seed, Stream::Fault);
-        let onset = QUIET_S + QUIET_SPREAD_S * chance.uniform(0, 0);
         let mut script = Script {
             faults: incident.faults.clone(),
             onset,

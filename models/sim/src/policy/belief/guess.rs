@@ -4,12 +4,17 @@
 //! grammar allows, from simple to compound: whoever has a likelihood can climb from one
 //! to the next. What cannot be seen (what would have protected from a harm) is drawn.
 
+use std::collections::BTreeSet;
+
+use super::known::as_known;
+use super::particle::Particle;
 use crate::chance::Chance;
 use crate::fault::{
-    Cause, Coupling, Fault, Incident, Lines, Locus, Mechanism, Place, Step, Trigger, Visibility,
-    names, places, remedies,
+    Cause, Coupling, Cure, Fault, Incident, Lines, Locus, Mechanism, Place, Step, Trigger,
+    Visibility, names, places, remedies,
 };
 use crate::observe::{Template, of_break, of_hold};
+use crate::policy::{Kind, Move, Moves};
 use crate::topology::Topology;
 
 /// What speaks against one more fault: there are rarely many.
@@ -90,7 +95,7 @@ pub(super) fn variants(fault: &Fault) -> Vec<Fault> {
 }
 
 /// What a wrong step brings.
-const HARM: &str = "harm";
+pub(super) const HARM: &str = "harm";
 
 /// Incidents with one more coupling, of those that a line that is written gives away.
 pub(super) fn coupled(
@@ -113,9 +118,59 @@ pub(super) fn coupled(
             incident.faults[at].couplings.push(coupling);
             all.push(incident);
         }
+        for one in as_known(from, at, written) {
+            let mut incident = from.clone();
+            let harms = one.couplings.iter().any(|one| one.other() == Some(HARM));
+            if harms && incident.faults.iter().all(|f| f.id != HARM) {
+                incident.faults.push(harm(topology, fault));
+            }
+            incident.faults[at] = one;
+            all.push(incident);
+        }
     }
     all
 }
+
+/// Moves that can make a difference to a particle: at its faults what mends them or what
+/// their couplings ask for, and near them what changes who carries the load.
+pub(super) fn candidates<'m>(particle: &Particle, moves: &'m Moves) -> Vec<&'m Move> {
+    let mut steps: BTreeSet<Step> = BTreeSet::new();
+    for fault in &particle.incident.faults {
+        let cures = remedies(fault.mechanism, fault.locus.place);
+        steps.extend(cures.iter().map(|cure| cure.step));
+        if cures.iter().any(|cure| cure.effect == Cure::EndsForFresh) {
+            steps.extend([Step::Restart, Step::ResetPool]);
+        }
+        for coupling in &fault.couplings {
+            if let Coupling::Breaks {
+                unless: Some(step), ..
+            } = coupling
+            {
+                steps.insert(*step);
+            }
+        }
+    }
+    let world = &particle.world;
+    let topology = world.topology();
+    let near = world.engine.near(topology);
+    let wanted = |one: &&Move| {
+        let asked = one.kind.step().is_some_and(|step| steps.contains(&step));
+        let load = LOAD.contains(&one.kind) && near.covers(topology, one.whom);
+        load || asked && world.engine.is_at(topology, one.whom)
+    };
+    moves.all().iter().filter(wanted).collect()
+}
+
+/// What changes who carries the load, starts what does not run, or lets time pass.
+const LOAD: [Kind; 7] = [
+    Kind::Restart,
+    Kind::Isolate,
+    Kind::ScaleOut,
+    Kind::Degrade,
+    Kind::LimitRate,
+    Kind::UnlimitRate,
+    Kind::Wait,
+];
 
 fn couplings(
     topology: &Topology,

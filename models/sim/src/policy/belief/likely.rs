@@ -29,11 +29,7 @@ fn lines(real: &Signs, particle: &Particle) -> f64 {
     for (at, own) in expected.chunks_exact(Template::ALL.len()).enumerate() {
         let no = ReplicaNo::new(at);
         for (template, mean) in Template::ALL.iter().zip(own) {
-            let mut mean = mean + STRAY;
-            // These are counted and not drawn.
-            if COUNTED.contains(template) {
-                mean += f64::from(particle.signs.lines(no, *template));
-            }
+            let mean = mean + STRAY;
             let count = f64::from(real.lines(no, *template));
             // Beside the best mean for this count.
             let against = if count > 0.0 {
@@ -46,8 +42,6 @@ fn lines(real: &Signs, particle: &Particle) -> f64 {
     }
     sum
 }
-
-const COUNTED: [Template; 3] = [Template::Started, Template::ExitCode, Template::OomKilled];
 
 /// A difference in units of what chance moves it.
 fn apart(difference: f64, usual: f64) -> f64 {
@@ -72,9 +66,7 @@ fn replicas(real: &Signs, particle: &Particle) -> f64 {
     for at in 0..real.replicas.len().min(here.replicas.len()) {
         let no = ReplicaNo::new(at);
         let (one, other) = (&real.replicas[at], &here.replicas[at]);
-        let gone = (one.down > 0) != (other.down > 0);
-        let mute = (one.mute > 1) != (other.mute > 1);
-        if gone || mute {
+        if (one.down > 0) != (other.down > 0) {
             sum -= GONE;
             continue;
         }

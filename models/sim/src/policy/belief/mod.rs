@@ -19,15 +19,16 @@
 //! on (but by their couplings), and what cannot be seen it draws.
 
 mod guess;
+mod known;
 mod likely;
 mod particle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use self::guess::{against, coupled, incident, singles, variants};
+use self::guess::{against, candidates, coupled, incident, singles, variants};
 use self::likely::likely;
-use self::particle::{Calm, Deed, Particle};
+use self::particle::{Deed, Particle};
 use super::ahead::{after, cost, outlook};
 use super::oracle::{Effort, Oracle};
 use super::plain::suffers;
@@ -35,12 +36,17 @@ use super::signs::Signs;
 use super::{How, Moves, Policy, View};
 use crate::chance::{Chance, Stream};
 use crate::fault::{Fault, Incident};
-use crate::observe::{Observer, Template};
+use crate::observe::Template;
 use crate::topology::Topology;
-use crate::world::{Order, Settings, Target, World};
+use crate::world::{Order, Target, World};
 
-/// Nothing goes wrong before this, in seconds; particles begin there.
+/// Nothing goes wrong before this, in seconds.
 const CALM_S: f64 = 55.0;
+/// How long before it was noticed an incident may have begun, in seconds: most are seen at
+/// once, some grow.
+const BEGAN_S: [f64; 3] = [4.0, 14.0, 30.0];
+/// Looks at which the quiet world is kept, for incidents that begin there.
+const PAST: usize = 8;
 /// How much less likely a quiet world has to be than it was, to be none.
 const NOTICED: f64 = 14.0;
 /// And how much less to act upon while users are served: chance alone moves it by some
@@ -88,9 +94,10 @@ pub struct Belief {
     drawn: u64,
     topology: Option<Arc<Topology>>,
     signs: Signs,
-    calm: Option<Calm>,
     /// The world in which nothing goes wrong, and how likely it was while nothing did.
     quiet: Option<(Particle, f64)>,
+    /// As it was at the looks before something was noticed, the oldest first.
+    past: VecDeque<Particle>,
     noticed: Option<f64>,
     /// How much less likely the quiet world is than it was.
     strange: f64,
@@ -115,8 +122,8 @@ impl Belief {
             drawn: 0,
             topology: None,
             signs: Signs::default(),
-            calm: None,
             quiet: None,
+            past: VecDeque::new(),
             noticed: None,
             strange: 0.0,
             looks: Vec::new(),
@@ -136,64 +143,34 @@ impl Belief {
         let topology = self
             .topology
             .get_or_insert_with(|| Arc::new(view.topology.clone()));
-        let none = incident(topology, Vec::new());
-        if self.calm.is_none() {
-            let settings = Settings {
-                silent: 0.0,
-                ..Settings::default()
-            };
-            let seed = self.chance.bits(0, 1);
-            let world = World::with(topology, &none, seed, settings).ok()?;
-            self.calm = Some(Calm {
-                world,
-                observer: Observer::new(seed),
-                signs: Signs::default(),
-            });
-        }
-        let calm = self.calm.as_mut()?;
-        if at <= CALM_S {
-            while calm.world.now() < at {
-                calm.world.tick();
-            }
-            let seen = calm.observer.look(&calm.world);
-            calm.signs.see(topology, &seen);
-            return None;
-        }
         if self.quiet.is_none() {
-            self.quiet = Some((Particle::new(calm, none, 0, 0.0)?, f64::NEG_INFINITY));
+            let quiet = Particle::quiet(topology, self.chance.bits(0, 1)).ok()?;
+            self.quiet = Some((quiet, f64::NEG_INFINITY));
         }
         let (quiet, usual) = self.quiet.as_mut()?;
         quiet.look(at);
+        if self.noticed.is_none() {
+            if self.past.len() == PAST {
+                self.past.pop_front();
+            }
+            self.past.push_back(quiet.clone());
+        }
+        if at <= CALM_S {
+            return None;
+        }
         let now = likely(&self.signs, quiet);
         *usual = usual.max(now);
         Some(now - *usual)
     }
 
-    /// The seed whose incidents begin closest before what was noticed first.
-    fn seed(&self) -> u64 {
-        let begun = self.noticed.unwrap_or(0.0) - 4.0;
-        let none = Incident::none();
-        let onset = |seed: &u64| {
-            let world = self
-                .calm
-                .as_ref()
-                .map(|calm| calm.world.before(&none, *seed));
-            world
-                .and_then(Result::ok)
-                .map_or(0.0, |world| world.onset())
-        };
-        let seeds = (0..32).map(|at| self.chance.bits(1, at));
-        seeds
-            .map(|seed| (seed, (onset(&seed) - begun).abs()))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map_or(0, |(seed, _)| seed)
-    }
-
-    /// What an incident would have come to by now.
-    fn lived(&self, incident: Incident, seed: u64) -> Option<Particle> {
-        let calm = self.calm.as_ref()?;
+    /// What an incident that began then would have come to by now.
+    fn lived(&self, incident: Incident, onset: f64) -> Option<Particle> {
+        let from = self.past.iter().rev().find(|one| one.world.now() <= onset);
+        let from = from.or(self.past.front())?;
+        let seed = self.chance.bits(1, 0);
         let before = against(&incident);
-        let mut particle = Particle::new(calm, incident, seed, before)?;
+        let particle = from.before(Arc::new(incident), seed, onset, before);
+        let mut particle = particle.ok()?;
         particle.live(&self.looks, &self.deeds);
         particle.likely = likely(&self.signs, &particle) - particle.against;
         Some(particle)
@@ -204,27 +181,34 @@ impl Belief {
         let Some(topology) = self.topology.clone() else {
             return;
         };
-        let seed = self.seed();
-        let of = |own: &Self, faults: Vec<Fault>| own.lived(incident(&topology, faults), seed);
+        let noticed = self.noticed.unwrap_or(now);
+        let of = |own: &Self, faults: Vec<Fault>, onset: f64| {
+            own.lived(incident(&topology, faults), onset)
+        };
         let all = singles(&topology);
         let mut one: Vec<Particle> = all
             .into_iter()
-            .filter_map(|fault| of(self, vec![fault]))
+            .filter_map(|fault| of(self, vec![fault], noticed - BEGAN_S[0]))
             .collect();
         best(&mut one, SINGLES_KEPT);
         let close: Vec<Particle> = one
             .iter()
             .flat_map(|particle| variants(&particle.incident.faults[0]))
-            .filter_map(|fault| of(self, vec![fault]))
+            .filter_map(|fault| of(self, vec![fault], noticed - BEGAN_S[0]))
             .collect();
         // Of each fault the likeliest of its variants.
         let mut parts: Vec<Particle> = close;
-        best(&mut parts, usize::MAX);
-        let mut known = BTreeSet::new();
-        parts.retain(|particle| {
-            let fault = &particle.incident.faults[0];
-            known.insert((fault.mechanism, fault.locus.clone()))
-        });
+        likeliest_of_each(&mut parts);
+        let earlier: Vec<Particle> = parts
+            .iter()
+            .flat_map(|particle| {
+                let faults = &particle.incident.faults;
+                let began = BEGAN_S.into_iter().skip(1);
+                began.filter_map(|before| of(self, faults.clone(), noticed - before))
+            })
+            .collect();
+        parts.extend(earlier);
+        likeliest_of_each(&mut parts);
         let written: Vec<Template> = Template::ALL
             .iter()
             .copied()
@@ -249,7 +233,7 @@ impl Belief {
                         continue;
                     }
                     let both = faults.iter().cloned().chain([fault.clone()]);
-                    more.extend(of(self, both.collect()));
+                    more.extend(of(self, both.collect(), particle.onset));
                 }
                 let mut drawn = self.drawn;
                 let next = coupled(
@@ -260,7 +244,10 @@ impl Belief {
                     &mut drawn,
                 );
                 self.drawn = drawn;
-                more.extend(next.into_iter().filter_map(|one| self.lived(one, seed)));
+                more.extend(
+                    next.into_iter()
+                        .filter_map(|one| self.lived(one, particle.onset)),
+                );
             }
             best(&mut more, KEPT);
             from = more.iter().take(BEST).cloned().collect();
@@ -300,7 +287,8 @@ impl Belief {
                 break;
             }
             let idle = settled(&particle.world);
-            let plan = Oracle::plan(&idle, moves, left, EFFORT).orders;
+            let near = candidates(particle, moves);
+            let plan = Oracle::plan_of(&idle, &near, left, EFFORT).orders;
             looked += 1;
             if !plan.is_empty() && !plans.contains(&plan) {
                 plans.push(plan);
@@ -332,6 +320,16 @@ impl Belief {
 fn best(particles: &mut Vec<Particle>, count: usize) {
     particles.sort_by(|a, b| b.likely.total_cmp(&a.likely));
     particles.truncate(count);
+}
+
+/// Of each fault alone the likeliest, the likeliest first.
+fn likeliest_of_each(parts: &mut Vec<Particle>) {
+    best(parts, usize::MAX);
+    let mut known = BTreeSet::new();
+    parts.retain(|particle| {
+        let fault = &particle.incident.faults[0];
+        known.insert((fault.mechanism, fault.locus.clone()))
+    });
 }
 
 /// A world after what it has under way.

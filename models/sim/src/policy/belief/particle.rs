@@ -1,12 +1,15 @@
 //! One hidden state that may be the true one: an incident of the grammar in a world of its
-//! own, looked at as the healer looks at the real one.
+//! own, with what would be seen of it on average.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::super::signs::{LINES_LOOKS, Signs};
 use crate::fault::Incident;
-use crate::observe::{Observer, rates};
-use crate::world::{Order, OrderNo, Progress, World};
+use crate::observe::{Expected, lines};
+use crate::text::TextError;
+use crate::topology::Topology;
+use crate::world::{Order, OrderNo, Progress, Settings, World};
 
 /// What speaks against a particle whose order ended otherwise than the real one did, in
 /// logarithms of a likelihood.
@@ -15,14 +18,8 @@ const OTHERWISE: f64 = 3.0;
 const REFUSED: f64 = 6.0;
 /// What speaks against one that has the order still under way, each time it is asked.
 const SLOWER: f64 = 0.5;
-
-/// What has not gone wrong yet, with what was seen of it: where particles begin.
-#[derive(Debug, Clone)]
-pub(super) struct Calm {
-    pub(super) world: World,
-    pub(super) observer: Observer,
-    pub(super) signs: Signs,
-}
+/// Looks before the last that still count: smoothed gauges have forgotten the others.
+const LOOKED: usize = 10;
 
 /// An order and how it ended, as far as that is known.
 #[derive(Debug, Clone)]
@@ -36,10 +33,12 @@ pub(super) struct Deed {
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Particle {
-    pub(super) incident: Incident,
+    pub(super) incident: Arc<Incident>,
+    pub(super) onset: f64,
     pub(super) world: World,
-    observer: Observer,
     pub(super) signs: Signs,
+    gauges: [Vec<f64>; 2],
+    counted: Vec<[u32; 3]>,
     written: VecDeque<Vec<f64>>,
     under_way: Option<OrderNo>,
     /// What speaks against it besides what is seen now.
@@ -49,17 +48,41 @@ pub(super) struct Particle {
 }
 
 impl Particle {
-    pub(super) fn new(calm: &Calm, incident: Incident, seed: u64, against: f64) -> Option<Self> {
-        let world = calm.world.before(&incident, seed).ok()?;
-        Some(Self {
-            incident,
-            world,
-            observer: calm.observer.clone(),
-            signs: calm.signs.clone(),
+    /// One in which nothing goes wrong, from the beginning on.
+    pub(super) fn quiet(topology: &Arc<Topology>, seed: u64) -> Result<Self, TextError> {
+        let settings = Settings {
+            silent: 0.0,
+            ..Settings::default()
+        };
+        let none = Incident::none();
+        Ok(Self {
+            world: World::with(topology, &none, seed, settings)?,
+            incident: Arc::new(none),
+            onset: f64::INFINITY,
+            signs: Signs::default(),
+            gauges: [const { Vec::new() }; 2],
+            counted: Vec::new(),
             written: VecDeque::new(),
             under_way: None,
+            against: 0.0,
+            likely: f64::NEG_INFINITY,
+        })
+    }
+
+    /// This one, in which nothing has gone wrong yet, before an incident.
+    pub(super) fn before(
+        &self,
+        incident: Arc<Incident>,
+        seed: u64,
+        onset: f64,
+        against: f64,
+    ) -> Result<Self, TextError> {
+        Ok(Self {
+            world: self.world.before(&incident, seed, onset)?,
+            incident,
+            onset,
             against,
-            likely: 0.0,
+            ..self.clone()
         })
     }
 
@@ -69,14 +92,13 @@ impl Particle {
         while self.world.now() < at {
             self.world.tick();
         }
-        let seen = self.observer.look(&self.world);
-        self.signs.see(self.world.topology(), &seen);
-        let elapsed = at - before;
-        let written = rates(&self.world).into_iter().map(|rate| rate * elapsed);
+        let expected = Expected::of(&self.world, &mut self.gauges);
+        self.signs.expect(self.world.topology(), at, &expected);
         if self.written.len() == LINES_LOOKS {
             self.written.pop_front();
         }
-        self.written.push_back(written.collect());
+        let written = lines(&self.world, at - before, &mut self.counted);
+        self.written.push_back(written);
     }
 
     /// How many lines were to be expected in the last while, by replica and template.
@@ -111,14 +133,20 @@ impl Particle {
         };
     }
 
-    /// Lives through all that was seen and done since the calm.
+    /// Lives through all that was seen and done since.
     pub(super) fn live(&mut self, looks: &[f64], deeds: &[Deed]) {
         let begun = self.world.now();
-        for at in looks.iter().filter(|at| **at > begun) {
-            self.look(*at);
+        let seen_from = looks.len().saturating_sub(LOOKED);
+        for (number, at) in looks.iter().enumerate().filter(|(_, at)| **at > begun) {
+            if number >= seen_from {
+                self.look(*at);
+            }
+            while self.world.now() < *at {
+                self.world.tick();
+            }
             for deed in deeds {
-                if deed.ended.is_some_and(|(ended, _)| ended == *at) {
-                    self.ended(deed.ended.is_some_and(|(_, done)| done));
+                if let Some((_, done)) = deed.ended.filter(|(ended, _)| ended == at) {
+                    self.ended(done);
                 }
                 if deed.at == *at {
                     self.order(&deed.order);

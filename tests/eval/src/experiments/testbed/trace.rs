@@ -40,6 +40,8 @@ pub(super) const SPAN_S: f64 = 2.0;
 pub(super) const STEP_S: f64 = 0.5;
 /// Length of the windows of the figures, and of the verdict.
 pub(super) const WINDOW_S: f64 = 6.0;
+/// How long before the onset the course begins.
+const LEAD_S: f64 = 18.0;
 
 /// The figures of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,6 +97,9 @@ pub(super) struct Trace {
     pub(super) during: Figures,
     /// Since the onset.
     pub(super) fares: Vec<Fare>,
+    /// The figures of each [`SPAN_S`], from [`LEAD_S`] before the onset on: nothing is judged by
+    /// them, but they tell why the rest is as it is.
+    pub(super) course: Vec<Figures>,
     /// When the plan began, since the onset, and whether all of it was carried out.
     pub(super) plan_s: f64,
     pub(super) carried_out: bool,
@@ -131,10 +136,17 @@ pub(super) trait Seen {
             fares.push(self.fare(onset_s.max(at_s - SPAN_S), at_s, onset_s));
             at_s += STEP_S;
         }
+        let mut course = Vec::new();
+        let mut from_s = onset_s - LEAD_S;
+        while from_s + SPAN_S <= end_s {
+            course.push(self.figures(from_s, from_s + SPAN_S));
+            from_s += SPAN_S;
+        }
         Trace {
             before: self.figures(onset_s - WINDOW_S, onset_s),
             during: self.figures(plan_s - WINDOW_S, plan_s),
             fares,
+            course,
             plan_s: plan_s - onset_s,
             carried_out,
             works: self.fare(end_s - WINDOW_S, end_s, onset_s).served(1.0),
@@ -183,6 +195,7 @@ mod tests {
             before: Figures([1.0; 12]),
             during: Figures([1.0; 12]),
             fares: (0..40).map(fare).collect(),
+            course: Vec::new(),
             plan_s: 8.0,
             carried_out: true,
             works: !bad.contains(&39),
