@@ -79,7 +79,7 @@ fn named(name: &str, saga: &SagaId, id: PlanId) -> bool {
 }
 
 /// How far a step is, for people.
-pub(super) fn word_of(state: StepState) -> &'static str {
+fn word_of(state: StepState) -> &'static str {
     match state {
         StepState::Waiting => "waits for its turn",
         StepState::Running => "runs",
@@ -89,6 +89,15 @@ pub(super) fn word_of(state: StepState) -> &'static str {
         StepState::Undone => "taken back",
         StepState::Stuck => "could not be taken back",
     }
+}
+
+/// A line for each step of a part that is open.
+pub(super) fn open_steps(machine: &Participant) -> impl Iterator<Item = String> {
+    let steps = machine.states().into_iter();
+    steps.filter_map(|(number, state)| {
+        let primitive = machine.primitive(number)?;
+        Some(format!("  {primitive}: {}", word_of(state)))
+    })
 }
 
 impl Loop {
@@ -162,11 +171,7 @@ impl Loop {
         for (id, machine) in self.open_parts() {
             if named(name, machine.saga(), id) {
                 lines.push(format!("{} ({id} here) is open", machine.saga()));
-                for (number, state) in machine.states() {
-                    if let Some(primitive) = machine.primitive(number) {
-                        lines.push(format!("  {primitive}: {}", word_of(state)));
-                    }
-                }
+                lines.extend(open_steps(machine));
             }
         }
         if lines.is_empty() {

@@ -21,7 +21,7 @@ use homeostat_common::units::{Micros, Millis, Ratio};
 use super::Loop;
 use super::executing::slot_of;
 use super::message::{Effect, HealRecord};
-use super::retelling::word_of;
+use super::retelling::open_steps;
 use crate::execute::{self, Runs, StepRun, View};
 use crate::service::Slot;
 
@@ -435,10 +435,10 @@ impl Loop {
         for part in &self.parts {
             let machine = &part.machine;
             let Stand::Open {
-                steps,
                 voted,
                 undoing,
                 why,
+                ..
             } = machine.answer().stand
             else {
                 continue;
@@ -450,10 +450,8 @@ impl Loop {
             };
             let why = why.map_or(String::new(), |why| format!(": {why}"));
             line(format!("{}: {} {state}{why}", machine.saga(), part.id));
-            for (number, state) in steps {
-                if let Some(primitive) = machine.primitive(number) {
-                    line(format!("  {primitive}: {}", word_of(state)));
-                }
+            for step in open_steps(machine) {
+                line(step);
             }
         }
         text

@@ -77,6 +77,18 @@ impl Node {
         self.launch(command).unwrap();
     }
 
+    /// One that cannot read the kernel's log, as in a container or as another user.
+    pub(crate) fn spawner_without_log(&mut self) {
+        let own = self.command(&[]);
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "/bin/sh", "-c"])
+            .arg("mount --bind /dev/null /dev/kmsg; exec \"$@\"")
+            .args(["sh".as_ref(), own.get_program()])
+            .args(own.get_args());
+        self.launch(command).unwrap();
+    }
+
     pub(crate) fn launch(&mut self, mut command: Command) -> std::io::Result<()> {
         self.spawner = Some(command.stderr(Stdio::null()).spawn()?);
         Ok(())

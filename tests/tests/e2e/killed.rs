@@ -204,7 +204,8 @@ fn round(dir: &Path, node: &mut Node, point: &Point) -> Result<bool> {
         format!("--trace={call}"),
         format!("--inject={call}:signal=KILL:when={number}"),
     ];
-    let trace = Trace::attach(thread(pid, name)?, &arguments, &dir.join("inject"))?;
+    let output = dir.join("inject");
+    let trace = Trace::attach(thread(pid, name)?, &arguments, &output)?;
     inject::corrupt_model(&node.model(), Corruption::Weights)?;
     let killed = until("the kill, or the end of the healing", || {
         let killed = is_dead(pid);
@@ -216,8 +217,13 @@ fn round(dir: &Path, node: &mut Node, point: &Point) -> Result<bool> {
         rest(Duration::from_millis(200));
     }
     drop(trace);
-    let ended = is_dead(pid);
+    // On a busy machine who was hit as the trace was let go of takes a while to be gone.
+    let call = format!("{call}(");
+    let calls = fs::read_to_string(&output)?;
+    let calls = calls.lines().filter(|line| line.starts_with(&call)).count();
+    let ended = calls >= usize::try_from(*number)?;
     if ended {
+        until("the killed agent to be gone", || is_dead(pid).then_some(()))?;
         node.kill_agent()?;
         node.start_agent()?;
     }

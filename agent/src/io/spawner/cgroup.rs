@@ -14,7 +14,8 @@
 //! The group also counts whom the kernel killed for memory, for whatever reason:
 //! a limit of this group, of one above it, or the machine's own memory. The count
 //! has grown before the signal is sent, so it tells such a death from any other
-//! SIGKILL. Version 1 counts since Linux 4.17.
+//! SIGKILL. Version 1 counts since Linux 4.17. A group that an owner made for a unit or
+//! a container counts as well, and is read there.
 
 use std::fs;
 use std::io;
@@ -25,6 +26,10 @@ use homeostat_common::units::Bytes;
 use rustix::process::Pid;
 
 use crate::config::Config;
+
+/// What counts kills in a group of either version.
+const V1_KILLS: &str = "memory.oom_control";
+const V2_KILLS: &str = "memory.events";
 
 /// The group at the root of a version 2 hierarchy.
 const V2_GROUP: &str = "homeostat";
@@ -86,15 +91,14 @@ impl Groups {
         limit(&group, file, pid, max).map_err(|error| format!("{}: {error}", group.display()))
     }
 
-    /// How many processes of the service's group the kernel has killed for
-    /// memory; `None` without a group.
-    pub(super) fn oom_kills(&self, node: &NodeId, service: &ServiceId) -> Option<u64> {
+    /// What counts kills for memory in the service's group; `None` without a group.
+    pub(super) fn kills(&self, node: &NodeId, service: &ServiceId) -> Option<Kills> {
         let (base, file) = match self {
-            Self::V1 { base } => (base, "memory.oom_control"),
-            Self::V2 { base } => (base, "memory.events"),
+            Self::V1 { base } => (base, V1_KILLS),
+            Self::V2 { base } => (base, V2_KILLS),
             Self::None { .. } => return None,
         };
-        oom_kills(&fs::read_to_string(group(base, node, service).join(file)).ok()?)
+        Kills::open(group(base, node, service).join(file))
     }
 
     /// Memory that the group of a service has left, or none without a group.
@@ -135,6 +139,56 @@ impl Groups {
             Self::None { .. } => {}
         }
     }
+}
+
+/// How often the kernel has killed for memory in a group.
+#[derive(Debug)]
+pub(super) struct Kills {
+    file: PathBuf,
+    known: u64,
+}
+
+impl Kills {
+    /// `None` when there is no such group, or it does not count.
+    fn open(file: PathBuf) -> Option<Self> {
+        let known = read_kills(&file)?;
+        Some(Self { file, known })
+    }
+
+    /// Of the group that the owner of `pid` made for it, which has `name` in one of its
+    /// names: what is counted in a group shared with others says nothing about this one.
+    pub(super) fn of(pid: Pid, name: &str) -> Option<Self> {
+        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+        let own = read(&format!("/proc/{}/cgroup", pid.as_raw_nonzero()));
+        let mounts = read("/proc/mounts");
+        Self::open(kills_file(&own, &mounts, name)?)
+    }
+
+    /// Kills from here on count as new.
+    pub(super) fn renew(&mut self) {
+        self.known = read_kills(&self.file).unwrap_or(self.known);
+    }
+
+    /// Whether there was another one.
+    pub(super) fn more(&self) -> bool {
+        read_kills(&self.file).is_some_and(|now| now > self.known)
+    }
+}
+
+fn read_kills(file: &Path) -> Option<u64> {
+    oom_kills(&fs::read_to_string(file).ok()?)
+}
+
+/// Where kills are counted for a process, by its `/proc/PID/cgroup` and `/proc/mounts`.
+fn kills_file(own: &str, mounts: &str, name: &str) -> Option<PathBuf> {
+    let (mount, path, file) = match group_of(own, mounts, "memory") {
+        Some((mount, path)) => (mount, path, V1_KILLS),
+        None => {
+            let path = group_path(own, "")?;
+            (mounted(mounts, "cgroup2", "")?, path, V2_KILLS)
+        }
+    };
+    path.contains(name).then(|| mount.join(path).join(file))
 }
 
 /// What the group of a service is called. Several nodes may share a machine, hence the name
@@ -205,29 +259,14 @@ pub(super) fn delegate(base: &Path, controller: &str) -> io::Result<()> {
 /// Where groups of a controller are made, by `/proc/self/cgroup` and
 /// `/proc/mounts`.
 pub(super) fn locate(own: &str, mounts: &str, controller: &str) -> Groups {
-    let own_path = own.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let wanted = controllers.split(',').any(|name| name == controller);
-        wanted.then(|| path.trim_start_matches('/').to_owned())
-    });
-    let mount = |kind: &str, option: &str| {
-        mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (at, found, options) = (fields.next()?, fields.next()?, fields.next()?);
-            let fits =
-                found == kind && (option.is_empty() || options.split(',').any(|o| o == option));
-            fits.then(|| PathBuf::from(at))
-        })
-    };
-    if let (Some(path), Some(mount)) = (own_path, mount("cgroup", controller)) {
+    if let Some((mount, path)) = group_of(own, mounts, controller) {
         // Inside a container the path may be that of the host; then the mount
         // itself is the container's group.
         let inner = mount.join(path);
         let base = if inner.is_dir() { inner } else { mount };
         return Groups::V1 { base };
     }
-    if let Some(mount) = mount("cgroup2", "") {
+    if let Some(mount) = mounted(mounts, "cgroup2", "") {
         let base = mount.join(V2_GROUP);
         return Groups::V2 { base };
     }
@@ -236,9 +275,70 @@ pub(super) fn locate(own: &str, mounts: &str, controller: &str) -> Groups {
     }
 }
 
+/// Where a version 1 hierarchy with a controller is mounted, and the path in it.
+fn group_of(own: &str, mounts: &str, controller: &str) -> Option<(PathBuf, String)> {
+    let path = group_path(own, controller)?;
+    Some((mounted(mounts, "cgroup", controller)?, path))
+}
+
+/// The path in the hierarchy with a controller; the one without any is version 2.
+fn group_path(own: &str, controller: &str) -> Option<String> {
+    own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let wanted = controllers.split(',').any(|name| name == controller);
+        wanted.then(|| path.trim_start_matches('/').to_owned())
+    })
+}
+
+fn mounted(mounts: &str, kind: &str, option: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (at, found, options) = (fields.next()?, fields.next()?, fields.next()?);
+        let fits = found == kind && (option.is_empty() || options.split(',').any(|o| o == option));
+        fits.then(|| PathBuf::from(at))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kills_are_counted_where_the_owner_put_a_process_and_nowhere_else() {
+        let v1 = "4:memory:/pods/libpod-0a1b\n1:name=systemd:/x\n0::/\n";
+        let mixed = "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(
+            kills_file(v1, mixed, "0a1b"),
+            Some("/sys/fs/cgroup/memory/pods/libpod-0a1b/memory.oom_control".into())
+        );
+        let pure = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        assert_eq!(
+            kills_file("0::/system.slice/web.service\n", pure, "web.service"),
+            Some("/sys/fs/cgroup/system.slice/web.service/memory.events".into())
+        );
+        // In a group of the machine, or in that of whoever asked for it.
+        assert_eq!(kills_file("4:memory:/\n0::/\n", mixed, "0a1b"), None);
+        assert_eq!(kills_file("0::/user.slice\n", pure, "0a1b"), None);
+        assert_eq!(kills_file("", "", "0a1b"), None);
+    }
+
+    #[test]
+    fn a_kill_counts_until_it_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(V1_KILLS);
+        assert!(Kills::open(file.clone()).is_none());
+        fs::write(&file, "oom_kill 1\n").unwrap();
+        let mut kills = Kills::open(file.clone()).unwrap();
+        assert!(!kills.more());
+        fs::write(&file, "oom_kill 2\n").unwrap();
+        assert!(kills.more());
+        kills.renew();
+        assert!(!kills.more());
+        // The group is gone.
+        fs::remove_file(&file).unwrap();
+        assert!(!kills.more());
+    }
 
     #[test]
     fn the_count_of_kills_is_found_in_either_version() {

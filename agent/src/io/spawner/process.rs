@@ -15,9 +15,9 @@ use homeostat_common::ids::Instance;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
+use super::cgroup::Kills;
 use super::kin::{self, Group, Kin, Stat};
 use super::marks::{self, Member};
-use super::oom::KernelLog;
 use super::owner::{Found, Handle};
 use super::protocol::{Exit, StopSignal};
 use super::users;
@@ -41,9 +41,9 @@ pub(super) struct Live {
     /// Who it runs as; not asked of a child, which is known by its parent.
     pub(super) user: Option<u32>,
     pub(super) kept: Kept,
-    /// How often the kernel had killed for memory in the service's group when
-    /// this life came into it; `None` when there is no such group.
-    pub(super) oom_kills: Option<u64>,
+    /// How often the kernel has killed for memory in its group, as far as that says
+    /// nothing about this life; `None` when there is no such group.
+    pub(super) kills: Option<Kills>,
 }
 
 /// Who is told when it ends, and has to be asked to signal it.
@@ -104,7 +104,7 @@ pub(super) fn start(
                 pid,
                 pidfd,
                 kept: Kept::Child,
-                oom_kills: None,
+                kills: None,
             })
         }
         Err(error) => {
@@ -162,8 +162,10 @@ impl Live {
             start,
             session: stat.session,
             user: kin::user(pid),
+            kills: handle
+                .as_ref()
+                .and_then(|handle| Kills::of(pid, handle.name())),
             kept: handle.map_or(Kept::Orphan, Kept::Owned),
-            oom_kills: None,
         };
         (!live.ended()).then_some(live)
     }
@@ -193,8 +195,8 @@ impl Live {
             start: found.start,
             session: 0,
             user: None,
+            kills: Kills::of(found.pid, found.handle.name()),
             kept: Kept::Owned(found.handle),
-            oom_kills: None,
         }
     }
 
@@ -255,29 +257,10 @@ impl Live {
         }
     }
 
-    /// `status`, or that it was the kernel for want of memory: by its log, or as
-    /// `oom_kills`, what the group counts now, has grown.
-    pub(super) fn attributed(
-        &self,
-        status: Exit,
-        log: &mut KernelLog,
-        oom_kills: Option<u64>,
-    ) -> Exit {
-        let killed = match status {
-            Exit::Signal(signal) => signal == Signal::KILL.as_raw(),
-            // Its parent was told; that it was killed is as likely as not.
-            Exit::Unknown => true,
-            Exit::Code(_) | Exit::OutOfMemory => false,
-        };
-        let counted = || {
-            let counts = self.oom_kills.zip(oom_kills);
-            counts.is_some_and(|(then, now)| now > then)
-        };
-        if killed && (log.killed(self.pid.as_raw_nonzero().get()) || counted()) {
-            Exit::OutOfMemory
-        } else {
-            status
-        }
+    /// Whether the kernel has killed in its group for memory since that says something
+    /// about this life.
+    pub(super) fn counted(&self) -> bool {
+        self.kills.as_ref().is_some_and(Kills::more)
     }
 
     /// Signals the process and its group; `false` when it has ended. One that has
@@ -379,29 +362,4 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
 /// When `pid` was started, in clock ticks since boot.
 pub(super) fn start_ticks(pid: Pid) -> Option<u64> {
     Some(Stat::of(pid)?.start)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kill_that_the_group_counted_was_for_memory() {
-        let own = std::process::id();
-        let start = start_ticks(rustix::process::getpid()).unwrap();
-        let mut live = Live::adopt(Instance(1), own, start, None).unwrap();
-        live.oom_kills = Some(1);
-        let mut log = KernelLog::open();
-        for (status, kills, ended) in [
-            (Exit::Signal(9), Some(2), Exit::OutOfMemory),
-            (Exit::Unknown, Some(2), Exit::OutOfMemory),
-            (Exit::Signal(9), Some(1), Exit::Signal(9)),
-            (Exit::Signal(9), None, Exit::Signal(9)),
-            // Another of the group was killed, and it ended by itself.
-            (Exit::Code(1), Some(2), Exit::Code(1)),
-            (Exit::Signal(11), Some(2), Exit::Signal(11)),
-        ] {
-            assert_eq!(live.attributed(status, &mut log, kills), ended);
-        }
-    }
 }

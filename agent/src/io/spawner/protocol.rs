@@ -9,6 +9,7 @@
 use homeostat_common::ids::{BootId, Instance, InterfaceId, ServiceId, Token};
 use homeostat_common::net::SourceNet;
 use homeostat_common::units::{Millis, Percent};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::chaos::Injection;
@@ -258,6 +259,19 @@ pub enum Exit {
     OutOfMemory,
 }
 
+impl Exit {
+    /// This end, or the kernel's doing for want of memory where it may have been that and
+    /// something says so.
+    pub(super) fn or_for_memory(self, told: bool) -> Self {
+        match self {
+            Self::Signal(signal) if told && signal == Signal::KILL.as_raw() => Self::OutOfMemory,
+            // Its parent was told; that it was killed is as likely as not.
+            Self::Unknown if told => Self::OutOfMemory,
+            Self::Code(_) | Self::Signal(_) | Self::Unknown | Self::OutOfMemory => self,
+        }
+    }
+}
+
 /// One service as the spawner sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotView {
@@ -289,6 +303,21 @@ pub fn decode<'d, T: Deserialize<'d>>(datagram: &'d [u8]) -> Result<T, DecodeErr
 mod tests {
     use super::*;
     use crate::io::local::datagram::{REASON_MAX, reason};
+
+    #[test]
+    fn only_a_kill_can_have_been_for_memory() {
+        for (status, told, ended) in [
+            (Exit::Signal(9), true, Exit::OutOfMemory),
+            (Exit::Unknown, true, Exit::OutOfMemory),
+            (Exit::Signal(9), false, Exit::Signal(9)),
+            (Exit::OutOfMemory, false, Exit::OutOfMemory),
+            // Another of the group was killed, and it ended by itself.
+            (Exit::Code(1), true, Exit::Code(1)),
+            (Exit::Signal(11), true, Exit::Signal(11)),
+        ] {
+            assert_eq!(status.or_for_memory(told), ended);
+        }
+    }
 
     #[test]
     fn the_largest_messages_fit_into_a_datagram() {

@@ -26,7 +26,7 @@ use homeostat_common::ids::{BootId, ServiceId};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::acts::Acts;
-use super::cgroup::Groups;
+use super::cgroup::{Groups, Kills};
 use super::chaos::Chaos;
 use super::cpu;
 use super::logs::Logs;
@@ -152,8 +152,10 @@ impl Server {
         let groups = Groups::wanted_by(&config);
         let (mut slots, gone) = adopt(&config, entries);
         for (service, slot) in &mut slots {
-            if let Some(live) = &mut slot.live {
-                live.oom_kills = groups.oom_kills(&config.node.id, service);
+            if let Some(live) = &mut slot.live
+                && live.handle().is_none()
+            {
+                live.kills = groups.kills(&config.node.id, service);
             }
         }
         let fresh = settle_unrecorded(&name, &mut slots, &gone, &mut state);
@@ -518,7 +520,12 @@ impl Server {
             self.logs_measured = Instant::now();
             // Whoever of a group was killed before and left its main process
             // alive says nothing about a later end of that one.
-            self.count_oom_kills();
+            let live = self
+                .slots
+                .values_mut()
+                .filter_map(|slot| slot.live.as_mut());
+            live.filter_map(|live| live.kills.as_mut())
+                .for_each(Kills::renew);
             self.kernel.catch_up();
             for spec in self.slots.values().filter_map(logged) {
                 if let Err(error) = self.logs.bound(&spec.id, spec.log_max) {
@@ -546,7 +553,7 @@ impl Server {
             .groups
             .limit(&self.config.node.id, service, live.pid, max);
         if limited.is_ok() {
-            live.oom_kills = self.groups.oom_kills(&self.config.node.id, service);
+            live.kills = self.groups.kills(&self.config.node.id, service);
         }
         let not_enforced = limited.err().map(reason);
         if let Some(why) = &not_enforced {
@@ -560,24 +567,10 @@ impl Server {
         self.tell(&message, None);
     }
 
-    fn count_oom_kills(&mut self) {
-        for (service, slot) in &mut self.slots {
-            if let Some(live) = &mut slot.live
-                && live.oom_kills.is_some()
-            {
-                live.oom_kills = self.groups.oom_kills(&self.config.node.id, service);
-            }
-        }
-    }
-
     /// How long to sleep at most: for ever, unless a service writes a log or is
     /// in a group that counts.
     fn until_logs(&self) -> Option<Duration> {
-        let counts = |slot: &Slot| {
-            slot.live
-                .as_ref()
-                .is_some_and(|live| live.oom_kills.is_some())
-        };
+        let counts = |slot: &Slot| slot.live.as_ref().is_some_and(|live| live.kills.is_some());
         let any = self
             .slots
             .values()

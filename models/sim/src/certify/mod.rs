@@ -81,7 +81,7 @@ pub struct Certificate {
     /// A shortest plan works, and the same steps in another order do not.
     pub order_matters: bool,
     /// Shortest plans, the quickest first; where there is none of up to that many steps, one
-    /// that the oracle found on the first stream, if it finds one on each.
+    /// of those that the oracle finds on each stream.
     pub plans: Vec<String>,
     /// How many there are; of those that were tried on all streams.
     pub found: usize,

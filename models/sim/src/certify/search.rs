@@ -118,7 +118,8 @@ impl<'m> Search<'m> {
         steps.collect()
     }
 
-    /// What the oracle would do on the first stream, if it ends the incident on each.
+    /// What the oracle would do on one of the streams, if it ends the incident on each: that
+    /// which ends it on most of them.
     pub(super) fn witness(&self) -> Option<Vec<Order>> {
         let mut plans = Vec::new();
         for stream in &self.streams {
@@ -128,7 +129,11 @@ impl<'m> Search<'m> {
             }
             plans.push(plan.orders);
         }
-        plans.into_iter().next()
+        // The last of equals is taken.
+        plans
+            .into_iter()
+            .rev()
+            .max_by_key(|plan| self.ended_by(plan))
     }
 
     /// Whether two steps of a plan cannot change places, on the first stream.

@@ -9,32 +9,32 @@
 
 /// On one replica.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct ReplicaBurden {
+pub struct ReplicaBurden {
     /// Factor on the time that one request takes, at least 1.
-    pub(crate) slow: f64,
+    pub slow: f64,
     /// Cores burnt besides the work.
-    pub(crate) spin: f64,
+    pub spin: f64,
     /// Memory held besides the usual, in MB.
-    pub(crate) ballast_mb: f64,
+    pub ballast_mb: f64,
     /// Memory taken and not given back, in MB/s.
-    pub(crate) leak_mb: f64,
+    pub leak_mb: f64,
     /// Descriptors opened and not closed, per second.
-    pub(crate) leak_fds: f64,
+    pub leak_fds: f64,
     /// Threads begun and not ended, per second.
-    pub(crate) leak_threads: f64,
+    pub leak_threads: f64,
     /// Share of its answers that are errors.
-    pub(crate) err: f64,
+    pub err: f64,
     /// Quality that its model has lost.
-    pub(crate) bad: f64,
+    pub bad: f64,
     /// Holds its port and answers nothing.
-    pub(crate) stuck: bool,
+    pub stuck: bool,
     /// Ends as soon as it was started.
-    pub(crate) doomed: bool,
+    pub doomed: bool,
 }
 
 impl ReplicaBurden {
     /// Nothing.
-    pub(crate) const NONE: Self = Self {
+    pub const NONE: Self = Self {
         slow: 1.0,
         spin: 0.0,
         ballast_mb: 0.0,
@@ -56,26 +56,26 @@ impl Default for ReplicaBurden {
 
 /// On all of one service.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct RouteBurden {
+pub struct RouteBurden {
     /// Factor on what comes from outside.
-    pub(crate) surge: f64,
+    pub surge: f64,
     /// Requests that are there twice, as a share of the honest ones.
-    pub(crate) extra: f64,
+    pub extra: f64,
     /// Factor on the time that one request takes, at least 1.
-    pub(crate) slow: f64,
+    pub slow: f64,
     /// Share of the answers that are errors.
-    pub(crate) err: f64,
+    pub err: f64,
     /// Quality lost per second, because the world has moved on.
-    pub(crate) drift: f64,
+    pub drift: f64,
     /// Share of the input that is corrupt.
-    pub(crate) corrupt: f64,
+    pub corrupt: f64,
     /// Share of what a cache should have that it has not.
-    pub(crate) miss: f64,
+    pub miss: f64,
 }
 
 impl RouteBurden {
     /// Nothing.
-    pub(crate) const NONE: Self = Self {
+    pub const NONE: Self = Self {
         surge: 1.0,
         extra: 0.0,
         slow: 1.0,
@@ -94,7 +94,7 @@ impl Default for RouteBurden {
 
 /// What becomes of what a node tells.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) enum Telemetry {
+pub enum Telemetry {
     /// It is told as it was measured.
     #[default]
     Honest,
@@ -108,40 +108,40 @@ pub(crate) enum Telemetry {
 
 /// On one node.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct NodeBurden {
+pub struct NodeBurden {
     /// Cores that strangers burn.
-    pub(crate) hog: f64,
+    pub hog: f64,
     /// Memory that strangers hold, in MB.
-    pub(crate) hog_mb: f64,
+    pub hog_mb: f64,
     /// Degrees above the usual ambient.
-    pub(crate) warm: f64,
+    pub warm: f64,
     /// The fan stands still.
-    pub(crate) fan_dead: bool,
+    pub fan_dead: bool,
     /// Factor on the clock of the processors, at most 1.
-    pub(crate) freq: f64,
+    pub freq: f64,
     /// Disk space filled, in MB/s.
-    pub(crate) fill_mb: f64,
+    pub fill_mb: f64,
     /// Inodes used, per second.
-    pub(crate) fill_inodes: f64,
+    pub fill_inodes: f64,
     /// Factor on the time that the disk takes, at least 1.
-    pub(crate) io: f64,
+    pub io: f64,
     /// Its file systems cannot be written.
-    pub(crate) readonly: bool,
+    pub readonly: bool,
     /// What the wall clock is ahead by, in seconds, at least.
-    pub(crate) clock_ahead: f64,
+    pub clock_ahead: f64,
     /// What it gains in a second, in seconds.
-    pub(crate) clock_drift: f64,
+    pub clock_drift: f64,
     /// What it tells.
-    pub(crate) telemetry: Telemetry,
+    pub telemetry: Telemetry,
     /// Nothing on it runs or starts.
-    pub(crate) off: bool,
+    pub off: bool,
     /// Its agent takes no orders.
-    pub(crate) deaf: bool,
+    pub deaf: bool,
 }
 
 impl NodeBurden {
     /// Nothing.
-    pub(crate) const NONE: Self = Self {
+    pub const NONE: Self = Self {
         hog: 0.0,
         hog_mb: 0.0,
         warm: 0.0,
@@ -167,11 +167,11 @@ impl Default for NodeBurden {
 
 /// On one link.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct LinkBurden {
+pub struct LinkBurden {
     /// Share of the packets that are lost.
-    pub(crate) loss: f64,
+    pub loss: f64,
     /// Milliseconds more in each direction.
-    pub(crate) delay_ms: f64,
+    pub delay_ms: f64,
     /// Nothing goes through.
-    pub(crate) down: bool,
+    pub down: bool,
 }

@@ -234,11 +234,7 @@ fn between(draw: &mut Draw, incident: &mut Incident, number: usize, topology: &T
             );
         }
     }
-    let infects = matches!(
-        fault.mechanism,
-        Mechanism::Lock | Mechanism::CorruptConfig | Mechanism::RegressBinary
-    );
-    if infects && fault.locus.place == Place::Replica {
+    if fault.mechanism.infects() && fault.locus.place == Place::Replica {
         can.push(Coupling::ReInfects);
     }
     if let Some(coupling) = draw.one(&can) {

@@ -38,6 +38,7 @@ mod draw;
 mod engine;
 mod generate;
 mod grammar;
+mod laid;
 mod mechanism;
 mod novelty;
 mod read;
@@ -45,6 +46,7 @@ mod scope;
 mod shipped;
 mod splits;
 
+pub use self::burden::{LinkBurden, NodeBurden, ReplicaBurden, RouteBurden, Telemetry};
 pub use self::compose::{Composed, Set};
 pub use self::engine::{Engine, Refusal};
 pub(crate) use self::engine::{Writes, told_apart};
@@ -53,6 +55,7 @@ pub use self::grammar::{
     COUPLINGS_MAX, CUE_RATE_MIN, CUES_MAX, Cause, Coupling, Cue, FAULTS_MAX, Fault, Incident,
     Lines, Locus, Mechanism, Place, Step, Trigger, Unknown, Visibility,
 };
+pub use self::laid::Laid;
 pub(crate) use self::mechanism::{Cure, remedies};
 pub use self::mechanism::{places, sits_at};
 pub use self::novelty::{distance, novelty};

@@ -316,6 +316,9 @@ pub struct Habits {
     /// How long a cache takes to become warm, in seconds: by how many different things are
     /// asked for again and again.
     pub warm_s: f64,
+    /// Share of the calls that carry a signature, which is of the moment: a clock that is off has
+    /// them refused.
+    pub signed: f64,
     /// How much slower a node becomes as its memory fills up, for each of it that is full
     /// beyond 0.88 of it; 0 where nothing is swapped out.
     pub thrash: f64,
@@ -333,6 +336,7 @@ impl Default for Habits {
             timeout_ms: 1500.0,
             deeds: 1.0,
             warm_s: 40.0,
+            signed: 0.6,
             thrash: 12.0,
             in_turn: false,
         }

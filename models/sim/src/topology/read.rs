@@ -138,6 +138,7 @@ impl Reader<'_> {
                 timeout_ms: self.or(habits.timeout_ms.as_ref(), usual.timeout_ms, 1.0..=1e6)?,
                 deeds: self.or(habits.deeds.as_ref(), usual.deeds, 0.01..=100.0)?,
                 warm_s: self.or(habits.warm_s.as_ref(), usual.warm_s, 0.1..=86_400.0)?,
+                signed: self.or(habits.signed.as_ref(), usual.signed, 0.0..=1.0)?,
                 thrash: self.or(habits.thrash.as_ref(), usual.thrash, 0.0..=1000.0)?,
                 in_turn: habits.in_turn,
             };

@@ -189,6 +189,12 @@ impl World {
         self.state.routes[route.at()].flow
     }
 
+    /// Share of a route's answers that no caller waits for any longer.
+    #[must_use]
+    pub fn late(&self, route: RouteNo) -> f64 {
+        self.state.routes[route.at()].late
+    }
+
     /// Requests that wait with the replicas of a route.
     #[must_use]
     pub fn waiting(&self, route: RouteNo) -> f64 {

@@ -18,8 +18,6 @@ const OLDER: f64 = 0.02;
 const DEGRADED_RATE: f64 = 1.6;
 /// A clock that is off by more has its calls refused: tokens are valid for a minute.
 const CLOCK_MAX_S: f64 = 60.0;
-/// Share of the answers that are errors then.
-const CLOCK_ERR: f64 = 0.6;
 /// Bytes in a segment.
 const MSS: f64 = 1460.0;
 /// Requests per second that are never fallen below: times stay finite.
@@ -124,7 +122,7 @@ fn replica(topology: &Topology, state: &mut State, at: usize) {
     let tier = if replica.degraded { DEGRADED_RATE } else { 1.0 };
     let mut right = (1.0 - burden.err) * (1.0 - on_route.err);
     if skewed(node.clock_s) {
-        right *= 1.0 - CLOCK_ERR;
+        right *= 1.0 - topology.habits.signed;
     }
     if replica.exhausted() || (route.writes && node.stuck_disk) {
         right = 0.0;

@@ -27,8 +27,8 @@ const SERVED_S: f64 = 120.0;
 
 /// When it is clear that what is left after the roots are gone is a storm of retries.
 const STORM_S: f64 = 30.0;
-/// What breaks one. Any outage can start a storm, so it belongs to no repair.
-const BREAKER: &str = "edge-1: limit-rate(gateway, to=40/s) ; wait(45s) ; unlimit-rate(gateway)";
+/// Share of the usual demand that is let in to break one.
+const BREAKER: f64 = 0.55;
 
 /// How one episode went.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,7 +103,9 @@ fn episode(topology: &Arc<Topology>, incident: &Incident, seed: u64, orders: &[&
         let storm = world.roots_left() == 0 && outcome.served_s == 0.0;
         if storm && idle_s > STORM_S && !broken {
             broken = true;
-            under = world.order(&order_of(topology, BREAKER)).ok();
+            for breaker in breakers(topology) {
+                under = world.order(&order_of(topology, &breaker)).ok();
+            }
         }
         if under.is_none()
             && world.now() > onset + BEGINS_S
@@ -116,6 +118,18 @@ fn episode(topology: &Arc<Topology>, incident: &Incident, seed: u64, orders: &[&
     }
     outcome.roots = world.roots_left();
     outcome
+}
+
+/// What breaks a storm of retries, at each entry. Any outage can start one, so it belongs to no
+/// repair.
+fn breakers(topology: &Topology) -> Vec<String> {
+    let entries = topology.routes().iter().filter(|route| route.demand > 0.0);
+    let breaker = entries.map(|route| {
+        let (node, name) = (&topology.nodes()[route.at.at()].name, &route.name);
+        let rate = (BREAKER * route.demand).max(1.0);
+        format!("{node}: limit-rate({name}, to={rate:.0}/s) ; wait(45s) ; unlimit-rate({name})")
+    });
+    breaker.collect()
 }
 
 /// What ends an incident: by hand, or what it was certified with.

@@ -126,20 +126,7 @@ fn progress(text: &str) {
 /// of an experiment is to be healed as if it were the first.
 fn eager(services: &[&'static str]) -> Settings {
     Settings {
-        sections: r#"reconnect_min = "200ms"
-reconnect_max = "2s"
-
-[limits]
-mode = "act"
-hold = "0s"
-budget = { mission = 1.0, business = { floor = 1.0, ceiling = 1.0 }, best_effort = { floor = 1.0, ceiling = 1.0 } }
-quarantine = { count = 100, within = "1s", hold = "1s" }
-contest = { count = 100, within = "1s", hold = "1s" }
-restart = { burst = 100, within = "1s", backoff_min = "1ms" }
-
-[sample]
-period = "250ms""#
-            .to_owned(),
+        sections: crate::stage::eager("200ms", "2s"),
         service: "memory_limit = \"256MiB\"\nstop_grace = \"500ms\"".to_owned(),
         probe: "period = \"100ms\"\ntimeout = \"50ms\"\nmisses = 2".to_owned(),
         services: services.to_vec(),

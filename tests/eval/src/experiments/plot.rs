@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use plotters::coord::Shift;
-use plotters::element::DashedPathElement;
+use plotters::element::{CoordMapper, DashedPathElement, Drawable, PointCollection};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -42,8 +42,6 @@ static INKS: [RGBColor; 5] = [
     RGBColor(27, 120, 55),
     RGBColor(118, 42, 131),
 ];
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// A share of one policy.
 struct Share<'r> {
@@ -153,9 +151,49 @@ fn head(key: &str) -> String {
     }
 }
 
-fn failed(file: &Path) -> impl Fn(&dyn std::fmt::Display) -> anyhow::Error {
-    let file = file.display().to_string();
-    move |why| anyhow!("cannot draw {file}: {why}")
+/// A white picture with its title, and the file that it goes to.
+struct Sheet<'f> {
+    root: DrawingArea<SVGBackend<'f>, Shift>,
+    file: &'f Path,
+}
+
+impl<'f> Sheet<'f> {
+    fn new(file: &'f Path, (width, height): (i32, i32), title: &str) -> Result<Self> {
+        let size = (u32::try_from(width)?, u32::try_from(height)?);
+        let root = SVGBackend::new(file, size).into_drawing_area();
+        let sheet = Self { root, file };
+        let filled = sheet.root.fill(&WHITE);
+        filled.map_err(|why| sheet.failed(&why))?;
+        let bold = ("sans-serif", 16, FontStyle::Bold).into_font();
+        let style = at(&bold.color(&BLACK), HPos::Left, VPos::Top);
+        sheet.text(title, (12, 12), style)?;
+        Ok(sheet)
+    }
+
+    fn draw<E, B: CoordMapper>(&self, element: &E) -> Result<()>
+    where
+        for<'e> &'e E: PointCollection<'e, (i32, i32), B>,
+        E: Drawable<SVGBackend<'f>, B>,
+    {
+        let drawn = self.root.draw(element);
+        drawn.map_err(|why| self.failed(&why))
+    }
+
+    fn line(&self, points: Vec<(i32, i32)>, style: impl Into<ShapeStyle>) -> Result<()> {
+        self.draw(&PathElement::new(points, style))
+    }
+
+    fn text(&self, words: &str, place: (i32, i32), style: TextStyle<'static>) -> Result<()> {
+        self.draw(&Text::new(words.to_owned(), place, style))
+    }
+
+    fn finish(self) -> Result<()> {
+        self.root.present().map_err(|why| self.failed(&why))
+    }
+
+    fn failed(&self, why: &dyn std::fmt::Display) -> anyhow::Error {
+        anyhow!("cannot draw {}: {why}", self.file.display())
+    }
 }
 
 fn font(size: i32) -> TextStyle<'static> {
@@ -174,57 +212,37 @@ fn dots(report: &Report, title: &str, panels: &[(String, String)], file: &Path) 
     if order.is_empty() {
         return Ok(false);
     }
-    let wrong = failed(file);
     let count = i32::try_from(panels.len())?;
     let height = i32::try_from(order.len())? * LINE;
     let width = NAMES + count * (PANEL + GAP) + GAP;
-    let size = (
-        u32::try_from(width.max(560))?,
-        u32::try_from(TOP + height + BOTTOM)?,
-    );
-    let root = SVGBackend::new(file, size).into_drawing_area();
-    root.fill(&WHITE).map_err(|why| wrong(&why))?;
-    let text = |words: String, place: (i32, i32), style: TextStyle<'static>| {
-        root.draw(&Text::new(words, place, style))
-            .map_err(|why| wrong(&why))
-    };
-    let bold = ("sans-serif", 16, FontStyle::Bold)
-        .into_font()
-        .color(&BLACK);
-    text(title.to_owned(), (12, 12), at(&bold, HPos::Left, VPos::Top))?;
+    let sheet = Sheet::new(file, (width.max(560), TOP + height + BOTTOM), title)?;
     for (line, share) in order.iter().enumerate() {
         let y = TOP + LINE * i32::try_from(line)? + LINE / 2;
         let style = at(&font(TEXT), HPos::Right, VPos::Center);
-        text(share.policy.clone(), (NAMES - 10, y), style)?;
+        sheet.text(&share.policy, (NAMES - 10, y), style)?;
     }
     for (place, (key, name)) in panels.iter().enumerate() {
         let left = NAMES + i32::try_from(place)? * (PANEL + GAP);
         let shares = shares(report, key);
         let n = shares.iter().map(|share| share.row.n).max().unwrap_or(0);
         let middle = left + PANEL / 2;
-        text(
-            name.clone(),
-            (middle, TOP - 40),
-            at(&font(TEXT), HPos::Center, VPos::Top),
-        )?;
-        text(
-            format!("{n} episodes"),
-            (middle, TOP - 22),
-            at(&font(SMALL).color(&GREY), HPos::Center, VPos::Top),
-        )?;
-        frame(&root, (left, TOP), (PANEL, height), &wrong)?;
+        let style = at(&font(TEXT), HPos::Center, VPos::Top);
+        sheet.text(name, (middle, TOP - 40), style)?;
+        let style = at(&font(SMALL).color(&GREY), HPos::Center, VPos::Top);
+        sheet.text(&format!("{n} episodes"), (middle, TOP - 22), style)?;
+        frame(&sheet, (left, TOP), (PANEL, height))?;
         for (line, known) in order.iter().enumerate() {
             let Some(share) = shares.iter().find(|one| one.policy == known.policy) else {
                 continue;
             };
             let y = TOP + LINE * i32::try_from(line)? + LINE / 2;
-            dot(&root, share.row, (left, y), &wrong)?;
+            dot(&sheet, share.row, (left, y))?;
         }
     }
     let words = "dot: share; line: 95 % interval over incidents and their seeds";
     let foot = at(&font(SMALL).color(&GREY), HPos::Left, VPos::Top);
-    text(words.to_owned(), (12, TOP + height + 34), foot)?;
-    root.present().map_err(|why| wrong(&why))?;
+    sheet.text(words, (12, TOP + height + 34), foot)?;
+    sheet.finish()?;
     Ok(true)
 }
 
@@ -236,41 +254,26 @@ fn x_of(share: f64, left: i32) -> i32 {
 }
 
 /// A panel with its axis from 0 to 1.
-fn frame(
-    root: &Area<'_>,
-    (left, top): (i32, i32),
-    (width, height): (i32, i32),
-    wrong: &dyn Fn(&dyn std::fmt::Display) -> anyhow::Error,
-) -> Result<()> {
+fn frame(sheet: &Sheet<'_>, (left, top): (i32, i32), (width, height): (i32, i32)) -> Result<()> {
     for quarter in 0..=4 {
         let x = left + width * quarter / 4;
         let ink = if quarter % 4 == 0 { GREY } else { PALE };
-        root.draw(&PathElement::new(vec![(x, top), (x, top + height)], ink))
-            .map_err(|why| wrong(&why))?;
+        sheet.line(vec![(x, top), (x, top + height)], ink)?;
         if quarter % 2 == 0 {
             let label = ["0", "", "0.5", "", "1"][usize::try_from(quarter)?];
             let style = at(&font(SMALL), HPos::Center, VPos::Top);
-            root.draw(&Text::new(label, (x, top + height + 6), style))
-                .map_err(|why| wrong(&why))?;
+            sheet.text(label, (x, top + height + 6), style)?;
         }
     }
-    let base = vec![(left, top + height), (left + width, top + height)];
-    root.draw(&PathElement::new(base, GREY))
-        .map_err(|why| wrong(&why))
+    let (y, right) = (top + height, left + width);
+    sheet.line(vec![(left, y), (right, y)], GREY)
 }
 
-fn dot(
-    root: &Area<'_>,
-    row: &Row,
-    (left, y): (i32, i32),
-    wrong: &dyn Fn(&dyn std::fmt::Display) -> anyhow::Error,
-) -> Result<()> {
+fn dot(sheet: &Sheet<'_>, row: &Row, (left, y): (i32, i32)) -> Result<()> {
     let (low, high) = (x_of(row.low, left), x_of(row.high, left));
-    let line = PathElement::new(vec![(low, y), (high, y)], BLACK.stroke_width(2));
-    root.draw(&line).map_err(|why| wrong(&why))?;
+    sheet.line(vec![(low, y), (high, y)], BLACK.stroke_width(2))?;
     let middle = x_of(row.ours, left);
-    root.draw(&Circle::new((middle, y), 5, BLACK.filled()))
-        .map_err(|why| wrong(&why))
+    sheet.draw(&Circle::new((middle, y), 5, BLACK.filled()))
 }
 
 /// Share recovered within so many seconds, a line for each policy with its name at the end.
@@ -310,36 +313,23 @@ fn course(report: &Report, keys: &[String], file: &Path) -> Result<bool> {
     }
     // From top to bottom, as their names stand.
     lines.sort_by_key(|(_, points)| points.last().map_or(0, |point| point.1));
-    let wrong = failed(file);
-    let size = (u32::try_from(SIZE.0)?, u32::try_from(SIZE.1)?);
-    let root = SVGBackend::new(file, size).into_drawing_area();
-    root.fill(&WHITE).map_err(|why| wrong(&why))?;
-    let text = |words: String, place: (i32, i32), style: TextStyle<'static>| {
-        root.draw(&Text::new(words, place, style))
-            .map_err(|why| wrong(&why))
-    };
-    let bold = ("sans-serif", 16, FontStyle::Bold)
-        .into_font()
-        .color(&BLACK);
     let title = "Share of incidents recovered within so many seconds of their begin";
-    text(title.to_owned(), (12, 12), at(&bold, HPos::Left, VPos::Top))?;
+    let sheet = Sheet::new(file, SIZE, title)?;
     for quarter in 0..=4 {
         let share = f64::from(quarter) / 4.0;
         let (left, y) = place(0, share);
-        let path = PathElement::new(vec![(left, y), (left + width, y)], PALE);
-        root.draw(&path).map_err(|why| wrong(&why))?;
+        sheet.line(vec![(left, y), (left + width, y)], PALE)?;
         let style = at(&font(SMALL), HPos::Right, VPos::Center);
-        text(format!("{share:.2}"), (left - 8, y), style)?;
+        sheet.text(&format!("{share:.2}"), (left - 8, y), style)?;
     }
     for (seconds, _) in &times {
         let (x, y) = place(*seconds, 0.0);
-        let tick = PathElement::new(vec![(x, y), (x, y + 5)], GREY);
-        root.draw(&tick).map_err(|why| wrong(&why))?;
+        sheet.line(vec![(x, y), (x, y + 5)], GREY)?;
         let style = at(&font(SMALL), HPos::Center, VPos::Top);
-        text(seconds.to_string(), (x, y + 9), style)?;
+        sheet.text(&seconds.to_string(), (x, y + 9), style)?;
     }
     let style = at(&font(SMALL), HPos::Center, VPos::Top);
-    text("seconds".to_owned(), (LEFT + width / 2, SIZE.1 - 28), style)?;
+    sheet.text("seconds", (LEFT + width / 2, SIZE.1 - 28), style)?;
     let ends: Vec<i32> = lines
         .iter()
         .map(|(_, points)| points.last().map_or(0, |point| point.1))
@@ -351,20 +341,17 @@ fn course(report: &Report, keys: &[String], file: &Path) -> Result<bool> {
         // Neighbours differ in colour, and each round of colours in its dashes.
         let dash = [0, 7, 2][number / INKS.len() % 3];
         if dash == 0 {
-            let path = PathElement::new(points.clone(), style);
-            root.draw(&path).map_err(|why| wrong(&why))?;
+            sheet.line(points.clone(), style)?;
         } else {
-            let path = DashedPathElement::new(points.clone(), dash, 4, style);
-            root.draw(&path).map_err(|why| wrong(&why))?;
+            sheet.draw(&DashedPathElement::new(points.clone(), dash, 4, style))?;
         }
         let end = points.last().copied().unwrap_or((LEFT, HEAD));
         let lead = vec![(end.0 + 3, end.1), (end.0 + 18, label)];
-        root.draw(&PathElement::new(lead, GREY))
-            .map_err(|why| wrong(&why))?;
+        sheet.line(lead, GREY)?;
         let style = at(&font(TEXT).color(ink), HPos::Left, VPos::Center);
-        text(name.clone(), (end.0 + 22, label), style)?;
+        sheet.text(name, (end.0 + 22, label), style)?;
     }
-    root.present().map_err(|why| wrong(&why))?;
+    sheet.finish()?;
     Ok(true)
 }
 

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::progress;
 use crate::result::{Report, Row};
 use crate::stage::strace::{Strace, Thread, available, is_dead, threads};
-use crate::stage::trio::{NODES, PLAN, SECTIONS, Stand, Trio};
+use crate::stage::trio::{NODES, PLAN, Stand, Trio, sections};
 use crate::stage::{BrokerKind, interrupt};
 use crate::stats::{Estimate, share};
 
@@ -177,7 +177,7 @@ struct Verdict {
 pub fn run(args: &Args, seed: u64) -> Result<Report> {
     ensure!(available(), "strace is not installed, or may not trace");
     let begun = Instant::now();
-    let text = format!("{SECTIONS}\n# {PLAN}\n# {args:?}");
+    let text = format!("{}\n# {PLAN}\n# {args:?}", sections());
     let mut report = Report::new("saga", &text);
     progress(&format!("settings {}:\n{text}\n", report.settings_sha256));
     let dir = tempfile::Builder::new().prefix("hs-saga").tempdir()?;

@@ -21,6 +21,7 @@ use homeostat_coordinator::io::secret;
 use homeostat_testbed::{Kind, Port, ServiceSpec, ports};
 
 use super::cloud::{BrokerKind, Cloud};
+use super::eager;
 use super::fleet::quoted;
 use super::interrupt;
 use super::node::{Layout, Node, Served};
@@ -43,19 +44,10 @@ pub const BACK: &str = "(edge-2: scale-in(web, web-3, drain=200ms) | edge-3: rer
 const MET_MAX: Duration = Duration::from_secs(30);
 
 /// Keys and sections behind `[mqtt] broker`.
-pub const SECTIONS: &str = r#"reconnect_min = "100ms"
-reconnect_max = "500ms"
-
-[limits]
-mode = "act"
-hold = "0s"
-budget = { mission = 1.0, business = { floor = 1.0, ceiling = 1.0 }, best_effort = { floor = 1.0, ceiling = 1.0 } }
-quarantine = { count = 100, within = "1s", hold = "1s" }
-contest = { count = 100, within = "1s", hold = "1s" }
-restart = { burst = 100, within = "1s", backoff_min = "1ms" }
-
-[sample]
-period = "250ms""#;
+#[must_use]
+pub fn sections() -> String {
+    eager("100ms", "500ms")
+}
 
 /// Where a node stands with regard to its step of [`PLAN`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +81,10 @@ impl Trio {
         let key = cloud.api().orders_key()?;
         // Each may lead the others, too.
         let mut trusted = format!(
-            "{SECTIONS}\n\n[orders.trusted]\n{} = \"{}\"",
-            key.name, key.key
+            "{}\n\n[orders.trusted]\n{} = \"{}\"",
+            sections(),
+            key.name,
+            key.key
         );
         for id in NODES {
             let data = dir.join(id).join("data");

@@ -39,6 +39,9 @@ pub(super) use work::{hold, spin};
 const SPEC_BYTES_MAX: u64 = 64 * 1024;
 /// Clocks that are further apart than this refuse what the other signed, in seconds.
 const CLOCK_MAX_S: f64 = 60.0;
+/// Seconds of its work that may wait for a unit, and so many more: as in the simulator.
+const QUEUE_S: f64 = 4.0;
+const QUEUE: f64 = 20.0;
 /// Spread of the times in which it comes up, of their logarithm.
 const START_SIGMA: f32 = 0.35;
 /// How long it runs before it first wants its lock.
@@ -98,6 +101,29 @@ pub struct UnitCall {
 }
 
 impl UnitSpec {
+    /// One that does nothing but its work, with a hundredth of a processor, and has waiting
+    /// what the simulator lets wait.
+    #[must_use]
+    pub fn bare(name: &str, rate: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            rate,
+            duty: 0.01,
+            queue_s: QUEUE_S,
+            queue: QUEUE,
+            memory_mb: 0.0,
+            start_s: 0.0,
+            calls: Vec::new(),
+            cache: false,
+            slot: None,
+            config: None,
+            data: None,
+            lock: None,
+            credential: None,
+            groups: Vec::new(),
+        }
+    }
+
     /// Reads a file.
     ///
     /// # Errors

@@ -98,6 +98,16 @@ pub(super) enum Handle {
     Container { engine: PathBuf, id: String },
 }
 
+impl Handle {
+    /// What its control group is named after.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Unit(name) => name,
+            Self::Container { id, .. } => id,
+        }
+    }
+}
+
 impl fmt::Display for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -31,8 +31,9 @@ pub(in crate::io::spawner) enum Order {
     Find(Process),
     /// Have it run within this time; answered by `Started`.
     Start(Process, Duration),
-    /// Say how the life of that process ended; answered by `Ended`.
-    End(Handle, Instance, Pid),
+    /// Say how the life of that process ended, in whose group the kernel has killed for
+    /// memory or not; answered by `Ended`.
+    End(Handle, Instance, Pid, bool),
     /// Limit its memory; answered by `Limited`.
     Limit(Handle, Instance, Bytes),
     /// Do that to it; answered by `Acted`.
@@ -178,12 +179,13 @@ async fn carry_out(
             };
             Report::Started(start.map_err(late).flatten())
         }
-        Order::End(handle, instance, pid) => {
+        Order::End(handle, instance, pid, counted) => {
             let exit = match &handle {
                 Handle::Unit(unit) => systemd.end(unit, pid).await,
                 Handle::Container { engine, id } => engine::end(engine, id, pid).await,
             };
-            Report::Ended(instance, exit)
+            // Not every engine gets to know it: some of Podman's look in the wrong folder.
+            Report::Ended(instance, exit.or_for_memory(counted))
         }
         Order::Limit(handle, instance, max) => {
             let limited = match &handle {

@@ -44,13 +44,15 @@ impl Server {
         }
         self.unrecorded = true;
         self.ended.push(service.clone());
-        let kills = self.groups.oom_kills(&self.config.node.id, service);
-        let status = live.attributed(status, &mut self.kernel, kills);
+        // An engine removes the group of what has ended within moments.
+        let counted = live.counted();
+        let named = self.kernel.killed(live.pid.as_raw_nonzero().get());
+        let status = status.or_for_memory(named);
         if let Some(handle) = live.handle() {
-            self.ask_how_it_ended(service, &live, handle.clone(), status);
+            self.ask_how_it_ended(service, &live, handle.clone(), status, counted);
         } else {
             self.end_rest(service, &live);
-            self.tell_end(service, live.instance, status);
+            self.tell_end(service, live.instance, status.or_for_memory(counted));
         }
     }
 
@@ -102,7 +104,7 @@ impl Server {
 
     /// Ends the spawner, with the services or without.
     pub(super) fn leave(&mut self, stop_services: bool) {
-        self.chaos.end("the spawner ends".into());
+        self.chaos.end("the spawner ends");
         if stop_services {
             // The loop would take these ends for somebody else's doing.
             self.connection = None;

@@ -122,10 +122,11 @@ impl Server {
         live: &Live,
         handle: Handle,
         status: Exit,
+        counted: bool,
     ) {
-        let order = Order::End(handle, live.instance, live.pid);
+        let order = Order::End(handle, live.instance, live.pid, counted);
         if status != Exit::Unknown || self.try_order(service, order).is_err() {
-            self.tell_end(service, live.instance, status);
+            self.tell_end(service, live.instance, status.or_for_memory(counted));
         }
     }
 

@@ -126,6 +126,14 @@ words! {
     Surge = "surge",
 }
 
+impl Mechanism {
+    /// Whether what is wrong with one replica can spread to its siblings: what they share
+    /// or are given alike.
+    pub(crate) fn infects(self) -> bool {
+        matches!(self, Self::Lock | Self::CorruptConfig | Self::RegressBinary)
+    }
+}
+
 words! {
     /// What kind of thing a fault is at.
     Place, "kind of locus",

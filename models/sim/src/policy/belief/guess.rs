@@ -259,11 +259,7 @@ fn couplings(
             });
         }
     }
-    let own_kind = matches!(
-        fault.mechanism,
-        Mechanism::Lock | Mechanism::CorruptConfig | Mechanism::RegressBinary
-    );
-    if own_kind && fault.locus.place == Place::Replica {
+    if fault.mechanism.infects() && fault.locus.place == Place::Replica {
         all.push(Coupling::ReInfects);
     }
     if written.contains(&Template::ReserveLow) && fault.locus.place == Place::Replica {

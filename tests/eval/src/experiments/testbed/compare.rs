@@ -1,5 +1,7 @@
 //! Real beside simulated, in numbers.
 
+use std::sync::Arc;
+
 use super::faults::Fault;
 use super::told;
 use super::trace::{FIGURES, Figures, Trace};
@@ -13,7 +15,7 @@ const FAR: f64 = 50.0;
 
 /// A run of the bed and what the simulator says to it.
 pub(super) struct Pair {
-    fault: &'static Fault,
+    fault: Arc<Fault>,
     plan: usize,
     real: Trace,
     /// The median run.
@@ -24,7 +26,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) fn new(fault: &'static Fault, plan: usize, real: &Trace, twins: &[Trace]) -> Self {
+    pub(super) fn new(fault: &Arc<Fault>, plan: usize, real: &Trace, twins: &[Trace]) -> Self {
         let median = |of: &dyn Fn(&Trace) -> f64| {
             let mut all: Vec<f64> = twins.iter().map(of).collect();
             all.sort_by(f64::total_cmp);
@@ -50,7 +52,7 @@ impl Pair {
         let mut simulated = twins[twins.len() / 2].clone();
         (simulated.before, simulated.during, simulated.works) = (before, during, works);
         Self {
-            fault,
+            fault: Arc::clone(fault),
             plan,
             real: real.clone(),
             simulated,
@@ -61,7 +63,7 @@ impl Pair {
 
     /// For people: what differs.
     pub(super) fn told(&self) -> String {
-        let mut text = told(self.fault, self.plan, "sim", &self.simulated);
+        let mut text = told(&self.fault, self.plan, "sim", &self.simulated);
         for (what, theirs, ours) in &self.times {
             if apart(*theirs, *ours) > 2.0 {
                 text.push_str(&format!(
@@ -122,8 +124,8 @@ fn grouped(pairs: &[Pair], fit: bool) -> Vec<Group<'_>> {
     let calm = of(&every, &|it| it.simulated.before);
     let mut groups: Vec<Vec<&Pair>> = Vec::new();
     for pair in pairs.iter().filter(|pair| pair.fault.fit == fit) {
-        let name = pair.fault.name;
-        match groups.iter_mut().find(|group| group[0].fault.name == name) {
+        let name = &pair.fault.name;
+        match groups.iter_mut().find(|group| group[0].fault.name == *name) {
             Some(group) => group.push(pair),
             None => groups.push(vec![pair]),
         }
@@ -148,7 +150,7 @@ pub(super) fn differs(pairs: &[Pair]) -> String {
         for group in grouped(pairs, fit) {
             for ((theirs, ours), (name, ..)) in group.changes.iter().zip(FIGURES) {
                 if sign(*theirs) != sign(*ours) {
-                    let fault = group.pairs[0].fault.name;
+                    let fault = &group.pairs[0].fault.name;
                     text.push_str(&format!(
                         "  {fault}: {name}: real {theirs:+.1}, simulated {ours:+.1}\n"
                     ));

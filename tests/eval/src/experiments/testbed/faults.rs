@@ -1,50 +1,75 @@
-//! The faults of the bed: what each is in the simulator's grammar, how it is done for real,
-//! and which plans are tried against it.
+//! The faults of the bed: what each is in the simulator's grammar, and which plans are tried
+//! against it.
 //!
-//! A fault ends with its bed; surges end by themselves. Magnitudes are those that the grammar
-//! lays on things at the strength of the file (`models/sim/src/fault/mechanism.rs`), so that
-//! both sides are told the same.
+//! Those that are shipped have plans of their own, good ones and bad ones. Those of a folder
+//! get two: nothing, and the shortest one that the simulator knows.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
-use homeostat_testbed::inject::{self, Corruption};
-use homeostat_testbed::proxy::Link;
-use homeostat_testbed::users::Users;
+use anyhow::{Context as _, Result, ensure};
+use homeostat_coordinator::io::incidents::{self, Topologies};
+use homeostat_sim::certify::{Certificate, Depth};
+use homeostat_sim::fault::Incident;
+use homeostat_sim::topology::{Topology, Version};
 
-use crate::stage::bed::PROCESSOR;
-use crate::stage::{Bed, Fleet};
+use super::injections;
+use crate::experiments::progress;
+use crate::stage::bed;
+
+/// Seconds from the onset of a fault of a folder to the plan, and from the plan to the verdict.
+const WATCH_S: f64 = 12.0;
+const AFTER_S: f64 = 16.0;
+/// Steps of the longest plan that is looked for.
+const STEPS_MAX: u8 = 2;
 
 /// One fault.
 #[derive(Debug)]
 pub(super) struct Fault {
-    pub(super) name: &'static str,
-    /// The incident, as the simulator reads it.
-    pub(super) text: &'static str,
+    pub(super) name: String,
+    /// As the simulator reads it.
+    pub(super) incident: Incident,
+    /// Where it is, if not on the bed's own topology.
+    pub(super) topology: Option<Arc<Topology>>,
     /// Seconds from its onset to the plan.
     pub(super) watch_s: f64,
     /// Seconds from the end of the plan to the verdict.
     pub(super) after_s: f64,
     /// The simulator's parameters are fitted on it, and nothing is judged by it.
     pub(super) fit: bool,
-    pub(super) plans: &'static [Plan],
+    pub(super) plans: Vec<Plan>,
 }
 
 /// Orders to nodes, one after the other. `MODEL` and `CONFIG` stand for the versions that
 /// worked before.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    pub(super) name: &'static str,
-    pub(super) orders: &'static [(&'static str, &'static str)],
+    pub(super) name: String,
+    pub(super) orders: Vec<(String, String)>,
 }
 
-const fn plan(name: &'static str, orders: &'static [(&'static str, &'static str)]) -> Plan {
-    Plan { name, orders }
+/// A fault that is shipped.
+struct Row {
+    name: &'static str,
+    text: &'static str,
+    watch_s: f64,
+    after_s: f64,
+    fit: bool,
+    plans: &'static [Told],
+}
+
+/// A plan of one.
+struct Told {
+    name: &'static str,
+    orders: &'static [(&'static str, &'static str)],
+}
+const fn plan(name: &'static str, orders: &'static [(&'static str, &'static str)]) -> Told {
+    Told { name, orders }
 }
 
 macro_rules! fault {
     ($name:literal, $watch:literal, $after:literal, $fit:literal, $plans:expr) => {
-        Fault {
+        Row {
             name: $name,
             text: include_str!(concat!(
                 "../../../../../models/sim/faults/testbed/",
@@ -59,14 +84,14 @@ macro_rules! fault {
     };
 }
 
-const LIMIT: Plan = plan(
+const LIMIT: Told = plan(
     "limit the rate",
     &[("edge-1", "limit-rate(gateway, to=9/s)")],
 );
-const RESTART_INFER: Plan = plan("restart", &[("edge-1", "restart(infer-1, grace=500ms)")]);
+const RESTART_INFER: Told = plan("restart", &[("edge-1", "restart(infer-1, grace=500ms)")]);
 
-/// All of them.
-pub(super) const ALL: &[Fault] = &[
+/// All that are shipped.
+const ALL: &[Row] = &[
     fault!(
         "crash",
         8.0,
@@ -184,6 +209,10 @@ pub(super) const ALL: &[Fault] = &[
             plan(
                 "restart",
                 &[("edge-3", "restart(preprocess-2, grace=500ms)")]
+            ),
+            plan(
+                "have the stranger killed",
+                &[("edge-3", "call-webhook(preprocess-2, to=kill-stranger)")]
             ),
         ]
     ),
@@ -313,114 +342,165 @@ pub(super) const ALL: &[Fault] = &[
         8.0,
         14.0,
         false,
-        &[plan(
-            "restart both",
-            &[
-                ("edge-4", "restart(store-1, grace=500ms)"),
-                ("cloud-1", "restart(store-2, grace=500ms)"),
-            ]
-        ),]
+        &[
+            plan(
+                "restart both",
+                &[
+                    ("edge-4", "restart(store-1, grace=500ms)"),
+                    ("cloud-1", "restart(store-2, grace=500ms)"),
+                ]
+            ),
+            plan(
+                "have it rotated, restart both",
+                &[
+                    (
+                        "edge-4",
+                        "call-webhook(store-1, to=rotate-credential) ; wait(4s) ; \
+                         restart(store-1, grace=500ms)"
+                    ),
+                    ("cloud-1", "restart(store-2, grace=500ms)"),
+                ]
+            ),
+        ]
     ),
     fault!("clock-skew", 8.0, 14.0, false, &[RESTART_INFER]),
 ];
 
-impl Fault {
-    /// Does it for real; what it does later by itself is told by the seconds after which.
-    ///
-    /// # Errors
-    /// When it cannot be done.
-    pub(super) fn hurt(&self, bed: &mut Bed, users: &Users) -> Result<()> {
-        match self.name {
-            "crash" => {
-                for replica in bed.replicas("postprocess") {
-                    inject::kill9(bed.pid(replica)?)?;
-                }
-            }
-            "hang" => order(bed, "infer-1", "block")?,
-            // Factor 2 + 0.6 * 7.
-            "slow-replica" => order(bed, "preprocess-1", "pace 620")?,
-            // 60 + 0.3 * 640 ms each way.
-            "link-delay" => bed.set_link("cloud-1/eth0", |link| Link {
-                delay: link.delay + Duration::from_millis(252),
-                ..link
-            })?,
-            // 1.3 + 0.9 * 1.7.
-            "surge" => users.surge(2.83),
-            "retry-storm" => users.surge(3.0),
-            "crash-loop" => {
-                for replica in bed.replicas("preprocess") {
-                    let file = Fleet::config_file(&bed.slot(replica)?);
-                    inject::bad_config(&file, bed.pid(replica)?)?;
-                }
-            }
-            // 2 + 0.8 * 22 MB/s, and 1.1 + 0.8 * 0.5 times as long.
-            "leak-memory" => {
-                order(bed, "infer-1", "pace 150")?;
-                order(bed, "infer-1", &format!("leak {}", 19_600 * 1024))?;
-            }
-            "leak-descriptors" => {
-                for replica in bed.replicas("postprocess") {
-                    inject::limit_descriptors(bed.pid(replica)?, 1024)?;
-                    order(bed, replica, "open 40")?;
-                }
-            }
-            // 2 + 0.6 * 14 processors.
-            "hog-node" => bed.hog("edge-3", 10.4)?,
-            // 1 + 0.8 * 3 processors, 1.2 + 0.8 * 0.8 times as long.
-            "spin" => {
-                order(bed, "infer-2", "pace 184")?;
-                order(bed, "infer-2", &format!("burn {}", permille(3.4)))?;
-            }
-            // 0.5 + 0.02 * 2.5 processors, 50 + 0.02 * 850 MB.
-            "deadlock" => order(bed, "infer-1", &format!("lock {} 67", permille(0.55)))?,
-            "disk-full" => order(bed, "store-1", "fill")?,
-            // 0.05 + 0.35 * 0.45.
-            "link-loss" => bed.set_link("cloud-1/eth0", |link| Link {
-                loss: 0.2075,
-                ..link
-            })?,
-            "partition" => bed.set_link("cloud-1/eth0", |link| Link { down: true, ..link })?,
-            "bad-model" => {
-                for replica in bed.replicas("infer") {
-                    inject::bad_model(&bed.slot(replica)?, 1)?;
-                }
-            }
-            "corrupt-model" => {
-                let file = bed.slot("infer-1")?.join("current/model.onnx");
-                inject::corrupt_model(&file, Corruption::Weights)?;
-            }
-            "poisoned-cache" => order(bed, "cache-1", "poison")?,
-            "outside-down" => bed.end_outside(),
-            "credential" => {
-                let file = bed.credential("store").join("accepted");
-                std::fs::write(&file, "2").context("cannot withdraw the credential")?;
-            }
-            "clock-skew" => {
-                for replica in bed.on_node("edge-2") {
-                    order(bed, replica, "ahead 3600")?;
-                }
-            }
-            other => bail!("nobody knows how to do {other:?}"),
+/// Those that are shipped.
+///
+/// # Errors
+/// When one does not read.
+pub(super) fn shipped() -> Result<Vec<Arc<Fault>>> {
+    let read = |row: &Row| {
+        let plans = row.plans.iter().map(|plan| Plan {
+            name: plan.name.to_owned(),
+            orders: plan
+                .orders
+                .iter()
+                .map(|(node, text)| ((*node).into(), (*text).into()))
+                .collect(),
+        });
+        Ok(Arc::new(Fault {
+            name: row.name.to_owned(),
+            incident: Incident::read(&format!("{}.toml", row.name), row.text)?,
+            topology: None,
+            watch_s: row.watch_s,
+            after_s: row.after_s,
+            fit: row.fit,
+            plans: plans.collect(),
+        }))
+    };
+    ALL.iter().map(read).collect()
+}
+
+/// Those of a folder (or a set, or a file) that have a counterpart on the bed; of the others
+/// is told why not.
+///
+/// # Errors
+/// When something does not read, or none has a counterpart.
+pub(super) fn of_folder(from: &str, topologies: Option<PathBuf>) -> Result<Vec<Arc<Fault>>> {
+    let mut topologies = Topologies::new(topologies, None)?;
+    let mut faults = Vec::new();
+    for incident in incidents::incidents(from)? {
+        // The bed's own topology is not shipped with the others.
+        let topology = if incident.topology == super::NAME {
+            Arc::new(Topology::read("testbed.toml", super::TOPOLOGY)?)
+        } else {
+            topologies.of(&incident)?
+        };
+        incident.check(&topology)?;
+        let can = bed::holds(&topology).and_then(|()| injections::of(&topology, &incident));
+        if let Err(why) = can {
+            progress(&format!("  left out, {}: {why:#}", incident.name));
+            continue;
         }
-        Ok(())
+        faults.push(Arc::new(Fault {
+            name: incident.name.clone(),
+            plans: plans(&topology, &incident)?,
+            topology: Some(topology),
+            incident,
+            watch_s: WATCH_S,
+            after_s: AFTER_S,
+            fit: false,
+        }));
     }
-
-    /// Seconds after which it ends by itself.
-    #[must_use]
-    pub(super) fn ends_s(&self) -> Option<f64> {
-        (self.name == "retry-storm").then_some(8.0)
-    }
+    ensure!(
+        !faults.is_empty(),
+        "no fault of {from} has a counterpart on the bed"
+    );
+    Ok(faults)
 }
 
-fn order(bed: &Bed, replica: &str, fault: &str) -> Result<()> {
-    inject::order(&bed.control(replica)?, fault)?;
-    Ok(())
+/// Nothing, and the shortest plan that ends it in the simulator.
+fn plans(topology: &Arc<Topology>, incident: &Incident) -> Result<Vec<Plan>> {
+    let depth = Depth {
+        steps: STEPS_MAX,
+        ..Depth::default()
+    };
+    let certificate = Certificate::of(topology, incident, depth)?;
+    let mut plans = vec![Plan {
+        name: "nothing".to_owned(),
+        orders: Vec::new(),
+    }];
+    if let Some(text) = certificate.plans.first() {
+        plans.push(Plan {
+            name: text.clone(),
+            orders: orders(topology, text).with_context(|| format!("{text:?} is no plan"))?,
+        });
+    }
+    Ok(plans)
 }
 
-/// So many processors of the topology in thousandths of a real one.
-fn permille(cores: f64) -> u64 {
-    // A handful of positive numbers above.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let permille = (1000.0 * cores / PROCESSOR).round() as u64;
-    permille
+/// A plan as it is written: each order begins with its node.
+fn orders(topology: &Topology, text: &str) -> Option<Vec<(String, String)>> {
+    let mut orders: Vec<(String, String)> = Vec::new();
+    for step in text.split(" ; ") {
+        match (step.split_once(": "), orders.last_mut()) {
+            (Some((node, step)), _) => orders.push((node.to_owned(), step.to_owned())),
+            (None, Some((_, before))) => {
+                before.push_str(" ; ");
+                before.push_str(step);
+            }
+            (None, None) => return None,
+        }
+    }
+    for (_, text) in &mut orders {
+        for replica in topology.replicas() {
+            let Ok(no) = topology.replica_no(&replica.name) else {
+                continue;
+            };
+            if text.contains(&format!("({},", replica.name)) {
+                *text = text
+                    .replace(&topology.model(no, Version::Good).to_string(), "MODEL")
+                    .replace(&topology.config(no, Version::Good).to_string(), "CONFIG");
+            }
+        }
+    }
+    Some(orders)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_plan_becomes_orders_and_versions_those_of_the_bed() {
+        let topology = Topology::read("testbed.toml", super::super::TOPOLOGY).unwrap();
+        let infer = topology.replica_no(&"infer-1".parse().unwrap()).unwrap();
+        let good = topology.model(infer, Version::Good);
+        let text = format!(
+            "edge-1: rollback-model(infer-1, to={good}) ; edge-4: prune-data(store-1, to=50%) ; wait(3s)"
+        );
+        let orders = orders(&topology, &text).unwrap();
+        let known = [
+            ("edge-1", "rollback-model(infer-1, to=MODEL)"),
+            ("edge-4", "prune-data(store-1, to=50%) ; wait(3s)"),
+        ];
+        let known: Vec<_> = known
+            .map(|(node, text)| (node.to_owned(), text.to_owned()))
+            .into();
+        assert_eq!(orders, known);
+        assert_eq!(super::orders(&topology, "wait(3s)"), None);
+    }
 }

@@ -30,10 +30,8 @@ pub(super) struct Parameters {
     pub(super) lan_ms: f64,
     /// Factor on the times that services take to come up.
     pub(super) start: f64,
-    /// Retries of a request that always fails.
-    pub(super) retries: f64,
-    /// How long they follow errors after, in seconds.
-    pub(super) retry_s: f64,
+    /// Processor time of a call besides the work, in core seconds of the topology.
+    pub(super) call_s: f64,
     /// Factor on the times that deeds of plans take.
     pub(super) deeds: f64,
 }
@@ -44,16 +42,14 @@ impl Parameters {
         rate: 1.0,
         lan_ms: 0.3,
         start: 1.0,
-        retries: 3.0,
-        retry_s: 4.0,
+        call_s: 0.0,
         deeds: 0.2,
     };
 
     const RATES: [f64; 8] = [0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05];
     const LANS: [f64; 7] = [0.3, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0];
-    const RETRIES: [f64; 6] = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
-    const RESTS: [f64; 6] = [2.0, 3.0, 4.0, 5.0, 6.5, 8.0];
-    const DEEDS: [f64; 5] = [0.05, 0.1, 0.2, 0.5, 1.0];
+    const CALLS: [f64; 6] = [0.0, 0.005, 0.01, 0.015, 0.02, 0.03];
+    const DEEDS: [f64; 7] = [0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0];
     const STARTS: [f64; 6] = [0.8, 1.0, 1.2, 1.4, 1.7, 2.0];
 
     fn variants(self, which: usize) -> Vec<Self> {
@@ -61,10 +57,7 @@ impl Parameters {
             0 => Self::RATES.map(|rate| Self { rate, ..self }).to_vec(),
             1 => Self::LANS.map(|lan_ms| Self { lan_ms, ..self }).to_vec(),
             2 => Self::STARTS.map(|start| Self { start, ..self }).to_vec(),
-            3 => Self::RETRIES
-                .map(|retries| Self { retries, ..self })
-                .to_vec(),
-            4 => Self::RESTS.map(|retry_s| Self { retry_s, ..self }).to_vec(),
+            3 => Self::CALLS.map(|call_s| Self { call_s, ..self }).to_vec(),
             _ => Self::DEEDS.map(|deeds| Self { deeds, ..self }).to_vec(),
         }
     }
@@ -76,13 +69,12 @@ impl fmt::Display for Parameters {
             rate,
             lan_ms,
             start,
-            retries,
-            retry_s,
+            call_s,
             deeds,
         } = self;
         write!(
             f,
-            "rates x {rate}, {lan_ms} ms a call, starts x {start}, {retries} retries after {retry_s} s, deeds x {deeds}"
+            "rates x {rate}, {lan_ms} ms a call, starts x {start}, {call_s} core s a call, deeds x {deeds}"
         )
     }
 }
@@ -93,30 +85,35 @@ impl fmt::Display for Parameters {
 /// When the text is not one, or is not one any more.
 pub(super) fn with(text: &str, parameters: &Parameters) -> Result<Arc<Topology>> {
     let mut table: toml::Table = text.parse().context("a topology is TOML")?;
-    let each = |table: &mut toml::Table, of: &str, key: &str, change: &dyn Fn(f64) -> f64| {
+    for (of, key) in [
+        ("route", "rate"),
+        ("route", "cores"),
+        ("route", "start_s"),
+        ("site", "lan_ms"),
+    ] {
         let all = table.get_mut(of).and_then(toml::Value::as_array_mut);
         for one in all.into_iter().flatten() {
-            let known = one.get(key).and_then(|value| {
+            let number = |key: &str| {
+                let value = one.get(key)?;
                 let whole = value.as_integer().map(|whole| whole as f64);
                 value.as_float().or(whole)
-            });
-            if let (Some(known), Some(one)) = (known, one.as_table_mut()) {
-                one.insert(key.to_owned(), toml::Value::Float(change(known)));
+            };
+            let changed = match (key, number(key)) {
+                (_, None) => continue,
+                ("rate", Some(rate)) => rate * parameters.rate,
+                // Busy with its work it handles as many calls.
+                ("cores", Some(cores)) => cores + parameters.call_s * number("rate").unwrap_or(0.0),
+                ("start_s", Some(start_s)) => start_s * parameters.start,
+                (_, Some(_)) => parameters.lan_ms,
+            };
+            if let Some(one) = one.as_table_mut() {
+                one.insert(key.to_owned(), toml::Value::Float(changed));
             }
         }
-    };
-    each(&mut table, "route", "rate", &|rate| rate * parameters.rate);
-    each(&mut table, "route", "start_s", &|s| s * parameters.start);
-    each(&mut table, "site", "lan_ms", &|_| parameters.lan_ms);
+    }
     let habits = table.get_mut("habits").and_then(toml::Value::as_table_mut);
     let habits = habits.context("the bed's topology has habits")?;
-    for (key, value) in [
-        ("retries", parameters.retries),
-        ("retry_s", parameters.retry_s),
-        ("deeds", parameters.deeds),
-    ] {
-        habits.insert(key.to_owned(), toml::Value::Float(value));
-    }
+    habits.insert("deeds".to_owned(), toml::Value::Float(parameters.deeds));
     let text = toml::to_string(&table).context("a topology can be written")?;
     Ok(Arc::new(Topology::read("testbed.toml", &text)?))
 }
@@ -138,7 +135,7 @@ pub(super) fn fit(text: &str, runs: &[Met<'_>]) -> Result<Parameters> {
     let mut least = off(text, &best, runs)?;
     for _ in 0..ROUNDS {
         let before = best;
-        for which in 0..6 {
+        for which in 0..5 {
             for tried in best.variants(which) {
                 let is_off = off(text, &tried, runs)?;
                 if is_off < least {
@@ -162,7 +159,7 @@ fn off(text: &str, parameters: &Parameters, runs: &[Met<'_>]) -> Result<f64> {
     let mut sum = 0.0;
     for run in runs {
         for seed in 1..=SEEDS {
-            let ours = simulated::run(&topology, run.fault, run.fault.plans.get(run.plan), seed)?;
+            let ours = simulated::run(&topology, run.fault, &run.fault.plans[run.plan], seed)?;
             for (ours, theirs) in [
                 (&ours.before, &run.trace.before),
                 (&ours.during, &run.trace.during),

@@ -9,18 +9,20 @@
 mod compare;
 mod faults;
 mod fit;
+mod injections;
 mod kept;
 mod real;
 mod simulated;
 mod trace;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use self::compare::Pair;
-use self::faults::{ALL, Fault};
+use self::faults::{Fault, of_folder, shipped};
 use self::fit::{Met, Parameters};
 use self::trace::Trace;
 use super::progress;
@@ -29,6 +31,8 @@ use crate::stage::{bed, interrupt};
 use crate::stats::Estimate;
 
 const TOPOLOGY: &str = include_str!("../../../../../models/sim/topologies/testbed.toml");
+/// The name of that topology.
+const NAME: &str = "testbed";
 /// Runs of the simulator beside each run of the bed; their median counts.
 const SEEDS: u64 = 5;
 
@@ -36,14 +40,22 @@ const SEEDS: u64 = 5;
 pub struct Args {
     /// Only these faults; all, if none is given.
     #[arg(long = "fault", value_name = "NAME")]
-    pub faults: Vec<String>,
-    /// Runs of each plan against each fault.
+    pub only: Vec<String>,
+    /// Instead of the bed's own faults those of a folder (or `train`, `development`, `shipped`, a
+    /// file) that real processes can have; nothing is fitted on them.
+    #[arg(long, value_name = "DIR")]
+    pub faults: Option<String>,
+    /// Where topologies are looked for first.
+    #[arg(long, value_name = "DIR", requires = "faults")]
+    pub topologies: Option<PathBuf>,
+    /// Runs of each fault; its plans take turns.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub n: u32,
     /// Try only the first so many plans of each fault.
     #[arg(long, default_value_t = 8)]
     pub plans: usize,
-    /// Add each run of the bed to this file, as a line of JSON.
+    /// Add each run of the bed to this file, as a line of JSON; runs that are there already are
+    /// not run again.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Run nothing: take the runs of such a file.
@@ -56,7 +68,7 @@ pub struct Args {
 
 /// A run of the bed.
 struct Run {
-    fault: &'static Fault,
+    fault: Arc<Fault>,
     plan: usize,
     trace: Trace,
 }
@@ -67,40 +79,52 @@ struct Run {
 /// When the bed does not run, or somebody stops it.
 pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let begun = Instant::now();
-    let chosen = chosen(&args.faults)?;
+    let all = match &args.faults {
+        Some(from) => of_folder(from, args.topologies.clone())?,
+        None => shipped()?,
+    };
+    let chosen = chosen(&all, &args.only)?;
     let topology = fit::with(TOPOLOGY, &Parameters::NONE)?;
-    let settings = format!(
-        "{args:?} seed {seed}\n{TOPOLOGY}\n{}\n{}",
-        bed::settings(),
-        real::settings()
-    );
+    let of_bed = format!("{}\n{}", bed::settings(), real::settings());
+    let settings = format!("{args:?} seed {seed}\n{TOPOLOGY}\n{of_bed}");
     let mut report = Report::new("testbed", &settings);
-    let mut runs = match &args.from {
-        Some(file) => kept::read(file, &chosen)?,
-        None => Vec::new(),
+    let mut runs = match (&args.from, &args.out) {
+        (Some(file), _) => kept::read(file, &chosen, None)?,
+        (None, Some(file)) if file.exists() => kept::read(file, &chosen, Some(&of_bed))?,
+        (None, _) => Vec::new(),
     };
     let rounds = if args.from.is_some() { 0 } else { args.n };
     for round in 0..rounds {
-        for (place, fault) in chosen.iter().enumerate() {
-            for plan in 0..fault.plans.len().min(args.plans) {
-                interrupt::check()?;
-                let own = seed ^ (u64::from(round) << 32) ^ ((place as u64) << 8) ^ plan as u64;
-                let trace = real::run(&topology, fault, fault.plans.get(plan), own)
-                    .with_context(|| format!("{}, run {}", fault.name, round + 1))?;
-                progress(&told(fault, plan, "real", &trace));
-                let run = Run { fault, plan, trace };
-                if let Some(file) = &args.out {
-                    kept::add(file, &run)?;
-                }
-                runs.push(run);
+        for fault in &chosen {
+            interrupt::check()?;
+            let plans = fault.plans.len().min(args.plans).max(1);
+            let (turn, plan) = (round as usize / plans, round as usize % plans);
+            let same = |run: &&Run| run.fault.name == fault.name && run.plan == plan;
+            if runs.iter().filter(same).count() > turn {
+                continue;
             }
+            let place = all.iter().position(|it| it.name == fault.name);
+            let own = seed ^ (u64::from(round) << 32) ^ ((place.unwrap_or(0) as u64) << 8);
+            let own_topology = fault.topology.as_ref().unwrap_or(&topology);
+            let trace = real::run(own_topology, fault, &fault.plans[plan], own)
+                .with_context(|| format!("{}, run {}", fault.name, round + 1))?;
+            progress(&told(fault, plan, "real", &trace));
+            let run = Run {
+                fault: Arc::clone(fault),
+                plan,
+                trace,
+            };
+            if let Some(file) = &args.out {
+                kept::add(file, &run, &of_bed)?;
+            }
+            runs.push(run);
         }
     }
     let to_fit: Vec<Met<'_>> = runs
         .iter()
         .filter(|run| run.fault.fit)
         .map(|run| Met {
-            fault: run.fault,
+            fault: &run.fault,
             plan: run.plan,
             trace: &run.trace,
         })
@@ -114,11 +138,12 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let fitted = fit::with(TOPOLOGY, &parameters)?;
     let mut pairs = Vec::new();
     for run in &runs {
-        let plan = run.fault.plans.get(run.plan);
+        let plan = &run.fault.plans[run.plan];
+        let own = run.fault.topology.as_ref().unwrap_or(&fitted);
         let twins: Result<Vec<Trace>> = (1..=SEEDS)
-            .map(|seed| simulated::run(&fitted, run.fault, plan, seed))
+            .map(|seed| simulated::run(own, &run.fault, plan, seed))
             .collect();
-        let pair = Pair::new(run.fault, run.plan, &run.trace, &twins?);
+        let pair = Pair::new(&run.fault, run.plan, &run.trace, &twins?);
         progress(&pair.told());
         pairs.push(pair);
     }
@@ -139,14 +164,9 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
             parameters.start,
         ),
         (
-            "testbed.fit.retries",
-            "fitted: retries of what always fails",
-            parameters.retries,
-        ),
-        (
-            "testbed.fit.retry_s",
-            "fitted: seconds after which they follow",
-            parameters.retry_s,
+            "testbed.fit.call_s",
+            "fitted: core seconds of a call besides the work",
+            parameters.call_s,
         ),
         (
             "testbed.fit.deeds",
@@ -163,14 +183,14 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     Ok(report)
 }
 
-fn chosen(names: &[String]) -> Result<Vec<&'static Fault>> {
+fn chosen(all: &[Arc<Fault>], names: &[String]) -> Result<Vec<Arc<Fault>>> {
     if names.is_empty() {
-        return Ok(ALL.iter().collect());
+        return Ok(all.to_vec());
     }
     let find = |name: &String| {
-        let found = ALL.iter().find(|fault| fault.name == name);
-        found.with_context(|| {
-            let known: Vec<&str> = ALL.iter().map(|fault| fault.name).collect();
+        let found = all.iter().find(|fault| fault.name == *name);
+        found.cloned().with_context(|| {
+            let known: Vec<&str> = all.iter().map(|fault| fault.name.as_str()).collect();
             format!("there is no fault {name:?}; there are {}", known.join(", "))
         })
     };
@@ -179,7 +199,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Fault>> {
 
 /// A run in a line.
 fn told(fault: &Fault, plan: usize, side: &str, trace: &Trace) -> String {
-    let plan = fault.plans.get(plan).map_or("nothing", |plan| plan.name);
+    let plan = &fault.plans[plan].name;
     let time = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.1} s"));
     format!(
         "  {side:4} {} / {plan}: {} shows {} heals {}{}\n       {}\n       {}",
@@ -198,26 +218,24 @@ fn told(fault: &Fault, plan: usize, side: &str, trace: &Trace) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use homeostat_sim::fault::Incident;
-
     use super::*;
 
     #[test]
     fn every_fault_fits_the_topology_and_every_plan_reads() {
         let topology = fit::with(TOPOLOGY, &Parameters::NONE).unwrap();
-        for fault in ALL {
-            let incident = Incident::read(fault.name, fault.text).unwrap();
-            incident.check(&topology).unwrap();
-            for plan in fault.plans {
-                let trace = simulated::run(&topology, fault, Some(plan), 1).unwrap();
+        let all = shipped().unwrap();
+        for fault in &all {
+            fault.incident.check(&topology).unwrap();
+            for plan in &fault.plans {
+                let trace = simulated::run(&topology, fault, plan, 1).unwrap();
                 assert!(!trace.fares.is_empty(), "{}", fault.name);
             }
         }
-        assert!(ALL.len() >= 16);
-        let judged = ALL.iter().filter(|fault| !fault.fit);
+        assert!(all.len() >= 16);
+        let judged = all.iter().filter(|fault| !fault.fit);
         assert!(judged.count() >= 12);
-        let names: BTreeSet<&str> = ALL.iter().map(|fault| fault.name).collect();
-        assert_eq!(names.len(), ALL.len());
+        let names: BTreeSet<&str> = all.iter().map(|fault| &*fault.name).collect();
+        assert_eq!(names.len(), all.len());
     }
 
     #[test]

@@ -8,37 +8,34 @@ use homeostat_sim::topology::Topology;
 use homeostat_testbed::users::{End, Try, Users, UsersSpec};
 
 use super::faults::{Fault, Plan};
-use super::trace::{Fare, Figures, NOBODY, SERVICES, SPAN_S, STEP_S, Trace};
+use super::injections::{self, Injection};
+use super::trace::{Fare, Figures, NOBODY, SERVICES, STEP_S, Seen, Times, Trace, WINDOW_S};
 use crate::stage::bed::{Look, Watch};
 use crate::stage::{Bed, Fleet, MODEL_VERSION, Node, interrupt};
 
-/// Users come for so long before anything is measured: the cache becomes warm.
-const SETTLE_S: f64 = 4.0;
-/// Length of the windows of the figures, and of the verdict.
-pub(super) const WINDOW_S: f64 = 6.0;
-/// How long users wait for an answer.
-pub(super) const PATIENCE: Duration = Duration::from_millis(2000);
-/// How long they rest before they try again, and how often they do: as in the simulator.
-const REST: Duration = Duration::from_secs(4);
-const RETRIES: u32 = 3;
+/// Users come for so long before anything is measured: each thing that is asked for again and
+/// again comes every 3.2 s, so all but 2 % of them are in the cache then. And whatever a
+/// unit does once after its start, as taking its lock after 12 s, is over at the onset.
+const SETTLE_S: f64 = 13.0;
 /// How long an order may take.
 const ORDER_MAX: Duration = Duration::from_secs(40);
 
 /// Everything that is fixed, as text to be hashed.
 pub(super) fn settings() -> String {
-    format!("{SETTLE_S} {WINDOW_S} {PATIENCE:?} {REST:?} {RETRIES} {ORDER_MAX:?}")
+    format!("{SETTLE_S} {WINDOW_S} {ORDER_MAX:?}")
 }
 
 /// Starts a bed, has the fault happen and the plan ordered, and looks at what users say.
 ///
 /// # Errors
 /// When the bed does not run, or the fault cannot be done.
-pub(super) fn run(
-    topology: &Topology,
-    fault: &Fault,
-    plan: Option<&Plan>,
-    seed: u64,
-) -> Result<Trace> {
+pub(super) fn run(topology: &Topology, fault: &Fault, plan: &Plan, seed: u64) -> Result<Trace> {
+    let injections = injections::of(topology, &fault.incident)?;
+    let habits = topology.habits();
+    let patience = Duration::from_secs_f64(habits.patience_ms / 1000.0);
+    // A handful.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let retries = habits.retries.round() as u32;
     let dir = tempfile::Builder::new().prefix("hs-bed").tempdir()?;
     let mut bed = Bed::start(topology, dir.path(), seed)?;
     let watch = Watch::start(&bed)?;
@@ -50,64 +47,60 @@ pub(super) fn run(
             .iter()
             .map(|route| route.hit)
             .fold(0.0, f64::max),
-        patience: PATIENCE,
-        rest: REST,
-        retries: RETRIES,
+        patience,
+        rest: Duration::from_secs_f64(habits.retry_s),
+        retries,
         seed,
         golden: Node::goldens()?,
     })?;
-    let until = |at_s: f64| -> Result<()> {
+    let mut to_end: Vec<(f64, &Injection)> = Vec::new();
+    let mut until = |at_s: f64, bed: &Bed, began: Option<f64>| -> Result<()> {
+        if let Some(onset_s) = began {
+            let ends = injections
+                .iter()
+                .filter_map(|(what, lasts)| Some((onset_s + (*lasts)?, what)));
+            to_end.extend(ends);
+        }
         while users.now_s() < at_s {
-            if let Some(ends_s) = fault.ends_s()
-                && users.now_s() >= SETTLE_S + WINDOW_S + ends_s
-            {
-                users.surge(1.0);
+            let now_s = users.now_s();
+            for (_, what) in to_end.extract_if(.., |(ends_s, _)| *ends_s <= now_s) {
+                what.end(bed, &users)?;
             }
             interrupt::pause(Duration::from_millis(50))?;
         }
         Ok(())
     };
-    until(SETTLE_S + WINDOW_S)?;
+    until(SETTLE_S + WINDOW_S, &bed, None)?;
     let onset_s = users.now_s();
-    fault
-        .hurt(&mut bed, &users)
-        .with_context(|| format!("cannot do {}", fault.name))?;
-    until(onset_s + fault.watch_s)?;
+    for (what, _) in &injections {
+        what.hurt(&mut bed, &users)
+            .with_context(|| format!("cannot do {what:?}"))?;
+    }
+    until(onset_s + fault.watch_s, &bed, Some(onset_s))?;
     let plan_s = users.now_s();
-    let carried_out = match plan {
-        Some(plan) => orders(&bed, plan, dir.path())?,
-        None => true,
-    };
+    let carried_out = orders(&bed, plan, dir.path())?;
     let end_s = users.now_s() + fault.after_s;
-    until(end_s)?;
+    until(end_s, &bed, None)?;
     // Who still waits is part of it.
-    interrupt::pause(PATIENCE)?;
-    let seen = Seen {
+    interrupt::pause(patience)?;
+    let seen = Counted {
         tries: users.tries(),
         looks: watch.looks(),
         users: &users,
         topology,
+        patience_s: patience.as_secs_f64(),
     };
-    let last = seen.fare(end_s - WINDOW_S, end_s, onset_s);
-    let mut fares = Vec::new();
-    let mut at_s = onset_s + STEP_S;
-    while at_s <= end_s {
-        fares.push(seen.fare(onset_s.max(at_s - SPAN_S), at_s, onset_s));
-        at_s += STEP_S;
-    }
-    Ok(Trace {
-        before: seen.figures(onset_s - WINDOW_S, onset_s),
-        during: seen.figures(plan_s - WINDOW_S, plan_s),
-        fares,
-        plan_s: plan_s - onset_s,
-        carried_out,
-        works: last.served(1.0),
-    })
+    let times = Times {
+        onset_s,
+        plan_s,
+        end_s,
+    };
+    Ok(seen.trace(times, carried_out))
 }
 
 /// Orders a plan; whether all of it was carried out. What comes behind a failure is not begun.
 fn orders(bed: &Bed, plan: &Plan, dir: &Path) -> Result<bool> {
-    for (node, text) in plan.orders {
+    for (node, text) in &plan.orders {
         let text = text
             .replace("MODEL", MODEL_VERSION)
             .replace("CONFIG", &Fleet::config_version());
@@ -122,14 +115,15 @@ fn orders(bed: &Bed, plan: &Plan, dir: &Path) -> Result<bool> {
     Ok(true)
 }
 
-struct Seen<'s> {
+struct Counted<'s> {
     tries: Vec<Try>,
     looks: Vec<Look>,
     users: &'s Users,
     topology: &'s Topology,
+    patience_s: f64,
 }
 
-impl Seen<'_> {
+impl Counted<'_> {
     /// Tries that began in a window.
     fn within(&self, from_s: f64, to_s: f64) -> Vec<&Try> {
         let tries = self.tries.iter();
@@ -138,13 +132,33 @@ impl Seen<'_> {
             .collect()
     }
 
+    /// What was counted between two looks by the replicas of a service, or by all.
+    fn sum(
+        &self,
+        service: &str,
+        first: &Look,
+        last: &Look,
+        of: impl Fn(&crate::stage::bed::Counts) -> f64,
+    ) -> f64 {
+        let replicas = self.topology.replicas().iter().enumerate();
+        let meant = replicas.filter(|(_, replica)| {
+            let route = &self.topology.routes()[replica.route.at()];
+            service.is_empty() || route.name.as_str() == service
+        });
+        meant
+            .map(|(at, _)| of(&last.sums[at]) - of(&first.sums[at]))
+            .sum()
+    }
+}
+
+impl Seen for Counted<'_> {
     fn fare(&self, from_s: f64, to_s: f64, onset_s: f64) -> Fare {
         let tries = self.within(from_s, to_s);
         let count = |end: End| tries.iter().filter(|one| one.end == end).count() as f64;
         let (right, wrong) = (count(End::Right), count(End::Wrong));
         let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
         // Who gave up has waited that long, at least; who was refused has not waited.
-        let patience_s = PATIENCE.as_secs_f64();
+        let patience_s = self.patience_s;
         let mut took: Vec<f64> = tries
             .iter()
             .filter(|one| one.end != End::Failed || one.took_s >= 0.95 * patience_s)
@@ -206,23 +220,5 @@ impl Seen<'_> {
             figures[11] = waits.iter().sum::<f64>() / waits.len().max(1) as f64;
         }
         Figures(figures)
-    }
-
-    /// What was counted between two looks by the replicas of a service, or by all.
-    fn sum(
-        &self,
-        service: &str,
-        first: &Look,
-        last: &Look,
-        of: impl Fn(&crate::stage::bed::Counts) -> f64,
-    ) -> f64 {
-        let replicas = self.topology.replicas().iter().enumerate();
-        let meant = replicas.filter(|(_, replica)| {
-            let route = &self.topology.routes()[replica.route.at()];
-            service.is_empty() || route.name.as_str() == service
-        });
-        meant
-            .map(|(at, _)| of(&last.sums[at]) - of(&first.sums[at]))
-            .sum()
     }
 }

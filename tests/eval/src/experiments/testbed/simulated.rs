@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use homeostat_sim::fault::Incident;
 use homeostat_sim::topology::{Topology, Version};
 use homeostat_sim::world::{Flow, Order, Progress, Settings, World};
 
 use super::faults::{Fault, Plan};
-use super::real::{PATIENCE, WINDOW_S};
-use super::trace::{Fare, Figures, NOBODY, SERVICES, SPAN_S, STEP_S, Trace};
+use super::trace::{Fare, Figures, NOBODY, SERVICES, Seen, Times, Trace};
 
 /// A step of time: what is compared are seconds.
 const DT: f64 = 0.25;
@@ -25,6 +23,8 @@ struct Tick {
     tries: f64,
     waiting: f64,
     flows: Vec<Flow>,
+    /// Answers within that nobody waited for, of all services ever: callers count them as lost.
+    late: f64,
 }
 
 /// Runs a fault and a plan against it.
@@ -34,15 +34,14 @@ struct Tick {
 pub(super) fn run(
     topology: &Arc<Topology>,
     fault: &Fault,
-    plan: Option<&Plan>,
+    plan: &Plan,
     seed: u64,
 ) -> Result<Trace> {
-    let incident = Incident::read(&format!("{}.toml", fault.name), fault.text)?;
     let settings = Settings {
         dt: DT,
         silent: 0.0,
     };
-    let mut world = World::with(topology, &incident, seed, settings)?;
+    let mut world = World::with(topology, &fault.incident, seed, settings)?;
     let onset_s = world.onset();
     let mut ticks = Vec::new();
     while world.now() < onset_s + fault.watch_s {
@@ -50,7 +49,7 @@ pub(super) fn run(
     }
     let plan_s = world.now();
     let mut carried_out = true;
-    for (node, text) in plan.map(|plan| plan.orders).unwrap_or_default() {
+    for (node, text) in &plan.orders {
         let text = named(topology, text)?;
         let plan = text.parse().with_context(|| format!("{text:?}"))?;
         let order = Order::Node(node.parse().context("a node")?, plan);
@@ -74,21 +73,13 @@ pub(super) fn run(
     while world.now() < end_s {
         step(&mut world, &mut ticks);
     }
-    let seen = Seen { ticks, topology };
-    let mut fares = Vec::new();
-    let mut at_s = onset_s + STEP_S;
-    while at_s <= end_s {
-        fares.push(seen.fare(onset_s.max(at_s - SPAN_S), at_s, onset_s));
-        at_s += STEP_S;
-    }
-    Ok(Trace {
-        before: seen.figures(onset_s - WINDOW_S, onset_s),
-        during: seen.figures(plan_s - WINDOW_S, plan_s),
-        fares,
-        plan_s: plan_s - onset_s,
-        carried_out,
-        works: seen.fare(end_s - WINDOW_S, end_s, onset_s).served(1.0),
-    })
+    let seen = Ticks { ticks, topology };
+    let times = Times {
+        onset_s,
+        plan_s,
+        end_s,
+    };
+    Ok(seen.trace(times, carried_out))
 }
 
 /// A plan with the versions as this topology names them.
@@ -108,7 +99,7 @@ fn named(topology: &Topology, text: &str) -> Result<String> {
 fn step(world: &mut World, ticks: &mut Vec<Tick>) {
     world.tick();
     let level = world.level();
-    let patience_ms = 1000.0 * PATIENCE.as_secs_f64();
+    let patience_ms = world.topology().habits().patience_ms;
     let routes = world.topology().routes();
     let numbers: Vec<_> = routes
         .iter()
@@ -121,6 +112,13 @@ fn step(world: &mut World, ticks: &mut Vec<Tick>) {
         .and_then(|entry| flows.get(entry))
         .map_or(0.0, |flow| flow.arrived)
         - before.map_or(0.0, |flow| flow.arrived);
+    let passed = |at: usize| {
+        let before = ticks.last().and_then(|tick| tick.flows.get(at));
+        flows[at].passed - before.map_or(0.0, |flow| flow.passed)
+    };
+    let within = (0..flows.len()).filter(|at| Some(*at) != entry);
+    let late: f64 = within.map(|at| passed(at) * world.late(numbers[at])).sum();
+    let late = late + ticks.last().map_or(0.0, |tick| tick.late);
     ticks.push(Tick {
         at_s: world.now(),
         fare: Fare {
@@ -137,15 +135,16 @@ fn step(world: &mut World, ticks: &mut Vec<Tick>) {
         tries: came / DT,
         waiting: numbers.iter().map(|no| world.waiting(*no)).sum(),
         flows,
+        late,
     });
 }
 
-struct Seen<'s> {
+struct Ticks<'s> {
     ticks: Vec<Tick>,
     topology: &'s Topology,
 }
 
-impl Seen<'_> {
+impl Ticks<'_> {
     fn within(&self, from_s: f64, to_s: f64) -> &[Tick] {
         let first = self.ticks.partition_point(|tick| tick.at_s <= from_s);
         let end = self.ticks.partition_point(|tick| tick.at_s <= to_s);
@@ -156,7 +155,9 @@ impl Seen<'_> {
         let ticks = self.within(from_s, to_s);
         ticks.iter().map(of).sum::<f64>() / ticks.len().max(1) as f64
     }
+}
 
+impl Seen for Ticks<'_> {
     fn fare(&self, from_s: f64, to_s: f64, onset_s: f64) -> Fare {
         Fare {
             at_s: to_s - onset_s,
@@ -188,7 +189,8 @@ impl Seen<'_> {
             for (place, name) in SERVICES.iter().enumerate() {
                 figures[5 + place] = rate(name, &|flow| flow.passed);
             }
-            figures[10] = rate("", &|flow| flow.failed + flow.refused + flow.lost);
+            figures[10] = rate("", &|flow| flow.failed + flow.refused + flow.lost)
+                + (last.late - first.late) / seconds;
         }
         figures[11] = self.mean(from_s, to_s, |tick| tick.waiting);
         Figures(figures)

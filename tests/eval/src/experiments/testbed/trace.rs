@@ -38,6 +38,10 @@ pub(super) const NOBODY: f64 = 0.95;
 pub(super) const SPAN_S: f64 = 2.0;
 /// How often it is asked.
 pub(super) const STEP_S: f64 = 0.5;
+/// Length of the windows of the figures, and of the verdict.
+pub(super) const WINDOW_S: f64 = 6.0;
+/// How long before the onset the course begins.
+const LEAD_S: f64 = 18.0;
 
 /// The figures of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,11 +97,61 @@ pub(super) struct Trace {
     pub(super) during: Figures,
     /// Since the onset.
     pub(super) fares: Vec<Fare>,
+    /// The figures of each [`SPAN_S`], from [`LEAD_S`] before the onset on: nothing is judged by
+    /// them, but they tell why the rest is as it is.
+    pub(super) course: Vec<Figures>,
     /// When the plan began, since the onset, and whether all of it was carried out.
     pub(super) plan_s: f64,
     pub(super) carried_out: bool,
     /// Whether users were served in the last seconds.
     pub(super) works: bool,
+}
+
+/// When what happened in a run, by the clock of its side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) onset_s: f64,
+    pub(super) plan_s: f64,
+    pub(super) end_s: f64,
+}
+
+/// What a side has seen of a run.
+pub(super) trait Seen {
+    /// How users fared in a window, as of a fault that began at `onset_s`.
+    fn fare(&self, from_s: f64, to_s: f64, onset_s: f64) -> Fare;
+
+    /// The figures of a window.
+    fn figures(&self, from_s: f64, to_s: f64) -> Figures;
+
+    /// Both sides are reduced in the same way.
+    fn trace(&self, times: Times, carried_out: bool) -> Trace {
+        let Times {
+            onset_s,
+            plan_s,
+            end_s,
+        } = times;
+        let mut fares = Vec::new();
+        let mut at_s = onset_s + STEP_S;
+        while at_s <= end_s {
+            fares.push(self.fare(onset_s.max(at_s - SPAN_S), at_s, onset_s));
+            at_s += STEP_S;
+        }
+        let mut course = Vec::new();
+        let mut from_s = onset_s - LEAD_S;
+        while from_s + SPAN_S <= end_s {
+            course.push(self.figures(from_s, from_s + SPAN_S));
+            from_s += SPAN_S;
+        }
+        Trace {
+            before: self.figures(onset_s - WINDOW_S, onset_s),
+            during: self.figures(plan_s - WINDOW_S, plan_s),
+            fares,
+            course,
+            plan_s: plan_s - onset_s,
+            carried_out,
+            works: self.fare(end_s - WINDOW_S, end_s, onset_s).served(1.0),
+        }
+    }
 }
 
 /// What one bad answer in a short span of few requests may add up to.
@@ -141,6 +195,7 @@ mod tests {
             before: Figures([1.0; 12]),
             during: Figures([1.0; 12]),
             fares: (0..40).map(fare).collect(),
+            course: Vec::new(),
             plan_s: 8.0,
             carried_out: true,
             works: !bad.contains(&39),

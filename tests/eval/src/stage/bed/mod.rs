@@ -11,6 +11,7 @@
 //! delays of both uplinks, and before the service outside.
 
 pub mod cages;
+mod errands;
 mod orders;
 mod parts;
 mod watch;
@@ -21,20 +22,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use homeostat_sim::topology::{Replica, ReplicaNo, Topology};
 use homeostat_testbed::proxy::{Link, Proxy};
 use homeostat_testbed::{Kind, Port, ServiceSpec, UnitSpec, inject, ports};
 
 pub use orders::Done;
+pub use parts::configured;
 pub use watch::{Counts, Look, Watch};
 
 use self::cages::Cages;
+use self::errands::Errands;
 use super::node::Node;
 use super::{interrupt, role};
 
 /// Of so many processors of the topology one is real.
 pub const PROCESSOR: f64 = 20.0;
+/// Most processes of services: each is also some 10 MB and some threads.
+const REPLICAS_MAX: usize = 40;
+/// Most calls a second that a small machine makes besides what is measured; each costs it
+/// some 2 ms.
+const CALLS_MAX: f64 = 250.0;
+/// Most memory of all services.
+const MEMORY_MAX_MB: f64 = 4096.0;
 /// What may be kept where a topology's disk is: the same bytes for each.
 const QUOTA: u64 = 1 << 20;
 /// How long a process of no node may take until it answers.
@@ -45,8 +55,8 @@ const READY_MAX: Duration = Duration::from_secs(10);
 pub struct Bed {
     topology: Topology,
     // Ended in this order.
-    strangers: Vec<Loner>,
-    outside: Vec<Loner>,
+    errands: Errands,
+    outside: Vec<(String, Loner)>,
     nodes: Vec<Node>,
     links: Vec<(String, Proxy)>,
     cages: Cages,
@@ -93,9 +103,10 @@ impl Bed {
         let mut kept = reserve(topology)?;
         let address = |(name, port): (&String, &Port)| (name.clone(), port.address());
         let addresses = kept.iter().map(address).collect();
+        let credentials = dir.to_owned();
         let mut bed = Self {
             topology: topology.clone(),
-            strangers: Vec::new(),
+            errands: Errands::start(topology, dir, move |route| credential(&credentials, route))?,
             outside: Vec::new(),
             nodes: Vec::new(),
             links: Vec::new(),
@@ -167,7 +178,7 @@ impl Bed {
     /// The folder of the credential that the replicas of a route share.
     #[must_use]
     pub fn credential(&self, route: &str) -> PathBuf {
-        self.dir.join("credentials").join(route)
+        credential(&self.dir, route)
     }
 
     /// All replicas of a route, but for standbys.
@@ -200,9 +211,9 @@ impl Bed {
         Ok(())
     }
 
-    /// Ends somebody else's services.
-    pub fn end_outside(&mut self) {
-        self.outside.clear();
+    /// Ends somebody else's service.
+    pub fn end_outside(&mut self, route: &str) {
+        self.outside.retain(|(name, _)| name != route);
     }
 
     /// Starts a stranger on a node that burns so many processors of the topology.
@@ -215,14 +226,14 @@ impl Bed {
         let at = at.with_context(|| format!("there is no node {node}"))?;
         let spec = UnitSpec {
             groups: self.cages.doors(at),
-            ..parts::bare("stranger", 1.0)
+            ..UnitSpec::bare("stranger", 1.0)
         };
         let port = ports(1)?;
         let number = port.first().context("one was asked for")?.number();
         let stranger = self.loner("stranger", number, &spec)?;
         let permille = (1000.0 * cores / PROCESSOR).round();
         inject::order(&stranger.control, &format!("burn {permille}"))?;
-        self.strangers.push(stranger);
+        self.errands.came(node, stranger);
         Ok(())
     }
 
@@ -234,9 +245,9 @@ impl Bed {
             .filter_map(|route| Some((route.name.to_string(), route.outside_ms?)))
             .collect();
         for (name, ms) in outside {
-            let spec = parts::bare(&name, 1000.0 / ms.max(1.0));
+            let spec = UnitSpec::bare(&name, 1000.0 / ms.max(1.0));
             let started = self.loner(&name, self.port(&name)?.port(), &spec)?;
-            self.outside.push(started);
+            self.outside.push((name, started));
         }
         Ok(())
     }
@@ -353,6 +364,78 @@ impl Bed {
     fn replica(&self, no: ReplicaNo) -> &Replica {
         &self.topology.replicas()[no.at()]
     }
+}
+
+/// Whether a topology can be a bed on a small machine.
+///
+/// # Errors
+/// Why it cannot.
+pub fn holds(topology: &Topology) -> Result<()> {
+    let habits = topology.habits();
+    ensure!(
+        habits.in_turn,
+        "the services of a bed call in turn, those of {} do not",
+        topology.name()
+    );
+    let entries = topology.routes().iter().filter(|route| route.demand > 0.0);
+    ensure!(entries.count() == 1, "users of a bed have one entry");
+    let replicas = topology.replicas().len();
+    ensure!(
+        replicas <= REPLICAS_MAX,
+        "{replicas} replicas are more than {REPLICAS_MAX}"
+    );
+    let memory = topology.replicas().iter();
+    let memory_mb: f64 = memory
+        .map(|replica| topology.routes()[replica.route.at()].memory_mb)
+        .sum();
+    ensure!(
+        memory_mb <= MEMORY_MAX_MB,
+        "its services hold {memory_mb:.0} MB, more than {MEMORY_MAX_MB} MB"
+    );
+    let calls = calls(topology);
+    ensure!(
+        calls <= CALLS_MAX,
+        "{calls:.0} calls a second are more than {CALLS_MAX}"
+    );
+    Ok(())
+}
+
+/// Calls a second of all, when nothing is wrong and nothing is remembered.
+fn calls(topology: &Topology) -> f64 {
+    let mut arrive: Vec<f64> = topology.routes().iter().map(|route| route.demand).collect();
+    // Callers come before those whom they call after as many rounds as there are routes.
+    for _ in 0..arrive.len() {
+        let mut next: Vec<f64> = topology.routes().iter().map(|route| route.demand).collect();
+        for (route, came) in topology.routes().iter().zip(&arrive) {
+            for call in &route.calls {
+                next[call.to.at()] += came * call.share;
+            }
+        }
+        arrive = next;
+    }
+    arrive.iter().sum()
+}
+
+/// Whether anything goes over an uplink: calls to a backend of another site than its route,
+/// and to what is outside.
+#[must_use]
+pub fn crosses(topology: &Topology, link: &str) -> bool {
+    let first = |node: usize| {
+        let link = topology.nodes()[node].uplinks.first();
+        link.map(|link| topology.links()[link.at()].name.as_str())
+    };
+    let far = topology.replicas().iter().filter(|replica| {
+        let at = topology.routes()[replica.route.at()].at;
+        topology.nodes()[replica.node.at()].site != topology.nodes()[at.at()].site
+    });
+    let outside = outside_calls(topology).into_iter().map(|(_, node)| node);
+    far.map(|replica| replica.node.at())
+        .chain(outside)
+        .any(|node| first(node) == Some(link))
+}
+
+fn credential(dir: &Path, route: &str) -> PathBuf {
+    dir.join("credentials").join(route)
 }
 
 /// The name of the port before a backend of another site.

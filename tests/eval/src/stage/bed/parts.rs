@@ -1,38 +1,30 @@
 //! What each node of a bed consists of: its configuration, and a file for each unit.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use homeostat_sim::topology::{Offer, Replica, Route};
 use homeostat_testbed::{Kind, Port, SERVICE_ARG, ServiceSpec, UnitCall, UnitSpec};
 
-use super::{Bed, PROCESSOR, Ports, QUOTA, far, out};
+use super::{Bed, PROCESSOR, Ports, QUOTA, errands, far, out};
 use crate::stage::fleet::{PREPROCESS, PREPROCESS_FILE, quoted};
 use crate::stage::node::{Layout, Served};
 use crate::stage::role::{FORWARD_ARG, program};
+use crate::stage::unbounded;
 
-/// How long who calls waits, in milliseconds; a cache that takes longer is slower than what it saves.
-const PATIENCE_MS: u64 = 1000;
+/// How long who calls a cache waits, in milliseconds: one that takes longer is slower than what it
+/// saves.
 const CACHE_PATIENCE_MS: u64 = 200;
-/// Seconds of its work that may wait for a unit, and so many more: as in the simulator.
-const QUEUE_S: f64 = 4.0;
-const QUEUE: f64 = 20.0;
 
 /// Agents that only look, and orders that nothing holds back.
-pub(super) const SECTIONS: &str = r#"
-[limits]
-mode = "observe"
-hold = "0s"
-budget = { mission = 1.0, business = { floor = 1.0, ceiling = 1.0 }, best_effort = { floor = 1.0, ceiling = 1.0 } }
-quarantine = { count = 100, within = "1s", hold = "1s" }
-contest = { count = 100, within = "1s", hold = "1s" }
-restart = { burst = 100, within = "1s", backoff_min = "1ms" }
+fn sections() -> String {
+    format!("\n{}\n[sample]\nperiod = \"1s\"\n", unbounded("observe"))
+}
 
-[sample]
-period = "1s"
-"#;
 const SERVICE: &str = "stop_grace = \"500ms\"\nstart_timeout = \"25s\"";
 const PROBE: &str =
     "kind = \"http\"\npath = \"/healthz\"\nperiod = \"500ms\"\ntimeout = \"300ms\"\nmisses = 2";
@@ -40,59 +32,21 @@ const ROUTE: &str = "connect_timeout = \"50ms\"\npatience = \"0s\"\nrate_min = \
 
 /// Everything that is fixed, as text to be hashed.
 pub(super) fn settings() -> String {
-    format!("{SECTIONS}\n{SERVICE}\n{PROBE}\n{ROUTE}\n{PROCESSOR} {QUOTA}")
+    let sections = sections();
+    format!("{sections}\n{SERVICE}\n{PROBE}\n{ROUTE}\n{PROCESSOR} {QUOTA}")
 }
 
-/// Names as the stage keeps them: those of the shipped topology and no others.
-const NAMES: [&str; 20] = [
-    "edge-1",
-    "edge-2",
-    "edge-3",
-    "edge-4",
-    "cloud-1",
-    "gateway-1",
-    "gateway-2",
-    "preprocess-1",
-    "preprocess-2",
-    "cache-1",
-    "infer-1",
-    "infer-2",
-    "infer-3",
-    "infer-4",
-    "postprocess-1",
-    "postprocess-2",
-    "broker-1",
-    "broker-2",
-    "store-1",
-    "store-2",
-];
-
-fn name(text: &str) -> Result<&'static str> {
-    let known = NAMES.iter().find(|known| **known == text);
-    known
-        .copied()
-        .with_context(|| format!("the bed has no part named {text}"))
-}
-
-/// A unit that does nothing but its work, with a hundredth of a processor.
-pub(super) fn bare(name: &str, rate: f64) -> UnitSpec {
-    UnitSpec {
-        name: name.to_owned(),
-        rate,
-        duty: 0.01,
-        queue_s: QUEUE_S,
-        queue: QUEUE,
-        memory_mb: 0.0,
-        start_s: 0.0,
-        calls: Vec::new(),
-        cache: false,
-        slot: None,
-        config: None,
-        data: None,
-        lock: None,
-        credential: None,
-        groups: Vec::new(),
+/// A name as the stage keeps it: for as long as the program runs. There are no more of
+/// them than in the topologies that were read.
+fn name(text: &str) -> &'static str {
+    static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(one) = known.get(text) {
+        return one;
     }
+    let one: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    known.insert(one);
+    one
 }
 
 pub(super) fn write_spec(folder: &Path, spec: &UnitSpec) -> Result<PathBuf> {
@@ -106,22 +60,33 @@ pub(super) fn write_spec(folder: &Path, spec: &UnitSpec) -> Result<PathBuf> {
 /// What one node consists of; the files of its units are written.
 pub(super) fn layout(bed: &Bed, node: usize, kept: &mut Ports) -> Result<Layout> {
     let known = &bed.topology.nodes()[node];
-    let id = name(known.name.as_str())?;
+    let id = name(known.name.as_str());
     let dir = bed.dir.join(id);
     let own = quoted(program().context("cannot find the own program")?)?;
     let mut text = format!(
-        "[node]\nid = \"{id}\"\ndata_dir = {}\nrun_dir = {}\n\n[mqtt]\n{SECTIONS}\n",
+        "[node]\nid = \"{id}\"\ndata_dir = {}\nrun_dir = {}\n\n[mqtt]\n{}\n",
         quoted(dir.join("data"))?,
         quoted(dir.join("run"))?,
+        sections()
     );
     let routes = bed.topology.routes().iter();
-    let mut routes = routes.filter(|route| route.at.at() == node && route.outside_ms.is_none());
-    let routes: Vec<&Route> = routes.by_ref().collect();
+    let routes: Vec<&Route> = routes
+        .filter(|route| route.at.at() == node && route.outside_ms.is_none())
+        .collect();
     if !routes.is_empty() {
         let config = quoted(dir.join("agent.toml"))?;
         let _ = writeln!(
             text,
             "[forwarder]\ncommand = [{own}, \"{FORWARD_ARG}\", \"--config\", {config}]"
+        );
+    }
+    let hooks = bed.topology.webhooks().iter();
+    for hook in hooks.filter(|hook| errands::KNOWN.contains(&hook.does)) {
+        let (name, url) = (&hook.name, bed.errands.url(hook.does));
+        let secret = quoted(bed.errands.secret_file())?;
+        let _ = writeln!(
+            text,
+            "[[webhook]]\nname = \"{name}\"\nurl = \"{url}\"\nsecret_file = {secret}\nevents = []\n"
         );
     }
     let mut served = Vec::new();
@@ -175,6 +140,9 @@ pub(super) fn layout(bed: &Bed, node: usize, kept: &mut Ports) -> Result<Layout>
 fn service(bed: &Bed, replica: &Replica, port: Port, dir: &Path) -> Result<Served> {
     let node = replica.node.at();
     let route = &bed.topology.routes()[replica.route.at()];
+    // Milliseconds that were read within bounds.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let timeout_ms = bed.topology.habits().timeout_ms.round() as u64;
     let called = |place: usize| &bed.topology.routes()[route.calls[place].to.at()];
     let mut calls = Vec::new();
     for (place, call) in route.calls.iter().enumerate() {
@@ -192,7 +160,7 @@ fn service(bed: &Bed, replica: &Replica, port: Port, dir: &Path) -> Result<Serve
             patience_ms: if to.hit > 0.0 {
                 CACHE_PATIENCE_MS
             } else {
-                PATIENCE_MS
+                timeout_ms
             },
         });
     }
@@ -218,10 +186,10 @@ fn service(bed: &Bed, replica: &Replica, port: Port, dir: &Path) -> Result<Serve
         lock: (!route.writes).then(|| locks.join("work.lock")),
         credential,
         groups: bed.cages.doors(node),
-        ..bare(replica.name.as_str(), route.rate)
+        ..UnitSpec::bare(replica.name.as_str(), route.rate)
     };
     let folder = dir.join("units");
-    let name = name(replica.name.as_str())?;
+    let name = name(replica.name.as_str());
     Ok(Served {
         name,
         spec: ServiceSpec {
@@ -237,8 +205,9 @@ fn service(bed: &Bed, replica: &Replica, port: Port, dir: &Path) -> Result<Serve
     })
 }
 
-/// Which services read a configuration when they start.
-fn configured(route: &Route) -> bool {
+/// Whether a service reads a configuration when it starts.
+#[must_use]
+pub fn configured(route: &Route) -> bool {
     route.name.as_str() == "preprocess"
 }
 

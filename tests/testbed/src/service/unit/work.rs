@@ -210,26 +210,6 @@ pub(in super::super) fn hold(lock: &Path, permille: u64, mb: u64) -> io::Result<
 mod tests {
     use super::*;
 
-    fn spec() -> UnitSpec {
-        UnitSpec {
-            name: "a".into(),
-            rate: 100.0,
-            duty: 0.05,
-            queue_s: 0.0,
-            queue: 2.0,
-            memory_mb: 0.0,
-            start_s: 0.0,
-            calls: Vec::new(),
-            cache: false,
-            slot: None,
-            config: None,
-            data: None,
-            lock: None,
-            credential: None,
-            groups: Vec::new(),
-        }
-    }
-
     #[test]
     fn work_takes_its_time_and_burns_its_share() {
         let (begun, before) = (Instant::now(), burnt());
@@ -241,7 +221,13 @@ mod tests {
 
     #[test]
     fn one_is_worked_on_and_too_many_are_refused_at_once() {
-        let work = Work::new(&spec());
+        let spec = UnitSpec {
+            duty: 0.05,
+            queue_s: 0.0,
+            queue: 2.0,
+            ..UnitSpec::bare("a", 100.0)
+        };
+        let work = Work::new(&spec);
         let done: Vec<bool> = thread::scope(|scope| {
             let all: Vec<_> = (0..12).map(|_| scope.spawn(|| work.do_one(20.0))).collect();
             all.into_iter().map(|one| one.join().unwrap()).collect()
