@@ -113,7 +113,7 @@ pub const LIST: [[&str; 3]; 17] = [
     [
         "testbed",
         "real processes beside the simulator: the same topology, faults and plans in both",
-        "40 s a run, 36 runs a round, 5 rounds if --n is not given: 2 h",
+        "55 s a run, 21 runs a round, 5 rounds if --n is not given: 100 min",
     ],
 ];
 

@@ -50,7 +50,7 @@ impl Parameters {
     const LANS: [f64; 7] = [0.3, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0];
     const CALLS: [f64; 6] = [0.0, 0.005, 0.01, 0.015, 0.02, 0.03];
     const DEEDS: [f64; 7] = [0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0];
-    const STARTS: [f64; 6] = [0.8, 1.0, 1.2, 1.4, 1.7, 2.0];
+    const STARTS: [f64; 7] = [0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5];
 
     fn variants(self, which: usize) -> Vec<Self> {
         match which {
@@ -151,7 +151,8 @@ pub(super) fn fit(text: &str, runs: &[Met<'_>]) -> Result<Parameters> {
 }
 
 /// How far the simulator is off: differences of the figures in units of a change, those before
-/// and during the fault, each bounded, and of the times in powers of two.
+/// and during the fault, each bounded, and of the times in powers of two; a plan that
+/// works on one side only is as far off as a time can be.
 fn off(text: &str, parameters: &Parameters, runs: &[Met<'_>]) -> Result<f64> {
     /// One figure that is far off must not outweigh the rest.
     const FAR: f64 = 5.0;
@@ -167,9 +168,15 @@ fn off(text: &str, parameters: &Parameters, runs: &[Met<'_>]) -> Result<f64> {
                 let differ = ours.since(theirs);
                 sum += differ.iter().map(|it| it.abs().min(FAR)).sum::<f64>();
             }
-            if let (Some(ours), Some(theirs)) = (ours.heals_s(), run.trace.heals_s()) {
-                sum += TIMES * (ours.max(1.0) / theirs.max(1.0)).log2().abs().min(FAR);
-            }
+            sum += TIMES
+                * match (ours.heals_s(), run.trace.heals_s()) {
+                    (Some(ours), Some(theirs)) => {
+                        (ours.max(1.0) / theirs.max(1.0)).log2().abs().min(FAR)
+                    }
+                    // Never is as far as can be.
+                    _ if ours.works != run.trace.works => FAR,
+                    _ => 0.0,
+                };
         }
     }
     Ok(sum)

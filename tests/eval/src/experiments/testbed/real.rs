@@ -1,6 +1,5 @@
 //! One run on the bed.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,6 +9,7 @@ use homeostat_testbed::users::{End, Try, Users, UsersSpec};
 use super::faults::{Fault, Plan};
 use super::injections::{self, Injection};
 use super::trace::{Fare, Figures, NOBODY, SERVICES, STEP_S, Seen, Times, Trace, WINDOW_S};
+use crate::experiments::progress;
 use crate::stage::bed::{Look, Watch};
 use crate::stage::{Bed, Fleet, MODEL_VERSION, Node, interrupt};
 
@@ -78,7 +78,7 @@ pub(super) fn run(topology: &Topology, fault: &Fault, plan: &Plan, seed: u64) ->
     }
     until(onset_s + fault.watch_s, &bed, Some(onset_s))?;
     let plan_s = users.now_s();
-    let carried_out = orders(&bed, plan, dir.path())?;
+    let carried_out = orders(&bed, plan)?;
     let end_s = users.now_s() + fault.after_s;
     until(end_s, &bed, None)?;
     // Who still waits is part of it.
@@ -99,16 +99,15 @@ pub(super) fn run(topology: &Topology, fault: &Fault, plan: &Plan, seed: u64) ->
 }
 
 /// Orders a plan; whether all of it was carried out. What comes behind a failure is not begun.
-fn orders(bed: &Bed, plan: &Plan, dir: &Path) -> Result<bool> {
+fn orders(bed: &Bed, plan: &Plan) -> Result<bool> {
     for (node, text) in &plan.orders {
         let text = text
             .replace("MODEL", MODEL_VERSION)
             .replace("CONFIG", &Fleet::config_version());
         let done = bed.order(node, &text, ORDER_MAX)?;
         if !done.well {
-            let _ = std::fs::write(dir.join("refused"), &done.said);
-            let said = done.said.lines().last().unwrap_or_default();
-            super::super::progress(&format!("    {node}: {text}: {said}"));
+            let said: Vec<&str> = done.said.lines().map(str::trim).collect();
+            progress(&format!("    {node}: {text}: {}", said.join(" | ")));
             return Ok(false);
         }
     }
