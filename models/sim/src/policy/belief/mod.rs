@@ -328,8 +328,9 @@ impl Belief {
         let close = close.iter().flat_map(|(_, fault)| variants(fault));
         let close = firsts(close.filter_map(with).collect());
         let alone = |(likely, fault): (f64, Fault)| {
-            let one = self.lived(incident(topology, vec![fault]), to.onset)?;
-            Some(Particle { likely, ..one })
+            let mut one = self.lived(incident(topology, vec![fault]), to.onset)?;
+            one.likely = likely;
+            Some(one)
         };
         close.into_iter().filter_map(alone).collect()
     }
