@@ -59,6 +59,11 @@ impl Sealed {
     }
 }
 
+fn sealed_run(faults: &str, fleets: &str) -> Output {
+    let folders = ["--faults", faults, "--topologies", fleets];
+    homeostat(&[&["run", "--policy", "no-op", "--json"], &folders[..]].concat())
+}
+
 fn homeostat(args: &[&str]) -> Output {
     let output = Command::new(env!("CARGO_BIN_EXE_homeostat"))
         .arg("sim")
@@ -117,6 +122,31 @@ fn a_sealed_folder_runs_through_every_command() {
         let file = format!("{out}/seen.{form}");
         assert!(homeostat(&["replay", &file]).status.success());
     }
+    // More of the same kind, none like those that are there.
+    let (out, known) = (sealed.path("more"), sealed.path("faults"));
+    let fleets = sealed.path("fleets");
+    let more = [
+        "generate",
+        "--out",
+        &out,
+        "--topologies",
+        &fleets,
+        "--known",
+        &known,
+        "--plain",
+        "--count",
+        "1",
+        "--streams",
+        "1",
+    ];
+    let generated = homeostat(&[&more[..], &["--topology", "never-seen-29"]].concat());
+    assert!(generated.status.success());
+    let certificates = fs::read_to_string(Path::new(&out).join("certificates.tsv")).unwrap();
+    assert!(certificates.contains("\tnever-seen-29\t"), "{certificates}");
+    let run = sealed_run(&out, &fleets);
+    assert_eq!(told(&run).lines().count(), certificates.lines().count());
+    let nowhere = homeostat(&[&more[..], &["--topology", "never-seen"]].concat());
+    assert!(!nowhere.status.success() && told(&nowhere).contains("never-seen"));
     // Once more into the same folder is refused.
     let out = sealed.path("train");
     let again = sealed.sim(&["record", "--out", &out]);

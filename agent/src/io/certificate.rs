@@ -6,8 +6,10 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, DecodePem as _};
 
@@ -62,10 +64,14 @@ pub fn end(path: &Path) -> Result<u64, CertificateError> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Not kept waiting by a pipe in its place.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(io::Error::other(format!("larger than {FILE_MAX} bytes")));
     }
@@ -83,6 +89,7 @@ fn first_pem(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     /// Made with `openssl req -x509 -newkey ed25519 -nodes -days 3650 -subj /CN=test`.
     const PEM: &str = include_str!("certificate/test.pem");
@@ -108,6 +115,12 @@ mod tests {
         let path = Path::new("/nonexistent/c.pem");
         let error = end(path).unwrap_err().to_string();
         assert_eq!(error, "cannot read /nonexistent/c.pem");
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("c.pem");
+        let (kind, mode) = (FileType::Fifo, Mode::RUSR);
+        mknodat(CWD, &pipe, kind, mode, 0).unwrap();
+        let error = end(&pipe).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read"), "{error}");
         assert!(end_of(b"").unwrap_err().contains("holds no certificate"));
         let error = end_of(&vec![b'x'; 65 * 1024]).unwrap_err();
         assert!(error.starts_with("cannot read"), "{error}");

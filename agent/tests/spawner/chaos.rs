@@ -334,7 +334,8 @@ fn a_process_that_is_held_hears_no_signal_but_a_kill_and_runs_on_afterwards() {
             return;
         }
         assert!(is_broken(&said), "{said:?}");
-        assert_eq!(state(pid), 't');
+        // The kernel is told by then; each thread stops as it is next looked at.
+        until("it to be held", || state(pid) == 't').await;
         mended(&mut client).await;
         until("it to run on", || state(pid) == 'S').await;
         broken(&mut client, Injection::Block, LONG).await;

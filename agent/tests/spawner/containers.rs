@@ -56,8 +56,12 @@ fn a_container_is_healed_like_any_service() {
         let (mut node, mut client) = node(podman, &["web"], "").await;
         let web = id("web");
         let (mut last, mut pid) = start(&mut client, &web).await;
-        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-        assert_eq!(words, "/busybox\0sleep\x001000\0");
+        // The engine says that it runs a moment before it is the program.
+        until("the container's program", || {
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+            words == "/busybox\0sleep\x001000\0"
+        })
+        .await;
         let (mut noticed, mut restarted) = (Vec::new(), Vec::new());
         for _ in 0..lives() {
             let begun = Instant::now();
@@ -168,8 +172,18 @@ fn a_container_is_frozen_limited_and_killed_for_memory() {
         done(act(&mut client, &small, life, ProcessAct::Thaw).await);
         until("it goes on", || ticks() > frozen).await;
         let half = ProcessAct::LimitCpu(Percent::new(50).ok());
+        let whole = ProcessAct::LimitCpu(None);
         done(act(&mut client, &small, life, half).await);
-        done(act(&mut client, &small, life, ProcessAct::LimitCpu(None)).await);
+        done(act(&mut client, &small, life, whole).await);
+        let all = quota(pid);
+        done(act(&mut client, &small, life, half).await);
+        assert_ne!(quota(pid), all);
+        // Asked again after it failed, it gets back what it had.
+        podman.kill();
+        assert!(act(&mut client, &small, life, whole).await.is_some());
+        podman.serve().await;
+        done(act(&mut client, &small, life, whole).await);
+        assert_eq!(quota(pid), all);
         let go = podman.root().join("go");
         fs::write(&go, "").unwrap();
         assert_eq!(ended(&mut client, &small, life).await, Exit::OutOfMemory);
@@ -220,6 +234,20 @@ fn an_engine_may_come_and_go() {
         let (two, pid) = start(&mut client, &web).await;
         assert!(two > one && alive(pid));
     });
+}
+
+/// What the kernel lets a process have of the processors, in either version of groups.
+fn quota(pid: u32) -> String {
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let mut files = own.lines().filter_map(|line| {
+        let (at, file) = match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+            ["0", "", path] => (format!("/sys/fs/cgroup{path}"), "cpu.max"),
+            [_, names, path] => (format!("/sys/fs/cgroup/{names}{path}"), "cpu.cfs_quota_us"),
+            _ => return None,
+        };
+        fs::read_to_string(format!("{at}/{file}")).ok()
+    });
+    files.next().unwrap()
 }
 
 /// Asks for something, and says why it was not done.

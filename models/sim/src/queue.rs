@@ -20,7 +20,8 @@ pub struct Time {
 }
 
 impl Time {
-    /// What is left when whoever takes longer than `limit` is taken out.
+    /// A bound for those that take no longer than `limit`: the mean is at most that, and as it is
+    /// where hardly any are later (not the mean under the condition, which lies lower).
     #[must_use]
     pub fn within(self, limit: f64) -> Self {
         Self {

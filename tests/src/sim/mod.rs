@@ -11,6 +11,7 @@ mod audit;
 mod disk;
 mod faults;
 mod forwarder;
+mod host;
 mod shell;
 mod store;
 mod trace;
@@ -252,7 +253,7 @@ pub struct Sim {
     disk: Disk,
     /// Real files, where a scenario is about them.
     store: Option<store::Store>,
-    host: shell::Host,
+    host: host::Host,
     probe_number: u64,
     /// Plans that people asked for.
     asked: u64,
@@ -308,7 +309,7 @@ impl Sim {
             forwarder: forwarder::Forwarder::new(&config),
             disk: Disk::default(),
             store: None,
-            host: shell::Host::default(),
+            host: host::Host::default(),
             probe_number: 0,
             asked: 0,
             held: Micros(0),

@@ -232,7 +232,7 @@ fn corruption_changes_one_byte_of_what_the_broker_is_told() {
     // One segment, of which all but 2 % is payload; 'a' becomes 'A'.
     let publish = speaks
         .client
-        .publish(TOPIC, QoS::AtMostOnce, false, [b'a'; 1200]);
+        .publish(TOPIC, QoS::AtMostOnce, false, vec![b'a'; 1200]);
     publish.unwrap();
     let heard = hears.payload(LONG).unwrap();
     let other: Vec<u8> = heard.iter().copied().filter(|byte| *byte != b'a').collect();

@@ -23,7 +23,7 @@ const TEXT_MAX: u64 = 64;
 /// # Errors
 /// [`DataError::Held`] before anything is deleted; [`DataError::Io`] otherwise.
 pub(super) fn clear(data: &Data) -> Result<usize, DataError> {
-    let found = candidates(data, &data.locks)?;
+    let (found, _) = candidates(data, &data.locks)?;
     // Kept open until all are deleted: who comes meanwhile finds them held.
     let mut open = Vec::new();
     for lock in &found {

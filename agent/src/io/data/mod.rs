@@ -8,6 +8,7 @@
 mod locks;
 mod snapshot;
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -87,6 +88,12 @@ pub enum DataError {
         /// What is copied at most.
         max: Bytes,
     },
+    /// Not all of the state can be seen, so a copy would lack the rest.
+    #[error("more than {ENTRIES_MAX} files are in a folder of the state in {}", path.display())]
+    TooMany {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Everything that may be deleted is, and it is not enough.
     #[error("{left} of {quota} in {} are still used, and nothing more may be deleted", path.display())]
     StillFull {
@@ -161,7 +168,7 @@ fn on_disk(meta: &Metadata) -> u64 {
 pub fn prune(data: &Data, keep: Percent) -> Result<(usize, Bytes), DataError> {
     let most = keep.of(data.quota.0);
     let mut used = measure(data)?.0;
-    let mut found = candidates(data, &data.prune)?;
+    let (mut found, _) = candidates(data, &data.prune)?;
     found.sort_by(|a, b| (a.changed, &a.path).cmp(&(b.changed, &b.path)));
     let (mut count, mut freed) = (0, 0u64);
     for file in found {
@@ -204,7 +211,8 @@ struct Candidate {
     size: u64,
 }
 
-fn candidates(data: &Data, patterns: &[Pattern]) -> Result<Vec<Candidate>, DataError> {
+/// What is there, and whether that is all.
+fn candidates(data: &Data, patterns: &[Pattern]) -> Result<(Vec<Candidate>, bool), DataError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let io_failed = |what, path: &Path| {
         let path = path.to_owned();
@@ -213,6 +221,8 @@ fn candidates(data: &Data, patterns: &[Pattern]) -> Result<Vec<Candidate>, DataE
     let root = open(&data.path, flags, Mode::empty()).map_err(io_failed("open", &data.path))?;
     let root = Rc::new(root);
     let mut found: Vec<Candidate> = Vec::new();
+    let mut known = BTreeSet::new();
+    let mut all = true;
     for pattern in patterns {
         let (folder, path) = match &pattern.folder {
             None => (Rc::clone(&root), data.path.clone()),
@@ -227,8 +237,8 @@ fn candidates(data: &Data, patterns: &[Pattern]) -> Result<Vec<Candidate>, DataE
                 }
             }
         };
-        let entries = Dir::read_from(&*folder).map_err(io_failed("read", &path))?;
-        for entry in entries.take(ENTRIES_MAX) {
+        let mut entries = Dir::read_from(&*folder).map_err(io_failed("read", &path))?;
+        for entry in entries.by_ref().take(ENTRIES_MAX) {
             // What cannot be read must not pass for what is not there.
             let entry = entry.map_err(io_failed("read", &path))?;
             let name = entry.file_name().to_owned();
@@ -241,8 +251,8 @@ fn candidates(data: &Data, patterns: &[Pattern]) -> Result<Vec<Candidate>, DataE
                 Err(error) => return Err(failed("look at", &path.join(text))(error.into())),
             };
             let path = path.join(text);
-            let known = found.iter().any(|one| one.path == path);
-            if known || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if !regular || !known.insert(path.clone()) {
                 continue;
             }
             // The widths of these fields differ between architectures.
@@ -259,8 +269,9 @@ fn candidates(data: &Data, patterns: &[Pattern]) -> Result<Vec<Candidate>, DataE
                 name,
             });
         }
+        all &= entries.next().is_none();
     }
-    Ok(found)
+    Ok((found, all))
 }
 
 fn stat_nanos(stat: &Stat) -> i64 {

@@ -10,8 +10,10 @@
 //! data_dir/snapshots/SERVICE/before-TOKEN/         what a restore has replaced
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +23,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, renameat, statat, 
 use rustix::io::Errno;
 
 use super::{Candidate, DataError, candidates, failed};
-use crate::config::Data;
+use crate::config::{Data, Pattern};
 
 /// Copies of one service; the older one is there should the newer one hold the
 /// fault already.
@@ -39,7 +41,7 @@ const SLASH: char = '+';
 /// # Errors
 /// [`DataError`]; then the copies that were there are still there.
 pub(super) fn take(data: &Data, kept: &Path) -> Result<(usize, Bytes), DataError> {
-    let found = candidates(data, &data.snapshot)?;
+    let found = state(data)?;
     // A folder whose mount is missing looks like this as well.
     if found.is_empty() {
         return Err(DataError::NoState {
@@ -73,7 +75,7 @@ pub(super) fn restore(data: &Data, kept: &Path, token: Token) -> Result<usize, D
                 let _ = fs::remove_dir_all(kept.join(old));
             }
         }
-        let found = candidates(data, &data.snapshot)?;
+        let found = state(data)?;
         copy(data, &found, kept, &before)?;
     }
     put_back(data, &kept.join(newest.to_string()))
@@ -96,6 +98,16 @@ pub(super) fn take_back(data: &Data, kept: &Path, token: Token) -> Result<usize,
     synced(kept).map_err(failed("sync", kept))?;
     let _ = fs::remove_dir_all(&gone);
     Ok(count)
+}
+
+/// All of it: what a copy lacks is deleted when that is put back.
+fn state(data: &Data) -> Result<Vec<Candidate>, DataError> {
+    match candidates(data, &data.snapshot)? {
+        (found, true) => Ok(found),
+        (_, false) => Err(DataError::TooMany {
+            path: data.path.clone(),
+        }),
+    }
 }
 
 fn before(token: Token) -> String {
@@ -193,13 +205,8 @@ fn write(from: File, to: &Path, max: u64) -> io::Result<u64> {
 /// Replaces the files that the patterns name by those of a copy.
 fn put_back(data: &Data, copy: &Path) -> Result<usize, DataError> {
     let mut count = 0;
-    let copies = names(copy)?;
+    let copies: BTreeSet<String> = names(copy)?.into_iter().collect();
     for pattern in &data.snapshot {
-        let folder: PathBuf = match &pattern.folder {
-            Some(inner) => data.path.join(inner),
-            None => data.path.clone(),
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let within = pattern.folder.as_deref().unwrap_or("");
         let wanted: Vec<(&String, &str)> = copies
             .iter()
@@ -210,8 +217,7 @@ fn put_back(data: &Data, copy: &Path) -> Result<usize, DataError> {
         if wanted.is_empty() {
             continue;
         }
-        let open = rustix::fs::open(&folder, flags, Mode::empty());
-        let open = open.map_err(|error| failed("open", &folder)(error.into()))?;
+        let (folder, open) = folder_of(data, pattern)?;
         for (flat, name) in wanted {
             // A name with a dot in front is no pattern's.
             let fresh = format!(".{name}.restored");
@@ -256,7 +262,7 @@ fn put_back(data: &Data, copy: &Path) -> Result<usize, DataError> {
         fsync(&open).map_err(|error| failed("sync", &folder)(error.into()))?;
     }
     // What came since is not part of that state.
-    for file in candidates(data, &data.snapshot)? {
+    for file in state(data)? {
         if !copies.contains(&flat(&file)) {
             match unlinkat(&*file.folder, &file.name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -267,10 +273,32 @@ fn put_back(data: &Data, copy: &Path) -> Result<usize, DataError> {
     Ok(count)
 }
 
+/// The folder that a pattern names, and its path. The data folder itself may be reached by
+/// a link, as that is the word of the configuration; what is below may not.
+fn folder_of(data: &Data, pattern: &Pattern) -> Result<(PathBuf, OwnedFd), DataError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&data.path, flags, Mode::empty());
+    let root = root.map_err(|error| failed("open", &data.path)(error.into()))?;
+    let Some(inner) = &pattern.folder else {
+        return Ok((data.path.clone(), root));
+    };
+    let path = data.path.join(inner);
+    match openat(
+        &root,
+        inner.as_str(),
+        flags | OFlags::NOFOLLOW,
+        Mode::empty(),
+    ) {
+        Ok(folder) => Ok((path, folder)),
+        Err(error) => Err(failed("open", &path)(error.into())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use homeostat_common::ids::PlanId;
 
+    use super::super::ENTRIES_MAX;
     use super::*;
     use crate::config::Config;
 
@@ -333,6 +361,38 @@ mod tests {
         );
         assert!(!at("index/a.idx").exists());
         assert_eq!(take_back(&data, &kept, undo).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_data_folder_that_is_reached_by_a_link_is_restored_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = tempfile::tempdir().unwrap();
+        let link = kept.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        let data = data(&link);
+        fs::write(dir.path().join("a.db"), "good").unwrap();
+        let kept = kept.path().join("snapshots");
+        take(&data, &kept).unwrap();
+        fs::write(dir.path().join("a.db"), "bad").unwrap();
+        assert_eq!(restore(&data, &kept, TOKEN).unwrap(), 1);
+        assert_eq!(fs::read(dir.path().join("a.db")).unwrap(), b"good");
+    }
+
+    #[test]
+    fn state_that_cannot_be_seen_whole_is_neither_copied_nor_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = tempfile::tempdir().unwrap();
+        let data = data(dir.path());
+        fs::write(dir.path().join("a.db"), "good").unwrap();
+        take(&data, kept.path()).unwrap();
+        for number in 0..=ENTRIES_MAX {
+            fs::write(dir.path().join(format!("{number}.db")), "").unwrap();
+        }
+        let error = take(&data, kept.path()).unwrap_err().to_string();
+        assert!(error.starts_with("more than 20000 files are in"), "{error}");
+        assert!(restore(&data, kept.path(), TOKEN).is_err());
+        let left = fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, ENTRIES_MAX + 2);
     }
 
     #[test]

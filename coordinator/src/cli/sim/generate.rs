@@ -22,7 +22,8 @@ use crate::io::incidents::{self, Topologies};
 
 /// Most seeds that are tried for one incident that is kept.
 const TRIED_MAX: usize = 40;
-/// Seeds that are tried side by side before what is known is looked at again.
+/// Seeds that are tried side by side before what is known is looked at again, or fewer where
+/// fewer incidents are wanted.
 const ROUND: usize = 8;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -41,6 +42,9 @@ pub(in crate::cli) struct Generate {
     /// The topology, a name or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = "reference")]
     topology: String,
+    /// Where topologies are looked for first.
+    #[arg(long, value_name = "DIR")]
+    topologies: Option<PathBuf>,
     /// The set that they are for.
     #[arg(long, value_enum, default_value = "train")]
     set: For,
@@ -70,8 +74,8 @@ pub(super) const CERTIFICATES: &str = "certificates.tsv";
 
 pub(super) fn generate(args: &Generate) -> Result<String, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
-    let mut topologies =
-        Topologies::new(None, Some(&args.topology)).map_err(|error| failed(&error))?;
+    let mut topologies = Topologies::new(args.topologies.clone(), Some(&args.topology))
+        .map_err(|error| failed(&error))?;
     let topology = topologies
         .of(&Incident::none())
         .map_err(|error| failed(&error))?;
@@ -96,8 +100,9 @@ pub(super) fn generate(args: &Generate) -> Result<String, Failure> {
     let (mut kept, mut tried) = (0, 0);
     while kept < wanted && tried < wanted * TRIED_MAX {
         let from = args.seed.wrapping_add(tried as u64);
-        tried += ROUND;
-        for drawn in round(args, &topology, from, &known) {
+        let seeds = ROUND.min(wanted);
+        tried += seeds;
+        for drawn in round(args, &topology, from, seeds, &known) {
             let drawn = match drawn {
                 Ok(drawn) => drawn,
                 Err(why) => {
@@ -123,13 +128,19 @@ pub(super) fn generate(args: &Generate) -> Result<String, Failure> {
 type Fair = Result<Vec<(Incident, Certificate)>, String>;
 
 /// Some seeds side by side, in their order.
-fn round(args: &Generate, topology: &Arc<Topology>, from: u64, known: &Known) -> Vec<Fair> {
+fn round(
+    args: &Generate,
+    topology: &Arc<Topology>,
+    from: u64,
+    seeds: usize,
+    known: &Known,
+) -> Vec<Fair> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= ROUND {
+            if at >= seeds {
                 return done;
             }
             done.push((at, one(args, topology, from.wrapping_add(at as u64), known)));

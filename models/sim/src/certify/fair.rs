@@ -30,7 +30,7 @@ pub enum Unfair {
     #[error("{0}: its repair does not end it")]
     Hopeless(String),
     /// None of them needs more than two steps.
-    #[error("{0}: {1} steps suffice")]
+    #[error("{0}: {1} steps suffice, storms apart")]
     Easy(String, u8),
     /// Nothing that is written tells it from its twin in time.
     #[error("{0}: looks like its twin")]
@@ -41,7 +41,7 @@ pub enum Unfair {
 }
 
 /// Certificates of an incident, and of its twin if it has one. With `hard`, one of them at
-/// least has to need more than two steps.
+/// least has to need more than two steps, and not for a storm of retries alone.
 ///
 /// # Errors
 /// [`Unfair`] when one of them is not to be had.
@@ -88,7 +88,7 @@ pub fn fair(
     for (one, repair) in drawn.iter().zip(&repairs) {
         let certificate = Certificate::with(topology, &one.incident, depth, Some(repair))?;
         // The one that is drawn for its length; a twin may be shorter.
-        if let (true, Some(least)) = (hard && certified.is_empty(), certificate.least)
+        if let (true, Some(least)) = (hard && certified.is_empty(), certificate.apart)
             && least <= 2
         {
             return Err(Unfair::Easy(one.incident.name.clone(), least));

@@ -76,8 +76,8 @@ pub(crate) struct Outlook {
 }
 
 /// Lets a world go on, and looks whether users are served within `settle` seconds and stay
-/// so. One in which they are not is given up then.
-pub(crate) fn outlook(world: &World, target: &Target, settle: f64) -> Outlook {
+/// so for `hold` seconds. One in which they are not is given up then.
+pub(crate) fn outlook(world: &World, target: &Target, settle: f64, hold: f64) -> Outlook {
     let mut fork = world.clone();
     let begin = fork.now();
     let mut watch = Watch::default();
@@ -103,7 +103,7 @@ pub(crate) fn outlook(world: &World, target: &Target, settle: f64) -> Outlook {
         }
         let since = watch.since.unwrap_or(begin);
         let relapsed = since > begin + settle;
-        let held = now - since >= HELD_S;
+        let held = now - since >= hold;
         if held || relapsed || !watch.met {
             let served = held && watch.met && !relapsed;
             return Outlook {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ahead::{Idle, after, cost, outlook};
+use super::ahead::{HELD_S, Idle, after, cost, outlook};
 use super::beside::beside;
 use super::plain::draw;
 use super::{Kind, Move, Moves, Privileged};
@@ -37,7 +37,7 @@ fn worth(world: &World, orders: &[Order], left: f64) -> Option<f64> {
     if cost > left {
         return None;
     }
-    let end = outlook(&now, &Target::default(), NEAR_S);
+    let end = outlook(&now, &Target::default(), NEAR_S, HELD_S);
     Some(end.later + if end.served.is_some() { 0.2 } else { 0.0 } - PRICE * cost)
 }
 
@@ -145,17 +145,24 @@ pub(crate) struct Effort {
     pub(crate) depth: usize,
     /// States from which it goes on at each step, each of another kind.
     pub(crate) beam: usize,
+    /// Users have to be served so long after a plan, in seconds.
+    pub(crate) settle: f64,
+    /// And stay so for so long.
+    pub(crate) hold: f64,
 }
 
 impl Effort {
     /// That of the oracle, who knows what it looks ahead in.
-    pub(crate) const FULL: Self = Self { depth: 6, beam: 18 };
+    pub(crate) const FULL: Self = Self {
+        depth: 6,
+        beam: 18,
+        settle: 75.0,
+        hold: HELD_S,
+    };
 }
 
 /// Of one kind, which differ in who carries the load.
 const SIBLINGS: usize = 3;
-/// Users have to be served so long after a plan, in seconds.
-const SETTLE_S: f64 = 75.0;
 /// A unit of cost is worth so many seconds.
 const SECONDS: f64 = 2.0;
 /// A plan whose seconds and cost come to less is not worth a longer one.
@@ -195,7 +202,7 @@ impl Oracle {
     /// The same of these moves alone.
     pub(crate) fn plan_of(world: &World, near: &[&Move], left: f64, effort: Effort) -> Plan {
         let target = Target::default();
-        let nothing = outlook(world, &target, SETTLE_S);
+        let nothing = outlook(world, &target, effort.settle, effort.hold);
         if nothing.served.is_some() && nothing.roots == 0 {
             return Plan::default();
         }
@@ -234,7 +241,7 @@ impl Oracle {
                     if cost > left {
                         continue;
                     }
-                    let end = outlook(&then, &target, SETTLE_S);
+                    let end = outlook(&then, &target, effort.settle, effort.hold);
                     let score = |at: f64| at - world.now() + SECONDS * cost;
                     // Users who never noticed do not notice the plan either.
                     let healed = end
@@ -269,7 +276,7 @@ impl Oracle {
             beam = of_each_kind(next, effort.beam);
         }
         if let Some((_, orders)) = found {
-            let orders = folded(world, orders);
+            let orders = folded(world, orders, effort);
             return Plan { orders, ends: true };
         }
         Plan {
@@ -280,13 +287,13 @@ impl Oracle {
 }
 
 /// The same plan with steps side by side where that serves users sooner.
-fn folded(world: &World, mut orders: Vec<Order>) -> Vec<Order> {
+fn folded(world: &World, mut orders: Vec<Order>, effort: Effort) -> Vec<Order> {
     let served = |orders: &[Order]| {
         let mut now = world.clone();
         for order in orders {
             now = after(&now, order)?;
         }
-        let end = outlook(&now, &Target::default(), SETTLE_S);
+        let end = outlook(&now, &Target::default(), effort.settle, effort.hold);
         Some((end.roots, end.served?))
     };
     let Some(mut known) = served(&orders) else {

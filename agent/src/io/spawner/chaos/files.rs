@@ -66,8 +66,8 @@ pub(super) fn inflict(damage: &Damage) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Puts back what was there, if what was done still is. A version that was put in its place
-/// meanwhile is left alone.
+/// Puts back what was there, if what was done still is, all of it or what a power cut has let
+/// through. A version that was put in its place meanwhile is left alone.
 pub(super) fn repair(damage: &Damage) -> io::Result<bool> {
     let file = match folder(&damage.slot).and_then(|slot| open(&slot, &damage.file)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -75,7 +75,9 @@ pub(super) fn repair(damage: &Damage) -> io::Result<bool> {
     };
     let mut found = vec![0; damage.was.len()];
     let whole = file.read_exact_at(&mut found, damage.offset);
-    if whole.is_err() || found != turned(&damage.was) {
+    let mut bytes = found.iter().zip(&damage.was);
+    let done = bytes.all(|(found, was)| found == was || *found == !was) && found != damage.was;
+    if whole.is_err() || !done {
         return Ok(false);
     }
     file.write_all_at(&damage.was, damage.offset)?;
@@ -158,6 +160,17 @@ mod tests {
             assert_eq!(fs::read(&file).unwrap(), content);
             assert!(!repair(&damage).unwrap(), "it is as it was");
         }
+    }
+
+    #[test]
+    fn what_a_power_cut_has_let_through_is_put_back() {
+        let (dir, file) = slot(&[7; 8192]);
+        let damage = damage(dir.path(), "model.onnx").unwrap();
+        let mut torn = vec![7; 8192];
+        torn[4096..4608].fill(!7);
+        fs::write(&file, torn).unwrap();
+        assert!(repair(&damage).unwrap());
+        assert_eq!(fs::read(&file).unwrap(), [7; 8192]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::load::HELPER_ARG;
 use super::record::Place;
-use super::undo;
+use super::settle;
 use crate::chaos::SPAN_MAX;
 use crate::io::clock;
 
@@ -78,8 +78,8 @@ pub(super) fn main(arguments: &[String]) -> ExitCode {
     };
     // A next spawner may have done it by now, or have begun another one.
     if place.read().as_ref() == Some(&record) {
-        undo(&record, boot, spawner);
-        place.clear();
+        // What fails is tried again by the next spawner.
+        let _ = settle(&place, &record, boot, spawner);
     }
     ExitCode::SUCCESS
 }

@@ -81,8 +81,8 @@ impl Chaos {
         {
             let (service, injection) = (&record.service, record.injection);
             tracing::warn!(%service, %injection, "ends a fault on purpose of a former spawner");
-            undo(&record, boot, spawner);
-            place.clear();
+            // What fails is tried again before the next fault, and by the next spawner.
+            let _ = settle(place, &record, boot, spawner);
         }
         Self {
             spawner: spawner.to_owned(),
@@ -135,6 +135,13 @@ impl Chaos {
         let place = self.place.as_ref().map_err(|error| {
             format!("there is no safe place for the record of how it is undone: {error}")
         })?;
+        // Its record is about to be written over.
+        if let Some(former) = place.read() {
+            settle(place, &former, self.boot, &self.spawner).map_err(|error| {
+                let (service, injection) = (&former.service, former.injection);
+                format!("{injection} of {service} cannot be undone: {error}")
+            })?;
+        }
         let failed = |error: io::Error| format!("{injection}: {error}");
         let record = Record {
             boot: self.boot,
@@ -167,8 +174,7 @@ impl Chaos {
             }
             Err(error) => {
                 // Whatever was done of it.
-                undo(&record, self.boot, &self.spawner);
-                place.clear();
+                let _ = settle(place, &record, self.boot, &self.spawner);
                 if let Some(guard) = guard {
                     guard.dismiss();
                 }
@@ -199,25 +205,22 @@ impl Chaos {
     }
 
     /// Ends what is in force.
-    pub(super) fn end(&mut self, why: String) -> Option<(View, String)> {
+    pub(super) fn end(&mut self, why: &str) -> Option<(View, String)> {
         let view = self.view()?;
+        let place = self.place.as_ref().ok()?;
         let active = self.active.take()?;
         drop(active.load);
-        let undone = undo(&active.record, self.boot, &self.spawner);
-        if let Ok(place) = &self.place {
-            place.clear();
-        }
+        let left = match settle(place, &active.record, self.boot, &self.spawner) {
+            Ok(true) => "it was undone".to_owned(),
+            Ok(false) => "there was nothing to undo".to_owned(),
+            Err(error) => format!("it could not be undone: {error}"),
+        };
         if let Some(guard) = active.guard {
             guard.dismiss();
         }
         let (service, injection) = (&view.service, view.injection);
-        tracing::warn!(%service, %injection, why, undone, "a fault on purpose has ended");
-        let left = if undone {
-            "; it was undone"
-        } else {
-            "; there was nothing to undo"
-        };
-        Some((view, why + left))
+        tracing::warn!(%service, %injection, why, left, "a fault on purpose has ended");
+        Some((view, format!("{why}; {left}")))
     }
 }
 
@@ -362,14 +365,27 @@ fn watches(spec: &Service, injection: Injection) -> bool {
     reload == Some(Reload::Watch)
 }
 
-/// Whether there was something to undo.
-fn undo(record: &Record, boot: BootId, spawner: &str) -> bool {
+/// Undoes what a record says, which stays as long as that fails. Whether there was
+/// something to undo.
+fn settle(place: &Place, record: &Record, boot: BootId, spawner: &str) -> io::Result<bool> {
+    let undone = undo(record, boot, spawner);
+    match &undone {
+        Ok(_) => place.clear(),
+        Err(error) => {
+            let (service, injection) = (&record.service, record.injection);
+            tracing::error!(%service, %injection, %error, "cannot undo a fault on purpose");
+        }
+    }
+    undone
+}
+
+fn undo(record: &Record, boot: BootId, spawner: &str) -> io::Result<bool> {
     // Of another boot no process is left.
     let live = || {
         let found = Live::adopt(record.instance, record.pid, record.start, None);
         found.filter(|_| record.boot == boot)
     };
-    let done: io::Result<bool> = match &record.undo {
+    match &record.undo {
         Undo::Nothing => Ok(false),
         Undo::Resume => Ok(live().is_some_and(|live| live.send(Signal::CONT, spawner))),
         Undo::Limit(soft, hard) => live().map_or(Ok(false), |live| {
@@ -382,12 +398,7 @@ fn undo(record: &Record, boot: BootId, spawner: &str) -> bool {
         }),
         Undo::Delete(path, name) => files::empty(path, name),
         Undo::Restore(damage) => files::repair(damage),
-    };
-    done.unwrap_or_else(|error| {
-        let (service, injection) = (&record.service, record.injection);
-        tracing::error!(%service, %injection, %error, "cannot undo a fault on purpose");
-        false
-    })
+    }
 }
 
 /// The limits of descriptors of a process, which are not changed by this.
@@ -407,4 +418,49 @@ fn prlimit_of(pid: Pid) -> io::Result<Rlimit> {
         current: limit()?,
         maximum: limit()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use homeostat_common::ids::Instance;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_undone_stays_on_record_until_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = dir.path().join("slot");
+        let file = slot.join("versions/01/model.onnx");
+        fs::create_dir_all(slot.join("versions/01")).unwrap();
+        fs::write(&file, [7; 100]).unwrap();
+        std::os::unix::fs::symlink("versions/01", slot.join("current")).unwrap();
+        let damage = files::damage(&slot, "model.onnx").unwrap();
+        let boot = BootId([3; 16]);
+        let record = Record {
+            boot,
+            service: ServiceId::new("web").unwrap(),
+            instance: Instance(1),
+            pid: 1,
+            start: 0,
+            injection: Injection::CorruptModel,
+            undo: Undo::Restore(damage.clone()),
+        };
+        let place = Place::open(dir.path()).unwrap();
+        place.write(&record).unwrap();
+        files::inflict(&damage).unwrap();
+        // Somebody makes a copy by a link, and nothing with two names is written to.
+        let copy = dir.path().join("copy");
+        fs::hard_link(&file, &copy).unwrap();
+        assert!(settle(&place, &record, boot, "run").is_err());
+        assert_eq!(place.read(), Some(record.clone()));
+        // The next spawner fails as well, and the one after that does not.
+        drop(Chaos::open(dir.path(), boot, "run"));
+        assert_eq!(place.read(), Some(record));
+        fs::remove_file(&copy).unwrap();
+        drop(Chaos::open(dir.path(), boot, "run"));
+        assert_eq!(place.read(), None);
+        assert_eq!(fs::read(&file).unwrap(), [7; 100]);
+    }
 }

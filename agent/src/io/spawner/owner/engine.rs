@@ -139,9 +139,12 @@ pub(super) async fn start(
                 how: format!("exit status {}", seen.state.exit_code),
             });
         } else {
-            if let Some(share) = shares.0.lock().await.remove(&seen.id) {
+            let mut shares = shares.0.lock().await;
+            if let Some(share) = shares.get(&seen.id).copied() {
                 put_share(engine, &seen.id, share).await?;
+                shares.remove(&seen.id);
             }
+            drop(shares);
             let path = format!("/containers/{}/start", seen.id);
             let answer = ask(engine, "POST", &path, b"").await?;
             // 304: it runs by now.
@@ -187,18 +190,18 @@ pub(super) async fn act(
         ProcessAct::Thaw => "unpause",
         ProcessAct::LimitCpu(part) => {
             let mut shares = shares.0.lock().await;
-            let former = || Share::of(&seen.host_config);
-            let share = match part {
-                Some(part) => {
-                    shares.entry(id.to_owned()).or_insert_with(former);
-                    Share {
-                        period: CPU_PERIOD_US,
-                        quota: part.of(all_cores(CPU_PERIOD_US)),
-                    }
-                }
-                None => shares.remove(id).unwrap_or_else(former),
-            };
-            return put_share(engine, id, share).await;
+            let present = || Share::of(&seen.host_config);
+            let former = *shares.entry(id.to_owned()).or_insert_with(present);
+            let share = part.map_or(former, |part| Share {
+                period: CPU_PERIOD_US,
+                quota: part.of(all_cores(CPU_PERIOD_US)),
+            });
+            put_share(engine, id, share).await?;
+            // Not before: what is asked for again must still be known.
+            if part.is_none() {
+                shares.remove(id);
+            }
+            return Ok(());
         }
     };
     let answer = ask(engine, "POST", &format!("/containers/{id}/{word}"), b"").await?;

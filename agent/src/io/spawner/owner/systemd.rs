@@ -77,9 +77,12 @@ impl Systemd {
     pub(super) async fn start(&self, unit: &Unit, limit: Duration) -> Result<Found, OwnerError> {
         let name = unit.name.as_str();
         let path = self.load(unit).await?;
-        if let Some(share) = self.shares.lock().await.remove(name) {
+        let mut shares = self.shares.lock().await;
+        if let Some(share) = shares.get(name).copied() {
             self.set(name, CPU_SHARE, share).await?;
+            shares.remove(name);
         }
+        drop(shares);
         let mut ordered = false;
         let mut killed = false;
         let mut bare = false;
@@ -160,10 +163,12 @@ impl Systemd {
                 let former = *shares.entry(name.to_owned()).or_insert(present);
                 // Of each second of one core.
                 let quota = share.map_or(former, |share| share.of(all_cores(1_000_000)));
+                self.set(name, CPU_SHARE, quota).await?;
+                // Not before: what is asked for again must still be known.
                 if share.is_none() {
                     shares.remove(name);
                 }
-                self.set(name, CPU_SHARE, quota).await
+                Ok(())
             }
         }
     }

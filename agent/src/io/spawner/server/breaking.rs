@@ -42,8 +42,8 @@ impl Server {
     }
 
     pub(super) fn mend(&mut self) -> Message {
-        match self.chaos.end("it was asked for".into()) {
-            Some((_, why)) => Message::Mended { why },
+        match self.chaos.end("it was asked for") {
+            Some((_, why)) => Message::Mended { why: reason(why) },
             None => Message::NotBroken {
                 why: "no fault on purpose is in force".into(),
             },
@@ -59,8 +59,8 @@ impl Server {
         let Some(why) = self.chaos.over(concerned) else {
             return;
         };
-        if let Some((_, why)) = self.chaos.end(why.to_owned()) {
-            self.tell(&Message::Mended { why }, None);
+        if let Some((_, why)) = self.chaos.end(why) {
+            self.tell(&Message::Mended { why: reason(why) }, None);
         }
     }
 

@@ -104,7 +104,7 @@ impl Server {
 
     /// Ends the spawner, with the services or without.
     pub(super) fn leave(&mut self, stop_services: bool) {
-        self.chaos.end("the spawner ends".into());
+        self.chaos.end("the spawner ends");
         if stop_services {
             // The loop would take these ends for somebody else's doing.
             self.connection = None;

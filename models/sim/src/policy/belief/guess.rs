@@ -20,7 +20,7 @@ use crate::topology::Topology;
 /// What speaks against one more fault: there are rarely many.
 pub(super) const FAULT: f64 = 4.0;
 /// And against one more coupling.
-pub(super) const COUPLING: f64 = 1.5;
+pub(super) const COUPLING: f64 = 0.7;
 /// Strengths that are told apart.
 pub(super) const STRENGTHS: [f64; 4] = [0.6, 0.3, 0.45, 0.85];
 
@@ -97,11 +97,35 @@ pub(super) fn variants(fault: &Fault) -> Vec<Fault> {
 /// What a wrong step brings.
 pub(super) const HARM: &str = "harm";
 
-/// Incidents with one more coupling, of those that a line that is written gives away.
+/// What tells incidents apart that want other plans: what is wrong, where, and its traps.
+pub(super) fn kind(incident: &Incident) -> String {
+    let mut all: Vec<String> = incident
+        .faults
+        .iter()
+        .map(|fault| {
+            let bound: Vec<String> = fault.couplings.iter().map(Coupling::to_string).collect();
+            format!("{} {} {bound:?}", fault.mechanism, fault.locus)
+        })
+        .collect();
+    all.sort_unstable();
+    all.join(";")
+}
+
+/// What was learned besides gauges.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clues<'c> {
+    /// Templates that are written.
+    pub(super) written: &'c [Template],
+    /// Steps that were refused because what they need is held.
+    pub(super) held: &'c [Step],
+}
+
+/// Incidents with one more coupling, of those that a line that is written gives away, or a
+/// step that was refused.
 pub(super) fn coupled(
     topology: &Topology,
     from: &Incident,
-    written: &[Template],
+    clues: Clues<'_>,
     chance: Chance,
     drawn: &mut u64,
 ) -> Vec<Incident> {
@@ -110,7 +134,7 @@ pub(super) fn coupled(
         if fault.id == HARM || fault.couplings.len() >= 2 {
             continue;
         }
-        for coupling in couplings(topology, from, at, written, chance, drawn) {
+        for coupling in couplings(topology, from, at, clues, chance, drawn) {
             let mut incident = from.clone();
             if coupling.other() == Some(HARM) && incident.faults.iter().all(|f| f.id != HARM) {
                 incident.faults.push(harm(topology, fault));
@@ -118,7 +142,7 @@ pub(super) fn coupled(
             incident.faults[at].couplings.push(coupling);
             all.push(incident);
         }
-        for one in as_known(from, at, written) {
+        for one in as_known(from, at, clues.written) {
             let mut incident = from.clone();
             let harms = one.couplings.iter().any(|one| one.other() == Some(HARM));
             if harms && incident.faults.iter().all(|f| f.id != HARM) {
@@ -176,7 +200,7 @@ fn couplings(
     topology: &Topology,
     incident: &Incident,
     at: usize,
-    written: &[Template],
+    Clues { written, held }: Clues<'_>,
     chance: Chance,
     drawn: &mut u64,
 ) -> Vec<Coupling> {
@@ -211,7 +235,8 @@ fn couplings(
                 then: HARM.to_owned(),
             });
         }
-        if theirs && !remedy && written.contains(&of_hold(*step)) {
+        let refused = held.contains(step) || written.contains(&of_hold(*step));
+        if theirs && !remedy && refused {
             all.push(Coupling::Holds {
                 step: *step,
                 tries: 0,

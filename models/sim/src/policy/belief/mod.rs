@@ -23,22 +23,22 @@ mod known;
 mod likely;
 mod particle;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use self::guess::{against, candidates, coupled, incident, singles, variants};
+use self::guess::{Clues, against, candidates, coupled, incident, kind, singles, variants};
 use self::likely::likely;
 use self::particle::{Deed, Particle};
-use super::ahead::{after, cost, outlook};
+use super::ahead::{HELD_S, after, cost, outlook};
 use super::oracle::{Effort, Oracle};
 use super::plain::suffers;
 use super::signs::Signs;
 use super::{How, Moves, Policy, View};
 use crate::chance::{Chance, Stream};
-use crate::fault::{Fault, Incident};
+use crate::fault::{Fault, Incident, Step};
 use crate::observe::Template;
 use crate::topology::Topology;
-use crate::world::{Order, Target, World};
+use crate::world::{Failure, Order, Target, World};
 
 /// Nothing goes wrong before this, in seconds.
 const CALM_S: f64 = 55.0;
@@ -57,7 +57,15 @@ const THINK_S: f64 = 15.0;
 /// And so many more while particles disagree on what to do.
 const DOUBT_S: f64 = 30.0;
 /// Single faults that are looked at more closely.
-const SINGLES_KEPT: usize = 24;
+const SINGLES_KEPT: usize = 12;
+/// Of these at one place: what is plainest must not crowd out what else is wrong.
+const SINGLES_PLACE: usize = 2;
+/// Of these what is added to what is thought of already.
+const PARTS: usize = 12;
+/// Faults that are added to the best because they explain what it does not,
+const ADDED: usize = 6;
+/// in so many of the rounds.
+const ROUNDS_WIDE: usize = 2;
 /// Incidents that are gone on from.
 const BEST: usize = 6;
 /// Times that something is added to them.
@@ -73,14 +81,22 @@ const PLANS_MAX: u32 = 24;
 /// Particles in which a plan is looked for, and in which each is tried.
 const PLANNED: usize = 3;
 const TRIED: usize = 8;
-/// Between two searches for plans, in seconds, while nothing was worth doing.
+/// Between two searches for plans, in seconds, while nothing was worth doing; twice as long
+/// each time,
 const REST_S: f64 = 15.0;
+/// up to this.
+const REST_MAX_S: f64 = 120.0;
 /// No particle is quite right: likelihoods count by this root.
 const TEMPER: f64 = 3.0;
 /// What is ordered and not done without a word, as a share.
 const SILENT: f64 = 0.03;
 /// A plan looks so far, and no further than this is it looked at.
-const EFFORT: Effort = Effort { depth: 4, beam: 8 };
+const EFFORT: Effort = Effort {
+    depth: 4,
+    beam: 8,
+    settle: 50.0,
+    hold: 50.0,
+};
 const NEAR_S: f64 = 60.0;
 /// How much better than nothing a plan has to be.
 const WORTH: f64 = 0.03;
@@ -108,7 +124,10 @@ pub struct Belief {
     guessed: Option<(f64, f64)>,
     guesses: u32,
     plans: u32,
+    rest: f64,
     rest_until: f64,
+    /// Steps that were refused because what they need is held.
+    held: Vec<Step>,
     /// What is left of the last plan.
     plan: Vec<Order>,
 }
@@ -132,7 +151,9 @@ impl Belief {
             guessed: None,
             guesses: 0,
             plans: 0,
+            rest: 0.0,
             rest_until: 0.0,
+            held: Vec::new(),
             plan: Vec::new(),
         }
     }
@@ -190,7 +211,15 @@ impl Belief {
             .into_iter()
             .filter_map(|fault| of(self, vec![fault], noticed - BEGAN_S[0]))
             .collect();
-        best(&mut one, SINGLES_KEPT);
+        best(&mut one, usize::MAX);
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        one.retain(|particle| {
+            let place = particle.incident.faults[0].locus.name.clone();
+            let count = places.entry(place).or_insert(0);
+            *count += 1;
+            *count <= SINGLES_PLACE
+        });
+        one.truncate(SINGLES_KEPT);
         let close: Vec<Particle> = one
             .iter()
             .flat_map(|particle| variants(&particle.incident.faults[0]))
@@ -209,18 +238,26 @@ impl Belief {
             .collect();
         parts.extend(earlier);
         likeliest_of_each(&mut parts);
+        parts.truncate(PARTS);
         let written: Vec<Template> = Template::ALL
             .iter()
             .copied()
             .filter(|template| {
-                let least = if self.signs.usual(*template) { 4 } else { 2 };
+                let least = if self.signs.usual(*template) { 4 } else { 1 };
                 self.signs.lines_all(*template) >= least
             })
             .collect();
         let mut all = parts.clone();
         let mut from = parts.clone();
         from.truncate(BEST);
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
+            if round < ROUNDS_WIDE
+                && let Some(best) = from.first()
+            {
+                let more = self.added(&topology, best);
+                parts.extend(more);
+                likeliest_of_each(&mut parts);
+            }
             let mut more = Vec::new();
             for particle in &from {
                 let faults = &particle.incident.faults;
@@ -239,7 +276,10 @@ impl Belief {
                 let next = coupled(
                     &topology,
                     &particle.incident,
-                    &written,
+                    Clues {
+                        written: &written,
+                        held: &self.held,
+                    },
                     self.chance,
                     &mut drawn,
                 );
@@ -253,11 +293,45 @@ impl Belief {
             from = more.iter().take(BEST).cloned().collect();
             all.extend(more);
         }
-        best(&mut all, KEPT);
+        // Of each kind the likeliest: strengths alone want no other plan.
+        best(&mut all, usize::MAX);
+        let mut kinds = BTreeSet::new();
+        all.retain(|particle| kinds.insert(kind(&particle.incident)));
+        all.truncate(KEPT);
         self.guesses += 1;
         self.guessed = Some((now, all.first().map_or(0.0, |best| best.likely)));
         self.particles = all;
         self.plan.clear();
+    }
+
+    /// Faults that explain most of what an incident does not, alone; each as likely as the
+    /// incident with it.
+    fn added(&self, topology: &Topology, to: &Particle) -> Vec<Particle> {
+        let with = |fault: Fault| {
+            let faults = to.incident.faults.iter().cloned().chain([fault.clone()]);
+            let likely = self
+                .lived(incident(topology, faults.collect()), to.onset)?
+                .likely;
+            Some((likely, fault))
+        };
+        let firsts = |mut all: Vec<(f64, Fault)>| {
+            all.sort_by(|a, b| b.0.total_cmp(&a.0));
+            all.truncate(ADDED);
+            all
+        };
+        let there = |fault: &Fault| {
+            let mut all = to.incident.faults.iter();
+            all.any(|other| (other.mechanism, &other.locus) == (fault.mechanism, &fault.locus))
+        };
+        let all = singles(topology).into_iter().filter(|one| !there(one));
+        let close = firsts(all.filter_map(with).collect());
+        let close = close.iter().flat_map(|(_, fault)| variants(fault));
+        let close = firsts(close.filter_map(with).collect());
+        let alone = |(likely, fault): (f64, Fault)| {
+            let one = self.lived(incident(topology, vec![fault]), to.onset)?;
+            Some(Particle { likely, ..one })
+        };
+        close.into_iter().filter_map(alone).collect()
     }
 
     /// The likeliest, each with its share of the belief.
@@ -358,7 +432,7 @@ fn value(world: &World, plan: &[Order], left: f64) -> (f64, bool) {
     if cost > left {
         return (0.0, false);
     }
-    let end = outlook(&now, &Target::default(), NEAR_S);
+    let end = outlook(&now, &Target::default(), NEAR_S, HELD_S);
     let served = end.served.is_some();
     let worth = if served {
         let seconds = end.served.unwrap_or(0.0) - world.now();
@@ -388,6 +462,13 @@ impl Policy for Belief {
             let taken = !matches!(ended.how, How::Refused(_) | How::TooDear);
             if !done {
                 self.plan.clear();
+            }
+            if let How::Failed(Failure::Held(_)) = ended.how {
+                // What was thought of did not hold it.
+                let all = view.moves.all().iter();
+                let step = all.filter(|one| one.order == ended.order);
+                self.held.extend(step.filter_map(|one| one.kind.step()));
+                self.guessed = None;
             }
             let Some(deed) = self.deeds.last_mut().filter(|deed| deed.ended.is_none()) else {
                 continue;
@@ -462,13 +543,16 @@ impl Policy for Belief {
         let (plan, ends) = self.choose(view.moves, view.left);
         // Where they disagree another look may tell.
         if plan.is_empty() || (ends < SURE && now < noticed + DOUBT_S) {
-            self.rest_until = now + if plan.is_empty() { REST_S } else { 0.0 };
-            if !plan.is_empty() {
+            if plan.is_empty() {
+                self.rest = (2.0 * self.rest).clamp(REST_S, REST_MAX_S);
+                self.rest_until = now + self.rest;
+            } else {
                 // What was guessed from little is guessed again.
                 self.guessed = None;
             }
             return Vec::new();
         }
+        self.rest = 0.0;
         self.plan = plan;
         match self.next() {
             Some(order) => self.carry_out(order, now),

@@ -114,6 +114,8 @@ impl FromStr for Who {
 struct Length {
     /// Steps; `None` where it is over those that were searched for.
     least: Option<u8>,
+    /// The same if storms of retries were broken for nothing.
+    apart: Option<u8>,
     searched: u8,
 }
 
@@ -124,6 +126,7 @@ impl Length {
         let shipped = case.split != Split::Sealed && kept.topology == case.topology.name();
         (shipped && steps == KEPT_STEPS).then(|| Self {
             least: kept.length.parse().ok(),
+            apart: kept.apart.parse().ok(),
             searched: KEPT_STEPS,
         })
     }
@@ -183,6 +186,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
             let certificate = Certificate::of(&case.topology, &case.incident, depth)?;
             Ok(Length {
                 least: certificate.least,
+                apart: certificate.apart,
                 searched: certificate.searched,
             })
         })?;

@@ -92,7 +92,7 @@ pub(super) fn rows(report: &mut Report, cases: &[Case], policies: &[Who], seed: 
     }
 }
 
-/// The stratum of incidents that no plan of two steps ends.
+/// The stratum of incidents that no plan of two steps ends, even if nobody came again.
 const HARD: &str = "hard";
 
 type Stratum<'c> = (String, String, Vec<&'c Case>);
@@ -105,7 +105,12 @@ fn strata<'c>(cases: &[&'c Case]) -> Vec<Stratum<'c>> {
         stratum.1.push(case);
     };
     for case in cases {
-        if let Some(Length { least, searched }) = case.length {
+        if let Some(Length {
+            least,
+            apart,
+            searched,
+        }) = case.length
+        {
             match least {
                 Some(least) => add(
                     format!("steps_{least}"),
@@ -119,11 +124,12 @@ fn strata<'c>(cases: &[&'c Case]) -> Vec<Stratum<'c>> {
                 ),
             }
             if least.is_none_or(|least| least > 2) && searched >= 2 {
-                add(
-                    HARD.to_owned(),
-                    "hard: of least length over 2".to_owned(),
-                    case,
-                );
+                let (key, about) = if apart.is_none_or(|apart| apart > 2) {
+                    (HARD, "hard: of least length over 2, storms apart")
+                } else {
+                    ("storms", "of least length over 2 for a storm alone")
+                };
+                add(key.to_owned(), about.to_owned(), case);
             }
         }
         let novelty = match case.novelty {
