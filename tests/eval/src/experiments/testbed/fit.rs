@@ -151,8 +151,9 @@ pub(super) fn fit(text: &str, runs: &[Met<'_>]) -> Result<Parameters> {
 }
 
 /// How far the simulator is off: differences of the figures in units of a change, those before
-/// and during the fault, each bounded, and of the times in powers of two; a plan that
-/// works on one side only is as far off as a time can be.
+/// and during the fault, each bounded, of the times that plans take in seconds, and of
+/// the times to heal in powers of two; a plan that works on one side only is as far off as a
+/// time can be.
 fn off(text: &str, parameters: &Parameters, runs: &[Met<'_>]) -> Result<f64> {
     /// One figure that is far off must not outweigh the rest.
     const FAR: f64 = 5.0;
@@ -168,6 +169,8 @@ fn off(text: &str, parameters: &Parameters, runs: &[Met<'_>]) -> Result<f64> {
                 let differ = ours.since(theirs);
                 sum += differ.iter().map(|it| it.abs().min(FAR)).sum::<f64>();
             }
+            let took = |trace: &Trace| trace.took_s(run.fault.after_s);
+            sum += TIMES * (took(&ours) - took(run.trace)).abs().min(FAR);
             sum += TIMES
                 * match (ours.heals_s(), run.trace.heals_s()) {
                     (Some(ours), Some(theirs)) => {

@@ -166,6 +166,13 @@ impl Trace {
         first.map(|fare| fare.at_s)
     }
 
+    /// Seconds that the plan took, of a fault that was looked at for so long after it.
+    #[must_use]
+    pub(super) fn took_s(&self, after_s: f64) -> f64 {
+        let last_s = self.fares.last().map_or(0.0, |fare| fare.at_s);
+        (last_s - self.plan_s - after_s).max(0.0)
+    }
+
     /// Seconds from the plan to the moment from which on they are.
     #[must_use]
     pub(super) fn heals_s(&self) -> Option<f64> {
@@ -207,6 +214,7 @@ mod tests {
         let healed = trace(3..24);
         assert_eq!(healed.shows_s(), Some(1.5));
         assert_eq!(healed.heals_s(), Some(4.0));
+        assert_eq!(healed.took_s(10.0), 1.5);
         assert_eq!(trace(3..40).heals_s(), None);
         assert_eq!(trace(0..0).shows_s(), None);
         // By itself, before the plan.
