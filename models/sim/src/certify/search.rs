@@ -188,8 +188,9 @@ impl<'m> Search<'m> {
                 let begun = self.streams.first().map(|first| first.start.fault_mark());
                 let steps: Sequence = state.steps.iter().copied().chain([at]).collect();
                 let since = ends(&world);
-                if since.is_none() && self.apart.is_none() {
-                    let since = calmed(&world).and_then(|calm| ends(&calm));
+                if self.apart.is_none() {
+                    // What ends it here may leave a storm on another stream.
+                    let since = since.or_else(|| ends(&calmed(&world)?));
                     calm.extend(since.map(|since| (since, steps.clone())));
                 }
                 match since {
