@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use homeostat_testbed::ports;
 use homeostat_testbed::proxy::{Link, Proxy};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
@@ -20,9 +21,8 @@ const PACKET_MAX: u32 = 1 << 20;
 
 /// Runs until the test program ends: rumqttd cannot be stopped.
 fn broker() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = listener.local_addr().unwrap();
-    drop(listener);
+    let port = ports(1).unwrap().remove(0);
+    let listen = port.address().into();
     let settings = rumqttd::ServerSettings {
         name: "v5".into(),
         listen,
@@ -48,7 +48,11 @@ fn broker() -> SocketAddr {
         v5: Some(HashMap::from([("1".into(), settings)])),
         ..rumqttd::Config::default()
     };
-    thread::spawn(move || rumqttd::Broker::new(config).start().unwrap());
+    thread::spawn(move || {
+        // Nobody else gets it.
+        let _kept = port;
+        rumqttd::Broker::new(config).start().unwrap();
+    });
     let until = Instant::now() + LONG;
     while TcpStream::connect(listen).is_err() {
         assert!(Instant::now() < until, "no broker at {listen}");

@@ -22,6 +22,8 @@ pub(super) struct Pair {
     simulated: Trace,
     /// Times, real and simulated, that both have.
     times: Vec<(&'static str, f64, f64)>,
+    /// Times that one side has and the other has not.
+    alone: usize,
     works: (bool, bool),
 }
 
@@ -36,7 +38,7 @@ impl Pair {
             Figures(std::array::from_fn(|at| median(&|it| of(it).0[at])))
         };
         let (before, during) = (figures(&|it| it.before), figures(&|it| it.during));
-        let mut times = Vec::new();
+        let (mut times, mut alone) = (Vec::new(), 0);
         for (what, of) in [
             ("shows", Trace::shows_s as fn(&Trace) -> Option<f64>),
             ("heals", Trace::heals_s),
@@ -44,8 +46,10 @@ impl Pair {
             let mut all: Vec<f64> = twins.iter().filter_map(of).collect();
             all.sort_by(f64::total_cmp);
             // As many as not must have it.
-            if let (Some(theirs), true) = (of(real), 2 * all.len() > twins.len()) {
-                times.push((what, theirs, all[all.len() / 2]));
+            match (of(real), 2 * all.len() > twins.len()) {
+                (Some(theirs), true) => times.push((what, theirs, all[all.len() / 2])),
+                (None, false) => {}
+                (Some(_), false) | (None, true) => alone += 1,
             }
         }
         let works = 2 * twins.iter().filter(|it| it.works).count() > twins.len();
@@ -57,6 +61,7 @@ impl Pair {
             real: real.clone(),
             simulated,
             times,
+            alone,
             works: (real.works, works),
         }
     }
@@ -193,6 +198,11 @@ fn of_set(set: &str, groups: &[Group<'_>], judged: bool, seed: u64) -> Vec<Row> 
                 .collect()
         })
         .collect();
+    let alone: usize = groups
+        .iter()
+        .flat_map(|group| &group.pairs)
+        .map(|pair| pair.alone)
+        .sum();
     let works: Vec<Vec<(bool, bool)>> = groups
         .iter()
         .map(|group| group.pairs.iter().map(|pair| pair.works).collect())
@@ -239,6 +249,12 @@ fn of_set(set: &str, groups: &[Group<'_>], judged: bool, seed: u64) -> Vec<Row> 
             )
             .higher(),
             0.9,
+        ),
+        row(
+            "times_alone",
+            "times that one side has and the other has not, of all that either has",
+            "ratio",
+            Some(share(alone, alone + times.concat().len())),
         ),
         row(
             "times_apart",

@@ -454,7 +454,8 @@ fn plans(topology: &Arc<Topology>, incident: &Incident) -> Result<Vec<Plan>> {
 /// A plan as it is written: each order begins with its node.
 fn orders(topology: &Topology, text: &str) -> Option<Vec<(String, String)>> {
     let mut orders: Vec<(String, String)> = Vec::new();
-    for step in text.split(" ; ") {
+    // What may be done at once is done one after the other.
+    for step in text.replace(" | ", " ; ").split(" ; ") {
         match (step.split_once(": "), orders.last_mut()) {
             (Some((node, step)), _) => orders.push((node.to_owned(), step.to_owned())),
             (None, Some((_, before))) => {
@@ -490,7 +491,7 @@ mod tests {
         let infer = topology.replica_no(&"infer-1".parse().unwrap()).unwrap();
         let good = topology.model(infer, Version::Good);
         let text = format!(
-            "edge-1: rollback-model(infer-1, to={good}) ; edge-4: prune-data(store-1, to=50%) ; wait(3s)"
+            "edge-1: rollback-model(infer-1, to={good}) | edge-4: prune-data(store-1, to=50%) ; wait(3s)"
         );
         let orders = orders(&topology, &text).unwrap();
         let known = [

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use homeostat_models::sha256_hex;
+use homeostat_sim::topology::Topology;
 use serde::{Deserialize, Serialize};
 
-use super::Run;
 use super::faults::Fault;
 use super::trace::Trace;
+use super::{Run, real};
+use crate::stage::bed;
 
 /// Largest file that is read: some 5,000 runs.
 const BYTES_MAX: u64 = 64 << 20;
@@ -21,18 +23,34 @@ const BYTES_MAX: u64 = 64 << 20;
 struct Line {
     fault: String,
     plan: String,
-    /// Of the settings of the bed: runs of another bed are no repetitions.
+    /// Of all that the run follows from but chance: runs of another bed, or of another fault of
+    /// that name, are no repetitions.
     settings: String,
     trace: Trace,
 }
 
-/// Adds a run of a bed with these settings.
-pub(super) fn add(file: &Path, run: &Run, settings: &str) -> Result<()> {
+/// What a run of a fault follows from, hashed; on this topology, if the fault has none of its own.
+fn settings(fault: &Fault, topology: &Topology) -> String {
+    let text = fault.topology.as_deref().unwrap_or(topology).text();
+    let Fault {
+        incident,
+        watch_s,
+        after_s,
+        plans,
+        ..
+    } = fault;
+    let (bed, real) = (bed::settings(), real::settings());
+    let all = format!("{bed}\n{real}\n{text}\n{incident:?}\n{watch_s} {after_s} {plans:?}");
+    sha256_hex(all.as_bytes())
+}
+
+/// Adds a run of a bed with this topology.
+pub(super) fn add(file: &Path, run: &Run, topology: &Topology) -> Result<()> {
     let plan = run.fault.plans.get(run.plan);
     let line = Line {
         fault: run.fault.name.clone(),
         plan: plan.map_or(String::new(), |plan| plan.name.clone()),
-        settings: sha256_hex(settings.as_bytes()),
+        settings: settings(&run.fault, topology),
         trace: run.trace.clone(),
     };
     let told = || format!("cannot write {}", file.display());
@@ -44,26 +62,29 @@ pub(super) fn add(file: &Path, run: &Run, settings: &str) -> Result<()> {
     writeln!(open, "{}", serde_json::to_string(&line)?).with_context(told)
 }
 
-/// The runs of these faults; of a bed with these settings only, where they are told.
+/// The runs of these faults; where a topology is told only those that are repetitions on it.
 ///
 /// # Errors
 /// When the file does not read, or a run in it is another bed's.
-pub(super) fn read(file: &Path, faults: &[Arc<Fault>], settings: Option<&str>) -> Result<Vec<Run>> {
+pub(super) fn read(
+    file: &Path,
+    faults: &[Arc<Fault>],
+    again: Option<&Topology>,
+) -> Result<Vec<Run>> {
     let told = || format!("cannot read {}", file.display());
     let bytes = fs::metadata(file).with_context(told)?.len();
     ensure!(bytes <= BYTES_MAX, "{} is too large", file.display());
     let text = fs::read_to_string(file).with_context(told)?;
-    let wanted = settings.map(|text| sha256_hex(text.as_bytes()));
     let mut runs = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let place = || format!("{}, line {}", file.display(), at + 1);
         let line: Line = serde_json::from_str(line).with_context(place)?;
-        if wanted.as_ref().is_some_and(|it| *it != line.settings) {
-            bail!("{}: a run of a bed with other settings", place());
-        }
         let Some(fault) = faults.iter().find(|fault| fault.name == line.fault) else {
             continue;
         };
+        if again.is_some_and(|topology| settings(fault, topology) != line.settings) {
+            bail!("{}: a run of a bed with other settings", place());
+        }
         let plan = fault.plans.iter().position(|plan| plan.name == line.plan);
         runs.push(Run {
             fault: Arc::clone(fault),
@@ -77,6 +98,7 @@ pub(super) fn read(file: &Path, faults: &[Arc<Fault>], settings: Option<&str>) -
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::TOPOLOGY;
     use super::super::faults::shipped;
     use super::super::trace::Figures;
     use super::*;
@@ -95,6 +117,9 @@ mod tests {
             works: false,
         };
         let all = shipped().unwrap();
+        let topology = Topology::read("testbed.toml", TOPOLOGY).unwrap();
+        let slower = TOPOLOGY.replacen("rate = 55", "rate = 54", 1);
+        let other = Topology::read("testbed.toml", &slower).unwrap();
         for fault in all.iter().take(2).map(Arc::clone) {
             let trace = trace.clone();
             add(
@@ -104,7 +129,7 @@ mod tests {
                     plan: 0,
                     trace,
                 },
-                "a bed",
+                &topology,
             )
             .unwrap();
         }
@@ -112,8 +137,8 @@ mod tests {
         let first = back.first().unwrap();
         assert_eq!((back.len(), &*first.fault.name), (2, &*all[0].name));
         assert_eq!(first.trace.during, trace.during);
-        assert_eq!(read(&file, &all[1..], Some("a bed")).unwrap().len(), 1);
-        let error = read(&file, &all, Some("another")).err().unwrap();
+        assert_eq!(read(&file, &all[1..], Some(&topology)).unwrap().len(), 1);
+        let error = read(&file, &all, Some(&other)).err().unwrap();
         assert!(format!("{error:#}").contains("other settings"), "{error:#}");
         fs::write(&file, "{}\n").unwrap();
         let error = read(&file, &all, None).err().unwrap();

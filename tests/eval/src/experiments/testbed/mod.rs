@@ -85,12 +85,15 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     };
     let chosen = chosen(&all, &args.only)?;
     let topology = fit::with(TOPOLOGY, &Parameters::NONE)?;
-    let of_bed = format!("{}\n{}", bed::settings(), real::settings());
-    let settings = format!("{args:?} seed {seed}\n{TOPOLOGY}\n{of_bed}");
+    let settings = format!(
+        "{args:?} seed {seed}\n{TOPOLOGY}\n{}\n{}",
+        bed::settings(),
+        real::settings()
+    );
     let mut report = Report::new("testbed", &settings);
     let mut runs = match (&args.from, &args.out) {
         (Some(file), _) => kept::read(file, &chosen, None)?,
-        (None, Some(file)) if file.exists() => kept::read(file, &chosen, Some(&of_bed))?,
+        (None, Some(file)) if file.exists() => kept::read(file, &chosen, Some(&topology))?,
         (None, _) => Vec::new(),
     };
     let rounds = if args.from.is_some() { 0 } else { args.n };
@@ -115,7 +118,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
                 trace,
             };
             if let Some(file) = &args.out {
-                kept::add(file, &run, &of_bed)?;
+                kept::add(file, &run, &topology)?;
             }
             runs.push(run);
         }

@@ -21,6 +21,8 @@ use super::UnitSpec;
 const SLICE_S: f64 = 0.020;
 /// A page.
 const PAGE: usize = 4096;
+/// How the text of a lock begins: with a number alone it would name a process.
+const COSTS: &str = "costs ";
 const MB: f64 = 1_048_576.0;
 
 /// Draws from what all of this process draws from, seeded by the kernel.
@@ -184,7 +186,8 @@ pub(super) fn take(lock: &Path, faults: &Faults) {
         Ok(_) => drop(std::fs::remove_file(lock)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let text = super::super::bounded(lock, 64).unwrap_or_default();
-            let mut words = text.split(' ').map(|word| word.parse().unwrap_or(0));
+            let words = text.strip_prefix(COSTS).unwrap_or_default().split(' ');
+            let mut words = words.map(|word| word.parse().unwrap_or(0));
             let (permille, mb) = (words.next().unwrap_or(0), words.next().unwrap_or(0));
             faults.deadlock(permille, mb);
         }
@@ -200,7 +203,7 @@ pub(in super::super) fn hold(lock: &Path, permille: u64, mb: u64) -> io::Result<
         .create(true)
         .truncate(true)
         .open(lock)?;
-    write!(file, "{permille} {mb}")?;
+    write!(file, "{COSTS}{permille} {mb}")?;
     flock(&file, FlockOperation::LockExclusive)?;
     std::mem::forget(file);
     Ok(())
