@@ -57,15 +57,11 @@ const THINK_S: f64 = 15.0;
 /// And so many more while particles disagree on what to do.
 const DOUBT_S: f64 = 30.0;
 /// Single faults that are looked at more closely.
-const SINGLES_KEPT: usize = 12;
+const SINGLES_KEPT: usize = 24;
 /// Of these at one place: what is plainest must not crowd out what else is wrong.
 const SINGLES_PLACE: usize = 2;
 /// Of these what is added to what is thought of already.
-const PARTS: usize = 12;
-/// Faults that are added to the best because they explain what it does not,
-const ADDED: usize = 6;
-/// in so many of the rounds.
-const ROUNDS_WIDE: usize = 2;
+const PARTS: usize = 16;
 /// Incidents that are gone on from.
 const BEST: usize = 6;
 /// Times that something is added to them.
@@ -250,14 +246,7 @@ impl Belief {
         let mut all = parts.clone();
         let mut from = parts.clone();
         from.truncate(BEST);
-        for round in 0..ROUNDS {
-            if round < ROUNDS_WIDE
-                && let Some(best) = from.first()
-            {
-                let more = self.added(&topology, best);
-                parts.extend(more);
-                likeliest_of_each(&mut parts);
-            }
+        for _ in 0..ROUNDS {
             let mut more = Vec::new();
             for particle in &from {
                 let faults = &particle.incident.faults;
@@ -302,37 +291,6 @@ impl Belief {
         self.guessed = Some((now, all.first().map_or(0.0, |best| best.likely)));
         self.particles = all;
         self.plan.clear();
-    }
-
-    /// Faults that explain most of what an incident does not, alone; each as likely as the
-    /// incident with it.
-    fn added(&self, topology: &Topology, to: &Particle) -> Vec<Particle> {
-        let with = |fault: Fault| {
-            let faults = to.incident.faults.iter().cloned().chain([fault.clone()]);
-            let likely = self
-                .lived(incident(topology, faults.collect()), to.onset)?
-                .likely;
-            Some((likely, fault))
-        };
-        let firsts = |mut all: Vec<(f64, Fault)>| {
-            all.sort_by(|a, b| b.0.total_cmp(&a.0));
-            all.truncate(ADDED);
-            all
-        };
-        let there = |fault: &Fault| {
-            let mut all = to.incident.faults.iter();
-            all.any(|other| (other.mechanism, &other.locus) == (fault.mechanism, &fault.locus))
-        };
-        let all = singles(topology).into_iter().filter(|one| !there(one));
-        let close = firsts(all.filter_map(with).collect());
-        let close = close.iter().flat_map(|(_, fault)| variants(fault));
-        let close = firsts(close.filter_map(with).collect());
-        let alone = |(likely, fault): (f64, Fault)| {
-            let mut one = self.lived(incident(topology, vec![fault]), to.onset)?;
-            one.likely = likely;
-            Some(one)
-        };
-        close.into_iter().filter_map(alone).collect()
     }
 
     /// The likeliest, each with its share of the belief.
