@@ -38,7 +38,7 @@ fn recorded(dir: &Path, format: Format) -> Manifest {
     let mut next = 0;
     for (incident, policy) in [
         ("deadlock", Baseline::Expert),
-        ("hang-postprocess", Baseline::Random),
+        ("bad-model", Baseline::Random),
         ("node-down", Baseline::Oracle),
     ] {
         let setup = setup(incident, 2);

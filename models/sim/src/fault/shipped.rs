@@ -13,7 +13,7 @@ macro_rules! files {
     };
 }
 
-const TRAIN: [(&str, &str); 244] = files![
+const TRAIN: [(&str, &str); 242] = files![
     "train",
     "bad-model",
     "binary-and-config",
@@ -134,7 +134,6 @@ const TRAIN: [(&str, &str); 244] = files![
     "outside-quota",
     "plant-binary-after-clock-gate-a-and-crash",
     "plant-binary-after-clock-prep-a",
-    "plant-binary-after-config-gate-b-and-crash",
     "plant-binary-after-config-prep-b-and-hang",
     "plant-binary-after-link-gate-b-and-crash",
     "plant-binary-after-link-prep-a-and-clock",
@@ -146,7 +145,6 @@ const TRAIN: [(&str, &str); 244] = files![
     "plant-binary-before-link-prep-a-and-clock",
     "plant-binary-before-link-prep-a-and-hang",
     "plant-binary-before-link-prep-b-and-clock",
-    "plant-binary-not-config-gate-b-and-crash",
     "plant-binary-not-config-prep-b-and-hang",
     "plant-config-after-room-prep-b-and-crash",
     "plant-config-after-room-store",
