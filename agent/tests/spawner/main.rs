@@ -284,6 +284,18 @@ fn a_start_that_its_spawner_did_not_live_to_record_is_taken_over() {
     });
 }
 
+/// Whether SIGKILL waits for a process: none of its own instructions is carried out any more.
+fn killed(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.unwrap_or_default();
+    let waits = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask & (1 << (rustix::process::Signal::KILL.as_raw() - 1)) != 0)
+    };
+    waits("SigPnd:") || waits("ShdPnd:")
+}
+
 #[test]
 fn at_most_one_life_of_each_service_in_a_storm() {
     let services = ["a", "b", "c"].map(id);
@@ -343,11 +355,15 @@ fn at_most_one_life_of_each_service_in_a_storm() {
                 }
             }
             for service in &services {
-                let lives: BTreeSet<_> = node
-                    .marked(service)
-                    .into_iter()
-                    .map(|(_, life)| life)
-                    .collect();
+                // A look takes its time: of two lives in one the first may have ended before the
+                // second began. Who is there in two looks was there between them; but who was
+                // killed and had no processor since does nothing any more.
+                let mut there = node.marked(service);
+                if there.iter().any(|(_, life)| *life != there[0].1) {
+                    let again = node.marked(service);
+                    there.retain(|one| again.contains(one) && !killed(one.0));
+                }
+                let lives: BTreeSet<_> = there.into_iter().map(|(_, life)| life).collect();
                 assert!(lives.len() <= 1, "step {step}: {service} {lives:?}");
             }
         }
