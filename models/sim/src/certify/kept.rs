@@ -49,12 +49,6 @@ impl Kept {
         self.length == ">2" && self.plan.is_some()
     }
 
-    /// Its length comes from a storm of retries that its repair leaves behind.
-    #[must_use]
-    pub fn storms(&self) -> bool {
-        self.apart != self.length
-    }
-
     fn read(line: &'static str) -> Option<Self> {
         let mut parts = line.split('\t');
         Some(Self {

@@ -442,13 +442,13 @@ impl Edge {
 impl RouteState {
     /// Who failed comes again after a while, and again when that fails: `err + err^2 + ..` of
     /// the first tries in the end. Of a broken number of `retries` the last is that of some.
-    fn retry(&mut self, err: f64, retries: f64, keep: f64) {
+    fn retry(&mut self, err: f64, retries: f64, lag: f64) {
         let (mut before, mut left) = (1.0, retries);
         self.retries = 0.0;
         for again in &mut self.again {
             let failed = before * err * left.clamp(0.0, 1.0);
             before = *again;
-            *again += (failed - *again) * keep;
+            *again += (failed - *again) * lag;
             self.retries += *again;
             left -= 1.0;
         }
