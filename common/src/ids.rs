@@ -133,6 +133,10 @@ name! {
     CertificateId
 }
 name! {
+    /// A microcontroller at a serial line of a node.
+    McuId
+}
+name! {
     /// A route of a node's forwarder: one port, and the backends behind it.
     RouteId
 }

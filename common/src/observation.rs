@@ -4,11 +4,17 @@
 //! when they are stale or absent; alarms are conditions that hold now. A source
 //! that is absent is [`Reading::Missing`], never 0.
 
+mod metric;
+
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as DeError, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::metric::Named;
+pub use self::metric::{Metric, Nature};
 use crate::ids::{NodeId, ServiceId};
 use crate::units::{Micros, Millis};
 
@@ -55,137 +61,64 @@ impl<T> From<Option<T>> for Reading<T> {
     }
 }
 
-/// What a metric measures. The number is its place in the wire format and is
-/// never reused; [`Metric::unit`] is its unit everywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum Metric {
-    /// Share of all cores that was busy.
-    CpuBusy = 0,
-    /// Share of wall time in which some task waited for a core (PSI).
-    CpuPressure = 1,
-    /// Share of wall time in which some task waited for IO (PSI).
-    IoPressure = 2,
-    /// Share of wall time in which some task waited for memory (PSI).
-    MemoryPressure = 3,
-    /// Memory that could be had without swapping.
-    MemoryAvailable = 4,
-    /// Free space where the agent keeps its data.
-    DiskFree = 5,
-    /// Free inodes where the agent keeps its data.
-    InodesFree = 6,
-    /// Resident memory of a service.
-    MemoryResident = 7,
-    /// Cores that a service used.
-    CpuUsed = 8,
-    /// Open file descriptors of a service.
-    Descriptors = 9,
-    /// Threads of a service.
-    Threads = 10,
-    /// Time from a probe's start to its answer, median of the window.
-    LatencyP50 = 11,
-    /// The same, 95th percentile.
-    LatencyP95 = 12,
-    /// The same, 99th percentile.
-    LatencyP99 = 13,
-    /// Probes answered rightly and in time, of those sent.
-    Availability = 14,
-    /// Probes answered in the window.
-    Throughput = 15,
-    /// How late the agent's own timer was, worst of the window.
-    OwnLag = 16,
-    /// Resident memory of the agent itself.
-    OwnResident = 17,
-    /// Cores that the agent itself used.
-    OwnCpu = 18,
-    /// Events in the outbox that nobody acknowledged yet.
-    Backlog = 19,
-    /// Of the part of the node that is closest to its limit.
-    Temperature = 20,
+/// Longest name of a [`Part`]; sizes every place where one is stored.
+pub const PART_MAX: usize = 48;
+
+/// The part of a node that a reading is about, where there are several of a kind: a disk,
+/// an interface, a mount point, a route, a dependency. Printable ASCII without spaces,
+/// quotes and backslashes, so that it needs no escaping anywhere.
+///
+/// ```
+/// # use homeostat_common::observation::Part;
+/// assert_eq!(Part::new("/var/lib").unwrap().as_str(), "/var/lib");
+/// assert_eq!(Part::new("a b"), None);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part(heapless::String<PART_MAX>);
+
+impl Part {
+    /// `None` for what is empty, too long, or needs escaping.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+        if text.is_empty() || !text.bytes().all(plain) {
+            return None;
+        }
+        heapless::String::try_from(text).ok().map(Self)
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
-impl Metric {
-    /// Every metric, in wire order.
-    pub const ALL: [Self; 21] = [
-        Self::CpuBusy,
-        Self::CpuPressure,
-        Self::IoPressure,
-        Self::MemoryPressure,
-        Self::MemoryAvailable,
-        Self::DiskFree,
-        Self::InodesFree,
-        Self::MemoryResident,
-        Self::CpuUsed,
-        Self::Descriptors,
-        Self::Threads,
-        Self::LatencyP50,
-        Self::LatencyP95,
-        Self::LatencyP99,
-        Self::Availability,
-        Self::Throughput,
-        Self::OwnLag,
-        Self::OwnResident,
-        Self::OwnCpu,
-        Self::Backlog,
-        Self::Temperature,
-    ];
-
-    /// The metric at a place of the wire format.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
+}
 
-    /// Its name in topics, `/metrics` and on the page.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CpuBusy => "cpu_busy",
-            Self::CpuPressure => "cpu_pressure",
-            Self::IoPressure => "io_pressure",
-            Self::MemoryPressure => "memory_pressure",
-            Self::MemoryAvailable => "memory_available",
-            Self::DiskFree => "disk_free",
-            Self::InodesFree => "inodes_free",
-            Self::MemoryResident => "memory_resident",
-            Self::CpuUsed => "cpu_used",
-            Self::Descriptors => "descriptors",
-            Self::Threads => "threads",
-            Self::LatencyP50 => "latency_p50",
-            Self::LatencyP95 => "latency_p95",
-            Self::LatencyP99 => "latency_p99",
-            Self::Availability => "availability",
-            Self::Throughput => "throughput",
-            Self::OwnLag => "own_lag",
-            Self::OwnResident => "own_resident",
-            Self::OwnCpu => "own_cpu",
-            Self::Backlog => "backlog",
-            Self::Temperature => "temperature",
-        }
+impl Serialize for Part {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
     }
+}
 
-    /// Its unit.
-    #[must_use]
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::CpuBusy
-            | Self::CpuPressure
-            | Self::IoPressure
-            | Self::MemoryPressure
-            | Self::Availability => "ratio",
-            Self::MemoryAvailable | Self::DiskFree | Self::MemoryResident | Self::OwnResident => {
-                "bytes"
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Part;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a part of a node")
             }
-            Self::CpuUsed | Self::OwnCpu => "cores",
-            Self::LatencyP50 | Self::LatencyP95 | Self::LatencyP99 | Self::OwnLag => "ms",
-            Self::InodesFree
-            | Self::Descriptors
-            | Self::Threads
-            | Self::Throughput
-            | Self::Backlog => "count",
-            Self::Temperature => "celsius",
+            fn visit_str<E: DeError>(self, text: &str) -> Result<Part, E> {
+                Part::new(text).ok_or_else(|| E::custom("not the name of a part"))
+            }
         }
+        from.deserialize_str(Text)
     }
 }
 
@@ -206,8 +139,8 @@ pub enum Level {
 /// One entry of `L_t`: lines of one template in the window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogCount {
-    /// The service that wrote them.
-    pub service: ServiceId,
+    /// The service that wrote them; `None` for the node: its kernel, and what is no service.
+    pub service: Option<ServiceId>,
     /// Stable id of the template.
     pub template: u64,
     /// The template: the line with its variable parts masked.
@@ -218,6 +151,17 @@ pub struct LogCount {
     pub count: u32,
 }
 
+/// What a reading is one of: the same thing measured again and again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Series {
+    /// What is measured.
+    pub metric: Metric,
+    /// The service it concerns; `None` for the node.
+    pub service: Option<ServiceId>,
+    /// The part of the node or service, where it has several of them.
+    pub part: Option<Part>,
+}
+
 /// One entry of `M_t`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricReading {
@@ -225,8 +169,72 @@ pub struct MetricReading {
     pub metric: Metric,
     /// The service it concerns; `None` for the node.
     pub service: Option<ServiceId>,
+    /// The part of the node or service, where it has several of them.
+    pub part: Option<Part>,
     /// In [`Metric::unit`].
     pub reading: Reading<f64>,
+}
+
+impl MetricReading {
+    /// What it is a reading of.
+    #[must_use]
+    pub fn series(&self) -> Series {
+        Series {
+            metric: self.metric,
+            service: self.service.clone(),
+            part: self.part.clone(),
+        }
+    }
+
+    /// Of the node as a whole.
+    #[must_use]
+    pub fn node(metric: Metric, reading: Reading<f64>) -> Self {
+        Self {
+            metric,
+            service: None,
+            part: None,
+            reading,
+        }
+    }
+
+    /// Of a service.
+    #[must_use]
+    pub fn service(metric: Metric, service: ServiceId, reading: Reading<f64>) -> Self {
+        Self {
+            service: Some(service),
+            ..Self::node(metric, reading)
+        }
+    }
+
+    /// Of a part of the node.
+    #[must_use]
+    pub fn part(metric: Metric, part: Part, reading: Reading<f64>) -> Self {
+        Self {
+            part: Some(part),
+            ..Self::node(metric, reading)
+        }
+    }
+}
+
+/// Leaves out the metrics of later versions, so that the rest can be read.
+fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<MetricReading>, D::Error> {
+    #[derive(Deserialize)]
+    struct Any {
+        metric: Named,
+        service: Option<ServiceId>,
+        part: Option<Part>,
+        reading: Reading<f64>,
+    }
+    let all = Vec::<Any>::deserialize(from)?;
+    let known = all.into_iter().filter_map(|any| {
+        Some(MetricReading {
+            metric: any.metric.0?,
+            service: any.service,
+            part: any.part,
+            reading: any.reading,
+        })
+    });
+    Ok(known.collect())
 }
 
 /// One entry of `A_t`: a condition that holds now.
@@ -252,6 +260,7 @@ pub struct Observation {
     /// `L_t`.
     pub logs: Vec<LogCount>,
     /// `M_t`.
+    #[serde(deserialize_with = "known")]
     pub metrics: Vec<MetricReading>,
     /// `A_t`.
     pub alarms: Vec<AlarmReading>,
@@ -262,11 +271,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_is_found_again_by_its_number() {
+    fn a_metric_is_found_again_by_its_number_and_its_name() {
         for metric in Metric::ALL {
-            assert_eq!(Metric::from_number(metric as u8), Some(metric));
+            assert_eq!(Metric::from_number(*metric as u8), Some(*metric));
+            assert_eq!(Metric::from_name(metric.name()), Some(*metric));
         }
-        assert_eq!(Metric::from_number(21), None);
+        assert_eq!(Metric::from_number(u8::MAX), None);
+        assert!(Metric::ALL.is_sorted(), "lines stand in wire order");
+        for metric in Metric::ALL {
+            let (least, most) = metric.plausible();
+            assert!(least < most && most.is_finite(), "{}", metric.name());
+        }
+    }
+
+    #[test]
+    fn metrics_of_a_later_version_are_left_out_and_the_rest_is_read() {
+        type Any = (u8, Option<ServiceId>, Option<Part>, Reading<f64>);
+        #[derive(Serialize)]
+        struct Later {
+            node: NodeId,
+            from: Micros,
+            to: Micros,
+            logs: Vec<LogCount>,
+            metrics: Vec<Any>,
+            alarms: Vec<AlarmReading>,
+        }
+        let eth0 = Part::new("eth0").unwrap();
+        let later = Later {
+            node: NodeId::new("edge-1").unwrap(),
+            from: Micros(1),
+            to: Micros(2),
+            logs: Vec::new(),
+            metrics: alloc::vec![
+                (44, None, Some(eth0.clone()), Reading::Fresh(1.5)),
+                (u8::MAX, None, Some(eth0.clone()), Reading::Fresh(1.0)),
+                (0, None, None, Reading::Missing),
+            ],
+            alarms: Vec::new(),
+        };
+        let bytes = postcard::to_allocvec(&later).unwrap();
+        let read: Observation = postcard::from_bytes(&bytes).unwrap();
+        let expected = [
+            MetricReading::part(Metric::NetReceived, eth0, Reading::Fresh(1.5)),
+            MetricReading::node(Metric::CpuBusy, Reading::Missing),
+        ];
+        assert_eq!(read.metrics, expected);
+        assert_eq!(postcard::from_bytes::<Metric>(&[255]).ok(), None);
+    }
+
+    #[test]
+    fn a_part_needs_no_escaping() {
+        let long = "x".repeat(PART_MAX + 1);
+        for wrong in ["", "a b", "a\"b", "a\\b", "a\nb", "\u{fc}", &long] {
+            assert_eq!(Part::new(wrong), None, "{wrong}");
+        }
+        assert!(postcard::from_bytes::<Part>(&[3, b'a', b' ', b'b']).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! models. A value that is not known stays unknown: in the vector it is 0 with
 //! its mask at 0, so that a model can tell it from a real 0.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,47 @@ pub struct Health {
     pub memory_available: Reading<f64>,
     /// Room for the agent's data, in bytes.
     pub disk_free: Reading<f64>,
+    /// Of its parts and its supply. Boxed, as the whole state is one kind of message.
+    pub parts: Box<Parts>,
+}
+
+/// How the parts of the node do, within `H_t`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Parts {
+    /// Of the part that is closest to its limit, in degrees Celsius.
+    pub temperature: Reading<f64>,
+    /// Share of time in which the busiest disk had a request.
+    pub disk_busy: Reading<f64>,
+    /// Share of the busiest link in use.
+    pub net_load: Reading<f64>,
+    /// Broken and dropped packets per second, of all links.
+    pub net_errors: Reading<f64>,
+    /// Share of the battery's charge.
+    pub battery_charge: Reading<f64>,
+    /// Whether heat, supply or a person keeps the processors below their clock: the share
+    /// of the clock that is allowed.
+    pub frequency_cap: Reading<f64>,
+}
+
+/// What is asked of the node and what it depends on elsewhere, within `Omega_t`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Demand {
+    /// Requests per second through all routes.
+    pub request_rate: Reading<f64>,
+    /// Bytes per second through all links, both ways.
+    pub data_volume: Reading<f64>,
+    /// Share of new connections that failed, of the worst route.
+    pub failure_share: Reading<f64>,
+    /// Questions to dependencies elsewhere that were answered, of the worst.
+    pub dependencies_up: Reading<f64>,
+    /// Time to a connection with the slowest of them, in milliseconds.
+    pub connect_latency_ms: Reading<f64>,
+    /// How bad third parties say they are, the worst: 0 none to 3 critical.
+    pub third_party_trouble: Reading<f64>,
+    /// Time to the broker's acknowledgement, in milliseconds.
+    pub broker_rtt_ms: Reading<f64>,
+    /// What the slowest link carries, in bytes per second.
+    pub bandwidth: Reading<f64>,
 }
 
 /// `Omega_t`: what surrounds the node.
@@ -64,6 +106,8 @@ pub struct Context {
     pub dependencies: Vec<(ServiceId, ServiceId)>,
     /// How late the agent's own timer was lately.
     pub own_lag: Millis,
+    /// What is asked of the node, and what it asks of others.
+    pub demand: Box<Demand>,
 }
 
 /// One healing that is over, within `Gamma_t`.
@@ -122,7 +166,7 @@ const fn feature(name: &'static str, unit: &'static str) -> Feature {
 
 /// The dictionary of the vector. Places are never reused; new ones are added
 /// at the end.
-pub const FEATURES: [Feature; 34] = [
+pub const FEATURES: [Feature; 48] = [
     feature("h.services", "count"),
     feature("h.healthy", "ratio of services"),
     feature("h.availability.mean", "ratio"),
@@ -157,6 +201,20 @@ pub const FEATURES: [Feature; 34] = [
     feature("gamma.open.saturated", "count"),
     feature("gamma.open.leaking_descriptors", "count"),
     feature("gamma.open.foreseen", "count"),
+    feature("h.temperature", "100 degrees Celsius"),
+    feature("h.disk_busy.max", "ratio"),
+    feature("h.net_load.max", "ratio"),
+    feature("h.net_errors.sum", "thousands per second"),
+    feature("h.battery_charge", "ratio"),
+    feature("h.frequency_cap", "ratio"),
+    feature("omega.request_rate.sum", "thousands per second"),
+    feature("omega.data_volume.sum", "MiB per second"),
+    feature("omega.failure_share.max", "ratio"),
+    feature("omega.dependencies_up.min", "ratio"),
+    feature("omega.connect_latency.max", "s"),
+    feature("omega.third_party_trouble.max", "0 to 3"),
+    feature("omega.broker_rtt", "s"),
+    feature("omega.bandwidth.min", "MiB per second"),
 ];
 
 /// The vector and its mask.
@@ -173,19 +231,22 @@ pub const FEATURES: [Feature; 34] = [
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Features {
-    /// Values, shape `[34]`, in the units of [`FEATURES`]; 0 where unknown.
+    /// Values, shape `[48]`, in the units of [`FEATURES`]; 0 where unknown.
     pub values: [f32; FEATURES.len()],
     /// Which values are known.
     pub known: [bool; FEATURES.len()],
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
+const MIB: f64 = (1u64 << 20) as f64;
 
 impl State {
     /// The state as a vector for models.
     #[must_use]
     pub fn features(&self) -> Features {
         let health = &self.health;
+        let around = &self.context.demand;
+        let scaled = |reading: Reading<f64>, unit: f64| reading.fresh().map(|value| value / unit);
         let services = &health.services;
         let count = services.len() as f64;
         let healthy = services
@@ -249,6 +310,20 @@ impl State {
             open(Symptom::Saturated),
             open(Symptom::LeakingDescriptors),
             open(Symptom::Foreseen),
+            scaled(health.parts.temperature, 100.0),
+            scaled(health.parts.disk_busy, 1.0),
+            scaled(health.parts.net_load, 1.0),
+            scaled(health.parts.net_errors, 1000.0),
+            scaled(health.parts.battery_charge, 1.0),
+            scaled(health.parts.frequency_cap, 1.0),
+            scaled(around.request_rate, 1000.0),
+            scaled(around.data_volume, MIB),
+            scaled(around.failure_share, 1.0),
+            scaled(around.dependencies_up, 1.0),
+            scaled(around.connect_latency_ms, 1000.0),
+            scaled(around.third_party_trouble, 1.0),
+            scaled(around.broker_rtt_ms, 1000.0),
+            scaled(around.bandwidth, MIB),
         ];
         Features {
             values: found.map(|value| narrow(value.unwrap_or(0.0))),
@@ -313,12 +388,33 @@ pub(crate) fn sample() -> State {
                 last: GIB,
                 age: Millis::secs(60),
             },
+            parts: Box::new(Parts {
+                temperature: Reading::Fresh(61.5),
+                disk_busy: Reading::Fresh(0.5),
+                net_load: Reading::Missing,
+                net_errors: Reading::Fresh(0.0),
+                battery_charge: Reading::Missing,
+                frequency_cap: Reading::Fresh(0.75),
+            }),
         },
         context: Context {
             connected: false,
             backlog: 500,
             dependencies: vec![(web, infer.clone())],
             own_lag: Millis(20),
+            demand: Box::new(Demand {
+                request_rate: Reading::Fresh(250.0),
+                data_volume: Reading::Fresh(MIB / 2.0),
+                failure_share: Reading::Stale {
+                    last: 0.25,
+                    age: Millis::secs(30),
+                },
+                dependencies_up: Reading::Fresh(1.0),
+                connect_latency_ms: Reading::Fresh(2.0),
+                third_party_trouble: Reading::Missing,
+                broker_rtt_ms: Reading::Fresh(4.0),
+                bandwidth: Reading::Fresh(12.5 * MIB),
+            }),
         },
         history: History {
             recent: vec![Past {
@@ -394,6 +490,20 @@ mod tests {
             gamma.open.saturated = 0 count
             gamma.open.leaking_descriptors = 0 count
             gamma.open.foreseen = 0 count
+            h.temperature = 0.615 100 degrees Celsius
+            h.disk_busy.max = 0.5 ratio
+            h.net_load.max = - ratio
+            h.net_errors.sum = 0 thousands per second
+            h.battery_charge = - ratio
+            h.frequency_cap = 0.75 ratio
+            omega.request_rate.sum = 0.25 thousands per second
+            omega.data_volume.sum = 0.5 MiB per second
+            omega.failure_share.max = - ratio
+            omega.dependencies_up.min = 1 ratio
+            omega.connect_latency.max = 0.002 s
+            omega.third_party_trouble.max = - 0 to 3
+            omega.broker_rtt = 0.004 s
+            omega.bandwidth.min = 12.5 MiB per second
         "#]]
         .assert_eq(&lines);
     }

@@ -1,5 +1,5 @@
 //! How agent and coordinator reach people: signed HTTP messages, sent until somebody
-//! took them.
+//! took them; and what others' alarms look like that come in ([`intake`]).
 //!
 //! In go the webhooks of a configuration ([`Webhook`]) and messages ([`Message`], an
 //! alarm's from [`notice::Origin::alarm`]); out come deliveries, and reports of what became of
@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod intake;
 pub mod notice;
 mod post;
 mod queue;

@@ -15,7 +15,7 @@ use super::{WireError, decode_whole, encode};
 use crate::anomaly::{Exit, Fault, Symptom};
 use crate::gate::Criticality;
 use crate::ids::{BootId, IncidentId, Instance, PlanId, RouteId, ServiceId};
-use crate::observation::Observation;
+use crate::observation::{Observation, Part};
 use crate::outcome::Outcome;
 use crate::state::State;
 use crate::units::{Millis, narrow};
@@ -241,7 +241,7 @@ pub struct Gap {
     pub heal: u64,
 }
 
-/// A plain aggregate of the last minutes, one entry per metric and service.
+/// A plain aggregate of the last minutes, one entry per metric, service and part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Telemetry {
     /// The window.
@@ -257,6 +257,8 @@ pub struct Aggregate {
     pub metric: u8,
     /// `None` for the node.
     pub service: Option<ServiceId>,
+    /// The part, where there are several.
+    pub part: Option<Part>,
     /// Mean of the fresh readings.
     pub mean: f32,
     /// Largest fresh reading.

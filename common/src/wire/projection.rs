@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::body::{ClockQuality, ServiceState};
+use super::body::{ClockQuality, ServiceState, Severity};
 use crate::ids::{BootId, Instance, ModelVersion, NodeId, ServiceId, SiteId, StreamId};
 
 /// `status`: birth, and the last will with `online: false`.
@@ -64,6 +64,32 @@ pub struct MetaService {
     /// What it needs.
     pub depends_on: Vec<ServiceId>,
 }
+
+/// `ext`: alarms of other systems about the node, as the coordinator knows them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Outside {
+    /// Those that stand, the gravest first.
+    pub alarms: Vec<OutsideAlarm>,
+    /// How many more there are.
+    #[serde(default)]
+    pub left_out: u32,
+}
+
+/// One alarm of another system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideAlarm {
+    /// The system and what that calls it, such as `alertmanager:HighLatency`.
+    pub alarm: String,
+    /// The service it concerns, as far as that is known.
+    pub service: Option<ServiceId>,
+    /// How urgent.
+    pub severity: Severity,
+    /// What a person should know.
+    pub text: String,
+}
+
+/// Most alarms in [`Outside`]: as many as fit into an observation beside its own.
+pub const OUTSIDE_MAX: usize = 32;
 
 /// `svc/{service}/health`: expires after three intervals, so a stale health
 /// disappears.

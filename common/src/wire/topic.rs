@@ -46,7 +46,7 @@ pub struct Topic {
 }
 
 /// Every topic there is.
-pub const TABLE: [Topic; 13] = [
+pub const TABLE: [Topic; 14] = [
     Topic {
         pattern: "+/+/status",
         writer: Writer::Node,
@@ -118,6 +118,15 @@ pub const TABLE: [Topic; 13] = [
         expiry_s: None,
         payload: "postcard: cumulative acknowledgement",
         why: "what the node may forget; after each stored batch",
+    },
+    Topic {
+        pattern: "+/+/ext",
+        writer: Writer::Coordinator,
+        qos: 1,
+        retained: true,
+        expiry_s: None,
+        payload: "JSON: alarms, left_out; empty when there are none",
+        why: "alarms of other systems about the node, for its A_t; at each change and connection",
     },
     Topic {
         pattern: "+/+/cmd/+/+",
@@ -295,7 +304,13 @@ impl NodeTopics {
         self.under(&format!("ans/{by}"))
     }
 
-    /// What the node subscribes to.
+    /// `ext`: what other systems say about this node.
+    #[must_use]
+    pub fn outside(&self) -> String {
+        self.under("ext")
+    }
+
+    /// What the node subscribes to, besides [`Self::outside`].
     #[must_use]
     pub fn subscriptions(&self, stream: StreamId) -> [String; 6] {
         [
@@ -345,6 +360,7 @@ mod tests {
             topics.reply("ping", "1"),
             topics.orders(&NodeId::new("c").unwrap()),
             topics.answers(&NodeId::new(COORDINATOR).unwrap()),
+            topics.outside(),
             String::from(COORDINATOR_STATUS),
         ] {
             assert!(find(&topic).is_some(), "{topic}");

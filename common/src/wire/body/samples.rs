@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::NodeId;
-use crate::observation::{AlarmReading, Level, LogCount, Metric, MetricReading, Reading};
+use crate::observation::{AlarmReading, Level, LogCount, Metric, MetricReading, Part, Reading};
 use crate::units::Micros;
 use alloc::vec;
 
@@ -90,6 +90,7 @@ pub(in crate::wire) fn samples() -> Vec<Body> {
             series: vec![Aggregate {
                 metric: Metric::MemoryResident as u8,
                 service: Some(web.clone()),
+                part: None,
                 mean: 1e6,
                 max: 2e6,
             }],
@@ -99,26 +100,29 @@ pub(in crate::wire) fn samples() -> Vec<Body> {
             from: Micros(1_000_000),
             to: Micros(2_000_000),
             logs: vec![LogCount {
-                service: web.clone(),
+                service: Some(web.clone()),
                 template: 0x1234,
                 text: "served <*> in <*> ms".into(),
                 level: Level::Info,
                 count: 3,
             }],
             metrics: vec![
-                MetricReading {
-                    metric: Metric::CpuPressure,
-                    service: None,
-                    reading: Reading::Missing,
-                },
+                MetricReading::node(Metric::CpuPressure, Reading::Missing),
+                MetricReading::part(
+                    Metric::NetReceived,
+                    Part::new("eth0").unwrap(),
+                    Reading::Fresh(12.5),
+                ),
                 MetricReading {
                     metric: Metric::MemoryResident,
                     service: Some(web.clone()),
+                    part: None,
                     reading: Reading::Fresh(4096.0),
                 },
                 MetricReading {
                     metric: Metric::LatencyP95,
                     service: Some(web.clone()),
+                    part: None,
                     reading: Reading::Stale {
                         last: 0.5,
                         age: Millis::secs(3),
