@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use homeostat_agent::config::{Probe, ProbeKind};
 use homeostat_agent::io::clock;
-use homeostat_agent::io::logs::Tail;
+use homeostat_agent::io::logs::tail::Tail;
 use homeostat_agent::io::probe::{Outcome, Prober};
-use homeostat_agent::io::procfs::{Host, Process};
+use homeostat_agent::io::procfs::{Host, Places, Process};
 use homeostat_common::units::Millis;
+use homeostat_templates::{Limits, Miner};
 use rustix::time::{ClockId, clock_gettime};
 
 const SERVICES: u32 = 3;
@@ -93,13 +94,22 @@ fn probes(together: u32) {
 fn samples() {
     const ROUNDS: u32 = 2000;
     let proc = Path::new("/proc");
-    let mut host = Host::new(proc, Path::new("/tmp"));
+    let mut host = Host::new(&Places {
+        proc,
+        sys: Path::new("/sys"),
+        data_dir: Path::new("/tmp"),
+        file_systems: &["/".into()],
+    });
     let mut own: Vec<_> = (0..SERVICES)
         .map(|_| Process::new(proc, std::process::id()))
         .collect();
     let before = cpu_micros();
+    // A clock of its own: a second between two samples, so that each tier is due when it is
+    // on a node.
+    let mut now = clock::now();
     for _ in 0..ROUNDS {
-        black_box(host.sample(clock::now()));
+        now = now + Millis(1000);
+        black_box(host.sample(now));
     }
     let host_cost = (cpu_micros() - before) / f64::from(ROUNDS);
     let before = cpu_micros();
@@ -110,6 +120,37 @@ fn samples() {
     }
     let services_cost = (cpu_micros() - before) / f64::from(ROUNDS);
     println!("sample: host {host_cost:.1} us, {SERVICES} services {services_cost:.1} us");
+    let before = cpu_micros();
+    for _ in 0..ROUNDS {
+        black_box(host.sample(now));
+    }
+    let second = (cpu_micros() - before) / f64::from(ROUNDS);
+    let (mut slow, mut parts) = (0.0, 0.0);
+    for round in 0..600_u32 {
+        now = now + Millis(10_000);
+        let before = cpu_micros();
+        black_box(host.sample(now));
+        // Which parts there are is asked every sixth time.
+        let sum = if round % 6 == 0 {
+            &mut parts
+        } else {
+            &mut slow
+        };
+        *sum += cpu_micros() - before;
+    }
+    let (slow, parts) = (slow / 500.0 - second, parts / 100.0 - slow / 500.0);
+    let before = cpu_micros();
+    for _ in 0..ROUNDS {
+        now = now + Millis(100);
+        host.glance(now);
+    }
+    let glance = (cpu_micros() - before) / f64::from(ROUNDS);
+    let sources = host.sample(now).sources.len();
+    println!(
+        "host by tier: {glance:.1} us a glance, {second:.1} us each second, {slow:.1} us more each \
+         10 s, {parts:.1} us more each 60 s, for {sources} series; {:.4} % of a core with 10 glances",
+        (glance * 10.0 + second + slow / 10.0 + parts / 60.0) / 1e4
+    );
 }
 
 fn logs() {
@@ -124,10 +165,11 @@ fn logs() {
         text
     });
     std::fs::write(&path, &text).expect("a log");
+    let mut miner = Miner::new(Limits::default());
     let (before, mut lines) = (cpu_micros(), 0);
     loop {
         let tally = tail.poll(1 << 16, |line| {
-            black_box(line.template);
+            black_box(miner.line(line).template);
             lines += 1;
         });
         if tally.bytes == 0 {

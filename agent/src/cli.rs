@@ -1,6 +1,7 @@
 //! The command line: reads it and plays the role it names.
 
 mod chaos;
+mod mcu;
 mod people;
 mod request;
 mod slot;
@@ -83,6 +84,15 @@ enum Role {
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
     },
+    /// Show what the running agent has measured last, absent and silent sources too.
+    Readings {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/homeostat/agent.toml")]
+        config: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Have the running agent and its spawner read the configuration file again.
     Reload {
         /// The configuration file, which the agent was started with.
@@ -108,6 +118,9 @@ enum Role {
         #[arg(long, default_value = "/etc/homeostat/agent.toml")]
         config: PathBuf,
     },
+    /// Send metrics from a CSV file to a microcontroller that runs the detectors, and print
+    /// its alarms.
+    Mcu(mcu::McuArgs),
     /// Put a fault into a service on purpose, for a while.
     Chaos(chaos::ChaosArgs),
     /// Take memory or processors; for the spawner alone.
@@ -187,6 +200,9 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Role::Explain { incident, config } => {
             with_config(&config, |config| explain(config, incident.as_deref()))
         }
+        Role::Readings { config, json } => {
+            with_config(&config, |config| request::readings(config, json))
+        }
         Role::Reload { config } => with_config(&config, request::reload),
         Role::Key { config } => with_config(&config, request::key),
         Role::Do {
@@ -194,6 +210,10 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             quiet,
             config,
         } => with_config(&config, |config| request::run(config, &plan, quiet)),
+        Role::Mcu(args) => match mcu::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
         Role::Chaos(args) => with_config(&args.config, |config| chaos::run(config, &args)),
         Role::ChaosHelper { words } => spawner_chaos::helper_main(&words),
         Role::Slot(command) => with_config(command.config(), |config| command.run(config)),

@@ -1,6 +1,8 @@
 //! What the agent knows about one route of its forwarder: the record that the
 //! stages read and the loop keeps up to date. No decisions are made here.
 
+pub(crate) mod demand;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -11,6 +13,7 @@ use homeostat_common::units::{Micros, Millis, PerSecond, Percent};
 use homeostat_common::wire::body::{BackendState, RouteChange};
 
 use crate::config;
+use crate::control::RouteSample;
 
 /// Reports in a row in which a backend has to be slow: three windows that
 /// overlap, so that one burst is no verdict.
@@ -40,6 +43,10 @@ pub struct BackendSample {
     pub healthy: bool,
     /// Open connections.
     pub active: u32,
+    /// Connections since the forwarder's start.
+    pub total: u64,
+    /// Failures since then.
+    pub failures: u64,
     /// Requests answered in the window of the latencies.
     pub answered: u32,
     /// Time to the first byte: median and 95th percentile of the window.
@@ -82,6 +89,7 @@ pub struct Routed {
     pub backends: BTreeMap<ServiceId, Backend>,
     /// What was last told to the outside.
     pub told: Option<RouteChange>,
+    demand: demand::Demand,
 }
 
 impl Routed {
@@ -111,6 +119,7 @@ impl Routed {
             blockable: policy.blockable.clone(),
             backends: backends.collect(),
             told: None,
+            demand: demand::Demand::default(),
         }
     }
 
@@ -118,10 +127,13 @@ impl Routed {
     pub fn take_over(&mut self, former: Self) {
         self.backends = former.backends;
         self.told = former.told;
+        self.demand = former.demand;
     }
 
     /// Takes in what the forwarder said, and compares the backends.
-    pub fn absorb(&mut self, now: Micros, samples: &[(ServiceId, BackendSample)]) {
+    pub fn absorb(&mut self, now: Micros, report: &RouteSample) {
+        self.demand.absorb(now, report);
+        let samples = &report.backends;
         for (id, sample) in samples {
             if let Some(backend) = self.backends.get_mut(id) {
                 backend.sample = *sample;
@@ -327,6 +339,7 @@ mod tests {
             active: 0,
             answered,
             first_byte_us: Some((median, 2 * median)),
+            ..BackendSample::default()
         }
     }
 
@@ -335,7 +348,13 @@ mod tests {
         let mut route = route();
         let look = |route: &mut Routed, second: u64, one, two| {
             let samples = [(id("infer-1"), one), (id("infer-2"), two)];
-            route.absorb(Micros(second * 1_000_000), &samples);
+            let report = RouteSample {
+                route: route.id.clone(),
+                waiting: 0,
+                refused: 0,
+                backends: samples.to_vec(),
+            };
+            route.absorb(Micros(second * 1_000_000), &report);
             route.slow(&id("infer-1")).is_some()
         };
         let (quick, slow) = (said(50, 2_000), said(50, 150_000));

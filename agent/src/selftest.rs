@@ -58,7 +58,12 @@ fn system(folder: &Path) -> anyhow::Result<String> {
     ensure!(clock::now() >= first, "the monotonic clock goes backwards");
     let boot = clock::boot_id(proc)?;
     // Pressure is the difference of two looks.
-    let mut host = procfs::Host::new(proc, folder);
+    let mut host = procfs::Host::new(&procfs::Places {
+        proc,
+        sys: Path::new("/sys"),
+        data_dir: folder,
+        file_systems: &[],
+    });
     host.sample(clock::now());
     std::thread::sleep(core::time::Duration::from_millis(20));
     let host = host.sample(clock::now());

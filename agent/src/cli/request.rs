@@ -1,4 +1,4 @@
-//! `homeostat-agent do PLAN` and `reload`: what a person asks of a running agent.
+//! `homeostat-agent do PLAN`, `readings` and `reload`: what a person asks of a running agent.
 //!
 //! The plan passes the gate and runs as a transaction, like one of the agent's
 //! own; what restrains the agent itself (holds, observing only) does not restrain
@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::io::keeper::NO_HISTORY;
 use crate::io::secret;
 use crate::io::shell::control_path;
-use crate::io::shell::question::{PARTS, is_across};
+use crate::io::shell::question::{PARTS, READINGS, READINGS_JSON, is_across};
 
 /// How long the agent may take to say whether the gate admits a plan.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -27,6 +27,13 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Longest time that a plan is followed: the sum of the longest deadlines.
 const FOLLOW_MAX: Duration = Duration::from_secs(3600);
+
+/// Prints what the agent has measured last.
+pub(super) fn readings(config: &Config, json: bool) -> anyhow::Result<()> {
+    let text = ask(config, if json { READINGS_JSON } else { READINGS })?;
+    println!("{}", text.trim_end());
+    Ok(())
+}
 
 /// Asks, prints the story as it unfolds, and fails unless the plan was carried
 /// out.

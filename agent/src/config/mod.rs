@@ -13,10 +13,15 @@
 mod budget;
 mod check;
 mod data;
+mod depend;
+mod detect;
 mod fields;
 mod foresee;
 mod forward;
 mod hooks;
+mod intake;
+mod logs;
+mod mcu;
 mod orders;
 mod people;
 mod probe;
@@ -42,12 +47,16 @@ use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::de::DeTable;
 
 pub use data::{Data, PATTERNS_MAX, Pattern};
+pub use depend::{Asked, DEPENDENCIES_MAX, Dependency};
+pub use detect::{Detect, METRICS_MAX};
 pub use foresee::{CERTIFICATES_MAX, Certificate, Foresee};
 pub use forward::{
     BACKENDS_MAX, BLOCKABLE_MAX, Backend, Check, CheckKind, FORWARDS_MAX, Forward, WEIGHT_MAX,
 };
 pub use homeostat_notify::{Told, Url, WEBHOOKS_MAX, Webhook};
 pub use hooks::{Hook, Hooks};
+pub use logs::{LOGS_MAX, Log};
+pub use mcu::{MCUS_MAX, Mcu};
 pub use orders::Orders;
 pub use people::{People, RECURRING_MAX, Recurring, WHY_MAX, WINDOW_MAX};
 use problems::Problems;
@@ -69,6 +78,8 @@ pub const GOLDENS_MAX: usize = 16;
 pub const GAUGES_MAX: usize = 8;
 /// Most numbers in the inputs or outputs of one golden vector.
 pub const GOLDEN_WIDTH_MAX: usize = 4096;
+/// Most file systems that are watched besides the agent's own.
+pub const FILE_SYSTEMS_MAX: usize = 8;
 /// Most words of a command, ports, dependencies, variables of one service.
 pub const LIST_MAX: usize = 64;
 /// Largest bound of a log: it is copied when it is full, meanwhile the spawner
@@ -90,6 +101,8 @@ pub struct Config {
     pub store: Store,
     /// `[sample]`: how often the host is looked at.
     pub sample: Sample,
+    /// `[detect]`: when a metric is so unusual that people are told.
+    pub detect: Detect,
     /// `[clock]`: only for tests.
     pub clock: Clock,
     /// `[[service]]`, in the order of the file.
@@ -104,12 +117,20 @@ pub struct Config {
     pub people: People,
     /// `[[webhook]]`, in the order of the file.
     pub webhooks: Vec<Webhook>,
+    /// `[[log]]`, in the order of the file.
+    pub logs: Vec<Log>,
+    /// `[[intake]]`.
+    pub intake: Vec<homeostat_notify::intake::Source>,
+    /// `[[mcu]]`, in the order of the file.
+    pub mcus: Vec<Mcu>,
     /// `[[maintenance]]`: windows that come again.
     pub recurring: Vec<Recurring>,
     /// `[foresee]`: what is looked out for before it happens.
     pub foresee: Foresee,
     /// `[[certificate]]`, in the order of the file.
     pub certificates: Vec<Certificate>,
+    /// `[[dependency]]`, in the order of the file.
+    pub dependencies: Vec<Dependency>,
 }
 
 /// The process that carries `[[forward]]` out: with at least one of them, it is
@@ -243,11 +264,47 @@ pub struct Store {
     pub ballast: Bytes,
 }
 
-/// How often the host and the services are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How often the host and the services are looked at, and where.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// `period`, default 1 s.
+    /// `period`, default 1 s, while nothing speaks for more or less.
     pub period: Millis,
+    /// `fastest`, default a quarter of it: while something may be wrong.
+    pub fastest: Millis,
+    /// `slowest`, default four times it: while the node is hot, or runs from a battery that
+    /// is nearly empty.
+    pub slowest: Millis,
+    /// `battery`, default 0.2: nearly empty is less than this.
+    pub battery: Ratio,
+    /// `pressure`, default 100 ms: how often the kernel's account of who waits is looked at,
+    /// for the worst of the short looks within a period.
+    pub pressure: Millis,
+    /// `sysfs`, default `/sys`: where the kernel shows devices.
+    pub sysfs: PathBuf,
+    /// `file_systems`, default none: folders whose file systems are watched besides that of
+    /// `data_dir`.
+    pub file_systems: Vec<PathBuf>,
+    /// `metrics`, default none: where the last readings are served to Prometheus.
+    pub metrics: Option<SocketAddr>,
+    /// `journal`, default: if a service is a unit of systemd. Whether its journal is read, by a
+    /// `journalctl` of some 10 MB.
+    pub journal: Option<bool>,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self {
+            period: Millis::secs(1),
+            fastest: Millis(250),
+            slowest: Millis::secs(4),
+            battery: Ratio::saturating(0.2),
+            pressure: Millis(100),
+            sysfs: "/sys".into(),
+            file_systems: Vec::new(),
+            metrics: None,
+            journal: None,
+        }
+    }
 }
 
 /// The wall clock.
@@ -390,6 +447,12 @@ pub enum ProbeKind {
         /// that does not fit any more. The report carries the confidence; see
         /// [`Told`](crate::io::probe::Told).
         confidence_min: Option<Ratio>,
+        /// `twin`: another service with an inference probe, whose model is asked the same
+        /// inputs; those may then come without outputs.
+        twin: Option<ServiceId>,
+        /// `disagree_max`, default 0.2: of those inputs, the share on which the two may
+        /// choose another class before people are told.
+        disagree_max: Ratio,
     },
     /// What the service says about itself in the text format of Prometheus.
     Metrics {
@@ -400,7 +463,28 @@ pub enum ProbeKind {
         /// `frozen`, default 0 (never): this many bodies in a row that are the same to the
         /// last byte mean that nobody counts any more.
         frozen: u8,
+        /// `serving`: what the page says about a model that is served.
+        serving: Option<Box<Serving>>,
     },
+}
+
+/// Which metrics say how a model does, by the names that its server gives them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serving {
+    /// `inputs`: a histogram of the model's inputs, one series for each of them.
+    pub inputs: Option<String>,
+    /// `confidence`: a histogram of the largest output.
+    pub confidence: Option<String>,
+    /// `latency`: a histogram of seconds.
+    pub latency: Option<String>,
+    /// `requests`: a counter.
+    pub requests: Option<String>,
+    /// `errors`: a counter of those that failed.
+    pub errors: Option<String>,
+    /// `learn`, default 1000: so many answers make the reference.
+    pub learn: u32,
+    /// `window`, default 500: so many are compared with it.
+    pub window: u32,
 }
 
 /// How an inference probe asks.
@@ -539,6 +623,9 @@ impl Config {
             check::across_services(config, &mut problems.borrow_mut());
             forward::across(config, &mut problems.borrow_mut());
             people::across(config, &mut problems.borrow_mut());
+            intake::across(config, &mut problems.borrow_mut());
+            mcu::across(config, &mut problems.borrow_mut());
+            logs::across(config, &mut problems.borrow_mut());
             foresee::across(config, &mut problems.borrow_mut());
         }
         let problems = problems.into_inner();

@@ -3,15 +3,16 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use homeostat_common::units::Millis;
+use homeostat_common::ids::ServiceId;
+use homeostat_common::units::{Millis, Ratio};
 use toml::de::{DeTable, DeValue};
 
-use super::fields::{Fields, Wanted, choice, list, number, ratio, span, text, whole};
+use super::fields::{Fields, Wanted, choice, list, number, parsed, ratio, span, text, whole};
 use super::problems::Problems;
 use super::sections::{TIMEOUT_PERIODS, either, narrow, port, small, url_path};
 use super::{
     GAUGES_MAX, GOLDEN_WIDTH_MAX, GOLDENS_MAX, Gauge, Golden, Goldens, Probe, ProbeKind, Protocol,
-    read_bounded,
+    Serving, read_bounded,
 };
 
 /// Longest name of a model, version, tensor or metric.
@@ -111,11 +112,15 @@ fn inference(at: &mut Fields<'_, '_>, has_model: bool, folder: &Path) -> Option<
         })
     };
     let confidence_min = at.optional("confidence_min", ratio);
-    let goldens = goldens(at, has_model, folder);
+    let twin = at.optional("twin", parsed(ServiceId::new));
+    let disagree_max = at.or("disagree_max", Ratio::saturating(0.2), ratio);
+    let goldens = goldens(at, has_model, twin.is_some(), folder);
     Some(ProbeKind::Inference {
         protocol: protocol?,
         goldens,
         confidence_min,
+        twin,
+        disagree_max,
     })
 }
 
@@ -125,11 +130,31 @@ fn metrics(at: &mut Fields<'_, '_>) -> Option<ProbeKind> {
     let found = at.tables("gauge", GAUGES_MAX);
     let count = found.len();
     let gauges: Vec<Gauge> = found.into_iter().filter_map(gauge).collect();
+    let serving = at.table("serving");
+    let serving = serving.present().then(|| Box::new(serving_of(serving)));
     (gauges.len() == count).then_some(ProbeKind::Metrics {
         path,
         gauges,
         frozen,
+        serving,
     })
+}
+
+fn serving_of(mut at: Fields<'_, '_>) -> Serving {
+    let counts = |value: &DeValue<'_>| {
+        whole(50..=1_000_000)(value).map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+    };
+    let serving = Serving {
+        inputs: at.optional("inputs", metric_name),
+        confidence: at.optional("confidence", metric_name),
+        latency: at.optional("latency", metric_name),
+        requests: at.optional("requests", metric_name),
+        errors: at.optional("errors", metric_name),
+        learn: at.or("learn", 1000, counts),
+        window: at.or("window", 500, counts),
+    };
+    at.finish();
+    serving
 }
 
 fn gauge(mut at: Fields<'_, '_>) -> Option<Gauge> {
@@ -171,14 +196,15 @@ fn metric_name(value: &DeValue<'_>) -> Result<String, Wanted> {
     }
 }
 
-fn goldens(at: &mut Fields<'_, '_>, has_model: bool, folder: &Path) -> Goldens {
+fn goldens(at: &mut Fields<'_, '_>, has_model: bool, twin: bool, folder: &Path) -> Goldens {
     let inline: Vec<Golden> = at
         .tables("goldens", GOLDENS_MAX)
         .into_iter()
-        .filter_map(golden)
+        .filter_map(|one| golden(one, twin))
         .collect();
     let file = at.optional("golden", |value| {
-        golden_file(&folder.join(text(value)?)).map_err(|wanted| format!("in that file: {wanted}"))
+        golden_file(&folder.join(text(value)?), twin)
+            .map_err(|wanted| format!("in that file: {wanted}"))
     });
     match (at.has("goldens"), at.has("golden")) {
         (true, true) => at.wrong("golden", "give either golden or goldens"),
@@ -194,7 +220,7 @@ fn goldens(at: &mut Fields<'_, '_>, has_model: bool, folder: &Path) -> Goldens {
 }
 
 /// Reads the `[[golden]]` tables of a file; the first problem is the message.
-fn golden_file(file: &Path) -> Result<Vec<Golden>, Wanted> {
+fn golden_file(file: &Path, twin: bool) -> Result<Vec<Golden>, Wanted> {
     let text = read_bounded(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let problems = RefCell::new(Problems::new(&text));
     let table = DeTable::parse(&text).map_err(|error| error.message().to_owned())?;
@@ -202,7 +228,7 @@ fn golden_file(file: &Path) -> Result<Vec<Golden>, Wanted> {
     let goldens: Vec<Golden> = root
         .tables("golden", GOLDENS_MAX)
         .into_iter()
-        .filter_map(golden)
+        .filter_map(|one| golden(one, twin))
         .collect();
     root.finish();
     if !problems.borrow().none() {
@@ -214,10 +240,15 @@ fn golden_file(file: &Path) -> Result<Vec<Golden>, Wanted> {
     Ok(goldens)
 }
 
-fn golden(mut at: Fields<'_, '_>) -> Option<Golden> {
+/// Without outputs only if a twin is asked as well.
+fn golden(mut at: Fields<'_, '_>, twin: bool) -> Option<Golden> {
     let vector = || list(GOLDEN_WIDTH_MAX, number);
     let inputs = at.required("inputs", vector());
-    let outputs = at.required("outputs", vector());
+    let bare = twin && !at.has("outputs");
+    let outputs = match bare {
+        true => Some(Vec::new()),
+        false => at.required("outputs", vector()),
+    };
     let tolerance = at.or("tolerance", 1e-3, |value| {
         number(value)
             .ok()
@@ -225,7 +256,7 @@ fn golden(mut at: Fields<'_, '_>) -> Option<Golden> {
             .ok_or_else(|| "expected a number from 0.0".into())
     });
     for (key, found) in [("inputs", &inputs), ("outputs", &outputs)] {
-        if found.as_ref().is_some_and(Vec::is_empty) {
+        if found.as_ref().is_some_and(Vec::is_empty) && !(bare && key == "outputs") {
             at.wrong(key, "expected at least one number");
         }
     }

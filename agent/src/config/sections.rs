@@ -7,28 +7,35 @@ use std::path::{Path, PathBuf};
 
 use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::net::SourceNet;
+use homeostat_common::observation::{PART_MAX, Part};
 use homeostat_common::units::{Bytes, Millis};
+use homeostat_notify::intake::{SOURCES_MAX, Source};
 use homeostat_notify::{WEBHOOKS_MAX, Webhook};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::budget::budget;
 use super::data::data;
+use super::depend::{DEPENDENCIES_MAX, Dependency, dependency};
+use super::detect::detect;
 use super::fields::{
-    Fields, Wanted, choice, flag, list, number, parsed, size, span, text, texts, whole,
+    Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
 };
 use super::foresee::{CERTIFICATES_MAX, Certificate, certificate, foresee};
 use super::forward::{BLOCKABLE_MAX, FORWARDS_MAX, Forward, Known, forward};
 use super::hooks::hooks;
+use super::intake::intake;
+use super::logs::{LOGS_MAX, Log, log};
+use super::mcu::{MCUS_MAX, Mcu, mcu};
 use super::orders::orders;
 use super::people::{MODES, RECURRING_MAX, Recurring, autonomy, people, recurring, webhook};
 use super::probe::probe;
 use super::problems::Problems;
 use super::process::{only_commands, process};
 use super::{
-    Broker, Clock, Config, ConfigSlot, Contest, Criticality, Format, Forwarder, LIST_MAX,
-    LOG_BYTES_MAX, Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Process, Quarantine,
-    Reload, Restart, SERVICES_MAX, Sample, Service, Store,
+    Broker, Clock, Config, ConfigSlot, Contest, Criticality, FILE_SYSTEMS_MAX, Format, Forwarder,
+    LIST_MAX, LOG_BYTES_MAX, Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Process,
+    Quarantine, Reload, Restart, SERVICES_MAX, Sample, Service, Store,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -46,6 +53,7 @@ pub(super) fn read<'t>(
     let limits = limits(root.table("limits"));
     let store = store(root.table("store"));
     let sample = sample(root.table("sample"));
+    let detect = detect(root.table("detect"));
     let clock = clock(root.table("clock"));
     let forwarder = forwarder(root.table("forwarder"));
     let orders = orders(root.table("orders"));
@@ -53,6 +61,15 @@ pub(super) fn read<'t>(
     let hooks = root.tables("webhook", WEBHOOKS_MAX);
     let hook_count = hooks.len();
     let webhooks: Vec<Webhook> = hooks.into_iter().filter_map(webhook).collect();
+    let found = root.tables("intake", SOURCES_MAX);
+    let intake_count = found.len();
+    let intake: Vec<Source> = found.into_iter().filter_map(intake).collect();
+    let found = root.tables("mcu", MCUS_MAX);
+    let mcu_count = found.len();
+    let mcus: Vec<Mcu> = found.into_iter().filter_map(mcu).collect();
+    let found = root.tables("log", LOGS_MAX);
+    let log_count = found.len();
+    let logs: Vec<Log> = found.into_iter().filter_map(log).collect();
     let windows = root.tables("maintenance", RECURRING_MAX);
     let window_count = windows.len();
     let recurring: Vec<Recurring> = windows.into_iter().filter_map(recurring).collect();
@@ -60,6 +77,9 @@ pub(super) fn read<'t>(
     let found = root.tables("certificate", CERTIFICATES_MAX);
     let certificate_count = found.len();
     let certificates: Vec<Certificate> = found.into_iter().filter_map(certificate).collect();
+    let found = root.tables("dependency", DEPENDENCIES_MAX);
+    let dependency_count = found.len();
+    let dependencies: Vec<Dependency> = found.into_iter().filter_map(dependency).collect();
     let found = root.tables("service", SERVICES_MAX);
     let count = found.len();
     let services: Vec<Service> = found
@@ -81,8 +101,12 @@ pub(super) fn read<'t>(
     if services.len() < count
         || forwards.len() < forward_count
         || webhooks.len() < hook_count
+        || intake.len() < intake_count
+        || mcus.len() < mcu_count
+        || logs.len() < log_count
         || recurring.len() < window_count
         || certificates.len() < certificate_count
+        || dependencies.len() < dependency_count
     {
         return None;
     }
@@ -92,6 +116,7 @@ pub(super) fn read<'t>(
         limits,
         store,
         sample,
+        detect,
         clock,
         services,
         forwards,
@@ -99,9 +124,13 @@ pub(super) fn read<'t>(
         orders,
         people,
         webhooks,
+        logs,
+        intake,
+        mcus,
         recurring,
         foresee,
         certificates,
+        dependencies,
     })
 }
 
@@ -281,15 +310,60 @@ fn store(mut at: Fields<'_, '_>) -> Store {
 }
 
 fn sample(mut at: Fields<'_, '_>) -> Sample {
+    let usual = Sample::default();
+    let least = Millis(50);
+    let period = at.or("period", usual.period, span(least..=Millis::secs(60)));
     let sample = Sample {
-        period: at.or(
-            "period",
-            Millis::secs(1),
-            span(Millis(50)..=Millis::secs(60)),
+        period,
+        fastest: at.or(
+            "fastest",
+            Millis(period.0 / 4).max(least),
+            span(least..=Millis::secs(60)),
         ),
+        slowest: at.or(
+            "slowest",
+            Millis(period.0 * 4),
+            span(least..=Millis::secs(600)),
+        ),
+        battery: at.or("battery", usual.battery, ratio),
+        pressure: at.or(
+            "pressure",
+            usual.pressure,
+            span(Millis(20)..=Millis::secs(60)),
+        ),
+        sysfs: at.or("sysfs", usual.sysfs, absolute),
+        file_systems: at.or(
+            "file_systems",
+            usual.file_systems,
+            list(FILE_SYSTEMS_MAX, file_system),
+        ),
+        metrics: at.optional("metrics", |value| {
+            text(value)?
+                .parse()
+                .map_err(|_| "expected an address and a port, such as \"127.0.0.1:9101\"".into())
+        }),
+        journal: at.optional("journal", flag),
     };
+    for (key, wrong) in [
+        ("fastest", sample.fastest > period),
+        ("slowest", sample.slowest < period),
+    ] {
+        if wrong {
+            let text = format!("{key} must not be on the wrong side of period ({period})");
+            at.wrong(either(&at, key, "period"), text);
+        }
+    }
     at.finish();
     sample
+}
+
+/// A folder whose name is one of readings as it is.
+fn file_system(value: &DeValue<'_>) -> Result<PathBuf, Wanted> {
+    let path = absolute(value)?;
+    let name = path.to_str().and_then(Part::new);
+    name.map(|_| path).ok_or_else(|| {
+        format!("expected at most {PART_MAX} bytes of ASCII, without spaces and quotes")
+    })
 }
 
 /// An address, with a port or without.

@@ -169,7 +169,7 @@ fn each_mistake_is_named_with_its_line_its_value_and_what_is_allowed() {
             expect![[r#"
                 a.toml:2: node.id = 7: expected a text in quotes
                 a.toml:3: node.data_dir = "data": expected an absolute path
-                a.toml:4: lmits: unknown key; known here: certificate, clock, foresee, forward, forwarder, limits, maintenance, mqtt, node, orders, people, sample, service, store, webhook"#]],
+                a.toml:4: lmits: unknown key; known here: certificate, clock, dependency, detect, foresee, forward, forwarder, intake, limits, log, maintenance, mcu, mqtt, node, orders, people, sample, service, store, webhook"#]],
         ),
         (
             "[node]\nid = \"edge-1\"\n[mqtt]\nbroker = \"10.0.0.1:1883\"\nkeep_alive = \"30\"\nreconnect_min = \"1h\"",
@@ -403,6 +403,7 @@ fn v2_and_metrics_probes_have_their_own_keys() {
         path: "/metrics".into(),
         gauges,
         frozen: 3,
+        serving: None,
     };
     assert_eq!(metrics.kind, expected);
 
@@ -414,7 +415,7 @@ fn v2_and_metrics_probes_have_their_own_keys() {
     let shown = parse(&wrong).unwrap_err().to_string();
     expect![[r#"
         a.toml:10: service[0].probe[0].model = "../up": expected 1 to 128 characters of a-z, A-Z, 0-9, '_', '-', '.', ':'
-        a.toml:12: service[0].probe[0].path: unknown key; known here: confidence_min, gate_max, golden, goldens, input, kind, misses, model, output, period, port, protocol, timeout, version
+        a.toml:12: service[0].probe[0].path: unknown key; known here: confidence_min, disagree_max, gate_max, golden, goldens, input, kind, misses, model, output, period, port, protocol, timeout, twin, version
         a.toml:18: service[0].probe[1].gauge[0].max: is required
         a.toml:19: service[0].probe[1].gauge[0].name = "queue{a=\"b\"}": expected the name of a metric without labels, such as "queue_depth""#]]
     .assert_eq(&shown.replace("/etc/homeostat/a.toml", "a.toml"));
@@ -557,4 +558,63 @@ fn the_smallest_quota_needs_nothing_beside_it() {
     assert_eq!(config.store.ballast.0, config.store.quota.0 / 10);
     let usual = Config::parse("[node]\nid = \"n\"\n", Path::new("a.toml")).unwrap();
     assert_eq!(usual.store.ballast, Bytes::mib(1));
+}
+
+#[test]
+fn sources_and_dependencies_are_read_and_their_mistakes_named() {
+    let text = r#"
+        [node]
+        id = "n"
+        [sample]
+        sysfs = "/tree/sys"
+        file_systems = ["/", "/var/lib/models"]
+        metrics = "127.0.0.1:9101"
+        [[dependency]]
+        name = "broker"
+        address = "10.0.0.1:1883"
+        [[dependency]]
+        name = "registry"
+        address = "[::1]:80"
+        kind = "http"
+        path = "/v2/"
+        expect_status = 401
+        every = "1m"
+        [[dependency]]
+        name = "vendor"
+        address = "127.0.0.1:8443"
+        kind = "status-page"
+    "#;
+    let config = parse(text).unwrap();
+    assert_eq!(config.sample.file_systems.len(), 2);
+    assert_eq!(config.sample.metrics.unwrap().port(), 9101);
+    let asked: Vec<&Asked> = config.dependencies.iter().map(|one| &one.asked).collect();
+    let registry = Asked::Http {
+        path: "/v2/".into(),
+        status: 401,
+    };
+    let vendor = Asked::StatusPage {
+        path: "/api/v2/status.json".into(),
+    };
+    assert_eq!(asked, [&Asked::Tcp, &registry, &vendor]);
+    let wrong = r#"
+        [node]
+        id = "n"
+        [sample]
+        file_systems = ["/a b"]
+        metrics = "localhost:9101"
+        [[dependency]]
+        name = "a b"
+        address = "broker:1883"
+        kind = "http"
+        path = "/x HTTP/1.1"
+        every = "1s"
+        timeout = "2s"
+    "#;
+    expect![[r#"
+        /etc/homeostat/a.toml:5: sample.file_systems = ["/a b"]: item 1: expected at most 48 bytes of ASCII, without spaces and quotes
+        /etc/homeostat/a.toml:6: sample.metrics = "localhost:9101": expected an address and a port, such as "127.0.0.1:9101"
+        /etc/homeostat/a.toml:8: dependency[0].name = "a b": expected 1 to 48 bytes of ASCII, without spaces and quotes
+        /etc/homeostat/a.toml:9: dependency[0].address = "broker:1883": expected an address and a port, such as "10.0.0.7:1883"
+        /etc/homeostat/a.toml:11: dependency[0].path = "/x HTTP/1.1": expected a path that begins with '/', without spaces
+        /etc/homeostat/a.toml:13: dependency[0].timeout = "2s": expected at most every, 1s"#]].assert_eq(&parse(wrong).unwrap_err().to_string());
 }

@@ -167,6 +167,9 @@ impl Loop {
             Event::SagaOrder(order) => self.absorb_order(now, &order, effects),
             Event::OrdersRefused(by, why) => self.absorb_refused(now, &by, &why, effects),
             Event::SagaAnswer(node, answer) => self.absorb_answer(now, &node, &answer),
+            Event::Outside(outside) => self.outside.take(outside),
+            Event::Mcu { mcu, metric, text } => self.absorb_mcu(&mcu, metric, text, effects),
+            Event::Heard(topic, heard) => self.absorb_heard(topic, heard, effects),
             Event::AskedAcross { ticket, plan } => {
                 self.absorb_asked_across(now, ticket, plan, effects);
             }
@@ -411,6 +414,7 @@ impl Loop {
         let Some(watched) = self.services.get_mut(service) else {
             return;
         };
+        let version = watched.probes.iter().find_map(|probe| probe.model);
         let policy = watched.policy.probes.get(probe);
         let Some((watch, policy)) = watched.probes.get_mut(probe).zip(policy) else {
             return;
@@ -420,11 +424,15 @@ impl Loop {
                 Told::Model {
                     version,
                     confidence,
+                    choice,
                 },
                 ProbeKind::Inference { confidence_min, .. },
             ) => {
                 watch.model = version;
                 watch.confidence = confidence;
+                if let Some(choice) = choice {
+                    watch.answers.push(choice);
+                }
                 let name = format!("{service}-confidence");
                 match (confidence, confidence_min) {
                     (Some(sure), Some(least)) if sure < least.get() => {
@@ -437,8 +445,18 @@ impl Loop {
                     _ => self.clear(&name, effects),
                 }
             }
-            (Told::Metrics { hash, gauges }, ProbeKind::Metrics { gauges: policy, .. }) => {
+            (
+                Told::Metrics { hash, gauges, page },
+                ProbeKind::Metrics {
+                    gauges: policy,
+                    serving,
+                    ..
+                },
+            ) => {
                 watch.metrics.push(now, policy, hash, &gauges);
+                if let Some((serving, page)) = serving.as_ref().zip(page) {
+                    watch.serving.push(now, serving, &page, version);
+                }
                 let name = format!("{service}-frozen");
                 match watched.frozen() {
                     Some(what) => {
@@ -450,16 +468,21 @@ impl Loop {
             }
             _ => {}
         }
+        self.judge_serving(service, effects);
     }
 
     fn absorb_sample(
         &mut self,
         now: Micros,
-        host: HostSample,
-        processes: Vec<(ServiceId, ProcessSample)>,
+        mut host: HostSample,
+        mut processes: Vec<(ServiceId, ProcessSample)>,
         effects: &mut Vec<Effect>,
     ) {
-        self.host = host;
+        // What cannot be true goes no further than this.
+        self.note_lives();
+        self.noticing
+            .sensors()
+            .screen(now, &mut host, &mut processes);
         // Shares are between two samples: one alone, as after a start of the agent,
         // has none, and must not pass for calm.
         let measured = self.sampled.is_some();
@@ -468,6 +491,7 @@ impl Loop {
             self.recur(now, unix_ms, effects);
         }
         let own_lag = self.own_lag(now);
+        let usual_pace = self.period_passed(now);
         let share = |reading: Reading<Ratio>| reading.fresh().map_or(f32::NAN, |share| share.get());
         let mut pressure = Pressure {
             cpu_psi: share(host.cpu_pressure),
@@ -486,21 +510,26 @@ impl Loop {
                 .fresh()
                 .is_some_and(|waiting| waiting.get() >= PRESSED);
             watched.sampled = Some(now);
-            if let (Reading::Fresh(resident), Slot::Up { .. }) = (sample.resident, watched.slot) {
+            if let (Reading::Fresh(resident), Slot::Up { .. }, true) =
+                (sample.resident, watched.slot, usual_pace)
+            {
                 watched.growth = watched.memory.push(instant(now), resident.0 as f32);
             }
             watched.note_cpu(now);
-            watched.note_process(now);
+            watched.note_process(now, usual_pace);
             pressure.run_delay = share(sample.run_delay);
             pressure.starved = sample.starved.fresh().unwrap_or_default();
             for probe in watched.probes.iter_mut().filter(|_| measured) {
                 probe.hang.absorb(instant(now), Input::Gate(pressure));
             }
         }
+        self.host = host;
         let readings = self.readings(now);
+        self.notice(now, &readings, effects);
         self.telling.sampled(readings);
         self.look_for_strangers(now, effects);
         self.foresee(now, effects);
+        self.pace(now);
         if now >= self.measured + MEASURE_PERIOD {
             self.measured = now;
             for (id, watched) in &self.services {

@@ -21,6 +21,7 @@ use super::certifying::certificate_alarm;
 use super::command::Scope;
 use super::foreseeing::{DISK, HEAT, INODES};
 use super::message::{Class, Effect};
+use super::noticing::{NODE_UNUSUAL, UNUSUAL};
 
 /// Alarms wait so long for the spawner at the start: what is told before the
 /// record of the start would be taken for what a former run had to tell.
@@ -53,12 +54,14 @@ pub fn alarm_names<'a>(
         "store",
         "stranger-cpu",
         "forwarder-frozen",
+        super::outside::FULL,
         SAGA,
         REFUSED,
         STOPPED,
         DISK,
         INODES,
         HEAT,
+        NODE_UNUSUAL,
     ];
     let mut names: Vec<String> = of_node.map(String::from).into();
     names.extend(certificates.map(certificate_alarm));
@@ -73,13 +76,16 @@ pub fn alarm_names<'a>(
 }
 
 /// Alarms of a service besides its symptoms.
-pub(super) const OF_SERVICE: [&str; 6] = [
+pub(super) const OF_SERVICE: [&str; 9] = [
+    "drift",
+    "disagree",
     "quarantine",
     "frozen",
     "confidence",
     "stuck",
     "called",
     "contested",
+    UNUSUAL,
 ];
 
 /// An alarm that stands.
@@ -270,8 +276,11 @@ impl Loop {
             return;
         };
         standing.alarm.raised = false;
-        if standing.shown {
+        // A device's name is none of those that are cleared at each start.
+        if standing.shown || name.starts_with(super::outside::OF_DEVICE) {
             effects.push(Effect::ShowAlarm(name.to_owned(), None));
+        }
+        if standing.shown {
             let body = Body::Alarm(standing.alarm.clone());
             self.emit(Class::Heal, &[], body, effects);
         }

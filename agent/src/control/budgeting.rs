@@ -24,7 +24,7 @@ impl Loop {
         }
         let recent = self
             .sampled
-            .is_some_and(|at| now.since(at) <= self.sample_stale);
+            .is_some_and(|at| now.since(at) <= self.pacing.stale());
         let busy = self.host.cpu_busy.fresh().filter(|_| recent);
         let best_effort = |service: &Service| service.criticality == Criticality::BestEffort;
         let (mut served, mut wanted) = (0.0, 0.0);

@@ -163,6 +163,11 @@ impl Controls {
         }
     }
 
+    /// Whether people work on it, or on the whole node.
+    pub(super) fn in_maintenance(&self, scope: &Scope) -> bool {
+        self.maintenance.contains_key(scope) || self.maintenance.contains_key(&Scope::Node)
+    }
+
     /// Since when a service has been well without a break; `well` says whether it
     /// is now.
     pub(super) fn well_since(&mut self, id: &ServiceId, well: bool, now: Micros) -> Micros {
@@ -551,6 +556,7 @@ impl Loop {
                 one.reserved
             ));
         }
+        text.push_str(&self.sensing_words(now));
         for (word, windows) in [
             ("maintenance", &self.controls.maintenance),
             ("silence", &self.controls.silences),

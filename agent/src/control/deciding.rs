@@ -47,6 +47,7 @@ impl Loop {
             .and_then(|route| route.slow(id));
         let finding = detect::examine(watched, slow, now);
         let finding = finding.or_else(|| self.foreseen(id, now));
+        let finding = finding.map(|finding| self.weigh(id, finding, now));
         let state = watched.state(now);
         let slot = watched.slot;
         let broken = |one: &Finding| one.symptom != Symptom::Foreseen;

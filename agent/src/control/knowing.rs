@@ -133,7 +133,7 @@ impl Loop {
             .max();
         // That it has no process is the kernel's word; nobody is probed then.
         let down = matches!(watched.slot, Slot::Down { .. });
-        recent(self.sampled, self.sample_stale)
+        recent(self.sampled, self.pacing.stale())
             && (down || patience.is_none_or(|patience| recent(watched.probed, patience)))
     }
 }

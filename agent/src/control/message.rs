@@ -4,16 +4,18 @@ use std::path::PathBuf;
 
 use homeostat_common::anomaly::{Exit, Fault, Symptom};
 use homeostat_common::ids::{
-    CertificateId, IncidentId, Instance, ModelVersion, NodeId, PlanId, RouteId, ServiceId, Token,
-    WebhookId,
+    CertificateId, IncidentId, Instance, McuId, ModelVersion, NodeId, PlanId, RouteId, ServiceId,
+    Token, WebhookId,
 };
-use homeostat_common::observation::{LogCount, Reading};
+use homeostat_common::observation::{LogCount, Metric, MetricReading, Reading};
 use homeostat_common::plan::Plan;
 use homeostat_common::saga;
 use homeostat_common::transaction;
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 use homeostat_common::wire::body::{Body, Source};
 use homeostat_common::wire::notice::Notice;
+use homeostat_common::wire::projection::Outside;
+use homeostat_notify::intake::Heard;
 use serde::{Deserialize, Serialize};
 
 use super::command::Command;
@@ -22,7 +24,8 @@ use crate::config::Config;
 use crate::execute::Act;
 use crate::plan::Recipe;
 use crate::route::BackendSample;
-use crate::service::{ProcessSample, SlotFound, SlotName, Version};
+use crate::service::serving::Page;
+use crate::service::{Choice, ProcessSample, SlotFound, SlotName, Version};
 
 /// A slot as the spawner describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub enum Told {
         version: Option<ModelVersion>,
         /// How sure it was, if its outputs say that.
         confidence: Option<f32>,
+        /// What it made of a known input.
+        choice: Option<Choice>,
     },
     /// Its own metrics.
     Metrics {
@@ -67,11 +72,23 @@ pub enum Told {
         hash: u64,
         /// The watched gauges, in the order of the configuration.
         gauges: Vec<Option<f64>>,
+        /// What it told of the model that it serves.
+        page: Option<Box<Page>>,
     },
 }
 
+/// A reading that the loop hands on and decides nothing by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sourced {
+    /// What was measured.
+    pub reading: MetricReading,
+    /// Measured in this very sample. Slow sources repeat their last value in between,
+    /// which says nothing about how it moves.
+    pub new: bool,
+}
+
 /// What the host looked like.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct HostSample {
     /// Share of cores that was busy.
     pub cpu_busy: Reading<Ratio>,
@@ -100,6 +117,21 @@ pub struct HostSample {
     pub heat: Reading<Heat>,
     /// Processors.
     pub cores: Reading<u16>,
+    /// How the node is supplied; missing without a battery.
+    pub battery: Reading<Battery>,
+    /// Everything else that was measured, of the node, its parts and its services.
+    pub sources: Vec<Sourced>,
+    /// Sources that held something else than they should.
+    pub garbage: u32,
+}
+
+/// How a node with a battery is supplied.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Battery {
+    /// Charge of the emptiest.
+    pub charge: Ratio,
+    /// Supplied from outside.
+    pub mains: bool,
 }
 
 /// How hot a part of the node is, in degrees Celsius.
@@ -270,6 +302,19 @@ pub enum Event {
     SagaOrder(Box<saga::Order>),
     /// Under this name somebody gives orders whom this node does not believe; why.
     OrdersRefused(String, String),
+    /// All that other systems say about this node now.
+    Outside(Outside),
+    /// What a device says on a topic.
+    Heard(String, Heard),
+    /// What a microcontroller says of a metric, or what is to be said of itself.
+    Mcu {
+        /// Which one.
+        mcu: McuId,
+        /// Of which metric; of itself, if none.
+        metric: Option<Metric>,
+        /// What is wrong; nothing any more, if none.
+        text: Option<String>,
+    },
     /// A node answers to this one as an initiator.
     SagaAnswer(NodeId, Box<saga::Answer>),
     /// A person on the node asks for a plan across nodes; answered by
@@ -320,6 +365,10 @@ pub enum Event {
 pub struct RouteSample {
     /// Which.
     pub route: RouteId,
+    /// Connections that wait for a backend.
+    pub waiting: u32,
+    /// Connections since the forwarder's start that found none.
+    pub refused: u64,
     /// Its backends.
     pub backends: Vec<(ServiceId, BackendSample)>,
 }

@@ -28,7 +28,11 @@ mod holding;
 mod incident;
 mod knowing;
 mod leading;
+mod mcu;
 mod message;
+mod noticing;
+mod outside;
+mod pacing;
 mod reloading;
 mod remembering;
 mod reporting;
@@ -37,6 +41,7 @@ mod retelling;
 mod revising;
 mod routing;
 mod sagas;
+mod serving;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,9 +59,10 @@ use homeostat_detect::hang::Input;
 pub use self::alarms::alarm_names;
 pub use self::command::{Command, Scope, Switch};
 pub use self::incident::Incident;
+pub use self::mcu::mcu_alarm;
 pub use self::message::{
-    Class, Effect, Event, HealRecord, Heat, HostSample, ProbeOutcome, Room, RouteSample,
-    SlotReport, Stranger, Told,
+    Battery, Class, Effect, Event, HealRecord, Heat, HostSample, ProbeOutcome, Room, RouteSample,
+    SlotReport, Sourced, Stranger, Told,
 };
 pub use self::remembering::{Resumed, Saved};
 pub use self::telling::Snapshot;
@@ -86,9 +92,6 @@ pub struct Loop {
     uplinks: Vec<InterfaceId>,
     /// Whether the configuration names time servers.
     time_servers: bool,
-    /// How long a sample stays news: three periods, and at least 3 s, so that
-    /// one late sample forbids nothing.
-    sample_stale: Millis,
     services: BTreeMap<ServiceId, Watched>,
     /// Dependencies before those that need them.
     start_order: Vec<ServiceId>,
@@ -161,6 +164,9 @@ pub struct Loop {
     alarms: alarms::Alarms,
     approvals: approving::Approvals,
     foresight: foreseeing::Foresight,
+    noticing: noticing::Noticing,
+    pacing: pacing::Pacing,
+    outside: outside::Others,
     /// The moment of this step.
     now: Micros,
     chaos: chaos::Chaos,
@@ -182,7 +188,6 @@ impl Loop {
             limits: config.limits.clone(),
             uplinks: config.node.uplinks.clone(),
             time_servers: !config.clock.servers.is_empty(),
-            sample_stale: Millis(3 * config.sample.period.0.max(1000)),
             start_order: start_order(config),
             paces: BTreeMap::new(),
             incidents: BTreeMap::new(),
@@ -230,6 +235,9 @@ impl Loop {
             alarms: alarms::Alarms::new(now),
             approvals: approving::Approvals::default(),
             foresight: foreseeing::Foresight::new(config),
+            noticing: noticing::Noticing::new(config.detect),
+            pacing: pacing::Pacing::new(config.sample.clone(), now),
+            outside: outside::Others::default(),
             now,
             chaos: chaos::Chaos::default(),
             services,
@@ -371,6 +379,8 @@ impl Loop {
         if self.look_at().is_some_and(|at| at <= now) {
             self.sample_asked = now;
             effects.push(Effect::Sample);
+        } else {
+            self.sample_when_due(now, effects);
         }
         self.tell(now, effects);
     }
@@ -475,7 +485,7 @@ impl Loop {
             .chain(self.controls.next_wake())
             .chain(self.approvals.next_wake())
             .chain(self.alarms.next_wake())
-            .chain([self.telling.next_wake()])
+            .chain([self.telling.next_wake(), self.pacing.next_wake()])
             // What was due by the last step has been looked at in it; asking for
             // it again would keep the loop busy for as long as it stands.
             .filter(|at| Some(*at) > self.telling.told_at())

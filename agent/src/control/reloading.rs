@@ -87,6 +87,7 @@ impl Loop {
         self.limits = config.limits.clone();
         self.controls.renew(config);
         self.renew_foresight(config, effects);
+        self.renew_noticing(config.detect, effects);
         self.start_order = start_order(config);
         let mut routes = routing::routes(config);
         for (id, route) in &mut routes {

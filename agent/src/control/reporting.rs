@@ -31,6 +31,7 @@ impl Loop {
         effects: &mut Vec<Effect>,
     ) {
         incident.told = true;
+        evidence.extend(self.unusual_before(&incident.service, incident.since, now));
         if let Some((words, mark)) = self.on_purpose(&incident.service, now) {
             evidence.insert(0, words);
             if mark > 0 {
@@ -264,6 +265,7 @@ impl Loop {
             cost: incident.cost,
         });
         self.approvals.forget(incident.id);
+        self.unsettle(&incident.service, incident.since, now);
         self.settling
             .insert(incident.service.clone(), now + SETTLING);
         for symptom in Symptom::ALL {

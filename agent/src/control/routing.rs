@@ -38,7 +38,7 @@ impl Loop {
         self.routed = Some((seq, now));
         for sample in routes {
             if let Some(route) = self.routes.get_mut(&sample.route) {
-                route.absorb(now, &sample.backends);
+                route.absorb(now, sample);
             }
         }
         if lost {
@@ -64,7 +64,7 @@ impl Loop {
     /// Whether what is known of the routes is of now.
     pub(super) fn routes_fresh(&self, now: Micros) -> bool {
         self.routed
-            .is_some_and(|(_, at)| now.since(at) <= self.sample_stale)
+            .is_some_and(|(_, at)| now.since(at) <= self.pacing.reports_stale())
     }
 
     /// A backend has no connections left.
@@ -91,7 +91,7 @@ impl Loop {
     pub(super) fn tell_routes(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         let reached = self.routes_fresh(now);
         let heard = self.services.get(&forwarder()).and_then(|one| one.heard);
-        let answers = heard.is_some_and(|at| now.since(at) <= self.sample_stale);
+        let answers = heard.is_some_and(|at| now.since(at) <= self.pacing.reports_stale());
         if !reached && answers && self.routed.is_some() {
             let text = "the forwarder answers, but its numbers do not move: nothing is decided on \
                         them";
@@ -149,7 +149,7 @@ impl Loop {
     /// When the forwarder counts as silent, for the next wake-up.
     pub(super) fn silence_at(&self) -> Option<Micros> {
         let (_, at) = self.routed?;
-        Some(at + self.sample_stale + Millis(1))
+        Some(at + self.pacing.reports_stale() + Millis(1))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::ServiceId;
-use homeostat_common::observation::{AlarmReading, Metric, MetricReading, Observation, Reading};
+use homeostat_common::observation::{AlarmReading, MetricReading, Observation, Reading, Series};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::state::{History, State, symptom_place};
 use homeostat_common::units::{Micros, Millis, narrow};
@@ -13,6 +13,7 @@ use homeostat_common::wire::body::{Aggregate, Body, ServiceChange, ServiceState,
 
 use super::message::{Class, Effect};
 use super::{Incident, Loop};
+use crate::route::demand;
 use crate::sense;
 use crate::service::Slot;
 
@@ -34,8 +35,8 @@ pub(super) struct Telling {
     /// measured.
     budgets_at: Option<Micros>,
     telemetry_from: Micros,
-    /// Sum, count and largest per metric and service.
-    sums: BTreeMap<(Metric, Option<ServiceId>), (f64, u32, f64)>,
+    /// Sum, count and largest.
+    sums: BTreeMap<Series, (f64, u32, f64)>,
     told_at: Option<Micros>,
     /// Services whose silence is held against their dependency.
     pub(super) held_back: BTreeSet<ServiceId>,
@@ -70,7 +71,7 @@ impl Telling {
             };
             let sum = self
                 .sums
-                .entry((reading.metric, reading.service))
+                .entry(reading.series())
                 .or_insert((0.0, 0, f64::MIN));
             *sum = (sum.0 + value, sum.1 + 1, sum.2.max(value));
         }
@@ -144,9 +145,10 @@ impl Loop {
         self.telling.telemetry_at = now + TELEMETRY_PERIOD;
         let series = std::mem::take(&mut self.telling.sums)
             .into_iter()
-            .map(|((metric, service), (sum, count, max))| Aggregate {
-                metric: metric as u8,
-                service,
+            .map(|(series, (sum, count, max))| Aggregate {
+                metric: series.metric as u8,
+                service: series.service,
+                part: series.part,
                 mean: narrow(sum / f64::from(count.max(1))),
                 max: narrow(max),
             })
@@ -184,6 +186,7 @@ impl Loop {
                 });
             }
         }
+        alarms.extend(self.outside.readings(&self.services));
         let (logs, logs_at) = &self.logs;
         Observation {
             node: self.node.clone(),
@@ -200,18 +203,24 @@ impl Loop {
     }
 
     /// `M_t`; what was sampled too long ago is marked as stale.
-    pub(super) fn readings(&self, now: Micros) -> Vec<MetricReading> {
+    #[must_use]
+    pub fn readings(&self, now: Micros) -> Vec<MetricReading> {
         let age = self.sampled.map_or(Millis(0), |at| now.since(at));
         let mut readings = sense::host_readings(&self.host, self.own_lag(now));
         for watched in self.services.values() {
             readings.extend(sense::service_readings(watched, now));
         }
-        if age > self.sample_stale {
+        readings.extend(self.serving_readings());
+        let known = self.routed.map(|(_, at)| (at, self.routes_fresh(now)));
+        if age > self.pacing.stale() {
             for reading in &mut readings {
                 if let Reading::Fresh(last) = reading.reading {
                     reading.reading = Reading::Stale { last, age };
                 }
             }
+        }
+        for route in self.routes.values() {
+            readings.extend(demand::readings(route, now, known));
         }
         readings
     }
@@ -225,10 +234,12 @@ impl Loop {
                 *count += 1;
             }
         }
+        let readings = self.readings(now);
         State {
-            health: sense::health(&self.host, self.services.values(), now),
+            health: sense::health(&self.host, &readings, self.services.values(), now),
             context: sense::context(
                 &self.host,
+                &readings,
                 self.services.values(),
                 self.connected,
                 self.own_lag(now),

@@ -4,6 +4,8 @@
 //! streaming detectors themselves live in `homeostat-detect`; here their
 //! verdicts are put in order and into words. Decides nothing about what to do.
 
+pub mod usual;
+
 use std::fmt::Write as _;
 
 use homeostat_common::anomaly::{Exit, Fault, Symptom};

@@ -4,12 +4,14 @@
 pub mod certificate;
 pub mod clock;
 pub mod data;
+pub mod depend;
 pub mod forward;
 mod hook;
 pub mod keeper;
 pub mod link;
 pub mod local;
 pub mod logs;
+pub mod mcu;
 pub mod probe;
 pub mod procfs;
 pub mod secret;

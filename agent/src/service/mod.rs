@@ -6,9 +6,11 @@
 //! What is kept about its slots, its metrics and its use of processors stands in
 //! a file each.
 
+mod answers;
 mod cpu;
 mod descriptors;
 mod metrics;
+pub mod serving;
 mod slots;
 
 use core::time::Duration;
@@ -22,9 +24,11 @@ use homeostat_common::wire::body::ServiceState;
 use homeostat_detect::hang::{self, Hang};
 use homeostat_detect::slope::{self, Slope};
 
+pub use self::answers::{Answers, Choice};
 pub use self::cpu::{CpuWindow, HOG_SPAN};
 pub use self::descriptors::{DescriptorWatch, Shortage};
 pub use self::metrics::MetricsWatch;
+use self::serving::ServingWatch;
 pub use self::slots::{SlotFile, SlotFound, SlotName, SlotWatch, Version};
 
 use crate::config::{self, ProbeKind};
@@ -94,6 +98,8 @@ pub struct ProcessSample {
     /// Whether a thread of it wants to run, or waits for a disk, while it has hardly
     /// run since the last look at its threads; only looked at while it is silent.
     pub starved: Reading<bool>,
+    /// Sources that held something else than they should.
+    pub garbage: u32,
 }
 
 /// One probe's state.
@@ -113,6 +119,10 @@ pub struct ProbeWatch {
     pub wrong_since: Option<Micros>,
     /// What it told of itself, for a probe of its metrics.
     pub metrics: MetricsWatch,
+    /// What that says of the model that it serves.
+    pub serving: ServingWatch,
+    /// How far its last answer to each known input was off, and the class it chose.
+    pub answers: Answers,
     /// How sure the model was of its last answer.
     pub confidence: Option<f32>,
     /// The model that answered last, by its own account.
@@ -197,6 +207,8 @@ impl Watched {
                 wrong: None,
                 wrong_since: None,
                 metrics: MetricsWatch::default(),
+                serving: ServingWatch::default(),
+                answers: Answers::default(),
                 confidence: None,
                 model: None,
             })
@@ -306,12 +318,12 @@ impl Watched {
         self.paused.is_some() && self.paused == self.instance()
     }
 
-    /// Notes what the last sample shows of descriptors and of a process that was
-    /// stopped.
-    pub fn note_process(&mut self, now: Micros) {
+    /// Notes what the last sample shows of descriptors, if it is one of the usual pace, and
+    /// of a process that was stopped.
+    pub fn note_process(&mut self, now: Micros, usual_pace: bool) {
         // The forwarder's descriptors are connections of its users, whose number
         // it bounds by itself.
-        if self.heard.is_none() {
+        if self.heard.is_none() && usual_pace {
             let sample = &self.sample;
             self.descriptors.push(
                 now,
@@ -390,6 +402,7 @@ impl Watched {
             probe.metrics = MetricsWatch::default();
             probe.confidence = None;
             probe.model = None;
+            probe.answers = Answers::default();
         }
         self.memory.reset();
         self.growth = slope::Verdict::Learning;

@@ -7,6 +7,7 @@
 #![allow(missing_debug_implementations, reason = "helpers of tests")]
 
 mod broker;
+mod devices;
 mod orders;
 mod rig;
 
@@ -417,10 +418,13 @@ fn a_node_that_is_told_of_its_double_waits() {
         let (mut stream, _) = listener.accept().unwrap();
         let mut packet = [0; 2048];
         let _ = stream.read(&mut packet).unwrap();
-        // CONNACK; then SUBACK of packet 1 for four filters.
+        // CONNACK; then SUBACK of packet 1 for six filters and of 2 for one.
         stream.write_all(&[0x20, 3, 0, 0, 0]).unwrap();
         let _ = stream.read(&mut packet).unwrap();
-        stream.write_all(&[0x90, 7, 0, 1, 0, 1, 1, 1, 1]).unwrap();
+        stream
+            .write_all(&[0x90, 9, 0, 1, 0, 1, 1, 1, 1, 1, 1])
+            .unwrap();
+        stream.write_all(&[0x90, 4, 0, 2, 0, 1]).unwrap();
         let _ = stream.read(&mut packet).unwrap();
         // DISCONNECT: session taken over.
         stream.write_all(&[0xe0, 2, 0x8e, 0]).unwrap();

@@ -60,6 +60,7 @@ pub fn config(port: u16) -> LinkConfig {
             metrics: Vec::new(),
         },
         trusted: Trusted::default(),
+        intake: Vec::new(),
         acked: 0,
         last: 0,
         patience: Patience {
@@ -136,6 +137,10 @@ impl Node {
 
     pub fn stored(&self) -> usize {
         self.records.lock().unwrap().len()
+    }
+
+    pub fn events(&self) -> Vec<LinkEvent> {
+        self.events.lock().unwrap().clone()
     }
 
     pub fn seen(&self, wanted: impl Fn(&LinkEvent) -> bool) -> usize {
@@ -263,9 +268,17 @@ impl Peer {
     }
 
     pub fn publish(&self, topic: &str, payload: &[u8]) {
+        self.say(topic, payload, false);
+    }
+
+    pub fn retain(&self, topic: &str, payload: &[u8]) {
+        self.say(topic, payload, true);
+    }
+
+    fn say(&self, topic: &str, payload: &[u8], retain: bool) {
         while self
             .client
-            .try_publish(topic, QoS::AtLeastOnce, false, payload.to_vec())
+            .try_publish(topic, QoS::AtLeastOnce, retain, payload.to_vec())
             .is_err()
         {
             std::thread::sleep(Duration::from_millis(1));

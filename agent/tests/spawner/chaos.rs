@@ -373,7 +373,7 @@ fn a_leak_takes_the_memory_of_the_group_and_gives_it_back() {
         let mut process = homeostat_agent::io::procfs::Process::in_group(
             std::path::Path::new("/proc"),
             pid,
-            name,
+            homeostat_agent::io::procfs::Membership::Named(name),
         );
         let (mut now, mut most) = (0, 0);
         let why = loop {

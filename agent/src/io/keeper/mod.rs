@@ -22,6 +22,7 @@ use homeostat_common::hlc;
 use homeostat_common::ids::{BootId, IncidentId, NodeId, SiteId, StreamId};
 use homeostat_common::wire::body::{Body, ClockQuality, Gap};
 use homeostat_common::wire::{Envelope, EventRef};
+use homeostat_templates::Record;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -33,6 +34,7 @@ use self::waiting::Waiting;
 use crate::control::{Class, Event, HealRecord, Resumed, Saved};
 use crate::io::clock::{self, Wall};
 use crate::io::link::{Fetch, LinkHandle};
+use crate::io::logs::Changes;
 use crate::io::store::kv::{Kv, Tree};
 use crate::io::store::outbox::{self, EventSeq, Item, Outbox};
 use crate::io::store::{self, Error};
@@ -92,6 +94,8 @@ pub enum Order {
     Remember(Box<Saved>),
     /// What was learnt.
     Learn(Experience),
+    /// What changed about log templates.
+    Templates(Changes),
     /// The coordinator has everything up to here.
     Acked(u64),
     /// In words: one incident, or the last ones.
@@ -118,6 +122,8 @@ pub struct Opened {
     pub last: u64,
     /// For the loop.
     pub resumed: Resumed,
+    /// Log templates.
+    pub templates: Vec<Record>,
     /// What had to be set aside or repaired.
     pub findings: Vec<String>,
     /// Whether wall time can be believed.
@@ -280,6 +286,7 @@ impl Thread {
                 self.note_trouble(written.err());
             }
             Order::Learn(experience) => self.learn(&experience),
+            Order::Templates(changes) => self.templates(&changes),
             Order::Acked(through) => {
                 if let Some(outbox) = &mut self.outbox {
                     outbox.acked(EventSeq(through));
@@ -385,6 +392,23 @@ impl Thread {
             .and_then(|()| kv.flush());
         if let Err(error) = kept {
             warn!("playbook: {}", chain(&error));
+        }
+    }
+
+    fn templates(&mut self, changes: &Changes) {
+        let Some(kv) = &mut self.kv else { return };
+        let put = changes.put.iter().try_for_each(|record| {
+            let Ok(bytes) = postcard::to_allocvec(record) else {
+                return Ok(());
+            };
+            kv.put(Tree::Templates, &record.id.to_be_bytes(), &bytes)
+        });
+        let mut gone = changes.gone.iter();
+        let kept = put.and_then(|()| {
+            gone.try_for_each(|id| kv.remove(Tree::Templates, &id.to_be_bytes()).map(drop))
+        });
+        if let Err(error) = kept {
+            warn!("templates: {}", chain(&error));
         }
     }
 

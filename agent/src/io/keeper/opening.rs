@@ -6,6 +6,7 @@ use std::path::Path;
 use homeostat_common::hlc;
 use homeostat_common::ids::{BootId, StreamId};
 use homeostat_common::wire::Envelope;
+use homeostat_templates::{Limits, Record};
 
 use super::{Checkpoint, KIND_HEAL, KIND_SAVED, Opened, Thread, chain, not_opened, quality_of};
 use crate::config::{self, Config};
@@ -53,6 +54,7 @@ pub fn open(
             None
         }
     };
+    let mut templates: Vec<Record> = Vec::new();
     let kv = match Kv::open(&data.join("kv"), kv_limits(&config.store), trial) {
         Ok((kv, found)) => {
             findings.extend(found.iter().map(ToString::to_string));
@@ -61,6 +63,13 @@ pub fn open(
             {
                 resumed.experience = experience;
             }
+            // One that cannot be read is found again in the logs.
+            let kept = kv.scan(Tree::Templates, b"", Limits::default().templates);
+            let kept = kept.unwrap_or_default();
+            templates.extend(
+                kept.iter()
+                    .filter_map(|(_, bytes)| postcard::from_bytes(bytes).ok()),
+            );
             Some(kv)
         }
         Err(error) => {
@@ -78,6 +87,7 @@ pub fn open(
             .as_ref()
             .map_or(0, |outbox| outbox.next_event().0.saturating_sub(1)),
         resumed,
+        templates,
         findings,
         clock: quality_of(quality),
     };

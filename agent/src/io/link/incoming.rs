@@ -9,13 +9,16 @@ use std::collections::VecDeque;
 
 use homeostat_common::ids::{NodeId, SiteId, StreamId};
 use homeostat_common::saga::{Answer, Order};
-use homeostat_common::wire::projection::{Command, CoordinatorStatus};
+use homeostat_common::wire::projection::{Command, CoordinatorStatus, Outside};
 use homeostat_common::wire::seal::{Refusal, Trusted};
 use homeostat_common::wire::topic::{COORDINATOR_STATUS, NodeTopics, ROOT, Writer, address, find};
 use homeostat_common::wire::{Down, RECORD_MAX};
+use homeostat_notify::intake::{Heard, Misheard, Source};
 
 /// Largest command or status: both are one line of JSON.
 pub const JSON_MAX: usize = 4096;
+/// Largest list of other systems' alarms: as many as it has, with some hundred bytes each.
+pub const OUTSIDE_BYTES_MAX: usize = 32 * 1024;
 /// Largest correlation data that is kept until the answer.
 pub const CORRELATION_MAX: usize = 256;
 /// Longest response topic.
@@ -39,6 +42,10 @@ pub enum Class {
     Order,
     /// `ans/{initiator}` of another node, to this one.
     Answer,
+    /// `ext`
+    Outside,
+    /// What a device says, on a configured topic.
+    Device,
     /// Nothing that was subscribed to.
     Other,
 }
@@ -72,7 +79,7 @@ pub enum Reason {
     Signature,
 }
 
-const CLASSES: usize = 6;
+const CLASSES: usize = 8;
 const REASONS: usize = 12;
 
 /// Messages without effect, by class and reason.
@@ -154,6 +161,8 @@ pub(super) enum Verdict {
     Order(Box<Order>),
     OrderRefused(String, Refusal),
     Answer(NodeId, Box<Answer>),
+    Outside(Outside),
+    Heard(String, Heard),
     Ignore(Class, Reason),
 }
 
@@ -170,6 +179,8 @@ pub(super) struct Inbox {
     node: NodeId,
     trusted: Trusted,
     seen: VecDeque<(CommandKind, String)>,
+    outside: String,
+    intake: Vec<Source>,
 }
 
 impl Inbox {
@@ -181,12 +192,19 @@ impl Inbox {
             all: format!("{ROOT}/{site}/_all/cmd/"),
             replies: format!("{ROOT}/{site}/{node}/res/"),
             orders: format!("{ROOT}/{site}/{node}/ord/"),
+            outside: topics.outside(),
+            intake: Vec::new(),
             site: site.clone(),
             node: node.clone(),
             trusted,
             topics,
             seen: VecDeque::new(),
         }
+    }
+
+    /// The same, hearing what devices say there.
+    pub(super) fn hearing(self, intake: Vec<Source>) -> Self {
+        Self { intake, ..self }
     }
 
     /// `unix_ms`: wall time, for deadlines.
@@ -199,6 +217,12 @@ impl Inbox {
         }
         if topic == COORDINATOR_STATUS {
             return status(message);
+        }
+        if topic == self.outside {
+            return outside(message.payload);
+        }
+        if let Some(verdict) = self.device(topic, message.payload) {
+            return verdict;
         }
         if let Some(by) = topic.strip_prefix(&self.orders) {
             return self.order(by, message, unix_ms);
@@ -221,6 +245,20 @@ impl Inbox {
             }
             None => Verdict::Ignore(Class::Other, Reason::Malformed),
         }
+    }
+
+    /// What a device says; `None` if nobody listens to that topic.
+    fn device(&self, topic: &str, payload: &[u8]) -> Option<Verdict> {
+        let mut sources = self.intake.iter();
+        let heard = sources.find_map(|source| source.hear(topic, payload))?;
+        Some(match heard {
+            Ok(heard) => Verdict::Heard(topic.to_owned(), heard),
+            Err(Misheard::TooLarge(_)) => Verdict::Ignore(Class::Device, Reason::Oversize),
+            Err(Misheard::Malformed(why)) => {
+                tracing::debug!(topic, why, "a message is no alarm");
+                Verdict::Ignore(Class::Device, Reason::Malformed)
+            }
+        })
     }
 
     fn order(&self, by: &str, message: &Message<'_>, unix_ms: u64) -> Verdict {
@@ -349,6 +387,20 @@ fn status(message: &Message<'_>) -> Verdict {
             live: !message.retained,
         },
         Err(_) => Verdict::Ignore(class, Reason::Malformed),
+    }
+}
+
+/// An empty payload says that there is none any more.
+fn outside(payload: &[u8]) -> Verdict {
+    if payload.is_empty() {
+        return Verdict::Outside(Outside::default());
+    }
+    if payload.len() > OUTSIDE_BYTES_MAX {
+        return Verdict::Ignore(Class::Outside, Reason::Oversize);
+    }
+    match serde_json::from_slice(payload) {
+        Ok(outside) => Verdict::Outside(outside),
+        Err(_) => Verdict::Ignore(Class::Outside, Reason::Malformed),
     }
 }
 

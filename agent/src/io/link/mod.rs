@@ -39,8 +39,9 @@ use std::time::{Duration, Instant};
 
 use homeostat_common::ids::NodeId;
 use homeostat_common::saga::{self, Order};
-use homeostat_common::wire::projection::{Meta, Status};
+use homeostat_common::wire::projection::{Meta, Outside, Status};
 use homeostat_common::wire::seal::{Refusal, Trusted};
+use homeostat_notify::intake::{Heard, Source};
 use tokio::sync::{Notify, mpsc};
 
 pub use backlog::{Backlog, Fetch, Record, backlog};
@@ -80,6 +81,8 @@ pub struct LinkConfig {
     pub meta: Meta,
     /// Who may give orders.
     pub trusted: Trusted,
+    /// Where devices tell of alarms.
+    pub intake: Vec<Source>,
     /// Last event that the coordinator has acknowledged.
     pub acked: u64,
     /// Newest event in the store: an acknowledgement up to here is believed,
@@ -123,6 +126,10 @@ pub enum LinkEvent {
     OrderRefused(String, Refusal),
     /// What a node answers to this one as an initiator.
     Answer(NodeId, Box<saga::Answer>),
+    /// All that other systems say about this node now, as the coordinator knows it.
+    Outside(Outside),
+    /// What a device says on a topic.
+    Heard(String, Heard),
 }
 
 /// What has happened since the start.
@@ -147,6 +154,10 @@ pub struct Counters {
     pub unsendable: u64,
     /// Messages that the broker refused.
     pub refused_by_broker: u64,
+    /// Messages that it acknowledged.
+    pub acknowledged: u64,
+    /// From the last of them to its acknowledgement.
+    pub round_trip: Duration,
     /// Received messages.
     pub received: u64,
     /// Those of them without effect.

@@ -75,10 +75,14 @@ pub(super) enum Tag {
 pub(super) struct Session {
     client: AsyncClient,
     pub(super) stage: Stage,
+    /// Answers to subscriptions that have yet to come.
+    pub(super) subacks: u8,
+    /// How many those were.
+    pub(super) asked: u8,
     pub(super) session_present: bool,
     pub(super) packet_max: usize,
     pub(super) queued: VecDeque<Tag>,
-    pub(super) flight: BTreeMap<u16, Tag>,
+    pub(super) flight: BTreeMap<u16, (Tag, Instant)>,
     pub(super) turn: u8,
     pub(super) fetching: Option<u64>,
     pub(super) ready_at: Option<Instant>,
@@ -95,6 +99,8 @@ impl Session {
         let session = Self {
             client,
             stage: Stage::Open,
+            subacks: 0,
+            asked: 0,
             session_present: false,
             packet_max: usize::MAX,
             queued: VecDeque::new(),
@@ -112,8 +118,9 @@ impl Session {
     /// After a clean start nothing retained is asked for: it may be what could
     /// not be read. Not every broker heeds that, so the one topic that has
     /// retained messages is left out as well; a coordinator of unknown state is
-    /// treated as online.
-    pub(super) fn subscribe(&mut self, topics: [String; 6], clean: bool) {
+    /// treated as online. So is `told`, what others say of alarms, which is asked for
+    /// apart: a broker that refuses it must not keep the node from its coordinator.
+    pub(super) fn subscribe(&mut self, topics: [String; 6], told: &[String], clean: bool) {
         let wanted = topics
             .into_iter()
             .filter(|topic| !clean || topic != COORDINATOR_STATUS);
@@ -127,6 +134,24 @@ impl Session {
         // Fails only when the library's queue is full; it is empty now, and
         // without a SUBACK the connection ends.
         let _ = self.client.try_subscribe_many(filters);
+        self.subacks = 1;
+        let told_filters = || {
+            let filter = |topic: &String| Filter::new(topic.clone(), QoS::AtLeastOnce);
+            told.iter().map(filter)
+        };
+        if !clean && self.session_present {
+            // rumqttd sends what it retains only to a subscription that is new to the
+            // session, and ends one only after it was asked for on this connection.
+            let _ = self.client.try_subscribe_many(told_filters());
+            self.subacks += 1;
+            for topic in told {
+                let _ = self.client.try_unsubscribe(topic.clone());
+            }
+        }
+        if !clean {
+            let _ = self.client.try_subscribe_many(told_filters());
+            self.subacks += 1;
+        }
         self.stage = Stage::Subscribing;
         self.silent_at = Instant::now() + Duration::from_secs(ANSWER_TIMEOUT_S);
     }

@@ -3,8 +3,10 @@
 //! A loop that lags (it may wait for the disk) must not hold up the connection,
 //! and the connection must not pile up memory meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use homeostat_common::wire::projection::Outside;
+use homeostat_notify::intake::Heard;
 use tokio::sync::mpsc;
 
 use super::LinkEvent;
@@ -17,6 +19,10 @@ const COMMANDS_MAX: usize = 16;
 /// lost: whoever said it says it again within a second.
 const ORDERS_MAX: usize = 32;
 
+/// Alarms of devices of which the loop has yet to hear the newest word. They are said once,
+/// so there is room for a whole hall of them.
+const HEARD_MAX: usize = 256;
+
 /// Events on their way to the loop: the newest of each state, every command.
 #[derive(Debug)]
 pub(super) struct News {
@@ -24,6 +30,9 @@ pub(super) struct News {
     pub(super) connection: Option<LinkEvent>,
     pub(super) coordinator: Option<bool>,
     pub(super) acked: Option<u64>,
+    pub(super) outside: Option<Outside>,
+    /// By topic and name.
+    heard: BTreeMap<(String, String), Heard>,
     commands: VecDeque<CommandRequest>,
     orders: VecDeque<LinkEvent>,
 }
@@ -35,6 +44,8 @@ impl News {
             connection: None,
             coordinator: None,
             acked: None,
+            outside: None,
+            heard: BTreeMap::new(),
             commands: VecDeque::new(),
             orders: VecDeque::new(),
         }
@@ -58,6 +69,23 @@ impl News {
         room
     }
 
+    /// Whether there was room.
+    pub(super) fn heard(&mut self, topic: String, heard: Heard) -> bool {
+        let name = match &heard {
+            Heard::Word(word) => word.alarm.clone(),
+            Heard::Gone => {
+                self.heard.retain(|(from, _), _| *from != topic);
+                String::new()
+            }
+        };
+        let key = (topic, name);
+        let room = self.heard.len() < HEARD_MAX || self.heard.contains_key(&key);
+        if room {
+            self.heard.insert(key, heard);
+        }
+        room
+    }
+
     fn pop(&mut self) -> Option<LinkEvent> {
         if let Some(event) = self.connection.take() {
             return Some(event);
@@ -68,14 +96,23 @@ impl News {
         if let Some(through) = self.acked.take() {
             return Some(LinkEvent::Acked { through });
         }
+        if let Some(outside) = self.outside.take() {
+            return Some(LinkEvent::Outside(outside));
+        }
         let order = self.orders.pop_front();
-        order.or_else(|| self.commands.pop_front().map(LinkEvent::Command))
+        let command = || self.commands.pop_front().map(LinkEvent::Command);
+        order.or_else(command).or_else(|| {
+            let ((topic, _), heard) = self.heard.pop_first()?;
+            Some(LinkEvent::Heard(topic, heard))
+        })
     }
 
     fn is_empty(&self) -> bool {
         self.connection.is_none()
             && self.coordinator.is_none()
             && self.acked.is_none()
+            && self.outside.is_none()
+            && self.heard.is_empty()
             && self.commands.is_empty()
             && self.orders.is_empty()
     }

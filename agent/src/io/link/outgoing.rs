@@ -18,9 +18,9 @@ use homeostat_common::wire::topic;
 pub const LIVE_MAX: usize = 256;
 /// Bytes of them.
 pub const LIVE_BYTES_MAX: usize = 256 * 1024;
-/// Retained topics: 64 services with a health and sixteen alarms each, which are all
+/// Retained topics: 64 services with a health and some twenty alarms each, which are all
 /// cleared at the start, and plans at work.
-pub const RETAINED_MAX: usize = 1280;
+pub const RETAINED_MAX: usize = 1536;
 /// Bytes of them.
 pub const RETAINED_BYTES_MAX: usize = 512 * 1024;
 /// Replies that wait: commands come from people and are rare.

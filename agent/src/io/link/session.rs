@@ -72,7 +72,8 @@ impl Link {
         let site = &config.meta.site;
         let link = Self {
             topics: NodeTopics::new(site, node),
-            inbox: Inbox::new(site, node, *stream, config.trusted.clone()),
+            inbox: Inbox::new(site, node, *stream, config.trusted.clone())
+                .hearing(config.intake.clone()),
             uplink: Uplink::new(config.acked, config.last, config.patience),
             backoff: Backoff::new(config.reconnect_min, config.reconnect_max, config.seed),
             shared: Arc::clone(&shared),
@@ -163,7 +164,11 @@ impl Link {
         self.uplink.disconnected();
         let mut state = self.shared.lock();
         state.shelf.disconnected();
-        let unsettled = session.flight.into_values().chain(session.queued);
+        let unsettled = session
+            .flight
+            .into_values()
+            .map(|(tag, _)| tag)
+            .chain(session.queued);
         for tag in unsettled.collect::<Vec<_>>().into_iter().rev() {
             match tag {
                 Tag::Own | Tag::Up => {}
@@ -276,15 +281,27 @@ impl Link {
                     }
                 }
                 let topics = self.topics.subscriptions(self.config.status.stream);
-                session.subscribe(topics, clean);
+                let sources = self.config.intake.iter();
+                let told = sources.map(|source| source.topic.to_string());
+                let told: Vec<String> = told.chain([self.topics.outside()]).collect();
+                session.subscribe(topics, &told, clean);
+                session.asked = session.subacks;
             }
             Event::Incoming(Packet::SubAck(suback)) if session.stage == Stage::Subscribing => {
                 let is_refused =
                     |code: &SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
-                if suback.return_codes.iter().any(is_refused) {
+                let refused = suback.return_codes.iter().any(is_refused);
+                let first = session.subacks == session.asked;
+                session.subacks = session.subacks.saturating_sub(1);
+                if refused && first {
                     return Some(End::SubscriptionRefused(suback.return_codes));
                 }
-                self.ready(session);
+                if refused {
+                    warn!(codes = ?suback.return_codes, "the broker does not let others' alarms be heard");
+                }
+                if session.subacks == 0 {
+                    self.ready(session);
+                }
             }
             Event::Incoming(Packet::Publish(publish)) => self.receive(&publish),
             Event::Incoming(Packet::PubAck(ack)) => {
@@ -296,8 +313,13 @@ impl Link {
                     debug!(reason = ?ack.reason, "the broker refused a message");
                     self.count(|counters| counters.refused_by_broker += 1);
                 }
+                let (tag, sent) = session.flight.remove(&ack.pkid)?;
+                self.count(|counters| {
+                    counters.acknowledged += 1;
+                    counters.round_trip = sent.elapsed();
+                });
                 // A refused one would be refused again.
-                if let Some(Tag::Retained(reference)) = session.flight.remove(&ack.pkid) {
+                if let Tag::Retained(reference) = tag {
                     self.shared.lock().shelf.settle(&reference, true);
                 }
             }
@@ -306,7 +328,7 @@ impl Link {
                     self.shared.lock().shelf.settle(&reference, true);
                 }
                 Some(tag) if id != 0 => {
-                    session.flight.insert(id, tag);
+                    session.flight.insert(id, (tag, Instant::now()));
                 }
                 _ => {}
             },
@@ -418,6 +440,12 @@ impl Link {
             Verdict::Answer(node, answer) => {
                 if !self.news.order(LinkEvent::Answer(node, answer)) {
                     ignored = Some((Class::Answer, Reason::Busy));
+                }
+            }
+            Verdict::Outside(outside) => self.news.outside = Some(outside),
+            Verdict::Heard(topic, heard) => {
+                if !self.news.heard(topic, heard) {
+                    ignored = Some((Class::Device, Reason::Busy));
                 }
             }
             Verdict::Ignore(class, why) => ignored = Some((class, why)),

@@ -1,284 +1,244 @@
-//! Follows the log of a service and turns lines into templates.
+//! Reads logs and turns lines into templates: `L_t`.
 //!
-//! In goes the path of a file that another process appends to, copies away and cuts
-//! (`data_dir/logs/ID.log`), out come [`LogLine`]s. The text of a line stays in this
-//! process: what is passed on is its template, with the variable parts masked, and
-//! those parts as numbers and hashes. Hashes are not salted: who can guess a path can
-//! tell that it was logged.
+//! In: what services write to their own file (`data_dir/logs/ID.log`), further files
+//! (`[[log]]`) and the journal of systemd, all of them bounded per look. Out: how often each
+//! template was seen ([`LogCount`]), and per service the rate of lines, of errors and of
+//! templates that this node had never seen, as readings. The text of a line stays in this
+//! process: what is passed on is its template. All logs of the node share one miner, whose
+//! templates outlive a restart.
 //!
-//! Bytes per look, line length and backlog are bounded, and what is dropped is
-//! counted. Lines written between the last look and a cut are lost with it.
+//! Does not judge: what is unusual is for the detectors.
 
 mod counts;
-mod template;
+pub mod journal;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use homeostat_common::observation::Level;
+use homeostat_common::ids::ServiceId;
+use homeostat_common::observation::{Level, LogCount, Metric, MetricReading, Reading};
+use homeostat_common::units::{Micros, Millis};
+use homeostat_templates::{Limits, Miner, Record};
+use tracing::warn;
 
-pub use self::counts::{Counts, TEMPLATES_MAX};
-pub use self::template::{PARAMS_MAX, Param, Params, hash};
+pub use self::counts::{Counts, TEMPLATES_MAX, Window};
+use self::journal::Journal;
+use self::tail::Tail;
+use crate::config::{Config, Process};
+use crate::control::Sourced;
 
-/// Longest part of a line that is looked at: beyond it stands a dump, not a message.
-pub const LINE_MAX: usize = 1024;
+/// How often what is new about templates is kept. Most such looks find nothing.
+const KEEP_PERIOD: Millis = Millis(60_000);
 
-/// Further behind than this, the tail skips ahead: the newest lines tell what is wrong
-/// now. A few looks' worth at the usual bound.
-pub const BACKLOG_MAX: u64 = 256 * 1024;
+/// A template is kept again when it has so many times the lines it had then.
+const KEEP_FACTOR: u64 = 8;
 
-/// Bytes before the reading position that are compared to notice a file that was cut
-/// and has grown past that position since.
-const ANCHOR: usize = 16;
-
-/// Bytes per system call.
-const CHUNK: usize = 4096;
-
-/// A line without what it says it about.
+/// All logs of a node.
 #[derive(Debug)]
-pub struct LogLine<'t> {
-    /// Stable id: the hash of `text`.
-    pub template: u64,
-    /// The level it states, `Info` if none.
-    pub level: Level,
-    /// Its variable parts, in order; at most [`PARAMS_MAX`].
-    pub params: &'t Params,
-    /// The line with those parts masked.
-    pub text: &'t str,
+pub struct Logs {
+    miner: Box<Miner>,
+    /// The files, with the place of their counts.
+    tails: Vec<(Tail, usize)>,
+    journal: Option<Journal>,
+    /// Whose unit a unit is.
+    units: BTreeMap<String, usize>,
+    counts: Vec<Counts>,
+    looked: Option<Micros>,
+    /// What is on the disk: by id, which words vary and the lines at that time.
+    kept: BTreeMap<u64, (u128, u64)>,
+    kept_at: Option<Micros>,
+    /// Templates that had been forgotten when somebody was told last.
+    told: u64,
 }
 
-/// What one look did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Lines given out.
-    pub lines: u32,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Lines of which only the first [`LINE_MAX`] bytes were looked at.
-    pub cut: u32,
-    /// Bytes skipped because the tail had fallen behind.
-    pub skipped: u64,
-    /// Times the file was cut or replaced.
-    pub restarts: u32,
+/// What changed about templates since they were kept.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// To be kept.
+    pub put: Vec<Record>,
+    /// Not known any more.
+    pub gone: Vec<u64>,
 }
 
-/// Follows one file.
-#[derive(Debug)]
-pub struct Tail {
-    path: PathBuf,
-    open: Option<Open>,
-    /// What is already there when the file is first seen is history.
-    from_end: bool,
-    splitter: Splitter,
-    chunk: Box<[u8]>,
-}
-
-#[derive(Debug)]
-struct Open {
-    file: File,
-    device: u64,
-    inode: u64,
-    offset: u64,
-    anchor: [u8; ANCHOR],
-    anchored: usize,
-}
-
-impl Tail {
-    /// Follows `path` from its present end: older lines were judged by a former run.
-    /// A file that does not exist yet is read from its start.
+impl Logs {
+    /// Of the configuration, with the templates that were kept.
     #[must_use]
-    pub fn from_end(path: &Path) -> Self {
-        let mut tail = Self::from_start(path);
-        tail.from_end = path.exists();
-        tail
-    }
-
-    /// Follows `path` from its start.
-    #[must_use]
-    pub fn from_start(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            open: None,
-            from_end: false,
-            splitter: Splitter::default(),
-            chunk: vec![0; CHUNK].into(),
-        }
-    }
-
-    /// Reads up to `budget` new bytes and gives out the lines that ended in them. A
-    /// file that is absent or cannot be read has no lines.
-    pub fn poll(&mut self, budget: u64, mut each: impl FnMut(&LogLine<'_>)) -> Tally {
-        let mut tally = Tally::default();
-        let there = fs::metadata(&self.path).ok();
-        let same = |open: &Open| {
-            there
-                .as_ref()
-                .is_some_and(|there| (there.dev(), there.ino()) == (open.device, open.inode))
+    pub fn new(config: &Config, mut records: Vec<Record>) -> Self {
+        let mut logs = Self {
+            miner: Box::new(Miner::new(Limits::default())),
+            tails: Vec::new(),
+            journal: None,
+            units: BTreeMap::new(),
+            counts: Vec::new(),
+            looked: None,
+            kept: BTreeMap::new(),
+            kept_at: None,
+            told: 0,
         };
-        if self.open.as_ref().is_some_and(|open| !same(open)) {
-            // Moved away: what was appended before that comes first.
-            self.read(budget, &mut tally, &mut each);
-            if tally.bytes >= budget || there.is_none() {
-                return tally;
-            }
-            self.splitter.end(&mut tally, &mut each);
-            self.open = None;
-            tally.restarts += 1;
+        records.sort_unstable_by_key(|record| record.born);
+        for record in &records {
+            logs.kept.insert(record.id, (record.open, record.lines));
+            logs.miner.restore(record);
         }
-        if self.open.is_none() {
-            let Ok(open) = Open::new(&self.path, self.from_end) else {
-                return tally;
-            };
-            self.from_end = false;
-            self.open = Some(open);
-        }
-        if let Some(open) = &mut self.open {
-            let size = open.size();
-            if size != open.offset && (size < open.offset || open.was_cut()) {
-                open.offset = 0;
-                open.anchored = 0;
-                self.splitter.clear();
-                tally.restarts += 1;
-            }
-            let behind = size.saturating_sub(open.offset);
-            if behind > BACKLOG_MAX {
-                let skip = behind - budget.min(BACKLOG_MAX);
-                open.offset += skip;
-                open.anchored = 0;
-                tally.skipped += skip;
-                self.splitter.clear();
-                self.splitter.mid_line = true;
-            }
-        }
-        let left = budget.saturating_sub(tally.bytes);
-        self.read(left, &mut tally, &mut each);
-        tally
+        logs.configure(config);
+        logs
     }
 
-    fn read(&mut self, budget: u64, tally: &mut Tally, each: &mut impl FnMut(&LogLine<'_>)) {
-        let Some(open) = &mut self.open else {
-            return;
-        };
-        let mut left = budget;
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-            let Some(chunk) = self.chunk.get_mut(..want) else {
-                return;
-            };
-            let read = match open.file.read_at(chunk, open.offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // The end, or a file that cannot be read now: tried anew next time.
-                Ok(0) | Err(_) => return,
-                Ok(read) => read,
-            };
-            let bytes = chunk.get(..read).unwrap_or(&[]);
-            open.offset += read as u64;
-            open.remember(bytes);
-            left -= read as u64;
-            tally.bytes += read as u64;
-            self.splitter.feed(bytes, tally, each);
+    /// Takes up a new configuration; files that stay are read on.
+    pub fn configure(&mut self, config: &Config) {
+        self.counts.clear();
+        self.units.clear();
+        let mut former = std::mem::take(&mut self.tails);
+        let folder = config.node.data_dir.join("logs");
+        for service in &config.services {
+            let place = self.place(Some(&service.id));
+            if let Process::Unit(unit) = &service.process {
+                self.units.insert(unit.name.clone(), place);
+            }
+            if service.log {
+                let path = folder.join(format!("{}.log", service.id));
+                self.follow(&path, place, &mut former);
+            }
+        }
+        for log in &config.logs {
+            let place = self.place(log.service.as_ref());
+            self.follow(&log.path, place, &mut former);
+        }
+        if !config.reads_journal() {
+            self.journal = None;
+        } else if self.journal.is_none() {
+            self.journal = Some(Journal::new(&journal::PROGRAM));
+        }
+        if self.journal.is_some() {
+            self.place(None);
         }
     }
-}
 
-impl Open {
-    fn new(path: &Path, at_end: bool) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let about = file.metadata()?;
-        Ok(Self {
-            file,
-            device: about.dev(),
-            inode: about.ino(),
-            offset: if at_end { about.len() } else { 0 },
-            anchor: [0; ANCHOR],
-            anchored: 0,
+    fn follow(&mut self, path: &Path, place: usize, former: &mut Vec<(Tail, usize)>) {
+        let known = former.iter().position(|(tail, _)| tail.path() == path);
+        let tail = known.map_or_else(|| Tail::from_end(path), |at| former.swap_remove(at).0);
+        self.tails.push((tail, place));
+    }
+
+    fn place(&mut self, service: Option<&ServiceId>) -> usize {
+        let known = self.counts.iter().position(|c| c.service() == service);
+        known.unwrap_or_else(|| {
+            self.counts.push(Counts::new(service.cloned()));
+            self.counts.len() - 1
         })
     }
 
-    /// The size, or the reading position if it cannot be told.
-    fn size(&self) -> u64 {
-        self.file
-            .metadata()
-            .map_or(self.offset, |about| about.len())
-    }
-
-    /// Keeps the last bytes before the reading position.
-    fn remember(&mut self, bytes: &[u8]) {
-        let last = bytes
-            .get(bytes.len().saturating_sub(ANCHOR)..)
-            .unwrap_or(bytes);
-        if let Some(anchor) = self.anchor.get_mut(..last.len()) {
-            anchor.copy_from_slice(last);
-            self.anchored = last.len();
-        }
-    }
-
-    /// Whether other bytes stand before the reading position than were read there.
-    fn was_cut(&self) -> bool {
-        let mut there = [0; ANCHOR];
-        let (Some(there), Some(anchor)) = (
-            there.get_mut(..self.anchored),
-            self.anchor.get(..self.anchored),
-        ) else {
-            return false;
-        };
-        let from = self.offset.saturating_sub(self.anchored as u64);
-        self.file.read_exact_at(there, from).is_ok() && there != anchor
-    }
-}
-
-/// Makes lines of bytes, and templates of lines.
-#[derive(Debug, Default)]
-struct Splitter {
-    /// The line so far, at most [`LINE_MAX`] bytes of it.
-    line: Vec<u8>,
-    /// Bytes of the line so far did not fit.
-    overlong: bool,
-    /// Starts in the middle of a line, which is not to be given out.
-    mid_line: bool,
-    text: String,
-    params: Params,
-}
-
-impl Splitter {
-    fn feed(&mut self, bytes: &[u8], tally: &mut Tally, each: &mut impl FnMut(&LogLine<'_>)) {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let content = part.strip_suffix(b"\n").unwrap_or(part);
-            let room = LINE_MAX - self.line.len().min(LINE_MAX);
-            let fits = content.get(..room.min(content.len())).unwrap_or(&[]);
-            self.line.extend_from_slice(fits);
-            self.overlong |= fits.len() < content.len();
-            if content.len() < part.len() {
-                self.end(tally, each);
+    /// Reads what is new, up to `budget` bytes of each source: `L_t`, and the readings.
+    pub fn look(&mut self, now: Micros, budget: u64) -> (Vec<LogCount>, Vec<Sourced>) {
+        let Self {
+            miner,
+            tails,
+            journal,
+            units,
+            counts,
+            ..
+        } = self;
+        let mut there = vec![false; counts.len()];
+        for (tail, place) in tails.iter_mut() {
+            tail.poll(budget, |line| take(miner, counts, *place, line, None));
+            if let Some(there) = there.get_mut(*place) {
+                *there |= tail.is_there();
             }
         }
-    }
-
-    /// The line is complete.
-    fn end(&mut self, tally: &mut Tally, each: &mut impl FnMut(&LogLine<'_>)) {
-        let blank = self.line.iter().all(u8::is_ascii_whitespace);
-        if !blank && !self.mid_line {
-            let line = String::from_utf8_lossy(&self.line);
-            let level = template::mask(&line, &mut self.text, &mut self.params);
-            tally.lines += 1;
-            tally.cut += u32::from(self.overlong);
-            each(&LogLine {
-                template: hash(&self.text),
-                level,
-                params: &self.params,
-                text: &self.text,
+        if let Some(journal) = journal {
+            let node = counts.iter().position(|c| c.service().is_none());
+            journal.poll(now, budget, |entry| {
+                let unit = entry.unit.as_ref().and_then(|unit| units.get(unit));
+                if let Some(place) = unit.copied().or(node) {
+                    take(miner, counts, place, &entry.message, entry.level);
+                }
             });
+            if journal.is_there() {
+                for place in units.values().copied().chain(node) {
+                    if let Some(there) = there.get_mut(place) {
+                        *there = true;
+                    }
+                }
+            }
         }
-        self.clear();
+        let since = self.looked.replace(now).map(|then| now.since(then));
+        let seconds = since.map(|since| since.0 as f64 / 1000.0);
+        let (mut lines, mut readings) = (Vec::new(), Vec::new());
+        for (counts, there) in self.counts.iter_mut().zip(there) {
+            let service = counts.service().cloned();
+            let (counted, window) = counts.take();
+            lines.extend(counted);
+            let values = rates(window, there, seconds);
+            readings.extend(values.map(|(metric, reading)| Sourced {
+                reading: MetricReading {
+                    service: service.clone(),
+                    ..MetricReading::node(metric, reading)
+                },
+                new: true,
+            }));
+        }
+        self.tell();
+        (lines, readings)
     }
 
-    fn clear(&mut self) {
-        self.line.clear();
-        self.overlong = false;
-        self.mid_line = false;
+    /// Says once in a while that there are more templates than are kept.
+    fn tell(&mut self) {
+        let forgotten = self.miner.tally().forgotten;
+        if forgotten > self.told.saturating_mul(2) {
+            self.told = forgotten;
+            let kept = self.miner.len();
+            warn!(kept, forgotten, "more log templates than are kept");
+        }
     }
+
+    /// What is to be kept by now, if anything; all of it when the agent `ends`.
+    pub fn changes(&mut self, now: Micros, ends: bool) -> Option<Changes> {
+        let early = |then: Micros| now.since(then) < KEEP_PERIOD;
+        if !ends && self.kept_at.is_some_and(early) {
+            return None;
+        }
+        self.kept_at = Some(now);
+        let mut changes = Changes::default();
+        let mut gone = std::mem::take(&mut self.kept);
+        for record in self.miner.records() {
+            let former = gone.remove(&record.id);
+            let stays = former.filter(|(open, lines)| {
+                *open == record.open && record.lines < lines.saturating_mul(KEEP_FACTOR)
+            });
+            self.kept
+                .insert(record.id, stays.unwrap_or((record.open, record.lines)));
+            if stays.is_none() {
+                changes.put.push(record);
+            }
+        }
+        changes.gone = gone.into_keys().collect();
+        (changes != Changes::default()).then_some(changes)
+    }
+}
+
+fn take(miner: &mut Miner, counts: &mut [Counts], place: usize, line: &[u8], level: Option<Level>) {
+    let line = miner.line(line);
+    // What a program prints has the priority of prints, whatever it says.
+    let level = line.level.max(level).unwrap_or_default();
+    if let Some(counts) = counts.get_mut(place) {
+        counts.add(&line, level);
+    }
+    miner.merges(|merge| counts.iter_mut().for_each(|counts| counts.merge(merge)));
+}
+
+/// The readings of one window; of a log that is not there, none.
+fn rates(window: Window, there: bool, seconds: Option<f64>) -> [(Metric, Reading<f64>); 3] {
+    let seconds = seconds.filter(|seconds| there && *seconds > 0.0);
+    let rate = |count: u32| Reading::from(seconds.map(|seconds| f64::from(count) / seconds));
+    [
+        (Metric::LogLines, rate(window.lines)),
+        (Metric::LogErrors, rate(window.errors)),
+        (
+            Metric::LogNew,
+            Reading::from(there.then_some(f64::from(window.new))),
+        ),
+    ]
 }

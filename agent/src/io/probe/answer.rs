@@ -1,7 +1,8 @@
 //! Judges the bytes a service answered with.
 //!
 //! In goes what has arrived so far, out comes "not yet", or whether it is right and what it
-//! told besides. Outputs and metrics are read where they lie: nothing is allocated.
+//! told besides. Outputs and gauges are read where they lie; only what a page says of a served model
+//! is kept.
 
 use std::fmt;
 
@@ -9,7 +10,8 @@ use homeostat_common::ids::ModelVersion;
 
 use super::metrics::{self, Metrics};
 use super::outputs::{self, Seen};
-use crate::config::{Gauge, Golden};
+use crate::config::{Gauge, Golden, Serving};
+use crate::service::Choice;
 
 /// Largest body that is read. Some 1500 outputs in decimal fit; the buffer of each
 /// slot stays this size.
@@ -66,7 +68,7 @@ impl fmt::Display for Wrong {
 }
 
 /// What an answer told besides being right or wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub enum Told {
     /// Nothing.
     #[default]
@@ -79,6 +81,8 @@ pub enum Told {
         /// How sure the answer is: its largest output where the outputs are a distribution
         /// (none below 0, sum within 1 % of 1), else that of their softmax.
         confidence: Option<f32>,
+        /// What it was asked and what it chose; none if a number of the answer is none.
+        choice: Option<Choice>,
     },
     /// The watched gauges.
     Metrics(Metrics),
@@ -92,7 +96,7 @@ pub(super) enum Expect<'a> {
     Plain(&'a Golden),
     /// `{"outputs": [{"name": TENSOR, "data": [..]}]}`.
     V2(&'a Golden, &'a str),
-    Metrics(&'a [Gauge]),
+    Metrics(&'a [Gauge], Option<&'a Serving>),
 }
 
 impl Expect<'_> {
@@ -100,13 +104,13 @@ impl Expect<'_> {
     pub(super) fn bytes_max(&self) -> usize {
         match self {
             Self::Status(_) | Self::Plain(_) | Self::V2(..) => HEAD_MAX + BODY_MAX,
-            Self::Metrics(_) => HEAD_MAX + METRICS_MAX,
+            Self::Metrics(..) => HEAD_MAX + METRICS_MAX,
         }
     }
 }
 
 /// What is to be said about a complete answer.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Judged {
     pub(super) verdict: Result<(), Wrong>,
     pub(super) told: Told,
@@ -129,7 +133,7 @@ pub(super) fn judge(bytes: &[u8], ended: bool, expect: Expect<'_>) -> Option<Jud
         Expect::Status(_) => Ok(()).into(),
         Expect::Plain(golden) => compare(body, golden, None),
         Expect::V2(golden, tensor) => compare(body, golden, Some(tensor)),
-        Expect::Metrics(gauges) => match metrics::read(body, gauges) {
+        Expect::Metrics(gauges, serving) => match metrics::read(body, gauges, serving) {
             Ok(found) => Judged {
                 verdict: Ok(()),
                 told: Told::Metrics(found),
@@ -156,7 +160,7 @@ fn body<'b>(bytes: &'b [u8], ended: bool, expect: Expect<'_>) -> Option<Result<&
         response.code.unwrap_or(0),
         match expect {
             Expect::Status(status) => status,
-            Expect::Plain(_) | Expect::V2(..) | Expect::Metrics(_) => 200,
+            Expect::Plain(_) | Expect::V2(..) | Expect::Metrics(..) => 200,
         },
     );
     if status != wanted {
@@ -205,11 +209,20 @@ fn compare(body: &[u8], golden: &Golden, tensor: Option<&str>) -> Judged {
     else {
         return Err(Wrong::NoOutputs).into();
     };
-    let worst = if numbers.count == golden.outputs.len() {
+    // Without outputs nothing is known but that there must be numbers: a twin is asked too.
+    let bare = golden.outputs.is_empty();
+    let worst = if bare && numbers.finite {
+        0.0
+    } else if numbers.count == golden.outputs.len() {
         numbers.worst
     } else {
         f32::INFINITY
     };
+    let choice = numbers.finite.then(|| Choice {
+        input: mark(&golden.inputs),
+        class: numbers.class,
+        error: (!bare).then_some(worst),
+    });
     Judged {
         verdict: if worst <= golden.tolerance {
             Ok(())
@@ -219,8 +232,19 @@ fn compare(body: &[u8], golden: &Golden, tensor: Option<&str>) -> Judged {
         told: Told::Inference {
             version,
             confidence: numbers.confidence(),
+            choice,
         },
     }
+}
+
+/// The same for the same inputs (FNV-1a).
+fn mark(inputs: &[f32]) -> u64 {
+    let bytes = inputs
+        .iter()
+        .flat_map(|input| input.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -322,9 +346,14 @@ mod tests {
             let bytes = format!("HTTP/1.1 200 OK\r\n\r\n{body}");
             judge(bytes.as_bytes(), true, Expect::V2(&golden(), "output")).unwrap()
         };
-        let told = |version: &str| Told::Inference {
+        let told = |version: &str, error: f32| Told::Inference {
             version: version.parse().ok(),
             confidence: Some(0.7772999),
+            choice: Some(Choice {
+                input: mark(&golden().inputs),
+                class: 0,
+                error: Some(error),
+            }),
         };
         // Keys come in any order, and other tensors beside ours.
         let right = answer(
@@ -334,11 +363,11 @@ mod tests {
                 "model_version":"0001ab03040506ff"}"#,
         );
         assert_eq!(right.verdict, Ok(()));
-        assert_eq!(right.told, told("0001ab03040506ff"));
+        assert_eq!(right.told, told("0001ab03040506ff", 0.0));
         let wrong =
             answer(r#"{"model_version":"3","outputs":[{"name":"output","data":[[0.75],[-0.5]]}]}"#);
         assert_eq!(wrong.verdict, Err(Wrong::Outputs { worst: 0.5 }));
-        assert_eq!(wrong.told, told("3"));
+        assert_eq!(wrong.told, told("3", 0.5));
         for none in [
             r#"{"outputs":[{"name":"other","data":[0.25,-1.0]}]}"#,
             r#"{"outputs":[{"name":"output"}]}"#,
@@ -357,7 +386,7 @@ mod tests {
             "HTTP/1.0 200 OK\r\n\r\n# {}\nqueue_depth 3\n",
             "x".repeat(2 * BODY_MAX)
         );
-        let ask = |ended| judge(bytes.as_bytes(), ended, Expect::Metrics(&[]));
+        let ask = |ended| judge(bytes.as_bytes(), ended, Expect::Metrics(&[], None));
         assert_eq!(ask(false), None);
         assert!(matches!(
             ask(true),
@@ -368,7 +397,7 @@ mod tests {
         ));
         let html = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n<html>\n";
         assert_eq!(
-            verdict(html, false, Expect::Metrics(&[])),
+            verdict(html, false, Expect::Metrics(&[], None)),
             Some(Err(Wrong::NotMetrics { line: 1 }))
         );
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::Expect;
-use crate::config::{Gauge, Golden, Goldens, ProbeKind, Protocol};
+use crate::config::{Gauge, Golden, Goldens, ProbeKind, Protocol, Serving};
 
 /// The question of one target.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub(super) enum Ask {
     Scrape {
         request: Arc<[u8]>,
         gauges: Vec<Gauge>,
+        serving: Option<Box<Serving>>,
     },
     Infer {
         protocol: Protocol,
@@ -45,9 +46,15 @@ impl Ask {
                 status: *expect_status,
             },
             // An answer to HTTP/1.0 never comes in chunks, as many exporters send them.
-            ProbeKind::Metrics { path, gauges, .. } => Self::Scrape {
+            ProbeKind::Metrics {
+                path,
+                gauges,
+                serving,
+                ..
+            } => Self::Scrape {
                 request: get(path, "1.0"),
                 gauges: gauges.clone(),
+                serving: serving.clone(),
             },
             ProbeKind::Inference {
                 protocol, goldens, ..
@@ -105,7 +112,12 @@ impl Ask {
     pub(super) fn expect<'a>(&'a self, question: &'a Question, current: bool) -> Expect<'a> {
         match (self, &question.golden) {
             (Self::Get { status, .. }, _) => Expect::Status(*status),
-            (Self::Scrape { gauges, .. }, _) => Expect::Metrics(gauges),
+            (
+                Self::Scrape {
+                    gauges, serving, ..
+                },
+                _,
+            ) => Expect::Metrics(gauges, serving.as_deref()),
             (Self::Infer { protocol, .. }, Some(golden)) if current => match protocol {
                 Protocol::Plain { .. } => Expect::Plain(golden),
                 Protocol::V2 { output, .. } => Expect::V2(golden, output),

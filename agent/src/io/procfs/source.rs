@@ -1,6 +1,7 @@
 //! One file of the kernel, kept open, and one value that may fall silent.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use homeostat_common::observation::Reading;
@@ -63,6 +64,20 @@ impl Source {
             .and_then(|text| std::str::from_utf8(text).ok())
             .ok_or(NoText::Garbage)
     }
+}
+
+/// The text of a file that is read once, or rarely; nothing of what is longer than `max`.
+pub(super) fn text_up_to(path: &Path, max: usize) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(path).ok()?;
+    let length = file.take(max as u64 + 1).read_to_string(&mut text);
+    length.ok().filter(|length| *length <= max)?;
+    Some(text)
+}
+
+/// The same of a small one.
+pub(super) fn small(path: &Path) -> Option<String> {
+    text_up_to(path, TEXT_MAX)
 }
 
 /// Turns values that come or do not into readings that say so.

@@ -1,11 +1,14 @@
 //! Readings of this machine, and of a tree that is broken on purpose.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use homeostat_common::units::Millis;
+use homeostat_common::observation::{Metric, Reading};
+use homeostat_common::units::{Bytes, Micros, Millis};
+use rustix::param::page_size;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::*;
@@ -13,10 +16,44 @@ use crate::io::clock;
 
 const PROC: &str = "/proc";
 
+/// A host that is looked at below two folders.
+pub(super) fn host(proc: &Path, sys: &Path, systems: &[PathBuf]) -> Host {
+    Host::new(&Places {
+        proc,
+        sys,
+        data_dir: proc,
+        file_systems: systems,
+    })
+}
+
+/// The readings of a metric, by part.
+pub(super) fn found(reading: &HostReading, metric: Metric) -> Vec<(String, Reading<f64>)> {
+    let of = reading.sources.iter().map(|source| &source.reading);
+    of.filter(|one| one.metric == metric)
+        .map(|one| {
+            let part = one.part.as_ref().map_or("", |part| part.as_str());
+            (part.to_owned(), one.reading)
+        })
+        .collect()
+}
+
+/// The only one of a metric.
+pub(super) fn one(reading: &HostReading, metric: Metric) -> Reading<f64> {
+    match &found(reading, metric)[..] {
+        [(_, reading)] => *reading,
+        other => panic!("{metric:?}: {other:?}"),
+    }
+}
+
 #[test]
 fn this_machine_has_sensible_readings() {
     let folder = tempfile::tempdir().unwrap();
-    let mut host = Host::new(Path::new(PROC), folder.path());
+    let mut host = Host::new(&Places {
+        proc: Path::new(PROC),
+        sys: Path::new("/sys"),
+        data_dir: folder.path(),
+        file_systems: &["/".into()],
+    });
     let first = host.sample(clock::now());
     assert_eq!(first.cpu_busy, Reading::Missing, "one sample has no rate");
     // Burn until the kernel has counted some ticks of 10 ms, however busy it is.
@@ -25,13 +62,29 @@ fn this_machine_has_sensible_readings() {
     while burnt() < until {}
     let second = host.sample(clock::now());
     assert!(second.cpu_busy.fresh().unwrap().get() > 0.0);
-    let own = second.own;
+    let own = &second.own;
     assert!(own.cpu.fresh().unwrap() > 0.0, "{own:?}");
     let resident = own.resident.fresh().unwrap();
     assert!(own.anonymous.fresh().unwrap() <= resident && resident > Bytes::mib(1));
     assert!(second.memory_available.fresh() < second.memory_total.fresh());
     assert!(second.disk_free.fresh().unwrap() > Bytes(0));
-    assert!(second.net_received.fresh().is_some());
+    assert!(matches!(one(&second, Metric::Sockets), Reading::Fresh(n) if n >= 1.0));
+    assert!(matches!(one(&second, Metric::FilesOpen), Reading::Fresh(n) if n >= 1.0));
+    assert!(one(&second, Metric::ClockSynchronised).fresh().is_some());
+    let uptime = one(&second, Metric::Uptime).fresh().unwrap();
+    assert!((uptime - clock::now().0 as f64 / 1e6).abs() < 60.0);
+    let free = found(&second, Metric::DiskFree);
+    assert!(matches!(&free[..], [(part, Reading::Fresh(n))] if part == "/" && *n > 0.0));
+    assert!(
+        one(&second, Metric::CpuCoreMax).fresh()
+            >= second.cpu_busy.fresh().map(|it| f64::from(it.get()))
+    );
+    for source in &second.sources {
+        let (least, most) = source.reading.metric.plausible();
+        if let Reading::Fresh(value) = source.reading.reading {
+            assert!((least..=most).contains(&value), "{source:?}");
+        }
+    }
     assert!(own.threads.fresh().unwrap() >= 1);
     assert_eq!((second.garbage, own.garbage), (0, 0));
 }
@@ -111,7 +164,7 @@ fn a_tree_of_our_own_gives_exact_shares_and_garbage_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let proc = folder.path();
     tree(proc, 1234);
-    let mut host = Host::new(proc, proc);
+    let mut host = host(proc, proc, &[]);
     host.sample(Micros(0));
     let rewrite = |name: &str, text: &[u8]| fs::write(proc.join(name), text).unwrap();
     rewrite("stat", b"cpu  175 0 0 125 0 0 0 0 0 0\n");
@@ -120,7 +173,7 @@ fn a_tree_of_our_own_gives_exact_shares_and_garbage_is_counted() {
     assert_eq!(reading.cpu_busy.fresh(), Ratio::new(0.75).ok());
     assert_eq!(reading.cpu_pressure.fresh(), Ratio::new(0.25).ok());
     assert_eq!(reading.io_pressure, Reading::Missing);
-    assert_eq!(reading.load.fresh(), Some(1.5));
+    assert_eq!(one(&reading, Metric::Load).fresh(), Some(1.5));
     assert_eq!(reading.memory_available.fresh(), Some(Bytes(512_000)));
     assert_eq!(
         (reading.garbage, reading.own.resident),
@@ -145,7 +198,7 @@ fn a_sample_right_after_another_one_is_no_news() {
     let folder = tempfile::tempdir().unwrap();
     let proc = folder.path();
     tree(proc, 1234);
-    let mut host = Host::new(proc, proc);
+    let mut host = host(proc, proc, &[]);
     let waited = |total: u64| {
         let text = format!("some avg10=0.00 total={total}\n");
         fs::write(proc.join("pressure/cpu"), text).unwrap();

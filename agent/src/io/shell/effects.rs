@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::Shell;
 use crate::config;
-use crate::control::{Class, Effect, Event, alarm_names};
+use crate::control::{Class, Effect, Event, alarm_names, mcu_alarm};
 use crate::execute::Act;
 use crate::io::data;
 use crate::io::forward;
@@ -265,7 +265,14 @@ impl Shell {
         let services = self.config.services.iter().map(|service| &service.id);
         let webhooks = self.config.webhooks.iter().map(|hook| &hook.name);
         let certificates = self.config.certificates.iter().map(|one| &one.id);
-        for name in alarm_names(services, webhooks, certificates) {
+        let mcus = self.config.mcus.iter().flat_map(|mcu| {
+            let metrics = mcu.metrics.iter().copied().map(Some).chain([None]);
+            metrics.map(|metric| mcu_alarm(&mcu.name, metric))
+        });
+        for name in alarm_names(services, webhooks, certificates)
+            .into_iter()
+            .chain(mcus)
+        {
             self.show_or_clear::<()>(self.topics.alarm(&name), None);
         }
     }

@@ -2,18 +2,18 @@
 
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{ServiceId, Token};
-use homeostat_common::observation::Reading;
+use homeostat_common::observation::{MetricReading, Reading};
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::projection::Reply;
 use tracing::{info, warn};
 
 use super::Shell;
 use crate::config::{Golden, Goldens, ProbeKind};
-use crate::control::{Event, HostSample, ProbeOutcome, RouteSample, Stranger, Told};
+use crate::control::{Event, HostSample, ProbeOutcome, RouteSample, Sourced, Stranger, Told};
 use crate::io::clock;
 use crate::io::forward;
 use crate::io::keeper::Order;
-use crate::io::link::{CommandKind, CommandRequest, LinkEvent};
+use crate::io::link::{CommandKind, CommandRequest, LinkEvent, LinkHandle};
 use crate::io::probe::{self, Outcome as ProbeEnd, ProbeReport, Wrong};
 use crate::io::procfs::ServiceReading;
 use crate::io::slots::thread as slots;
@@ -101,7 +101,7 @@ impl Shell {
         })
     }
 
-    pub(super) fn probe_event(&mut self, report: ProbeReport) -> Option<Event> {
+    pub(super) fn probe_event(&mut self, report: &ProbeReport) -> Option<Event> {
         let (service, probe) = self.probed.get(&report.target)?.clone();
         Some(Event::Probed {
             service,
@@ -123,18 +123,21 @@ impl Shell {
     /// What the answer told besides, for the loop.
     pub(super) fn told(&self, report: &ProbeReport) -> Option<Event> {
         let (service, probe) = self.probed.get(&report.target)?.clone();
-        let told = match report.told {
+        let told = match &report.told {
             probe::Told::Nothing => return None,
             probe::Told::Inference {
                 version,
                 confidence,
+                choice,
             } => Told::Model {
-                version,
-                confidence,
+                version: *version,
+                confidence: *confidence,
+                choice: *choice,
             },
             probe::Told::Metrics(metrics) => Told::Metrics {
                 hash: metrics.hash,
                 gauges: metrics.gauges.into(),
+                page: metrics.page.clone(),
             },
         };
         Some(Event::Told {
@@ -148,7 +151,7 @@ impl Shell {
         let now = clock::now();
         let host = self.host.sample(now);
         let stranger = self.stranger(now, host.cpu_busy.fresh());
-        let sample = HostSample {
+        let mut sample = HostSample {
             cpu_busy: host.cpu_busy,
             cpu_pressure: host.cpu_pressure,
             io_pressure: host.io_pressure,
@@ -165,8 +168,18 @@ impl Shell {
             },
             heat: self.thermal.sample(now),
             cores: self.cores,
+            garbage: host.garbage,
+            battery: host.battery,
+            sources: host.sources,
         };
+        self.dependencies.sample(now, &mut sample.sources);
+        // Without a broker nothing is ever acknowledged: absent.
+        let counters = self.link.as_ref().map(LinkHandle::counters);
+        let broker = self.broker.sample(now, counters.unwrap_or_default());
+        sample.sources.push(broker);
         let (core, strangers, pids) = (&self.core, &self.strangers, &self.pids);
+        sample.sources.append(&mut self.log_readings);
+        let sources = &mut sample.sources;
         let processes = self
             .processes
             .iter_mut()
@@ -178,6 +191,13 @@ impl Shell {
                     process.sample(now)
                 };
                 let mut sample = process_of(&reading);
+                sources.extend(reading.sources.into_iter().map(|source| Sourced {
+                    reading: MetricReading {
+                        service: Some(id.clone()),
+                        ..source.reading
+                    },
+                    ..source
+                }));
                 let workers = pids.get(id).and_then(|pid| strangers.workers(*pid));
                 if let (Reading::Fresh(cores), Some(workers)) = (&mut sample.cpu, workers) {
                     *cores += workers;
@@ -185,6 +205,9 @@ impl Shell {
                 (id.clone(), sample)
             })
             .collect();
+        for feed in &self.feeds {
+            feed.offer(now, &sample);
+        }
         Event::Sample(Box::new(sample), processes)
     }
 
@@ -262,6 +285,8 @@ impl Shell {
             LinkEvent::Order(order) => Some(Event::SagaOrder(order)),
             LinkEvent::OrderRefused(by, refusal) => self.order_refused(by, &refusal),
             LinkEvent::Answer(node, answer) => Some(Event::SagaAnswer(node, answer)),
+            LinkEvent::Outside(outside) => Some(Event::Outside(outside)),
+            LinkEvent::Heard(topic, heard) => Some(Event::Heard(topic, heard)),
         }
     }
 
@@ -345,12 +370,16 @@ fn route_sample(report: forward::protocol::RouteReport) -> RouteSample {
             weight: backend.weight,
             healthy: backend.health == forward::protocol::Health::Healthy,
             active: backend.active,
+            total: backend.total,
+            failures: backend.failures,
             answered: u32::try_from(backend.answered).unwrap_or(u32::MAX),
             first_byte_us: (backend.answered > 0).then_some((median, p95)),
         };
         (backend.backend, sample)
     });
     RouteSample {
+        waiting: report.waiting,
+        refused: report.refused,
         backends: backends.collect(),
         route: report.route,
     }
@@ -375,5 +404,6 @@ fn process_of(reading: &ServiceReading) -> ProcessSample {
         threads: reading.threads,
         run_delay: reading.run_delay,
         starved: reading.starved,
+        garbage: reading.garbage,
     }
 }

@@ -9,6 +9,7 @@ mod effects;
 mod incoming;
 mod notices;
 mod orders;
+mod page;
 pub mod question;
 mod reload;
 mod setup;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homeostat_common::ids::{Instance, ServiceId, StreamId};
-use homeostat_common::observation::{LogCount, Reading};
+use homeostat_common::observation::Reading;
 use homeostat_common::plan::Plan;
 use homeostat_common::saga::FleetPlan;
 use homeostat_common::units::Micros;
@@ -39,14 +40,15 @@ use self::incoming::{exit_of, forwarder_event};
 use self::notices::hook_event;
 use super::clock;
 use super::data;
+use super::depend::{Broker, Dependencies};
 use super::forward;
 use super::keeper::{Keeper, Order, chain};
 use super::link::{LinkEvent, LinkHandle};
 use super::local::lock::Holder;
-use super::logs::{Counts, Tail};
+use super::logs::Logs;
 use super::probe::{Prober, TargetNo};
 use super::procfs::strangers::Strangers;
-use super::procfs::{Host, Process};
+use super::procfs::{Host, Membership, Process};
 use super::slots::thread as slots;
 use super::spawner::cgroup;
 use super::spawner::client::{self, Client, ClientError, Lives};
@@ -54,7 +56,8 @@ use super::spawner::protocol::SlotView;
 use super::thermal::Thermal;
 use crate::chaos::Wish;
 use crate::config::{Config, Golden};
-use crate::control::{Class, Command, Effect, Event, Loop, SlotReport};
+use crate::control::{Class, Command, Effect, Event, Loop, SlotReport, Sourced};
+use crate::io::mcu::feed::Feed;
 
 /// Log bytes read per sample and service: 64 KiB/s at the default period.
 const LOG_BYTES_MAX: u64 = 64 * 1024;
@@ -128,6 +131,14 @@ pub fn run(config: &Config, file: &Path) -> Result<(), RunError> {
 /// Where the answer to a wish for a reload goes, if anybody waits for one.
 type ReloadReply = Option<oneshot::Sender<Result<String, String>>>;
 
+/// How readings are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Prometheus,
+    Table,
+    Json,
+}
+
 /// What a person may ask of the loop.
 #[derive(Debug)]
 enum Asked {
@@ -141,6 +152,8 @@ enum Asked {
     Part(String),
     /// Something that people control, and who.
     Order(String, Command),
+    /// The last readings, in this form.
+    Readings(Form),
     /// A fault on purpose.
     Chaos(Wish),
     /// The end of a fault on purpose; the spawner's to answer.
@@ -189,13 +202,19 @@ struct Shell {
     goldens: BTreeMap<ServiceId, Vec<Golden>>,
     probed: BTreeMap<TargetNo, (ServiceId, usize)>,
     host: Host,
+    dependencies: Dependencies,
+    broker: Broker,
     thermal: Thermal,
     /// Processors; asking the kernel each time costs more than a sample.
     cores: Reading<u16>,
     strangers: Strangers,
     processes: BTreeMap<ServiceId, Process>,
     pids: BTreeMap<ServiceId, u32>,
-    tails: Vec<(Tail, Counts)>,
+    /// Microcontrollers that watch metrics of this node.
+    feeds: Vec<Feed>,
+    logs: Logs,
+    /// What the last look at them gave, for the sample that follows.
+    log_readings: Vec<Sourced>,
     control: Option<UnixListener>,
     /// Orders that found the store's queue full.
     unkept: u64,
@@ -224,11 +243,14 @@ impl Shell {
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let mut sampling = tokio::time::interval(crate::service::span(self.config.sample.period));
-        sampling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut asking = tokio::time::interval(sampling.period());
+        let mut asking = tokio::time::interval(crate::service::span(self.config.sample.period));
         asking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut glancing = tokio::time::interval(crate::service::span(self.config.sample.pressure));
+        glancing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let starting = tokio::time::Instant::now() + STARTING_MAX;
+        if let Some(at) = self.config.sample.metrics {
+            tokio::spawn(page::serve(at, self.questions.0.clone()));
+        }
         self.clear_former_alarms();
         let mut spawner: Option<Client> = None;
         let mut lives = Lives::default();
@@ -299,7 +321,7 @@ impl Shell {
                         if let Some(told) = self.told(&report) {
                             self.step(told, &mut spawner).await;
                         }
-                        self.probe_event(report)
+                        self.probe_event(&report)
                     }
                     Err(error) => {
                         warn!("probe: {}", chain(&error));
@@ -309,13 +331,9 @@ impl Shell {
                 Some(event) = self.events.recv() => Some(event),
                 Some(report) = self.reports.recv() => self.slot_report(report),
                 () = sleep_until(wake) => Some(Event::Wake),
-                _ = sampling.tick() => {
-                    self.read_logs(&mut spawner).await;
-                    self.end_retired(&spawner).await;
-                    if let Some(changed) = self.look_for_stop() {
-                        self.step(changed, &mut spawner).await;
-                    }
-                    Some(self.sample())
+                _ = glancing.tick() => {
+                    self.host.glance(clock::now());
+                    None
                 }
                 Some(reply) = self.reloads.1.recv() => {
                     self.reload(reply, &spawner).await;
@@ -340,9 +358,18 @@ impl Shell {
                 }
                 () = tokio::time::sleep(SPAWNER_RETRY), if spawner.is_none() => None,
             };
-            if let Some(event) = event {
-                self.step(event, &mut spawner).await;
+            let Some(event) = event else {
+                continue;
+            };
+            // This step may ask for a sample: what goes with each of them goes before it.
+            if self.core.samples_next(clock::now()) {
+                self.read_logs(&mut spawner).await;
+                self.end_retired(&spawner).await;
+                if let Some(changed) = self.look_for_stop() {
+                    self.step(changed, &mut spawner).await;
+                }
             }
+            self.step(event, &mut spawner).await;
         }
         info!("ending; the services go on");
         self.close()
@@ -409,8 +436,13 @@ impl Shell {
     fn watch(&mut self, service: &ServiceId, pid: u32) {
         self.pids.insert(service.clone(), pid);
         let proc = Path::new("/proc");
+        let owned = self
+            .config
+            .service(service)
+            .is_some_and(|service| !matches!(service.process, crate::config::Process::Command(_)));
         let process = match self.group(service) {
-            Some(group) => Process::in_group(proc, pid, group),
+            Some(group) => Process::in_group(proc, pid, Membership::Named(group)),
+            None if owned => Process::in_group(proc, pid, Membership::Own),
             None => Process::new(proc, pid),
         };
         self.processes.insert(service.clone(), process);
@@ -423,12 +455,11 @@ impl Shell {
     }
 
     async fn read_logs(&mut self, spawner: &mut Option<Client>) {
-        let mut all: Vec<LogCount> = Vec::new();
-        for (tail, counts) in &mut self.tails {
-            let tally = tail.poll(LOG_BYTES_MAX, |line| counts.add(line));
-            if tally.lines > 0 {
-                all.extend(counts.take().0);
-            }
+        let now = clock::now();
+        let (all, readings) = self.logs.look(now, LOG_BYTES_MAX);
+        self.log_readings = readings;
+        if let Some(changes) = self.logs.changes(now, false) {
+            self.order(Order::Templates(changes));
         }
         if !all.is_empty() {
             self.step(Event::Logs(all), spawner).await;
@@ -438,6 +469,9 @@ impl Shell {
     fn close(mut self) -> Result<(), RunError> {
         self.tell_start(0);
         self.order(Order::Remember(Box::new(self.core.saved(clock::now()))));
+        if let Some(changes) = self.logs.changes(clock::now(), true) {
+            self.order(Order::Templates(changes));
+        }
         self.order(Order::Close);
         if let Some(link) = &self.link {
             link.stop();

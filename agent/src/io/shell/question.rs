@@ -1,7 +1,7 @@
 //! Questions on the control socket: what may be asked, and how it is answered.
 //!
 //! A number, or nothing, asks for an incident in words, the name of a plan across nodes for
-//! this node's part of it. `do PLAN` asks for a plan, of this node or across nodes,
+//! this node's part of it, `readings` for what was measured last. `do PLAN` asks for a plan, of this node or across nodes,
 //! `reload` for the configuration file to be read again, `order` and JSON for what
 //! people control, `chaos FAULT SERVICE MS` for a fault on purpose and `mend` for its
 //! end, JSON alone for a change of a slot; their answers are JSON. Answers are made
@@ -20,15 +20,17 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{Asked, Question, Shell};
+use super::{Asked, Form, Question, Shell};
 use crate::chaos;
 use crate::config::Config;
 use crate::control::{Command, Event};
+use crate::io::clock;
 use crate::io::keeper::{self, Keeper};
 use crate::io::slots::thread::{self as slots, What};
 use crate::io::slots::{Candidate, Name, Slot, Version};
 use crate::io::spawner::client::Client;
 use crate::io::stop_file;
+use crate::sense::page;
 
 /// Longest question: two paths of the kernel's length, escaped, and names.
 const QUESTION_MAX: u64 = 32 * 1024;
@@ -101,6 +103,10 @@ impl Shell {
                 serde_json::to_string(&answer).ok()
             } else if question.trim() == PARTS {
                 ask(&questions, Asked::Parts).await.ok()
+            } else if question.trim() == READINGS {
+                ask(&questions, Asked::Readings(Form::Table)).await.ok()
+            } else if question.trim() == READINGS_JSON {
+                ask(&questions, Asked::Readings(Form::Json)).await.ok()
             } else if let Some(wish) = question.trim().strip_prefix("chaos ") {
                 let answer = match chaos::Wish::parse(wish, person(uid)) {
                     Ok(wish) => ask(&questions, Asked::Chaos(wish)).await,
@@ -125,6 +131,12 @@ impl Shell {
 
 /// Asks for the parts of plans across nodes, and for those that are led here.
 pub const PARTS: &str = "parts";
+
+/// Asks for the last readings, for people.
+pub const READINGS: &str = "readings";
+
+/// The same as JSON.
+pub const READINGS_JSON: &str = "readings json";
 
 /// Whether a plan's steps name nodes, by its first one.
 #[must_use]
@@ -163,6 +175,16 @@ impl Shell {
             let _ = reply.send(answer);
             return None;
         }
+        if let Asked::Readings(form) = asked {
+            let readings = self.core.readings(clock::now());
+            let text = match form {
+                Form::Prometheus => Ok(page::prometheus(&readings)),
+                Form::Table => Ok(page::table(&readings)),
+                Form::Json => serde_json::to_string(&readings).map_err(|error| error.to_string()),
+            };
+            let _ = reply.send(text);
+            return None;
+        }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
         self.asked.insert(ticket, reply);
@@ -177,7 +199,7 @@ impl Shell {
                 command,
             },
             Asked::Chaos(wish) => Event::Wished { ticket, wish },
-            Asked::Mend => return None,
+            Asked::Mend | Asked::Readings(_) => return None,
         })
     }
 }
@@ -257,7 +279,10 @@ fn person(uid: Option<u32>) -> String {
 }
 
 /// Hands a question to the loop and waits for its answer.
-async fn ask(questions: &mpsc::Sender<Question>, asked: Asked) -> Result<String, String> {
+pub(super) async fn ask(
+    questions: &mpsc::Sender<Question>,
+    asked: Asked,
+) -> Result<String, String> {
     let (reply, answer) = oneshot::channel();
     let busy = || "too many questions at once".to_owned();
     questions.try_send((asked, reply)).map_err(|_| busy())?;

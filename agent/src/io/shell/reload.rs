@@ -9,6 +9,7 @@ use super::setup::Senses;
 use super::{ReloadReply, Shell};
 use crate::config::Config;
 use crate::control::Event;
+use crate::io::depend::Dependencies;
 use crate::io::keeper::chain;
 use crate::io::spawner::client::Client;
 use crate::io::spawner::protocol::StopSignal;
@@ -69,8 +70,11 @@ impl Shell {
         self.targets = senses.targets;
         self.probed = senses.probed;
         self.goldens = senses.goldens;
-        self.tails = senses.tails;
+        self.logs.configure(&config);
         self.thermal = Thermal::new(&config.foresee);
+        if config.dependencies != self.config.dependencies {
+            self.dependencies = Dependencies::start(&config.dependencies);
+        }
         self.config = Arc::new((*config).clone());
         let told = changes(&self.config);
         info!("configuration: {told}");
@@ -130,6 +134,8 @@ fn fixed(former: &Config, config: &Config) -> Option<&'static str> {
         ("clock", former.clock != config.clock),
         ("orders", former.orders != config.orders),
         ("webhook", former.webhooks != config.webhooks),
+        ("intake", former.intake != config.intake),
+        ("mcu", former.mcus != config.mcus),
     ];
     keys.into_iter()
         .find(|(_, differs)| *differs)

@@ -21,13 +21,15 @@ use crate::config::{self, Config};
 use crate::control::Loop;
 use crate::io::clock;
 use crate::io::data;
+use crate::io::depend::{Broker, Dependencies};
 use crate::io::keeper;
 use crate::io::link::{self, LinkConfig};
 use crate::io::local::lock::{self, Taken};
-use crate::io::logs::{Counts, Tail};
+use crate::io::logs::Logs;
+use crate::io::mcu::feed::Feed;
 use crate::io::probe::{ProbeError, Prober, TargetNo};
-use crate::io::procfs::Host;
 use crate::io::procfs::strangers::Strangers;
+use crate::io::procfs::{Host, Places};
 use crate::io::slots::{Name, Slot, thread as slots};
 use crate::io::thermal::Thermal;
 
@@ -91,6 +93,7 @@ impl Shell {
                     },
                     meta: meta(config),
                     trusted: config.orders.trusted.clone(),
+                    intake: config.intake.clone(),
                     acked: opened.acked,
                     last: opened.last,
                     patience: link::Patience::default(),
@@ -107,6 +110,9 @@ impl Shell {
         let files = slots::start(report_sender)?;
         let snapshots = config.node.data_dir.join("snapshots");
         let data = data::start(snapshots, event_sender.clone())?;
+        let feeds = config.mcus.iter();
+        let feeds = feeds.map(|mcu| Feed::start(mcu, boot, event_sender.clone()));
+        let feeds = feeds.collect::<Result<Vec<Feed>, std::io::Error>>()?;
         let (hook_sender, hook_reports) = mpsc::channel(EVENTS_MAX);
         let report: Reports = Arc::new(move |report| hook_sender.try_send(report).is_ok());
         let hooks = &config.webhooks;
@@ -119,8 +125,8 @@ impl Shell {
             targets,
             probed,
             goldens,
-            tails,
         } = Senses::of(config)?;
+        let logs = Logs::new(config, opened.templates);
         Ok(Self {
             topics: NodeTopics::new(&config.node.site, &config.node.id),
             core,
@@ -148,7 +154,9 @@ impl Shell {
             targets,
             goldens,
             probed,
-            host: Host::new(proc, &config.node.data_dir),
+            host: host(config),
+            dependencies: Dependencies::start(&config.dependencies),
+            broker: Broker::default(),
             thermal: Thermal::new(&config.foresee),
             cores: Reading::from(
                 std::thread::available_parallelism()
@@ -158,7 +166,9 @@ impl Shell {
             strangers: Strangers::new(proc),
             processes: BTreeMap::new(),
             pids: BTreeMap::new(),
-            tails,
+            feeds,
+            logs,
+            log_readings: Vec::new(),
             control: control(&control_path(&config.node.run_dir)),
             unkept: 0,
             starting: Some(starting),
@@ -176,13 +186,22 @@ impl Shell {
     }
 }
 
+/// The node, by the configuration.
+pub(super) fn host(config: &Config) -> Host {
+    Host::new(&Places {
+        proc: Path::new("/proc"),
+        sys: &config.sample.sysfs,
+        data_dir: &config.node.data_dir,
+        file_systems: &config.sample.file_systems,
+    })
+}
+
 /// Whom to ask and what to read, by the configuration.
 pub(super) struct Senses {
     pub(super) prober: Prober,
     pub(super) targets: BTreeMap<(ServiceId, usize), TargetNo>,
     pub(super) probed: BTreeMap<TargetNo, (ServiceId, usize)>,
     pub(super) goldens: BTreeMap<ServiceId, Vec<config::Golden>>,
-    pub(super) tails: Vec<(Tail, Counts)>,
 }
 
 impl Senses {
@@ -200,14 +219,7 @@ impl Senses {
             }
             goldens.insert(service.id.clone(), asked);
         }
-        let logs = config.node.data_dir.join("logs");
-        let logging = config.services.iter().filter(|service| service.log);
-        let tails = logging.map(|service| {
-            let path = logs.join(format!("{}.log", service.id));
-            (Tail::from_end(&path), Counts::new(service.id.clone()))
-        });
         Ok(Self {
-            tails: tails.collect(),
             prober,
             targets,
             probed,
