@@ -288,9 +288,9 @@ fn a_recurring_window_opens_by_a_wall_clock_that_can_be_believed() {
         660.000s person   the maintenance of camera is over
         660.000s decide   restart(camera, grace=0ms) (reflex)
         660.000s execute  restart(camera, grace=0ms)
-        660.036s done     restart(camera, grace=0ms)
-        660.036s clear    camera-dead
-        660.036s close    healed: camera answers again after 540035ms
+        660.035s done     restart(camera, grace=0ms)
+        660.035s clear    camera-dead
+        660.035s close    healed: camera answers again after 540035ms
     "#]].assert_eq(&known.to_string());
     // The same night without one: nothing is held back.
     let unknown = Sim::with(7, &node)
@@ -498,8 +498,10 @@ fn names_that_mean_nothing_are_refused_with_what_there_is() {
         mode         infer: act
         mode         store: act
         budget       best-effort: 15.2 of 25.0 capacity-seconds left, 0.0 set aside
-        budget       business: 30.4 of 60.0 capacity-seconds left, 0.0 set aside
+        budget       business: 30.3 of 60.0 capacity-seconds left, 0.0 set aside
         budget       mission: 45.0 of 45.0 capacity-seconds left, 0.0 set aside
+        sampling     each 1s (250ms to 4s): as configured
+        watched      29 metrics
         maintenance  store, 54s left: new disk
 
         8.000s fault    Order(Status)

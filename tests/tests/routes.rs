@@ -280,8 +280,8 @@ fn replicas_that_fail_alike_are_never_away_together() {
         15.751s execute  isolate(infer, infer-2, drain=500ms)
         16.074s done     isolate(infer, infer-2, drain=500ms)
         16.075s execute  restart(infer-2, grace=500ms)
-        16.223s done     restart(infer-2, grace=500ms)
-        16.224s execute  release(infer, infer-2)
+        16.222s done     restart(infer-2, grace=500ms)
+        16.223s execute  release(infer, infer-2)
         16.224s done     release(infer, infer-2)
         16.224s close    healed: infer-2 answers again after 1224ms
     "#]].assert_eq(&trace.to_string());
@@ -335,11 +335,11 @@ fn a_hog_of_ours_is_restarted_and_a_stranger_is_only_told_of() {
         .run_until(secs(120));
     expect![[r#"
         10.000s fault    Hog("gateway", 1.0)
-        12.000s detect   gateway hogging (cpu-hog), 3s after the first sign
-        12.000s decide   restart(gateway, grace=2s) (playbook)
-        12.000s execute  restart(gateway, grace=2s)
-        12.117s done     restart(gateway, grace=2s)
-        12.117s close    healed: gateway answers again after 3117ms
+        13.000s detect   gateway hogging (cpu-hog), 3s after the first sign
+        13.000s decide   restart(gateway, grace=2s) (playbook)
+        13.000s execute  restart(gateway, grace=2s)
+        13.115s done     restart(gateway, grace=2s)
+        13.115s close    healed: gateway answers again after 3115ms
         30.000s fault    Stranger(1.9)
         30.000s alarm    stranger-cpu (warning): process 4711 (stress-ng) takes 1.9 cores while others wait, and is none of the services here; it is not touched
         40.000s fault    Stranger(0.0)

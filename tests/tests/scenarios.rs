@@ -79,7 +79,7 @@ fn descriptors_are_given_back_before_they_run_out() {
         18.000s decide   restart(camera, grace=500ms) (playbook)
         18.000s execute  restart(camera, grace=500ms)
         18.083s done     restart(camera, grace=500ms)
-        18.083s close    healed: camera answers again after 82ms
+        18.083s close    healed: camera answers again after 83ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -93,11 +93,11 @@ fn a_stopped_process_is_none_that_waits_for_a_core() {
     expect![[r#"
         9.000s fault    Pressure(0.6)
         10.000s fault    Stop("camera")
-        10.096s detect   camera hung (hang), 96ms after the first sign
+        10.096s detect   camera hung (hang), 93ms after the first sign
         10.096s decide   restart(camera, grace=0ms) (reflex)
         10.096s execute  restart(camera, grace=0ms)
         10.279s done     restart(camera, grace=0ms)
-        10.279s close    healed: camera answers again after 279ms
+        10.279s close    healed: camera answers again after 276ms
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -325,6 +325,10 @@ fn pressure_alone_restarts_nobody() {
     expect![[r#"
         10.000s fault    Pressure(0.8)
         70.000s fault    Pressure(0.0)
+        75.032s alarm    node-unusual (notice): cpu_busy is 3.8 %, on average of the 1m before it was 70.5 %: not what its past led to expect, for 5s (score 0.11, uncertainty 0.56); cpu_pressure is 0.0 %, on average of the 1m before it was 70.0 %: not what its past led to expect, for 5s (score 0.11, uncertainty 0.56)
+        75.032s alarm    camera-unusual (notice): run_delay of camera is 0.0 %, on average of the 1m before it was 35.0 %: not what its past led to expect, for 5s (score 0.11, uncertainty 0.56)
+        75.032s alarm    infer-unusual (notice): run_delay of infer is 0.0 %, on average of the 1m before it was 35.0 %: not what its past led to expect, for 5s (score 0.11, uncertainty 0.56)
+        75.032s alarm    store-unusual (notice): run_delay of store is 0.0 %, on average of the 1m before it was 35.0 %: not what its past led to expect, for 5s (score 0.11, uncertainty 0.56)
     "#]]
     .assert_eq(&trace.to_string());
 }
@@ -535,7 +539,7 @@ fn one_service_at_a_time_is_taken_from_its_users() {
         15.250s decide   restart(store, grace=2s) (playbook)
         15.250s execute  restart(store, grace=2s)
         15.367s done     restart(store, grace=2s)
-        15.367s close    healed: store answers again after 366ms
+        15.367s close    healed: store answers again after 367ms
     "#]]
     .assert_eq(&trace.to_string());
 }

@@ -419,7 +419,8 @@ fn nodes(row: &mut rows::Seen, look: &Look) {
             row.reading_age_ms.push(age);
         }
         for line in &node.logs {
-            row.log_service.push(line.service.to_string());
+            let of = line.service.as_ref().map(ToString::to_string);
+            row.log_service.push(of.unwrap_or_else(|| name.clone()));
             row.log_node.push(name.clone());
             row.log_template.push(line.template);
             row.log_text.push(line.text.clone());

@@ -90,6 +90,13 @@ impl Sim {
                 life.slow = u32::try_from(takes.0 * 1000).ok();
             }),
             Fault::Hog(name, cores) => self.break_life(&id(name), |life| life.hog = Some(cores)),
+            Fault::Sensor(name, lie) => {
+                match lie {
+                    Some(lie) => self.host.lies.insert(id(name), lie),
+                    None => self.host.lies.remove(&id(name)),
+                };
+            }
+            Fault::Battery(charge) => self.host.battery = charge,
             Fault::Gauge(name, value, moves) => {
                 let place = self.world.places.get_mut(&id(name));
                 if let Some(life) = place.and_then(|place| place.life.as_mut()) {
@@ -134,6 +141,7 @@ impl Sim {
                 let plan = plan.parse().expect("a plan across nodes");
                 self.tell(Event::AskedAcross { ticket, plan });
             }
+            Fault::Heard(topic, heard) => self.tell(Event::Heard(topic, heard)),
             Fault::SagaOrder(order) => self.tell(Event::SagaOrder(Box::new(order))),
             Fault::ShowWeights => {
                 let weights = self.weights();

@@ -51,6 +51,8 @@ impl Forwarder {
         self.seq += u64::from(!self.frozen);
         let routes = config.forwards.iter().map(|forward| RouteSample {
             route: forward.id.clone(),
+            waiting: 0,
+            refused: 0,
             backends: forward
                 .backends
                 .iter()
@@ -70,6 +72,8 @@ impl Forwarder {
                         weight,
                         healthy: well,
                         active: u32::from(well && weight > 0),
+                        total: 0,
+                        failures: 0,
                         answered: if well && weight > 0 { ANSWERED } else { 0 },
                         first_byte_us: Some((first_byte, 2 * first_byte)),
                     };

@@ -1,7 +1,14 @@
 //! The machine: what there is of it to be measured, and how late its timers are.
 
-use homeostat_agent::control::Heat;
-use homeostat_common::units::{Micros, Millis};
+use std::collections::BTreeMap;
+
+use homeostat_agent::control::{Battery, Heat};
+use homeostat_agent::service::ProcessSample;
+use homeostat_common::ids::ServiceId;
+use homeostat_common::observation::Reading;
+use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+
+use super::Lie;
 
 /// The state of the machine.
 #[derive(Debug)]
@@ -27,6 +34,12 @@ pub(super) struct Host {
     pub(super) certificates: Option<u64>,
     /// What stands in the file `STOP`.
     pub(super) stop: Option<&'static str>,
+    /// Sensors that lie, by the service that they tell of.
+    pub(super) lies: BTreeMap<ServiceId, Lie>,
+    /// What is left in the battery, while the node runs from it.
+    pub(super) battery: Option<f32>,
+    /// Samples that were taken.
+    pub(super) samples: u64,
 }
 
 impl Default for Host {
@@ -45,6 +58,9 @@ impl Default for Host {
             heat: None,
             certificates: None,
             stop: None,
+            lies: BTreeMap::new(),
+            battery: None,
+            samples: 0,
         }
     }
 }
@@ -58,6 +74,26 @@ impl Host {
             degrees: (degrees + risen).max(30.0),
             limit: 80.0,
         })
+    }
+
+    /// How it is supplied.
+    pub(super) fn supply(&self) -> Option<Battery> {
+        let charge = self.battery?;
+        Some(Battery {
+            charge: Ratio::saturating(charge),
+            mains: false,
+        })
+    }
+
+    /// What sensors that lie make of a sample.
+    pub(super) fn lie(&self, service: &ServiceId, sample: &mut ProcessSample) {
+        let wild = self.samples.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+        match self.lies.get(service) {
+            Some(Lie::Cores(cores)) => sample.cpu = Reading::Fresh(*cores),
+            Some(Lie::WildMemory) => sample.resident = Reading::Fresh(Bytes(wild)),
+            Some(Lie::HugeMemory) => sample.resident = Reading::Fresh(Bytes(u64::MAX)),
+            None => {}
+        }
     }
 
     /// How late a timer fires, in microseconds; fixed for a given time.

@@ -28,6 +28,7 @@ use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{BootId, Instance, NodeId, ServiceId};
 use homeostat_common::saga::{Answer, Order};
 use homeostat_common::units::{Micros, Millis};
+use homeostat_notify::intake::Heard;
 
 use crate::entry::Entry;
 
@@ -162,6 +163,10 @@ pub enum Fault {
     Slow(&'static str, Millis),
     /// The process uses so many cores.
     Hog(&'static str, f32),
+    /// A sensor of the process lies from now on; `None` for one that is mended.
+    Sensor(&'static str, Option<Lie>),
+    /// The node runs from a battery with this share left; `None` from outside.
+    Battery(Option<f32>),
     /// A process that is nobody's uses so many cores; 0 ends it.
     Stranger(f32),
     /// So many bytes that may be deleted come into the data folder.
@@ -186,6 +191,8 @@ pub enum Fault {
     Wall(u64),
     /// The initiator of a plan across nodes wants something.
     SagaOrder(Order),
+    /// A device says something on a topic.
+    Heard(String, Heard),
     /// A person asks this node for a plan across nodes.
     AskAcross(&'static str),
     /// A person asks for a plan across nodes in words.
@@ -194,6 +201,17 @@ pub enum Fault {
     SagaAnswer(NodeId, Answer),
     /// The weights are told in the story.
     ShowWeights,
+}
+
+/// What a sensor says instead of the truth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Lie {
+    /// So many cores are in use.
+    Cores(f32),
+    /// Resident memory is anything, another in each sample.
+    WildMemory,
+    /// Resident memory is what no process has.
+    HugeMemory,
 }
 
 #[derive(Debug, Clone)]
@@ -206,7 +224,9 @@ enum Happening {
     Request(u32, shell::Request),
     ProbeEnds(u32, shell::Asked),
     Ends(ServiceId, Instance, Exit),
-    Sample(u32, bool),
+    Sample(u32),
+    /// The forwarder is asked, as often as configured.
+    Routes(u32),
     FileEnds(u32, ServiceId, SlotName, shell::FileWork),
     SyncEnds(u32, u64, usize),
     AgentStarts,

@@ -16,11 +16,16 @@ use homeostat_common::wire::notice::{News, Notice};
 
 use super::disk::Entry;
 use super::store;
-use super::world::{DESCRIPTORS_MAX, Reaction};
+use super::world::{DESCRIPTORS_MAX, Life, Reaction};
 use super::{Happening, Sim};
 
 /// From the kernel's signal to the end of a process, in microseconds.
 const DEATH_US: std::ops::Range<u64> = 500..3000;
+
+/// Cores that a process uses.
+fn cores(life: &Life) -> f32 {
+    life.hog.unwrap_or(0.05)
+}
 
 /// What the spawner is asked to do.
 #[derive(Debug, Clone)]
@@ -97,7 +102,7 @@ impl Sim {
                 !matches!(&entry.0.what, Happening::ProbeEnds(_, asked) if asked.service == service)
             }),
             // The shell looks at once, before it does anything else.
-            Effect::Sample => self.push_us(0, Happening::Sample(run, false)),
+            Effect::Sample => self.push_us(0, Happening::Sample(run)),
             Effect::CheckSlot(service, name) => self.file(service, name, FileWork::Check),
             Effect::KeepSlot(service, name, version) => {
                 self.file(service, name, FileWork::Keep(version));
@@ -311,7 +316,14 @@ impl Sim {
             Happening::Request(connection, request) => self.serve(connection, request),
             Happening::ProbeEnds(run, asked) if run == self.run => self.answer(asked),
             Happening::Ends(service, instance, exit) => self.bury(&service, instance, exit),
-            Happening::Sample(run, again) if run == self.run => self.sample(again),
+            Happening::Sample(run) if run == self.run => self.sample(),
+            Happening::Routes(run) if run == self.run => {
+                let period = self.config.sample.period;
+                self.push(period, Happening::Routes(run));
+                if !self.host.frozen {
+                    self.report_routes();
+                }
+            }
             Happening::FileEnds(run, service, slot, work) => self.filed(run, service, slot, work),
             Happening::SyncEnds(run, ticket, end) if run == self.run => {
                 if !self.disk.full {
@@ -330,6 +342,7 @@ impl Sim {
             | Happening::Spawner(..)
             | Happening::ProbeEnds(..)
             | Happening::Sample(..)
+            | Happening::Routes(..)
             | Happening::SyncEnds(..) => {}
         }
     }
@@ -442,6 +455,7 @@ impl Sim {
             let told = Told::Metrics {
                 hash: if moves { asked.number } else { 0 },
                 gauges: vec![Some(value); gauges.len()],
+                page: None,
             };
             self.tell(Event::Told {
                 service: asked.service.clone(),
@@ -458,11 +472,7 @@ impl Sim {
         });
     }
 
-    fn sample(&mut self, again: bool) {
-        if again {
-            let period = self.config.sample.period;
-            self.push(period, Happening::Sample(self.run, true));
-        }
+    fn sample(&mut self) {
         if self.host.frozen {
             return;
         }
@@ -472,10 +482,16 @@ impl Sim {
             let measured = Some(Ratio::saturating(share)).filter(|_| !first);
             Reading::from(measured)
         };
+        self.host.samples += 1;
+        // Four processors, of which each process uses what it does.
+        let lives = self.world.places.values();
+        let each = lives.filter_map(|place| Some(cores(place.life.as_ref()?)));
+        let used = (each.sum::<f32>() + self.host.stranger) / 4.0;
         let host = HostSample {
             cpu_pressure: share(self.host.pressure.max(self.host.stranger / 4.0)),
             io_pressure: share(0.0),
-            cpu_busy: share(self.host.pressure),
+            cpu_busy: share(self.host.pressure.max(used)),
+            battery: Reading::from(self.host.supply()),
             stranger: (self.host.stranger > 0.0).then_some(Stranger {
                 pid: 4711,
                 name: *b"stress-ng\0\0\0\0\0\0\0",
@@ -493,7 +509,7 @@ impl Sim {
                 // A positive number of bytes far below 2^63.
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let resident = Bytes(self.world.resident(id, self.now) as u64);
-                let sample = ProcessSample {
+                let mut sample = ProcessSample {
                     resident: Reading::Fresh(resident),
                     descriptors: Reading::Fresh(self.world.descriptors(id, self.now)),
                     descriptor_limit: Reading::Fresh(DESCRIPTORS_MAX),
@@ -506,15 +522,15 @@ impl Sim {
                         Reaction::Silent(_) => share(0.0),
                         _ => share(self.host.pressure / 2.0),
                     },
-                    cpu: Reading::Fresh(life.hog.unwrap_or(0.05)),
+                    cpu: Reading::Fresh(cores(life)),
                     starved: Reading::Fresh(life.starved.is_some_and(|until| until > self.now)),
                     ..ProcessSample::default()
                 };
+                self.host.lie(id, &mut sample);
                 processes.push((id.clone(), sample));
             }
         }
         self.tell(Event::Sample(Box::new(host), processes));
-        self.report_routes();
     }
 
     /// The kernel ends who takes more than it may.
@@ -590,7 +606,7 @@ impl Sim {
         }
         let run = self.run;
         let link = Event::Link(self.host.link);
-        self.push_us(100, Happening::Sample(run, true));
+        self.push_us(150, Happening::Routes(run));
         self.push_us(200, Happening::Tell(run, link));
         if self.spawner {
             self.connection += 1;

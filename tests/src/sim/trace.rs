@@ -43,11 +43,10 @@ impl Trace {
                         body.service, body.symptom, body.fault, body.detected_after
                     ),
                 );
-                let killed = body
-                    .evidence
-                    .iter()
-                    .filter(|text| text.contains("for memory"));
-                for text in killed {
+                let told = body.evidence.iter().filter(|text| {
+                    text.contains("for memory") || text.starts_with("unusual before")
+                });
+                for text in told {
                     self.say(at, "because", text.clone());
                 }
                 if body.symptom == Symptom::Foreseen {

@@ -11,6 +11,7 @@ mod garbage;
 mod killed;
 mod local;
 mod mqtt;
+mod others;
 mod people;
 mod rig;
 mod rival;

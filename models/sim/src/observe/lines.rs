@@ -167,13 +167,15 @@ fn note(
     let Some(log) = logs.get_mut(own.node.at()) else {
         return;
     };
-    let same = |line: &&mut LogCount| line.template == template.id() && line.service == own.name;
+    let same = |line: &&mut LogCount| {
+        line.template == template.id() && line.service.as_ref() == Some(&own.name)
+    };
     if let Some(line) = log.iter_mut().find(same) {
         line.count = line.count.saturating_add(count).min(COUNT_MAX);
         return;
     }
     log.push(LogCount {
-        service: own.name.clone(),
+        service: Some(own.name.clone()),
         template: template.id(),
         text: template.text().to_owned(),
         level: template.level(),

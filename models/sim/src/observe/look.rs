@@ -230,11 +230,7 @@ impl Observer {
         let base = node.at() * METRICS_NODE.len();
         for (place, metric) in METRICS_NODE.iter().enumerate() {
             let reading = self.reading(state.now, late, factor, base + place);
-            readings.push(MetricReading {
-                metric: *metric,
-                service: None,
-                reading,
-            });
+            readings.push(MetricReading::node(*metric, reading));
         }
         for replica in &topology.nodes()[node.at()].replicas {
             if state.replicas[replica.at()].phase == Phase::Standby {
@@ -244,11 +240,8 @@ impl Observer {
             let base = nodes + replica.at() * METRICS_REPLICA.len();
             for (place, metric) in METRICS_REPLICA.iter().enumerate() {
                 let reading = self.reading(state.now, late, factor, base + place);
-                readings.push(MetricReading {
-                    metric: *metric,
-                    service: Some(topology.replicas()[replica.at()].name.clone()),
-                    reading,
-                });
+                let name = topology.replicas()[replica.at()].name.clone();
+                readings.push(MetricReading::service(*metric, name, reading));
             }
         }
         readings

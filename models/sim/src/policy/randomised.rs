@@ -128,7 +128,12 @@ fn ill(view: &View<'_>) -> BTreeSet<Whom> {
             }
         }
         for line in seen.logs.iter().filter(|line| line.level >= Level::Error) {
-            add(&mut ill, topology, &line.service);
+            match &line.service {
+                Some(service) => add(&mut ill, topology, service),
+                None => {
+                    ill.insert(node);
+                }
+            }
         }
     }
     for seen in view.seen.routes.iter().filter(|seen| seen.err > ERR) {

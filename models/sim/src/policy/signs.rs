@@ -415,7 +415,11 @@ impl Signs {
         }
         for log in &told.logs {
             let template = Template::of_id(log.template);
-            if let (Some(template), Ok(replica)) = (template, topology.replica_no(&log.service)) {
+            let replica = log
+                .service
+                .as_ref()
+                .and_then(|of| topology.replica_no(of).ok());
+            if let (Some(template), Some(replica)) = (template, replica) {
                 lines.push((replica, template, log.count));
             }
         }

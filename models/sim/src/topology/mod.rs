@@ -322,6 +322,9 @@ pub struct Habits {
     /// How much slower a node becomes as its memory fills up, for each of it that is full
     /// beyond 0.88 of it; 0 where nothing is swapped out.
     pub thrash: f64,
+    /// How far demand swings around its mean within a day, as a share of it; most of it comes
+    /// six hours after the start.
+    pub daily: f64,
     /// Services make one call after the other, and none behind one that failed; without it
     /// all of them, whatever comes back.
     pub in_turn: bool,
@@ -338,6 +341,7 @@ impl Default for Habits {
             warm_s: 40.0,
             signed: 0.6,
             thrash: 12.0,
+            daily: 0.0,
             in_turn: false,
         }
     }

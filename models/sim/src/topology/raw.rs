@@ -32,6 +32,7 @@ pub(super) struct RawHabits {
     pub(super) timeout_ms: Option<Spanned<f64>>,
     pub(super) deeds: Option<Spanned<f64>>,
     pub(super) warm_s: Option<Spanned<f64>>,
+    pub(super) daily: Option<Spanned<f64>>,
     pub(super) signed: Option<Spanned<f64>>,
     pub(super) thrash: Option<Spanned<f64>>,
     #[serde(default)]

@@ -140,6 +140,7 @@ impl Reader<'_> {
                 warm_s: self.or(habits.warm_s.as_ref(), usual.warm_s, 0.1..=86_400.0)?,
                 signed: self.or(habits.signed.as_ref(), usual.signed, 0.0..=1.0)?,
                 thrash: self.or(habits.thrash.as_ref(), usual.thrash, 0.0..=1000.0)?,
+                daily: self.or(habits.daily.as_ref(), usual.daily, 0.0..=1.0)?,
                 in_turn: habits.in_turn,
             };
         }

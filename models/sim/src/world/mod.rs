@@ -128,12 +128,7 @@ impl World {
     ///
     /// # Errors
     /// As [`World::new`].
-    pub(crate) fn before(
-        &self,
-        incident: &Incident,
-        seed: u64,
-        onset: f64,
-    ) -> Result<Self, TextError> {
+    pub fn before(&self, incident: &Incident, seed: u64, onset: f64) -> Result<Self, TextError> {
         Ok(Self {
             engine: Engine::at(&self.topology, incident, seed, onset)?,
             ..self.clone()

@@ -20,6 +20,8 @@ use crate::topology::{Habits, Node, Topology};
 const SWING_S: f64 = 900.0;
 /// How far it swings.
 const SWING: f64 = 0.15;
+/// Period of its swing within a day, over 2 pi.
+const DAY_S: f64 = 86_400.0 / core::f64::consts::TAU;
 /// Deviation of the noise of the demand.
 const NOISE: f64 = 0.06;
 /// How long the noise remembers, in seconds.
@@ -193,7 +195,11 @@ fn training(topology: &Topology, state: &mut State, step: &Step) {
 /// The requests of this step, from callers to called.
 fn requests(topology: &Topology, state: &mut State, step: &Step, due: &mut Due) {
     let swing = 1.0 + SWING * libm::sin(state.now / SWING_S);
-    let common = swing * (1.0 + state.noise).max(0.0);
+    let daily = match topology.habits.daily {
+        0.0 => 1.0,
+        far => 1.0 + far * libm::sin(state.now / DAY_S),
+    };
+    let common = swing * daily * (1.0 + state.noise).max(0.0);
     for (route, known) in state.routes.iter_mut().zip(&topology.routes) {
         let burden = &route.burden;
         route.arrival = known.demand * burden.surge * common * (1.0 + route.retries);

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use homeostat_models::manifest::MODEL_BYTES_MAX;
 use homeostat_models::onnx::{self, Tensor as Port};
@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tract_onnx::prelude::*;
 
 use super::http::{Method, Request, Response};
+use super::stats::Stats;
 use super::{Serve, log, v2};
 
 /// How often the file is looked at; a `stat` costs a microsecond. A switch is served after
@@ -89,11 +90,12 @@ pub(super) struct Served {
     /// The newest last.
     versions: Mutex<Vec<(String, Stamp, Arc<Loaded>)>>,
     pub(super) instance: String,
+    stats: Arc<Stats>,
 }
 
 impl Served {
     /// Loads the model, then watches it on a thread. A bad file is a state, not an end.
-    pub(super) fn start(source: Source, instance: String) -> Self {
+    pub(super) fn start(source: Source, instance: String, stats: Arc<Stats>) -> Self {
         let stamp = Stamp::of(&source.file());
         let state = Arc::new(RwLock::new(State {
             serving: load(&source.file()),
@@ -106,7 +108,21 @@ impl Served {
             state,
             versions: Mutex::default(),
             instance,
+            stats,
         }
+    }
+
+    /// Runs rows and counts them.
+    pub(super) fn run(
+        &self,
+        loaded: &Loaded,
+        rows: usize,
+        flat: &[f32],
+    ) -> Result<Vec<f32>, (u16, String)> {
+        let begun = Instant::now();
+        let outputs = loaded.infer(rows, flat)?;
+        self.stats.seen.add(rows, flat, &outputs, begun.elapsed());
+        Ok(outputs)
     }
 
     /// The model that answers, or why none does.
@@ -178,7 +194,7 @@ impl Served {
         let Some(rows) = rows_of(body) else {
             return Response::error(400, "expected {\"inputs\": [[numbers], ...]}");
         };
-        let outputs = match loaded.infer(rows.len(), &rows.concat()) {
+        let outputs = match self.run(&loaded, rows.len(), &rows.concat()) {
             Ok(outputs) => outputs,
             Err((code, reason)) => return Response::error(code, &reason),
         };

@@ -26,6 +26,7 @@ mod infer;
 mod postprocess;
 mod preprocess;
 mod publisher;
+mod seen;
 mod stats;
 mod store;
 mod unit;
@@ -217,11 +218,19 @@ impl Service {
             Kind::Worker => self.serve(self.start_work()),
             Kind::Infer { model } => {
                 let file = infer::Source::File(model.clone());
-                self.serve(infer::Served::start(file, self.instance.clone()))
+                self.serve(infer::Served::start(
+                    file,
+                    self.instance.clone(),
+                    Arc::clone(&self.stats),
+                ))
             }
             Kind::InferSlot { slot } => {
                 let slot = infer::Source::Slot(slot.clone());
-                self.serve(infer::Served::start(slot, self.instance.clone()))
+                self.serve(infer::Served::start(
+                    slot,
+                    self.instance.clone(),
+                    Arc::clone(&self.stats),
+                ))
             }
             Kind::Gateway {
                 preprocess,

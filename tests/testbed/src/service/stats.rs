@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::seen::Seen;
+
 /// What a fault shows as the queue's length.
 pub(super) const BAD_DEPTH: u64 = 900;
 
@@ -18,10 +20,18 @@ pub(super) struct Stats {
     pub(super) queued: AtomicU64,
     /// What was given up because the queue was full.
     pub(super) dropped: AtomicU64,
+    /// What a model is asked and answers.
+    pub(super) seen: Seen,
 }
 
 /// A request in work, to be given to [`Stats::end`].
 pub(super) struct Busy(());
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self::new("unit")
+    }
+}
 
 impl Stats {
     pub(super) fn new(name: &'static str) -> Self {
@@ -33,6 +43,7 @@ impl Stats {
             busy: AtomicU64::new(0),
             queued: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            seen: Seen::default(),
         }
     }
 
@@ -53,7 +64,7 @@ impl Stats {
     /// the same twice was not counted by anybody.
     pub(super) fn page(&self) -> String {
         let depth = self.busy.load(Ordering::Relaxed) + self.queued.load(Ordering::Relaxed);
-        self.page_with(depth)
+        self.page_with(depth) + &self.seen.page()
     }
 
     fn page_with(&self, depth: u64) -> String {

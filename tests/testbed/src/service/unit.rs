@@ -215,7 +215,7 @@ impl Unit {
             work: Work::new(&spec),
             memory: spec.cache.then(Memory::default),
             data,
-            model: slot.map(|slot| infer::Served::start(slot, instance)),
+            model: slot.map(|slot| infer::Served::start(slot, instance, Arc::default())),
             rows: golden.vectors.into_iter().map(|it| it.input).collect(),
             credential,
             degraded: AtomicBool::new(false),

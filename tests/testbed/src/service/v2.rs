@@ -73,7 +73,7 @@ fn model(
         }),
         (Method::Post, ["infer"]) => {
             let done = loaded.map_err(|reason| (missing, reason));
-            let done = done.and_then(|loaded| infer(&loaded, &served.instance, body));
+            let done = done.and_then(|loaded| infer(served, &loaded, body));
             Some(match done {
                 Ok(answer) => Response::json(200, &answer),
                 Err((code, reason)) => Response::error(code, &reason),
@@ -99,7 +99,7 @@ fn metadata(served: &Served, loaded: &Loaded) -> Value {
     })
 }
 
-fn infer(loaded: &Loaded, instance: &str, body: &[u8]) -> Result<Value, (u16, String)> {
+fn infer(served: &Served, loaded: &Loaded, body: &[u8]) -> Result<Value, (u16, String)> {
     let bad = |reason: String| (400, reason);
     let body: Value = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
     if let Some(wanted) = body.pointer("/outputs/0/name")
@@ -108,11 +108,11 @@ fn infer(loaded: &Loaded, instance: &str, body: &[u8]) -> Result<Value, (u16, St
         return Err(bad(format!("no output {wanted}")));
     }
     let (rows, flat) = input(&body, &loaded.input.name).map_err(bad)?;
-    let outputs = loaded.infer(rows, &flat)?;
+    let outputs = served.run(loaded, rows, &flat)?;
     let mut answer = json!({
         "model_name": MODEL_NAME,
         "model_version": loaded.id,
-        "parameters": { "instance": format!("infer:{instance}") },
+        "parameters": { "instance": format!("infer:{}", served.instance) },
         "outputs": [{
             "name": loaded.output.name,
             "datatype": "FP32",
