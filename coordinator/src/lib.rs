@@ -9,6 +9,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod diagnose;
 pub mod fleet;
 pub mod io;
 

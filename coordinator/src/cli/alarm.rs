@@ -25,6 +25,7 @@ pub(super) fn list(ask: &Ask) -> Result<String, AskError> {
         .map(|alarm| {
             vec![
                 alarm.node.clone(),
+                or_dash(alarm.source.as_ref()),
                 alarm.alarm.clone(),
                 alarm.severity.clone(),
                 ago(now, alarm.since_ms),
@@ -36,6 +37,7 @@ pub(super) fn list(ask: &Ask) -> Result<String, AskError> {
     Ok(table(
         &[
             "NODE",
+            "FROM",
             "ALARM",
             "SEVERITY",
             "SINCE",

@@ -4,6 +4,7 @@
 
 mod alarm;
 mod ask;
+mod classify;
 mod client;
 mod explain;
 mod plan;
@@ -72,6 +73,11 @@ enum Command {
         /// What `homeostat-agent chaos` takes: a fault, a service, --for, --yes.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
+    },
+    /// The class of a failure from event counts, as of log templates.
+    Classify {
+        #[command(subcommand)]
+        what: classify::ClassifyCommand,
     },
     /// A simulated fleet: incidents, policies that heal, and how hard incidents are.
     Sim {
@@ -308,6 +314,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan {
             what: PlanCommand::Key(ask),
         } => plan::key(&ask).map_err(failed),
+        Command::Classify { what } => classify::classify(&what),
         Command::Sim { what } => sim::sim(&what),
         Command::Chaos { words } => Err(Failure::Failed(chaos(words))),
         Command::Mqtt {

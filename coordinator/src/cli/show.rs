@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::ask::outcome;
+use super::classify::lines;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
 use crate::fleet::story;
@@ -70,6 +71,9 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
     }
     if let Some(summary) = &incident.summary {
         rows.push(("summary", summary.clone()));
+    }
+    if let Some(class) = &detail.class {
+        rows.extend(lines(class));
     }
     for line in &detail.evidence {
         rows.push(("evidence", line.clone()));

@@ -1,7 +1,7 @@
 //! Joins the parts: what is admitted, stored, acknowledged and shown.
 //!
 //! [`sagas`] carries out plans across nodes, [`alarms`] says when people are called for
-//! them, [`notifying`] calls. [`admit`] judges a message, [`ingest`] drives batches into the database and
+//! them, [`notifying`] calls. [`outside`] takes in what other systems say. [`admit`] judges a message, [`ingest`] drives batches into the database and
 //! settles them, [`serve`] starts and ends it all. [`Hub`] is what they share
 //! with the API.
 
@@ -9,6 +9,7 @@ pub mod admit;
 pub mod alarms;
 pub mod ingest;
 pub mod notifying;
+pub mod outside;
 pub mod sagas;
 pub mod serve;
 
@@ -17,6 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use homeostat_classify::Classifier;
 use homeostat_common::wire::signed::Key;
 use tokio::sync::{Notify, broadcast, mpsc};
 
@@ -52,6 +54,10 @@ pub struct Hub {
     pub key: Key,
     /// Who has it may ask for plans.
     pub token: String,
+    /// Alarms of other systems.
+    pub outside: outside::Outside,
+    /// What knows failure classes.
+    pub classifier: Option<Classifier>,
 }
 
 impl std::fmt::Debug for Hub {
@@ -66,7 +72,14 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(db: Db, asks: mpsc::Sender<sagas::Ask>, key: Key, token: String) -> Self {
+    pub fn new(
+        db: Db,
+        asks: mpsc::Sender<sagas::Ask>,
+        key: Key,
+        token: String,
+        outside: outside::Outside,
+        classifier: Option<Classifier>,
+    ) -> Self {
         Self {
             db,
             metrics: Metrics::default(),
@@ -78,6 +91,8 @@ impl Hub {
             asks,
             key,
             token,
+            outside,
+            classifier,
         }
     }
 

@@ -13,13 +13,15 @@ use homeostat_common::wire::seal::{self, Signer};
 
 use super::ingest::{Ingest, chain};
 use super::notifying::{Notifier, NotifierError};
+use super::outside::{self, Listener, Outside};
 use super::sagas::{self, Sagas};
 use super::{Hub, now_ms};
 use crate::io::broker::{self, BrokerError};
 use crate::io::config::Config;
+use crate::io::counts::{self, CountsError};
 use crate::io::db::{Db, DbError};
 use crate::io::secret::{self, SecretError};
-use crate::io::{http, mqtt};
+use crate::io::{devices, http, mqtt};
 
 /// How often old records are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
@@ -53,6 +55,9 @@ pub enum ServeError {
     /// The embedded broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The model of failure classes.
+    #[error(transparent)]
+    Model(#[from] CountsError),
     /// What orders are signed with.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -110,7 +115,18 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     let (asks, wishes) = mpsc::channel(sagas::ASKS_MAX);
     let signer = Signer::new(&secret::open(&options.data, secret::ORDERS_KEY)?);
     let token = seal::hex(&secret::open(&options.data, secret::OPERATOR_TOKEN)?);
-    let hub = Arc::new(Hub::new(db, asks.clone(), signer.key(), token));
+    let intake = seal::hex(&secret::open(&options.data, secret::INTAKE_TOKEN)?);
+    let model = options.config.model.as_deref().map(counts::model);
+    let classifier = model.transpose()?;
+    let others = Outside::new(options.config.labels, intake);
+    let hub = Arc::new(Hub::new(
+        db,
+        asks.clone(),
+        signer.key(),
+        token,
+        others,
+        classifier,
+    ));
     let (stop, stopped) = watch::channel(false);
     let (up, arrived) = mpsc::channel(mqtt::ARRIVED_MAX);
     let (settle, settled) = mpsc::channel(mqtt::SETTLED_MAX);
@@ -120,9 +136,24 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     let ingest = Ingest::new(hub.clone(), settle, asks, stopped.clone());
     let ingest = tokio::spawn(ingest.run(arrived));
     let plans = tokio::spawn(plans.run(wishes, stopped.clone()));
+    let address = mqtt::Address { host, port, client };
+    let devices = {
+        let (heard, from_broker) = mpsc::channel(devices::HEARD_MAX);
+        let (tell, told) = mpsc::channel(outside::TELL_MAX);
+        let sources: Arc<[_]> = options.config.intake.into();
+        let listener = Listener::new(hub.clone(), sources.clone(), tell);
+        let listener = tokio::spawn(listener.run(from_broker, stopped.clone()));
+        let (address, stopped) = (address.clone(), stopped.clone());
+        let link = tokio::spawn(async move {
+            devices::run(address, &sources, heard, told, stopped).await;
+        });
+        async move {
+            let _ = link.await;
+            let _ = listener.await;
+        }
+    };
     let link = {
         let (hub, stopped) = (hub.clone(), stopped.clone());
-        let address = mqtt::Address { host, port, client };
         tokio::spawn(async move { mqtt::run(address, up, settled, stopped, &hub.metrics).await })
     };
     let forget = tokio::spawn(forget(hub.clone(), options.keep_days));
@@ -141,6 +172,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         let _ = plans.await;
         let _ = notifier.await;
         let _ = link.await;
+        devices.await;
         hub.db.close().await;
     };
     if tokio::time::timeout(END_MAX, end).await.is_err() {

@@ -11,6 +11,7 @@ use homeostat_common::wire::body::StepCost;
 
 use super::view::Budget;
 use crate::control::admit::Reason;
+use crate::io::db::outside::Taken;
 
 /// Upper bounds in milliseconds: from a reflex restart to a person's coffee.
 const HEALED_BOUNDS_MS: [u64; 12] = [
@@ -31,6 +32,19 @@ const COSTS: [(&str, &str, Part); 6] = [
     ("spent", "resource", |step| step.spent.resource),
     ("spent", "disruption", |step| step.spent.disruption),
     ("spent", "risk", |step| step.spent.risk),
+];
+
+/// What became of the words of other systems.
+type OfTaken = fn(&Taken) -> u64;
+const SAID: [(&str, &str, OfTaken); 8] = [
+    ("alertmanager", "raised", |taken| taken.raised),
+    ("alertmanager", "repeated", |taken| taken.repeated),
+    ("alertmanager", "resolved", |taken| taken.resolved),
+    ("alertmanager", "left_out", |taken| taken.left_out),
+    ("mqtt", "raised", |taken| taken.raised),
+    ("mqtt", "repeated", |taken| taken.repeated),
+    ("mqtt", "resolved", |taken| taken.resolved),
+    ("mqtt", "left_out", |taken| taken.left_out),
 ];
 
 /// Counts of values up to each bound.
@@ -97,6 +111,9 @@ pub struct Metrics {
     store_failures: AtomicU64,
     acknowledgements: AtomicU64,
     connections: AtomicU64,
+    /// Words of other systems, as [`SAID`] names them.
+    outside: [AtomicU64; SAID.len()],
+    misheard: AtomicU64,
 }
 
 impl Default for Metrics {
@@ -113,6 +130,8 @@ impl Default for Metrics {
             store_failures: AtomicU64::new(0),
             acknowledgements: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            outside: std::array::from_fn(|_| AtomicU64::new(0)),
+            misheard: AtomicU64::new(0),
         }
     }
 }
@@ -186,6 +205,19 @@ impl Metrics {
     /// A cumulative acknowledgement was handed to the broker's connection.
     pub fn acknowledged(&self) {
         self.acknowledgements.fetch_add(1, Relaxed);
+    }
+
+    /// Another system has told of alarms.
+    pub fn outside(&self, source: &str, taken: &Taken) {
+        let all = SAID.iter().zip(&self.outside);
+        for ((_, _, part), count) in all.filter(|((from, _, _), _)| *from == source) {
+            count.fetch_add(part(taken), Relaxed);
+        }
+    }
+
+    /// A device's message was no alarm.
+    pub fn misheard(&self) {
+        self.misheard.fetch_add(1, Relaxed);
     }
 
     /// The broker accepted a connection.
@@ -268,6 +300,26 @@ impl Metrics {
             "counter",
             "Connections that the broker accepted.",
             &counter(&self.connections),
+        );
+        let outside: Vec<_> = SAID
+            .iter()
+            .zip(&self.outside)
+            .map(|((source, what, _), count)| {
+                let labels = format!("{{source=\"{source}\",what=\"{what}\"}}");
+                (labels, count.load(Relaxed))
+            })
+            .collect();
+        family(
+            "outside_alarms_total",
+            "counter",
+            "Words of other systems about alarms, by what became of them.",
+            &outside,
+        );
+        family(
+            "outside_rejected_total",
+            "counter",
+            "Messages of devices that are no alarms.",
+            &counter(&self.misheard),
         );
         family(
             "broker_connected",

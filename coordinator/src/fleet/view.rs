@@ -286,6 +286,46 @@ pub struct IncidentDetail {
     pub timeline: Vec<Event>,
     /// Whether the timeline was cut for length.
     pub truncated: bool,
+    /// What a model of failure classes makes of it; absent without a model, and until the
+    /// node's observation has arrived.
+    #[serde(default)]
+    pub class: Option<IncidentClass>,
+}
+
+/// What a model of failure classes says of an incident, from counts of log templates and
+/// alarms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct IncidentClass {
+    /// The class, `no_failure` for what looks healthy; absent when it is unlike anything that
+    /// the model was trained on.
+    pub class: Option<String>,
+    /// The likeliest of the known classes, which says little when there is no class.
+    pub likeliest: String,
+    /// The probability of that one, in 0 to 1.
+    pub probability: f64,
+    /// The share of healthy runs that were less unusual, in 0 to 1.
+    pub unusual: f64,
+    /// The share of all training runs that were less unlike the others, in 0 to 1.
+    pub novelty: f64,
+    /// The events that spoke for it, strongest first.
+    pub evidence: Vec<ClassEvidence>,
+    /// Events that the model does not know.
+    pub unknown: Vec<String>,
+    /// Services that were unhealthy or down in its course.
+    pub services: Vec<String>,
+}
+
+/// An event that spoke for a class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ClassEvidence {
+    /// Its name, or many events in words.
+    pub event: String,
+    /// How often it happened; absent for many events.
+    pub count: Option<u32>,
+    /// How often it does in the median healthy run.
+    pub usual: Option<u32>,
+    /// Its share of all that spoke, in 0 to 1.
+    pub weight: f64,
 }
 
 /// What was decided once, and how it went.
@@ -499,7 +539,8 @@ pub struct Events {
 /// A condition that a person should know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema, sqlx::FromRow)]
 pub struct Alarm {
-    /// Its node; `coordinator` for the coordinator's own.
+    /// Its node; `coordinator` for the coordinator's own, and for those of other systems
+    /// that are about no node.
     pub node: String,
     /// Its name, unique on the node.
     pub alarm: String,
@@ -516,6 +557,21 @@ pub struct Alarm {
     pub text: String,
     /// Who deals with it; known of the coordinator's own alarms alone.
     pub acked: Option<String>,
+    /// The other system that has raised it: `alertmanager`, `mqtt`.
+    pub source: Option<String>,
+}
+
+/// What became of alarms that another system has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AlarmsTaken {
+    /// Alarms that stand since now.
+    pub raised: u64,
+    /// Those that stood already.
+    pub repeated: u64,
+    /// Those that are over now.
+    pub resolved: u64,
+    /// Those for which there was no room.
+    pub left_out: u64,
 }
 
 /// Somebody deals with an alarm.

@@ -1,4 +1,5 @@
-//! The file of `homeostat serve --config`: whom the coordinator calls, and how often.
+//! The file of `homeostat serve --config`: whom the coordinator calls and how often, which
+//! alarms of other systems it hears, and which model knows failure classes.
 //!
 //! In: TOML with the keys that the agent's file has for the same. Out: what it says,
 //! checked, or the first thing that is wrong with it, with file, line and key. All else
@@ -9,12 +10,16 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use homeostat_common::ids::ServiceId;
 use homeostat_common::ids::WebhookId;
 use homeostat_common::units::{Millis, SpanError};
+use homeostat_common::wire::body::Severity;
+use homeostat_notify::intake::{Filter, Form, SOURCES_MAX, Source};
 use homeostat_notify::sign::{self, SecretError};
 use homeostat_notify::{Told, Url, WEBHOOKS_MAX, Webhook};
 use serde::{Deserialize, Deserializer, de};
 
+use super::alertmanager::Labels;
 use crate::control::alarms::People;
 
 /// Largest file that is read: some hundred bytes say all there is to say.
@@ -31,6 +36,12 @@ pub struct Config {
     pub people: People,
     /// `[[webhook]]`.
     pub webhooks: Vec<Webhook>,
+    /// `[alertmanager]`.
+    pub labels: Labels,
+    /// `[[intake]]`: what devices say over MQTT.
+    pub intake: Vec<Source>,
+    /// `[classify] model`: what knows failure classes.
+    pub model: Option<PathBuf>,
 }
 
 /// Why it is refused.
@@ -87,6 +98,17 @@ struct Root {
     people: PeopleTable,
     #[serde(default)]
     webhook: Vec<WebhookTable>,
+    #[serde(default)]
+    alertmanager: LabelsTable,
+    #[serde(default)]
+    intake: Vec<IntakeTable>,
+    classify: Option<ClassifyTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClassifyTable {
+    model: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,6 +140,30 @@ struct WebhookTable {
     #[serde(deserialize_with = "parsed")]
     url: Url,
     secret_file: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LabelsTable {
+    node: Option<Vec<String>>,
+    service: Option<Vec<String>>,
+    severity: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IntakeTable {
+    #[serde(deserialize_with = "parsed")]
+    topic: Filter,
+    #[serde(default)]
+    form: Form,
+    #[serde(default = "warning")]
+    severity: Severity,
+    service: Option<ServiceId>,
+}
+
+fn warning() -> Severity {
+    Severity::Warning
 }
 
 fn parsed<'de, D: Deserializer<'de>, T: FromStr>(from: D) -> Result<T, D::Error>
@@ -217,7 +263,33 @@ impl Root {
                 events: vec![Told::Alarm],
             });
         }
+        if self.intake.len() > SOURCES_MAX {
+            let found = self.intake.len();
+            let why = format!("expected at most {SOURCES_MAX}, found {found}");
+            return Err(wrong("intake".into(), why));
+        }
+        let intake = self.intake.into_iter().map(|one| Source {
+            topic: one.topic,
+            form: one.form,
+            severity: one.severity,
+            service: one.service,
+        });
+        let usual = Labels::default();
+        let labels = Labels {
+            node: self.alertmanager.node.unwrap_or(usual.node),
+            service: self.alertmanager.service.unwrap_or(usual.service),
+            severity: self.alertmanager.severity.unwrap_or(usual.severity),
+        };
+        // The same wherever the coordinator is started.
+        let model = self.classify.map(|classify| classify.model);
+        if let Some(model) = model.as_ref().filter(|model| !model.is_absolute()) {
+            let why = format!("expected an absolute path, not {model:?}");
+            return Err(wrong("classify.model".into(), why));
+        }
         Ok(Config {
+            model,
+            labels,
+            intake: intake.collect(),
             people: People {
                 repeat_min,
                 repeat_max,
@@ -262,6 +334,32 @@ mod tests {
         };
         assert_eq!((one.name.as_str(), one.url.port), ("pager", 9));
         assert_eq!(one.events, [Told::Alarm]);
+    }
+
+    #[test]
+    fn it_says_which_alarms_of_others_are_heard() {
+        let config = read(
+            "[alertmanager]\nnode = [\"host\"]\n[[intake]]\ntopic = \"plant/+/alarm\"\n\
+             [[intake]]\ntopic = \"devices/+/status\"\nform = \"presence\"\n\
+             severity = \"critical\"\nservice = \"camera\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.labels.node, ["host"]);
+        assert_eq!(config.labels.service, ["service", "job"]);
+        let [press, devices] = &config.intake[..] else {
+            panic!("two topics")
+        };
+        assert_eq!(
+            (press.form, press.severity),
+            (Form::Alarm, Severity::Warning)
+        );
+        assert_eq!(devices.form, Form::Presence);
+        assert_eq!(devices.severity, Severity::Critical);
+        let own = read("[[intake]]\ntopic = \"hs/v1/+/+/alarm/+\"\n").unwrap_err();
+        assert!(
+            own.contains("DIR/serve.toml:2: ") && own.contains("Homeostat's own"),
+            "{own}"
+        );
     }
 
     #[test]
@@ -313,6 +411,10 @@ mod tests {
             (
                 "[people]\nrepeat_min = \"5h\"\n".into(),
                 "DIR/serve.toml: people.repeat_max: 4h is below repeat_min (5h)",
+            ),
+            (
+                "[classify]\nmodel = \"m\"\n".into(),
+                "DIR/serve.toml: classify.model: expected an absolute path, not \"m\"",
             ),
             ("[[webhook]\n".into(), "DIR/serve.toml:1: [[webhook]: "),
         ] {

@@ -1,7 +1,8 @@
 //! Secrets of this coordinator: 32 bytes in a file that only its user may read, made
 //! at the first start.
 //!
-//! `orders.key` signs orders to nodes; who has `operator.token` may have plans run.
+//! `orders.key` signs orders to nodes; who has `operator.token` may have plans run, and who
+//! has `intake.token` may tell of alarms and nothing else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -15,6 +16,9 @@ pub const ORDERS_KEY: &str = "orders.key";
 
 /// Lets a person have plans run.
 pub const OPERATOR_TOKEN: &str = "operator.token";
+
+/// Lets another system tell of its alarms.
+pub const INTAKE_TOKEN: &str = "intake.token";
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]

@@ -22,11 +22,23 @@ function options(decision, why) {
     c.refusal ? el("p", {}, el("b", {}, c.refusal.rule), `: ${c.refusal.reason}`) : null));
 }
 
+// What the model of failure classes says; null without one.
+function classSection(c) {
+  if (!c) return null;
+  const counts = (e) => known(e.count) ? ` ${e.count} times, usually ${e.usual}` : "";
+  return section("", "Class by event counts", el("div", { class: "card" },
+    el("p", {}, el("span", { class: `tag ${c.class ? "good" : "warn"}` }, c.class ? words(c.class) : "novel"),
+      c.class ? ` ${Math.round(c.probability * 100)} %` : ` Unlike anything it was trained on; nearest to ${words(c.likeliest)}.`,
+      ` More unusual than ${Math.round(c.unusual * 100)} % of healthy runs.`),
+    el("ol", { class: "evidence" }, list(c.evidence).map((e) => el("li", {}, el("code", {}, e.event), counts(e)))),
+    list(c.services).length ? el("p", { class: "soft" }, `Services affected: ${c.services.join(", ")}`) : null));
+}
+
 export function incidentPage(state) {
   const back = el("a", { class: "back", href: "#/", "data-key": "back" }, "← Overview");
   if (state.error) return [back, el("p", { class: "card quiet" }, state.error)];
   if (!state.detail) return [back, el("p", { class: "quiet" }, "Loading…")];
-  const { incident: i, timeline, truncated, decisions, evidence } = state.detail;
+  const { incident: i, timeline, truncated, decisions, evidence, class: failure } = state.detail;
   const over = i.state !== "open";
   const facts = [
     ["Opened", el("time", { datetime: iso(i.opened_ms), title: iso(i.opened_ms) }, clock(i.opened_ms, true))],
@@ -55,6 +67,7 @@ export function incidentPage(state) {
         section("", planned.length > 1 ? "Plans, step by step" : "The plan, step by step",
           planned.length ? planned.map((d) => el("div", { class: "card decided" }, promise(d), planTree(d, over))) : none("There is no plan.")),
         section("", "Evidence", evidence.length ? el("ol", { class: "evidence card" }, evidence.map((line) => el("li", {}, line))) : none("None has arrived.")),
+        classSection(failure),
         section("", "Options considered", decisions.length ? el("ul", { class: "considered card" }, decisions.map((d) => options(d, i.why))) : none("No decision has arrived."))),
       el("div", {},
         section("", "Timeline, causes before effects",

@@ -65,6 +65,7 @@ function alarmItem(a) {
     el("div", { class: "head" },
       el("span", { class: `tag ${kind}` }, a.severity), el("b", {}, a.alarm),
       el("span", { class: "soft" }, a.service ? `${a.service} on ${a.node}` : a.node),
+      a.source ? el("span", { class: "tag" }, `from ${a.source}`) : null,
       a.acked ? el("span", { class: "tag" }, `dealt with by ${a.acked}`) : null, since(a.since_ms)),
     el("p", {}, a.text));
 }

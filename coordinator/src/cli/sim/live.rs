@@ -348,7 +348,9 @@ impl Screen {
                 self.lines.push((
                     log.level,
                     log.count,
-                    log.service.to_string(),
+                    log.service
+                        .as_ref()
+                        .map_or(line.name.clone(), ToString::to_string),
                     log.text.clone(),
                 ));
             }

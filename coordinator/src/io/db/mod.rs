@@ -9,6 +9,7 @@ mod budget;
 mod forgotten;
 mod history;
 mod ingest;
+pub mod outside;
 pub mod own;
 mod project;
 mod read;

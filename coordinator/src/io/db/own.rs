@@ -55,6 +55,8 @@ pub enum Acked {
     Over,
     /// It is a node's.
     OfNode,
+    /// It is another system's.
+    OfOther,
     /// There is none of that name.
     Unknown,
 }
@@ -191,11 +193,19 @@ impl Db {
                 .fetch_one(&mut *change)
                 .await
                 .map_err(on())?;
+        let of_other: bool = sqlx::query_scalar(
+            "SELECT EXISTS(SELECT 1 FROM outside_alarm WHERE name = ?1 AND raised)",
+        )
+        .bind(name)
+        .fetch_one(&mut *change)
+        .await
+        .map_err(on())?;
         change.commit().await.map_err(on())?;
         Ok(match stands {
             Some(true) => Acked::Stands,
             Some(false) => Acked::Over,
             None if of_node => Acked::OfNode,
+            None if of_other => Acked::OfOther,
             None => Acked::Unknown,
         })
     }

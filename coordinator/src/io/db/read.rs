@@ -210,10 +210,13 @@ impl Db {
         sqlx::query_as(
             "SELECT * FROM (
                SELECT node.name AS node, alarm.name AS alarm, service, severity, raised, since_ms,
-                 text, NULL AS acked
+                 text, NULL AS acked, NULL AS source
                FROM node JOIN alarm ON alarm.stream = node.stream
                UNION ALL
-               SELECT ?3, name, NULL, severity, raised, since_ms, text, acked FROM own_alarm)
+               SELECT ?3, name, NULL, severity, raised, since_ms, text, acked, NULL FROM own_alarm
+               UNION ALL
+               SELECT COALESCE(node, ?3), name, service, severity, raised, since_ms, text, NULL,
+                 source FROM outside_alarm)
              WHERE ?1 IS NULL OR raised = ?1
              ORDER BY raised DESC, CASE severity WHEN 'critical' THEN 0 WHEN 'warning' THEN 1
                ELSE 2 END, since_ms DESC, node, alarm LIMIT ?2",
@@ -354,7 +357,8 @@ impl Db {
                (SELECT COUNT(*) FROM incident JOIN stream ON stream.id = incident.stream
                 JOIN node ON node.stream = stream.id WHERE closed_seq IS NULL) AS open,
                (SELECT COUNT(*) FROM node JOIN alarm ON alarm.stream = node.stream
-                WHERE raised) + (SELECT COUNT(*) FROM own_alarm WHERE raised) AS alarms,
+                WHERE raised) + (SELECT COUNT(*) FROM own_alarm WHERE raised)
+                 + (SELECT COUNT(*) FROM outside_alarm WHERE raised) AS alarms,
                (SELECT COUNT(*) FROM saga WHERE ended_ms IS NULL) AS plans,
                (SELECT COUNT(*) FROM saga WHERE flag IS NOT NULL
                 AND (ended_ms IS NULL OR phase = 'stuck')) AS flagged,

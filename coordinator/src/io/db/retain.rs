@@ -51,6 +51,11 @@ impl Db {
                 .await
                 .map_err(DbError::on(doing))?;
         }
+        sqlx::query("DELETE FROM outside_alarm WHERE NOT raised AND ended_ms < ?1")
+            .bind(int(cutoff_ms))
+            .execute(&self.write)
+            .await
+            .map_err(DbError::on(doing))?;
         self.forget_sagas(cutoff_ms).await?;
         Ok(events)
     }

@@ -66,6 +66,10 @@ pub(super) async fn acknowledge(
             let text = format!("{name} is a node's alarm: homeostat-agent ack {name}, there");
             return Err(problem(StatusCode::NOT_FOUND, &text));
         }
+        Acked::OfOther => {
+            let text = format!("{name} is another system's alarm: silence or resolve it there");
+            return Err(problem(StatusCode::NOT_FOUND, &text));
+        }
         Acked::Unknown => {
             let text = format!("the coordinator has raised no alarm {name}");
             return Err(problem(StatusCode::NOT_FOUND, &text));

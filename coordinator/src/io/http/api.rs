@@ -15,11 +15,12 @@ use utoipa::{IntoParams, OpenApi};
 
 use super::{Shared, failed, problem};
 use crate::control::{Hub, now_ms};
+use crate::diagnose;
 use crate::fleet::story::story;
 use crate::fleet::timeline::causal_order;
 use crate::fleet::view::{
-    Change, Events, Fleet, IncidentDetail, Incidents, LeftAlone, Node, Presence, Problem, Route,
-    Service, Summary, Timeline,
+    Change, Events, Fleet, Incident, IncidentDetail, Incidents, LeftAlone, Node, Presence, Problem,
+    Route, Service, Summary, Timeline,
 };
 use crate::io::db::{DbError, EventQuery, IncidentQuery};
 
@@ -43,8 +44,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     info(
         title = "Homeostat coordinator",
         description = "What the nodes of a fleet record: presence, services, incidents and \
-                       their healing, alarms. Read-only, but for plans across nodes and \
-                       acknowledgements.",
+                       their healing, alarms. Read-only, but for plans across nodes, \
+                       acknowledgements, and alarms of other systems.",
     ),
     paths(
         fleet,
@@ -52,6 +53,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         routes,
         super::alarms::list,
         super::alarms::acknowledge,
+        super::outside::alertmanager,
         incidents,
         incident,
         timeline,
@@ -81,10 +83,13 @@ impl utoipa::Modify for Operator {
         let token = bearer.description(Some(
             "The text of operator.token in the coordinator's data folder.",
         ));
-        document
-            .components
-            .get_or_insert_default()
-            .add_security_scheme("operator", SecurityScheme::Http(token.build()));
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let intake = bearer.description(Some(
+            "The text of intake.token in the coordinator's data folder.",
+        ));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("operator", SecurityScheme::Http(token.build()));
+        components.add_security_scheme("intake", SecurityScheme::Http(intake.build()));
     }
 }
 
@@ -302,13 +307,17 @@ pub(super) async fn incident(
     match hub.db.incident(id).await {
         Ok(Some((incident, events, truncated))) => {
             let timeline = causal_order(events);
-            let (evidence, decisions) = story(incident.id, &timeline);
+            let (mut evidence, decisions) = story(incident.id, &timeline);
+            evidence.extend(beside(&hub, &incident).await?);
+            let model = hub.classifier.as_ref();
+            let class = model.and_then(|model| diagnose::class(model, incident.id, &timeline));
             Ok(Json(IncidentDetail {
                 incident,
                 evidence,
                 decisions,
                 timeline,
                 truncated,
+                class,
             }))
         }
         Ok(None) => Err(problem(
@@ -317,6 +326,15 @@ pub(super) async fn incident(
         )),
         Err(error) => Err(failed(&error)),
     }
+}
+
+/// What other systems said about its node or its service meanwhile.
+async fn beside(hub: &Hub, incident: &Incident) -> Result<Vec<String>, Problem> {
+    let from = incident.opened_ms;
+    let to = incident.closed_ms.unwrap_or(u64::MAX);
+    let service = incident.service.as_deref();
+    let said = hub.db.outside_beside(&incident.node, service, from, to);
+    said.await.map_err(|error| failed(&error))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -3,12 +3,14 @@
 //! There is no authentication yet, so it listens on loopback only, and refuses
 //! requests whose `Host` is another name: a page on the internet must not read
 //! the fleet through a name that resolves to 127.0.0.1. Everything is read-only, but
-//! for plans across nodes and acknowledgements, which take the operator's token.
+//! for plans across nodes and acknowledgements, which take the operator's token, and for
+//! alarms of other systems, which take one of their own.
 
 mod alarms;
 mod api;
 mod live;
 mod operator;
+mod outside;
 mod page;
 mod plans;
 mod problem;
@@ -79,6 +81,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/api/v1/routes", get(api::routes))
         .route("/api/v1/alarms", get(alarms::list))
         .route("/api/v1/alarms/{name}/ack", post(alarms::acknowledge))
+        .route("/api/v1/alertmanager", post(outside::alertmanager))
         .route("/api/v1/incidents", get(api::incidents))
         .route("/api/v1/incidents/{id}", get(api::incident))
         .route("/api/v1/timeline", get(api::timeline))
@@ -95,7 +98,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .method_not_allowed_fallback(|| async {
             problem(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "everything here is read with GET, but for plans and acknowledgements",
+                "everything here is read with GET, but for plans, acknowledgements and alarms",
             )
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))

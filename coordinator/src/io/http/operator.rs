@@ -10,15 +10,23 @@ use crate::fleet::view::Problem;
 
 /// Refuses a request without the operator's token.
 pub(super) fn operator(hub: &Hub, headers: &HeaderMap) -> Result<(), Problem> {
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    if token.is_some_and(|token| same(token.as_bytes(), hub.token.as_bytes())) {
+    if bears(headers, &hub.token) {
         return Ok(());
     }
     Err(problem(
         StatusCode::UNAUTHORIZED,
         "the operator's token is needed: operator.token in the coordinator's data folder",
+    ))
+}
+
+/// Refuses a request with neither the intake's token nor the operator's.
+pub(super) fn teller(hub: &Hub, headers: &HeaderMap) -> Result<(), Problem> {
+    if bears(headers, &hub.outside.token) || bears(headers, &hub.token) {
+        return Ok(());
+    }
+    Err(problem(
+        StatusCode::UNAUTHORIZED,
+        "a bearer token is needed: intake.token in the coordinator's data folder",
     ))
 }
 
@@ -33,6 +41,13 @@ pub(super) fn name(by: &str) -> Result<&str, Problem> {
         return Err(problem(StatusCode::BAD_REQUEST, &text));
     }
     Ok(by)
+}
+
+fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let shown = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    shown.is_some_and(|shown| same(shown.as_bytes(), token.as_bytes()))
 }
 
 /// Compares in a time that does not depend on where they differ.
