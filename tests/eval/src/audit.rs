@@ -167,6 +167,7 @@ mod tests {
                 .map(|(kind, seq)| event(seq, kind))
                 .collect(),
             truncated: false,
+            class: None,
         };
         let (open, decided, step, closed) =
             ("incident-opened", "decided", "step", "incident-closed");

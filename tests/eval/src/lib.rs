@@ -7,6 +7,6 @@
 
 pub mod audit;
 pub mod experiments;
-pub mod result;
 pub mod stage;
-pub mod stats;
+
+pub use homeostat_protocols::{result, stats};

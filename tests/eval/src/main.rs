@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, flash, foresee, forward, gate, journal_kill, ledger, mttr, outbox, overhead, policies,
-    power_cut, quiet, saga, sim, switch, testbed, tune,
+    self, agent_cost, cost, detect, drift, flash, foresee, forward, gate, journal_kill, ledger,
+    mttr, outbox, overhead, policies, power_cut, quiet, quiet_day, saga, sim, switch, testbed,
+    tune,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -36,6 +37,16 @@ enum Command {
     Mttr(mttr::Args),
     /// Restarts of healthy services on a loaded machine.
     Quiet(quiet::Args),
+    /// False alarms of metrics on days without a fault.
+    QuietDay(quiet_day::Args),
+    /// What the loop costs, at rest and probing.
+    AgentCost(agent_cost::Args),
+    /// Detectors on public recordings.
+    Detect(detect::Args),
+    /// What a sample costs each detector.
+    Cost(cost::Args),
+    /// A model that silently meets another world: time until somebody is told.
+    Drift(drift::Args),
     /// What the agent writes to its flash card at rest.
     Flash(flash::Args),
     /// What agent and coordinator cost, at rest and for an incident.
@@ -98,6 +109,11 @@ fn run(cli: &Cli) -> Result<()> {
         }
         Command::Mttr(args) => mttr::run(args, cli.seed)?,
         Command::Quiet(args) => quiet::run(args, cli.seed)?,
+        Command::QuietDay(args) => quiet_day::run(args, cli.seed)?,
+        Command::AgentCost(args) => agent_cost::run(args)?,
+        Command::Detect(args) => detect::run(args, cli.seed)?,
+        Command::Cost(args) => cost::run(args, cli.seed)?,
+        Command::Drift(args) => drift::run(args, cli.seed)?,
         Command::Flash(args) => flash::run(args)?,
         Command::Overhead(args) => overhead::run(args)?,
         Command::Outbox(args) => outbox::run(args, cli.seed)?,

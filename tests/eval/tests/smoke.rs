@@ -118,6 +118,15 @@ fn switch_fails_no_request_and_serves_no_bad_model() {
 }
 
 #[test]
+fn drift_is_told_and_nothing_is_told_without_one() {
+    let args = ["drift", "--change", "gain", "--runs", "1", "--quiet", "400"];
+    let rows = run(&args);
+    assert_eq!(value(&rows, "drift.gain.found"), 1.0);
+    assert_eq!(value(&rows, "drift.none.alarms"), 0.0);
+    assert!(value(&rows, "drift.gain.answers") > 0.0);
+}
+
+#[test]
 fn mttr_measures_both_sides() {
     let rows = run(&["mttr", "--n", "2", "--fault", "kill", "--fault", "leak"]);
     heals_on_its_own(&rows, &["kill", "leak"]);
@@ -350,6 +359,30 @@ fn overhead_reads_all_processes() {
     }
     assert!(value(&rows, "overhead.incident_net_kib") > 0.0);
     assert!(value(&rows, "overhead.total_percent") > 0.0);
+}
+
+#[test]
+fn agent_cost_counts_metrics_and_measures_a_bare_client() {
+    let rows = run(&["agent-cost", "--seconds", "1"]);
+    let rest = row(&rows, "agent-cost.rest_percent")["what"]
+        .as_str()
+        .unwrap();
+    let metrics = rest
+        .split_whitespace()
+        .find_map(|word| word.parse::<u32>().ok());
+    assert!(metrics.is_some_and(|metrics| metrics >= 60), "{rest}");
+    assert!(value(&rows, "agent-cost.probed_percent") > 0.0);
+    if rows.iter().any(|row| row["id"] == "agent-cost.times") {
+        assert!(value(&rows, "agent-cost.times") > 0.2);
+    }
+}
+
+#[test]
+fn quiet_days_are_counted_beside_a_plain_detector() {
+    let days = ["--days", "1", "--hours", "0.2", "--topologies", "kiosk"];
+    let rows = run(&[&["quiet-day", "--incidents", "0"], &days[..]].concat());
+    assert_eq!(value(&rows, "quiet-day.false_alarms"), 0.0);
+    assert!(value(&rows, "quiet-day.metrics") > 10.0);
 }
 
 #[test]

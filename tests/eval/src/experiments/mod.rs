@@ -1,6 +1,10 @@
 //! The experiments. Each takes its own arguments and returns a [`crate::result::Report`];
 //! an error means that it could not be measured, not that a goal was missed.
 
+pub mod agent_cost;
+pub mod cost;
+pub mod detect;
+pub mod drift;
 pub mod flash;
 pub mod foresee;
 pub mod forward;
@@ -14,6 +18,7 @@ pub mod plot;
 pub mod policies;
 pub mod power_cut;
 pub mod quiet;
+pub mod quiet_day;
 pub mod saga;
 pub mod sim;
 mod spread;
@@ -29,7 +34,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 17] = [
+pub const LIST: [[&str; 3]; 22] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -41,9 +46,34 @@ pub const LIST: [[&str; 3]; 17] = [
         "--minutes, 10 if not given",
     ],
     [
+        "quiet-day",
+        "false alarms of metrics on days without a fault, and what is seen of faults",
+        "3 days of 16 simulated nodes, 260 incidents; --recording FILE: 1 min",
+    ],
+    [
+        "agent-cost",
+        "the loop's share of a core, at rest and probing beside a bare client in C",
+        "--seconds, 60 if not given, twice",
+    ],
+    [
         "overhead",
         "processor, memory, disk and network of agent and coordinator; shares of a Raspberry Pi 4",
         "--seconds, --incidents, --count: 7 min",
+    ],
+    [
+        "detect",
+        "detectors on public recordings, by published protocols; --set and --data",
+        "seconds to a few minutes a set",
+    ],
+    [
+        "cost",
+        "nanoseconds and bytes a sample of every detector and of the full bank, beside a moving mean",
+        "--batches: seconds",
+    ],
+    [
+        "drift",
+        "a model that silently meets another world: time until somebody is told, and false alarms",
+        "--runs, --quiet: 15 min",
     ],
     [
         "flash",

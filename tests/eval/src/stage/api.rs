@@ -107,6 +107,21 @@ impl Api {
         Ok(serde_json::from_str::<FleetPlanBegun>(&body)?.id)
     }
 
+    /// Tells of alarms as Alertmanager does.
+    pub fn alert(&self, token: &str, body: &str) -> Result<()> {
+        let head = format!(
+            "POST /api/v1/alertmanager HTTP/1.0\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.0,
+            body.len()
+        );
+        let (status, body) = exchange(self.0, &head, PATIENCE)?;
+        if status != 200 {
+            bail!("the coordinator answered {status} to an alert: {body}");
+        }
+        Ok(())
+    }
+
     /// The answer to `GET path`, as text.
     pub fn text(&self, path: &str) -> Result<String> {
         let (status, body) = get(self.0, path, PATIENCE)?;

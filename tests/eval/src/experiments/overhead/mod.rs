@@ -11,7 +11,7 @@
 mod count;
 mod relay;
 mod step;
-mod usage;
+pub(super) mod usage;
 
 use std::fs;
 use std::path::{Path, PathBuf};

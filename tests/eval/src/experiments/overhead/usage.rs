@@ -8,19 +8,19 @@ const NANOS: f64 = 1e9;
 
 /// Seconds and bytes; memory is of now, the rest since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Usage {
+pub(in crate::experiments) struct Usage {
     pub(super) rss: f64,
     pub(super) pss: f64,
     pub(super) anonymous: f64,
     /// User and system time of all threads that live, to the nanosecond.
-    pub(super) cpu: f64,
+    pub(in crate::experiments) cpu: f64,
     /// The part of the kernel's own work in it, by its clock ticks: a guide, not a measure.
     pub(super) system_share: f64,
     pub(super) written: f64,
 }
 
 impl Usage {
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(in crate::experiments) fn of(pid: u32) -> Result<Self> {
         let read = |file: &str| {
             let path = format!("/proc/{pid}/{file}");
             fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
