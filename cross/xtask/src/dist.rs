@@ -166,7 +166,7 @@ fn table(rows: &[(Target, u64)]) -> String {
 
 /// Copies beside the old file and renames over it: a binary that is running
 /// stays whole, and nobody picks up half of one.
-fn ship(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn ship(from: &Path, to: &Path) -> Result<()> {
     let folder = to.parent().context("a shipped file has a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let partial = to.with_extension("partial");
@@ -198,7 +198,7 @@ fn selftest(target: Target) -> Result<()> {
 }
 
 /// Where cargo builds: `target`, unless the environment or a config moved it.
-fn target_directory() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = output(cargo([
         "metadata",
         "--format-version=1",

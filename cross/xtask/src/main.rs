@@ -9,6 +9,7 @@
 //! compiles in seconds on a machine where nothing else does yet.
 
 mod dist;
+mod mcu;
 mod run;
 mod stages;
 mod tools;
@@ -45,13 +46,31 @@ enum Task {
     },
     /// Prints the sizes of what `dist` built, against their limits.
     Size,
+    /// Builds the firmware for each board, checks its size, and measures it emulated.
+    Mcu {
+        /// A board of firmware-configs/mcu; may be repeated. Default: all of them.
+        #[arg(long = "board", value_name = "NAME")]
+        boards: Vec<String>,
+    },
+    /// Builds the firmware and programs a board. Exit status 2: no such board; 3: no probe.
+    Flash {
+        /// A microcontroller, through a debug probe.
+        #[arg(long, required = true)]
+        mcu: bool,
+        /// A board of firmware-configs/mcu.
+        #[arg(long, value_name = "NAME")]
+        board: String,
+        /// Which probe: VID:PID or VID:PID:SERIAL. Needed only if several are connected.
+        #[arg(long, value_name = "SEL")]
+        probe: Option<String>,
+    },
     /// What a merge must pass: format, lints, dependency policy, `test`.
     Ci,
 }
 
 fn main() -> ExitCode {
     match perform(Args::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             // The chain alone: where this tool was when another one failed helps nobody.
             eprintln!("error: {error:#}");
@@ -60,13 +79,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(task: Task) -> Result<()> {
+fn perform(task: Task) -> Result<ExitCode> {
     std::env::set_current_dir(run::workspace_root())?;
     match task {
         Task::Test { only } => stages::test(only),
         Task::Dist { targets } if targets.is_empty() => dist::dist(Target::ALL),
         Task::Dist { targets } => dist::dist(&targets),
         Task::Size => dist::size(Target::ALL),
+        Task::Mcu { boards } => mcu::check_boards(&boards),
+        Task::Flash { board, probe, .. } => return mcu::flash(&board, probe.as_deref()),
         Task::Ci => stages::ci(),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

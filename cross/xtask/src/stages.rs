@@ -11,8 +11,12 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::dist::{self, Target};
+use crate::mcu;
 use crate::run::{cargo, check, find, skip, succeeds};
 use crate::tools;
+
+/// Whatever has a lock file.
+const MANIFESTS: [&str; 3] = ["Cargo.toml", mcu::FIRMWARE, mcu::FLASHER];
 
 /// Settings of the test runner, and the report that it leaves.
 const NEXTEST_CONFIG: &str = "cross/nextest.toml";
@@ -23,6 +27,8 @@ const NEXTEST_REPORT: &str = "target/nextest/xtask/junit.xml";
 pub(crate) enum Stage {
     /// Install packages and Rust targets.
     Tools,
+    /// Build the firmware for each board, check its size, run it emulated.
+    Mcu,
     /// Compile the programs and the tests.
     Build,
     /// Run unit, scenario and end-to-end tests.
@@ -31,6 +37,8 @@ pub(crate) enum Stage {
     Doc,
     /// Build what microcontrollers share, without std.
     NoStd,
+    /// Build the program that flashes boards, as far as "no probe found".
+    Flash,
     /// Build the aarch64 agent, check its size, start it emulated.
     Dist,
 }
@@ -41,10 +49,13 @@ type Step<'a> = (&'a str, &'a dyn Fn() -> Result<()>);
 pub(crate) fn test(only: Option<Stage>) -> Result<()> {
     let all = [
         Stage::Tools,
+        // The agent's tests talk to what it builds.
+        Stage::Mcu,
         Stage::Build,
         Stage::Tests,
         Stage::Doc,
         Stage::NoStd,
+        Stage::Flash,
         Stage::Dist,
     ];
     let mut times = Times::default();
@@ -58,7 +69,7 @@ pub(crate) fn test(only: Option<Stage>) -> Result<()> {
 
 /// Format, lints and dependency policy, then [`test`].
 pub(crate) fn ci() -> Result<()> {
-    let steps: [Step<'_>; 4] = [
+    let steps: [Step<'_>; 5] = [
         ("fmt", &|| check(cargo(["fmt", "--all", "--check"]))),
         ("clippy", &|| {
             check(cargo([
@@ -71,6 +82,7 @@ pub(crate) fn ci() -> Result<()> {
                 "warnings",
             ]))
         }),
+        ("mcu lint", &mcu::lint),
         ("deny", &deny),
         ("test", &|| test(None)),
     ];
@@ -89,6 +101,8 @@ impl Stage {
             Stage::Tests => "tests",
             Stage::Doc => "doc",
             Stage::NoStd => "no-std",
+            Stage::Mcu => "mcu",
+            Stage::Flash => "flash",
             Stage::Dist => "dist",
         }
     }
@@ -118,8 +132,11 @@ impl Stage {
                 "--locked",
                 "--package=homeostat-common",
                 "--package=homeostat-detect",
+                "--package=homeostat-serial",
                 "--target=thumbv7em-none-eabihf",
             ])),
+            Stage::Mcu => mcu::test(),
+            Stage::Flash => mcu::test_flash(),
             Stage::Dist => dist::dist(&[Target::Aarch64Musl]),
         }
     }
@@ -196,22 +213,30 @@ fn deny() -> Result<()> {
         return Ok(());
     }
     let quiet = "--hide-inclusion-graph";
-    check(cargo([
-        "deny", "check", quiet, "licenses", "bans", "sources",
-    ]))?;
+    for manifest in MANIFESTS {
+        check(deny_check(
+            manifest,
+            &[quiet, "licenses", "bans", "sources"],
+        ))?;
+    }
     // Advisories come from a repository that an isolated machine cannot reach;
     // that must not look like a vulnerable dependency.
     if !succeeds(cargo(["deny", "fetch", "db"])) {
         skip("advisories", "the advisory database cannot be fetched here");
         return Ok(());
     }
-    check(cargo([
-        "deny",
-        "check",
-        "--disable-fetch",
-        quiet,
-        "advisories",
-    ]))
+    for manifest in MANIFESTS {
+        check(deny_check(manifest, &[quiet, "advisories"]))?;
+    }
+    Ok(())
+}
+
+/// One policy for every lock file; an exception that only another one needs is no mistake.
+fn deny_check(manifest: &str, what: &[&str]) -> std::process::Command {
+    let mut command = cargo(["deny", "--manifest-path", manifest, "--config", "deny.toml"]);
+    command.args(["check", "--allow", "license-exception-not-encountered"]);
+    command.args(what);
+    command
 }
 
 /// Time of each step so far; printed when the run ends, however it ends.

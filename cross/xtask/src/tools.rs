@@ -36,6 +36,11 @@ const PACKAGES: &[Package] = &[
         serves: "tests of what an operator types",
     },
     Package {
+        name: "prometheus-alertmanager",
+        proof: "prometheus-alertmanager",
+        serves: "tests of alarms from a real Alertmanager",
+    },
+    Package {
         name: "chromium",
         proof: "chromium",
         serves: "tests of the page in a browser",
@@ -49,6 +54,11 @@ const PACKAGES: &[Package] = &[
         name: "qemu-user-static",
         proof: "qemu-aarch64-static",
         serves: "the ARM builds' self-test",
+    },
+    Package {
+        name: "qemu-system-arm",
+        proof: "qemu-system-arm",
+        serves: "the firmware of microcontrollers",
     },
     Package {
         name: "gcc-aarch64-linux-gnu",
@@ -113,6 +123,7 @@ const RUST_TARGETS: &[&str] = &[
     "x86_64-unknown-linux-musl",
     "armv7-unknown-linux-gnueabihf",
     "thumbv7em-none-eabihf",
+    "thumbv7m-none-eabi",
 ];
 
 /// Where a distribution's broker listens unless told otherwise.
@@ -153,8 +164,10 @@ fn install_packages(wanted: &[Package]) -> Result<()> {
             }
         }
     }
-    if names.contains(&"mosquitto") {
-        stop_broker_service();
+    for name in ["mosquitto", "prometheus-alertmanager"] {
+        if names.contains(&name) {
+            stop_service(name);
+        }
     }
     report(&missing(), "apt-get could not install it");
     Ok(())
@@ -189,18 +202,19 @@ fn report(packages: &[Package], why: &str) {
     }
 }
 
-/// Debian starts the broker when it installs it. The tests start their own, on
-/// free ports; a stranger on the standard port would only hide a mistake.
+/// Debian starts daemons when it installs them. The tests start their own, on
+/// free ports; a stranger on a standard port would only hide a mistake.
 ///
-/// Called only after this run installed the package: a broker that was here
+/// Called only after this run installed the package: a daemon that was here
 /// before is somebody's, and stays.
-fn stop_broker_service() {
+fn stop_service(name: &str) {
     if Path::new("/run/systemd/system").is_dir() {
-        succeeds(command("systemctl", ["disable", "--now", "mosquitto"]));
+        succeeds(command("systemctl", ["disable", "--now", name]));
     } else {
-        succeeds(command("service", ["mosquitto", "stop"]));
+        succeeds(command("service", [name, "stop"]));
     }
-    if TcpStream::connect_timeout(&BROKER, Duration::from_secs(1)).is_ok() {
+    let broker = name == "mosquitto";
+    if broker && TcpStream::connect_timeout(&BROKER, Duration::from_secs(1)).is_ok() {
         eprintln!("note: something still listens on {BROKER}; no test uses that port");
     }
 }

@@ -46,7 +46,7 @@ fn a_class_has_one_direction() {
         broker.refuses("_coordinator", &format!("hs/v1/local/edge-1/{class}"));
         broker.refuses("_operator", &format!("hs/v1/local/edge-1/{class}"));
     }
-    for class in ["cmd/ping/1", "des/config", "dn/s1"] {
+    for class in ["cmd/ping/1", "des/config", "dn/s1", "ext"] {
         broker.accepts("_coordinator", &format!("hs/v1/local/edge-1/{class}"));
         broker.refuses("edge-1", &format!("hs/v1/local/edge-1/{class}"));
     }
