@@ -64,6 +64,14 @@ impl Board {
         files.iter().map(read).collect()
     }
 
+    /// Makes `command` build the firmware for this board.
+    fn choose(&self, command: &mut Command) -> Result<()> {
+        let file = Path::new(BOARDS).join(format!("{}.toml", self.name));
+        command.args(["--target", &self.target]);
+        command.env("HOMEOSTAT_BOARD", std::path::absolute(file)?);
+        Ok(())
+    }
+
     /// Builds the firmware for this board; where it is.
     fn build(&self) -> Result<PathBuf> {
         let folder = target_directory()?.join("mcu");
@@ -74,10 +82,8 @@ impl Board {
             "--manifest-path",
             FIRMWARE,
         ]);
-        command.args(["--target", &self.target]);
         command.arg("--target-dir").arg(&folder);
-        let file = Path::new(BOARDS).join(format!("{}.toml", self.name));
-        command.env("HOMEOSTAT_BOARD", std::path::absolute(file)?);
+        self.choose(&mut command)?;
         check(command)?;
         let to = Path::new("dist/mcu").join(format!("{}.elf", self.name));
         let built = folder.join(&self.target).join("release/homeostat-mcu");
@@ -169,31 +175,29 @@ pub(crate) fn lint() -> Result<()> {
             manifest,
         ]))?;
     }
-    let clippy = |manifest, extra: &[&str]| {
-        let mut command = cargo(["clippy", "--locked", "--manifest-path", manifest]);
+    let clippy = |manifest, board: Option<&Board>, what: &[&str]| {
         let own = if manifest == FIRMWARE {
             "mcu"
         } else {
             "flash-mcu"
         };
-        command
-            .arg("--target-dir")
-            .arg(folder.join(own))
-            .args(extra);
+        let mut command = cargo(["clippy", "--locked", "--manifest-path", manifest]);
+        command.arg("--target-dir").arg(folder.join(own)).args(what);
+        if let Some(board) = board {
+            board.choose(&mut command)?;
+        }
         command.args(["--", "-D", "warnings"]);
         check(command)
     };
     for board in Board::all()? {
         // Once for each processor.
         if board.emulated.is_some() && board.chip.is_none() {
-            clippy(FIRMWARE, &["--release", "--target", &board.target])?;
+            clippy(FIRMWARE, Some(&board), &["--release"])?;
         }
     }
-    clippy(
-        FIRMWARE,
-        &["--package", "homeostat-mcu-check", "--all-targets"],
-    )?;
-    clippy(FLASHER, &["--all-targets"])
+    let checker = ["--package", "homeostat-mcu-check", "--all-targets"];
+    clippy(FIRMWARE, None, &checker)?;
+    clippy(FLASHER, None, &["--all-targets"])
 }
 
 /// Builds the firmware and programs a board with it. The status is the flasher's.

@@ -69,7 +69,7 @@ pub(crate) fn test(only: Option<Stage>) -> Result<()> {
 
 /// Format, lints and dependency policy, then [`test`].
 pub(crate) fn ci() -> Result<()> {
-    let steps: [Step<'_>; 5] = [
+    let steps: [Step<'_>; 6] = [
         ("fmt", &|| check(cargo(["fmt", "--all", "--check"]))),
         ("clippy", &|| {
             check(cargo([
@@ -82,6 +82,7 @@ pub(crate) fn ci() -> Result<()> {
                 "warnings",
             ]))
         }),
+        ("tools", &tools::prepare),
         ("mcu lint", &mcu::lint),
         ("deny", &deny),
         ("test", &|| test(None)),
