@@ -105,8 +105,8 @@ impl Strangers {
         for (pid, seen) in self.seen.iter().filter(|(pid, _)| !ours.contains(pid)) {
             let cores = cores(pid, seen);
             let member = || {
-                let text = fs::read_to_string(self.proc.join(pid.to_string()).join("cgroup"));
-                let text = text.ok().filter(|_| cores >= ASKED_CORES)?;
+                let file = self.proc.join(pid.to_string()).join("cgroup");
+                let text = (cores >= ASKED_CORES).then(|| fs::read_to_string(file).ok())??;
                 let found = groups.iter().find(|(_, name)| group::is_in(&text, name));
                 found.map(|(owner, _)| *owner)
             };

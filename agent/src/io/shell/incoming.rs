@@ -243,8 +243,8 @@ impl Shell {
 
     /// Who else takes the processors, when most of one is taken.
     fn stranger(&mut self, now: Micros, busy: Option<Ratio>) -> Option<Stranger> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let taken = f64::from(busy?.get()) * cores as f64;
+        let cores = self.cores.fresh().unwrap_or(1);
+        let taken = f64::from(busy?.get()) * f64::from(cores);
         if taken < BUSY_CORES {
             self.strangers.rest();
             return None;
