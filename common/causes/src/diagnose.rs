@@ -60,6 +60,15 @@ pub struct Settings {
     pub usual: f32,
     /// Standard deviations of noise that are still usual.
     pub noise: f32,
+    /// Noise of any average as a share of it, and noise of a share of failures, with full
+    /// history and without: what changes from row to row for no reason that samples show.
+    pub floor: [f32; 2],
+    /// Spread of one request as a share of the average, with full history and without: averages
+    /// over few requests wander by that over the square root of their number.
+    pub request: [f32; 2],
+    /// The quantile of the reference that is the baseline, with full history and without: of two
+    /// or three samples one may hold the fault already.
+    pub baseline: [f32; 2],
     /// How many times the usual somebody must be beyond before anybody is suspected, with full
     /// history and without.
     pub confirm: [f32; 2],
@@ -74,9 +83,12 @@ pub struct Settings {
 pub const SETTINGS: Settings = Settings {
     full: 24,
     late: 3,
-    usual: 0.99,
+    usual: 0.95,
     noise: 3.0,
-    confirm: [1.5, 1.5],
+    floor: [0.005, 0.1],
+    request: [0.0, 2.0],
+    baseline: [0.5, 0.0],
+    confirm: [5.5, 2.2],
     root: 0.25,
     suspects: 16,
 };
@@ -286,7 +298,7 @@ impl Scene<'_> {
             .map(|(of, share)| Suspect {
                 component: place(*of),
                 share: *share,
-                confidence: crate::confidence::of(*share, times, grade, doubtful),
+                confidence: crate::confidence::of(*share, doubtful),
                 onset: self.onset(*of).and_then(|row| self.frame.begins(row)),
                 evidence: self.evidence(*of, alarm),
             })
@@ -311,8 +323,8 @@ impl Scene<'_> {
         handed && self.resources[of].is_none() && self.signals.events.change(of).is_none()
     }
 
-    /// What each kind of evidence says. The alarmed kind goes before the others that are handed
-    /// up; those count if it says nothing.
+    /// What each kind of evidence says. Of those that are handed up only the alarmed one counts,
+    /// if it was recorded where the alarm is.
     fn findings(&self, alarm: &Alarm, confirm: f32) -> Vec<Finding> {
         let mut own = self.resource_finding();
         own.extend(self.event_finding());
@@ -343,8 +355,9 @@ impl Scene<'_> {
             .accounts
             .iter()
             .filter(|one| Some(one.kind) == alarm.kind);
-        let mut findings: Vec<Finding> = alarmed.filter_map(handed).collect();
-        if findings.is_empty() {
+        let mut findings: Vec<Finding> = alarmed.clone().filter_map(handed).collect();
+        let told = alarm.component.zip(alarmed.clone().next());
+        if told.is_none_or(|(of, account)| account.nodes[of.index()].is_none()) {
             let others = self
                 .accounts
                 .iter()

@@ -21,9 +21,9 @@ pub const PAIRS_MAX: usize = 512;
 /// even cases of Nezha's TrainTicket day.
 const NOISE: f32 = 2.0;
 
-/// A change of the continuation below which nothing is told to be unusual, however steady the
-/// event was.
-const CHANGE_MIN: f32 = 0.1;
+/// The change of a continuation that is usual even for the steadiest event: with full history
+/// nobody is suspected for less than 15 %.
+const CHANGE_MIN: f32 = 0.027;
 
 /// A pair whose faded count is below this is gone.
 const FORGOTTEN: f32 = 0.05;

@@ -58,7 +58,6 @@ mod resource;
 mod robust;
 mod signals;
 
-pub use confidence::features;
 pub use diagnose::{
     Alarm, Diagnosis, Explained, Grade, SETTINGS, Settings, Suspect, diagnose, diagnose_with,
 };

@@ -121,14 +121,24 @@ pub(crate) fn account(
     }
     let baselines: Vec<Option<f32>> = columns
         .iter()
-        .map(|column| median(column.as_ref()?.values[..split].iter().copied()))
+        .map(|column| {
+            let q = settings.baseline[usize::from(split < settings.full)];
+            let q = if kind == Kind::Quality { 1.0 - q } else { q };
+            quantile(column.as_ref()?.values[..split].iter().copied(), q)
+        })
         .collect();
     let sums: Vec<Option<Sums>> = columns
         .iter()
         .zip(&baselines)
         .map(|(column, baseline)| Some(Sums::of(column.as_ref()?, (*baseline)?)))
         .collect();
-    let noise = noise(&columns, &baselines, &sums, split, rows, kind);
+    let cold = usize::from(split < settings.full);
+    let wander = Wander {
+        floor: settings.floor[cold],
+        request: settings.request[cold],
+        step: settings.baseline[cold],
+    };
+    let noise = noise(&columns, &baselines, &sums, split, rows, kind, wander);
     let ties = ties(graph, calls, &columns, &sums, &noise, split, rows);
     let own = |component: usize, from: usize, to: usize| {
         let mine = sums[component].as_ref()?;
@@ -286,7 +296,13 @@ fn noise(
     split: usize,
     rows: usize,
     kind: Kind,
+    wander: Wander,
 ) -> Vec<f32> {
+    let Wander {
+        floor,
+        request,
+        step,
+    } = wander;
     let known = |of: usize| Some((columns[of]?, baselines[of]?, sums[of].as_ref()?));
     let unit = |baseline: f32| match kind {
         Kind::Latency | Kind::Resource => baseline.abs().max(BASELINE_MIN),
@@ -313,7 +329,7 @@ fn noise(
             let (column, baseline, _) = known(of)?;
             let steps = steps(column, baseline);
             // The median of a squared normal is 0.455 of its mean.
-            let typical = median(steps.iter().copied()).map(|one| one / 0.455);
+            let typical = quantile(steps.iter().copied(), step).map(|one| one / 0.455);
             Some((typical?, steps.len() as f32))
         })
         .collect();
@@ -334,11 +350,13 @@ fn noise(
                 Kind::Errors => {
                     let failed = sums.excess(0, split) + baseline * before;
                     let share = ((failed + 0.5) / (before + 1.0)).clamp(0.0, 1.0);
-                    let one = if sums.known { 1.0 } else { ERRORS_FLOOR };
-                    libm::sqrtf(share * (1.0 - share) * spread).max(one)
+                    let one = if sums.known { 1.0_f32 } else { 0.0 };
+                    let chance = libm::sqrtf(share * (1.0 - share) * spread);
+                    chance.max(one).max(floor * now * ERRORS)
                 }
                 Kind::Latency | Kind::Quality | Kind::Resource => {
-                    let floor = SPREAD_FLOOR * unit(baseline) * now;
+                    let few = request * request / now.max(1.0);
+                    let floor = libm::sqrtf(floor * floor + few) * unit(baseline) * now;
                     (unit(baseline) * libm::sqrtf(variance(of) * spread)).max(floor)
                 }
             }
@@ -346,19 +364,26 @@ fn noise(
         .collect()
 }
 
+/// What averages do for no reason that samples show.
+#[derive(Clone, Copy)]
+struct Wander {
+    floor: f32,
+    request: f32,
+    /// The quantile of a component's steps that is taken for typical; as for the baseline, a low
+    /// one where one of few may be the fault.
+    step: f32,
+}
+
 /// Steps that the noise of all components weighs in that of one.
 const POOLED_STEPS: f32 = 4.0;
-
-/// Relative noise that every average has, so that a constant history is no proof.
-const SPREAD_FLOOR: f32 = 0.005;
 
 /// Smallest baseline that a relative noise is taken of, and the largest relative step: beyond
 /// both, squares leave single precision.
 const BASELINE_MIN: f32 = 1e-9;
 const STEP_MAX: f32 = 1e6;
 
-/// Share of failed answers that is nothing where volumes are not known.
-const ERRORS_FLOOR: f32 = 0.005;
+/// A share of failures wanders by so much of what an average does.
+const ERRORS: f32 = 0.01;
 
 /// Callees with samples since the fault and none before.
 fn unseen(

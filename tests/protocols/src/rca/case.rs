@@ -56,10 +56,6 @@ impl Case {
         }
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.latency.first().map_or(0, Vec::len)
-    }
-
     /// Graph, signals and alarm, as a product would hold them.
     pub(crate) fn signals(&self) -> Result<(Graph, Signals, Alarm)> {
         let mut graph = Graph::default();

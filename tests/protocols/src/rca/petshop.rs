@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use homeostat_causes::{Diagnosis, Grade, SETTINGS, features};
+use homeostat_causes::{Diagnosis, Grade, SETTINGS, Settings, diagnose_with};
 use serde::Deserialize;
 
 use super::baselines::{self, Ranked};
@@ -366,8 +366,12 @@ pub fn explain(data: &Path) -> Result<String> {
             )?;
             let cold = f64::from(u8::from(diagnosis.grade == Grade::Cold));
             samples.extend(diagnosis.suspects.iter().zip(0..).map(|(one, at)| {
-                let [share, times] = features(one.share, diagnosis.times).map(f64::from);
-                (vec![share, times, cold], rank == Some(at))
+                let share = f64::from(one.share.clamp(0.01, 0.99));
+                let times = f64::from(diagnosis.times.clamp(1.0, 20.0)).ln();
+                (
+                    vec![(share / (1.0 - share)).ln(), times, cold],
+                    rank == Some(at),
+                )
             }));
             for suspect in diagnosis.suspects.iter().take(3) {
                 let name = graph.name(suspect.component);
@@ -395,6 +399,7 @@ pub fn explain(data: &Path) -> Result<String> {
         "confidence from {} suspects (constant, share, times, cold): {fit:.2?}",
         samples.len()
     )?;
+    sweep(&set, &mut text)?;
     let half = set.normal.rows / 2;
     for (metric, full, share) in quiet_shares(&set, half / 2, half)? {
         writeln!(
@@ -404,6 +409,89 @@ pub fn explain(data: &Path) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+/// What the settings could be, each with what it gives on the training issues where nobody needs
+/// to be confirmed, and how far normal windows of the first half go beyond the usual.
+fn sweep(set: &Set, text: &mut String) -> Result<()> {
+    use std::fmt::Write as _;
+    let half = set.normal.rows / 2;
+    let cold = |floor: f32, request: f32, baseline: f32| Settings {
+        floor: [SETTINGS.floor[0], floor],
+        request: [SETTINGS.request[0], request],
+        baseline: [SETTINGS.baseline[0], baseline],
+        confirm: [0.0; 2],
+        ..SETTINGS
+    };
+    let full = |usual: f32| Settings {
+        usual,
+        confirm: [0.0; 2],
+        ..SETTINGS
+    };
+    let mut tried = vec![(true, full(0.9)), (true, full(0.95)), (true, full(0.98))];
+    for baseline in [0.0, 0.25, 0.5] {
+        for (floor, request) in [(0.2, 0.0), (0.1, 1.0), (0.1, 2.0), (0.05, 2.0), (0.05, 4.0)] {
+            tried.push((false, cold(floor, request, baseline)));
+        }
+    }
+    for (full, settings) in tried {
+        {
+            let value = [
+                settings.usual,
+                settings.floor[1],
+                settings.request[1],
+                settings.baseline[1],
+            ];
+            for metric in [Metric::Latency, Metric::Availability] {
+                let mut normal = Vec::new();
+                let target = set.issues.first().map_or("", |issue| issue.target.as_str());
+                for at in half / 2..half - ISSUE + 1 {
+                    let begin = if full { 0 } else { at };
+                    let parts = [(&set.normal, begin..at + ISSUE)];
+                    let case = case(
+                        &set.topologies[0],
+                        &parts,
+                        at - begin + BEFORE,
+                        target,
+                        metric,
+                    )?;
+                    let (graph, signals, alarm) = case.signals()?;
+                    normal.push(diagnose_with(&graph, &signals, &alarm, &settings).times);
+                }
+                normal.sort_unstable_by(f32::total_cmp);
+                let last = normal.len() - 1;
+                let at = |share: usize| normal[last * share / 100];
+                write!(
+                    text,
+                    "{full} {value:?} {}: 95 % {:.2}, 98 % {:.2};",
+                    metric.name(),
+                    at(95),
+                    at(98)
+                )?;
+                for view in View::ALL.into_iter().filter(|view| view.full() == full) {
+                    write!(text, " {}", view.id())?;
+                    for issue in set
+                        .issues
+                        .iter()
+                        .filter(|issue| issue.train && issue.metric == metric)
+                    {
+                        if full && issue.scenario != 0 {
+                            continue;
+                        }
+                        let case =
+                            view.case(&set.topologies[issue.scenario], &set.normal, issue)?;
+                        let (graph, signals, alarm) = case.signals()?;
+                        let found = diagnose_with(&graph, &signals, &alarm, &settings);
+                        let rank = rank(&case, &told(&case, &found), &issue.truth);
+                        let rank = rank.map_or("-".to_owned(), |rank| (rank + 1).to_string());
+                        write!(text, " {rank}:{:.1}", found.times)?;
+                    }
+                }
+                writeln!(text)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn view_rows(report: &mut Report, set: &Set, view: View, took: &mut Vec<f64>) -> Result<()> {
