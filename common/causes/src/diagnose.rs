@@ -9,6 +9,7 @@
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
 
+use crate::events::Change;
 use crate::evidence::{Doubt, Evidence, Probe};
 use crate::frame::Frame;
 use crate::graph::{Call, Component, Graph};
@@ -66,6 +67,8 @@ pub struct Settings {
     /// Spread of one request as a share of the average, with full history and without: averages
     /// over few requests wander by that over the square root of their number.
     pub request: [f32; 2],
+    /// Failed answers that are one standard deviation where none failed, likewise.
+    pub failures: [f32; 2],
     /// The quantile of the reference that is the baseline, with full history and without: of two
     /// or three samples one may hold the fault already.
     pub baseline: [f32; 2],
@@ -83,12 +86,13 @@ pub struct Settings {
 pub const SETTINGS: Settings = Settings {
     full: 24,
     late: 3,
-    usual: 0.95,
+    usual: 0.98,
     noise: 3.0,
-    floor: [0.005, 0.1],
-    request: [0.0, 2.0],
+    floor: [0.005, 0.05],
+    request: [0.0, 4.0],
+    failures: [1.0, 2.0],
     baseline: [0.5, 0.0],
-    confirm: [5.5, 2.2],
+    confirm: [2.3, 1.2],
     root: 0.25,
     suspects: 16,
 };
@@ -202,6 +206,9 @@ pub fn diagnose_with(
             .filter_map(|kind| account(graph, &calls, &frame, kind, settings))
             .collect(),
         resources: resources(graph.len(), &frame, settings),
+        changes: (0..graph.len())
+            .map(|of| signals.events.change(of))
+            .collect(),
         calls,
         frame,
         reach,
@@ -218,6 +225,7 @@ struct Scene<'a> {
     reach: Vec<bool>,
     accounts: Vec<Account>,
     resources: Vec<Option<Resource>>,
+    changes: Vec<Option<Change>>,
 }
 
 /// What one kind of evidence says of all components.
@@ -229,7 +237,7 @@ struct Finding {
 }
 
 impl Finding {
-    fn of(parts: Vec<f32>, times: f32) -> Option<Self> {
+    fn of(parts: &[f32], times: f32) -> Option<Self> {
         let all: f32 = parts.iter().sum();
         (all > 0.0 && all.is_finite()).then(|| Self {
             shares: parts.iter().map(|part| part / all).collect(),
@@ -320,7 +328,7 @@ impl Scene<'_> {
     /// Nothing is known of it at all.
     fn blind(&self, of: usize) -> bool {
         let handed = self.accounts.iter().all(|one| one.nodes[of].is_none());
-        handed && self.resources[of].is_none() && self.signals.events.change(of).is_none()
+        handed && self.resources[of].is_none() && self.changes[of].is_none()
     }
 
     /// What each kind of evidence says. Of those that are handed up only the alarmed one counts,
@@ -348,7 +356,7 @@ impl Scene<'_> {
                     parts[of] *= 1.0 - share;
                 }
             }
-            let finding = Finding::of(parts, times)?;
+            let finding = Finding::of(&parts, times)?;
             (times >= confirm).then_some(finding)
         };
         let alarmed = self
@@ -393,9 +401,8 @@ impl Scene<'_> {
         let all: Vec<f32> = (0..self.graph.len()).map(times).collect();
         let strongest = all.iter().copied().fold(0.0, f32::max);
         let parts = all.iter().map(|times| libm::logf(times.max(1.0)));
-        Finding::of(parts.collect(), strongest)
-            .into_iter()
-            .collect()
+        let parts: Vec<f32> = parts.collect();
+        Finding::of(&parts, strongest).into_iter().collect()
     }
 
     fn event_finding(&self) -> Vec<Finding> {
@@ -409,8 +416,8 @@ impl Scene<'_> {
         };
         let all: Vec<(f32, f32)> = (0..self.graph.len()).map(beyond).collect();
         let strongest = all.iter().map(|one| one.1).fold(0.0, f32::max);
-        let parts = all.iter().map(|one| one.0).collect();
-        Finding::of(parts, strongest).into_iter().collect()
+        let parts: Vec<f32> = all.iter().map(|one| one.0).collect();
+        Finding::of(&parts, strongest).into_iter().collect()
     }
 
     /// Who is beyond the usual although nothing alarmed depends on it.
@@ -470,7 +477,7 @@ impl Scene<'_> {
                 times: resource.times,
             });
         }
-        if let Some(change) = self.signals.events.change(of)
+        if let Some(change) = self.changes[of]
             && change.times() > 1.0
         {
             evidence.push(Evidence::Mechanism {
@@ -598,6 +605,6 @@ const EXPLAINS: f32 = 0.5;
 const CHAIN_MAX: usize = 32;
 
 #[allow(clippy::cast_possible_truncation)] // graphs have at most `COMPONENTS_MAX`
-fn place(component: usize) -> Component {
+pub(crate) fn place(component: usize) -> Component {
     Component(component as u16)
 }

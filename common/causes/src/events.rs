@@ -23,7 +23,7 @@ const NOISE: f32 = 2.0;
 
 /// The change of a continuation that is usual even for the steadiest event: with full history
 /// nobody is suspected for less than 15 %.
-const CHANGE_MIN: f32 = 0.027;
+const CHANGE_MIN: f32 = 0.065;
 
 /// A pair whose faded count is below this is gone.
 const FORGOTTEN: f32 = 0.05;

@@ -7,7 +7,7 @@
 use alloc::{collections::BTreeSet, vec, vec::Vec};
 use core::time::Duration;
 
-use crate::diagnose::{Alarm, Settings};
+use crate::diagnose::{Alarm, Settings, place};
 use crate::evidence::Doubt;
 use crate::graph::Component;
 use crate::robust::median;
@@ -44,6 +44,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// `None` if there is no sample at all.
+    #[allow(clippy::cast_possible_truncation)] // a period, capped
     pub(crate) fn build(
         signals: &Signals,
         components: usize,
@@ -213,7 +214,7 @@ fn shifts(signals: &Signals, components: usize, period: i64, doubts: &mut Vec<Do
         if ahead > CLOCK || (ahead < -CLOCK && steady[component]) {
             shifts[component] = ahead;
             doubts.push(Doubt::Clock {
-                component: Component(component as u16),
+                component: place(component),
                 ahead_s: ahead / 1000,
             });
         }

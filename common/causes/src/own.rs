@@ -7,7 +7,7 @@
 //! reached by itself in spans of the same length before the alarm is usual for it; where there
 //! is no such history, what few samples and small volumes let expect is.
 
-use alloc::{vec, vec::Vec};
+use alloc::{rc::Rc, vec, vec::Vec};
 
 use crate::diagnose::Settings;
 use crate::frame::{Column, Frame};
@@ -136,6 +136,7 @@ pub(crate) fn account(
     let wander = Wander {
         floor: settings.floor[cold],
         request: settings.request[cold],
+        failures: settings.failures[cold],
         step: settings.baseline[cold],
     };
     let noise = noise(&columns, &baselines, &sums, split, rows, kind, wander);
@@ -193,8 +194,8 @@ struct Tie {
 enum Carries {
     /// A known share of the callee's whole excess.
     Share(f32),
-    /// The caller's volume among that of these callers.
-    Volume(Vec<usize>),
+    /// The caller's volume among that of all callers, which is summed up over rows.
+    Volume(Rc<Vec<f64>>),
     /// So much of the callee's excess per request.
     Slope(f32),
 }
@@ -209,13 +210,12 @@ impl Tie {
             Carries::Share(share) => excess * share,
             Carries::Slope(slope) => excess * slope,
             Carries::Volume(callers) => {
-                let volume = |of: usize| sums[of].as_ref().map_or(0.0, |one| one.volume(from, to));
-                let all: f32 = callers.iter().map(|of| volume(*of)).sum();
-                if all > 0.0 {
-                    excess * volume(caller) / all
-                } else {
-                    0.0
-                }
+                let mine = sums[caller]
+                    .as_ref()
+                    .map_or(0.0, |one| one.volume(from, to));
+                #[allow(clippy::cast_possible_truncation)] // a sum of single precision
+                let all = (callers[to] - callers[from]) as f32;
+                if all > 0.0 { excess * mine / all } else { 0.0 }
             }
         }
     }
@@ -233,12 +233,18 @@ fn ties(
     split: usize,
     rows: usize,
 ) -> Vec<Vec<Tie>> {
-    let mut callers: Vec<Vec<usize>> = vec![Vec::new(); graph.len()];
+    let mut called: Vec<Vec<f64>> = vec![vec![0.0; rows + 1]; graph.len()];
     for (caller, calls) in calls.iter().enumerate() {
-        for call in calls.iter().filter(|_| !graph.is_proxy(caller)) {
-            callers[call.callee].push(caller);
+        let Some(mine) = sums[caller].as_ref().filter(|_| !graph.is_proxy(caller)) else {
+            continue;
+        };
+        for call in calls {
+            for (all, volume) in called[call.callee].iter_mut().zip(&mine.volume) {
+                *all += volume;
+            }
         }
     }
+    let called: Vec<Rc<Vec<f64>>> = called.into_iter().map(Rc::new).collect();
     let strength = |of: usize| {
         let excess = sums[of].as_ref().map_or(0.0, |one| one.excess(split, rows));
         (excess / noise[of].max(f32::MIN_POSITIVE), of)
@@ -254,7 +260,7 @@ fn ties(
         }
         let carries = match call.share {
             Some(share) => Carries::Share(share),
-            None if mine.known && theirs.known => Carries::Volume(callers[call.callee].clone()),
+            None if mine.known && theirs.known => Carries::Volume(called[call.callee].clone()),
             None => {
                 let (mine, theirs) = (columns[caller]?, columns[call.callee]?);
                 let pairs = theirs.values.iter().zip(&mine.values).take(split);
@@ -301,6 +307,7 @@ fn noise(
     let Wander {
         floor,
         request,
+        failures,
         step,
     } = wander;
     let known = |of: usize| Some((columns[of]?, baselines[of]?, sums[of].as_ref()?));
@@ -346,11 +353,11 @@ fn noise(
             let (now, before) = (sums.volume(split, rows), sums.volume(0, split));
             let spread = now + now * now / before.max(1.0);
             match kind {
-                // Failures of so many answers, of which one at least may be chance.
+                // Failures of so many answers, of which a few may be chance.
                 Kind::Errors => {
                     let failed = sums.excess(0, split) + baseline * before;
                     let share = ((failed + 0.5) / (before + 1.0)).clamp(0.0, 1.0);
-                    let one = if sums.known { 1.0_f32 } else { 0.0 };
+                    let one = if sums.known { failures } else { 0.0 };
                     let chance = libm::sqrtf(share * (1.0 - share) * spread);
                     chance.max(one).max(floor * now * ERRORS)
                 }
@@ -369,6 +376,7 @@ fn noise(
 struct Wander {
     floor: f32,
     request: f32,
+    failures: f32,
     /// The quantile of a component's steps that is taken for typical; as for the baseline, a low
     /// one where one of few may be the fault.
     step: f32,

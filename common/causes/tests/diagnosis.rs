@@ -1,5 +1,12 @@
 //! The diagnosis from outside: who is told, who is not, and what bad input does to it.
 
+// Helpers of tests; places of a few nodes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+
 use std::time::{Duration, Instant};
 
 use homeostat_causes::{
@@ -254,11 +261,7 @@ fn a_clock_that_is_hours_off_is_named_and_the_ranking_stands() {
                     _ => at,
                 };
                 let fault = if row >= 100 && of != RIGHT { 0.3 } else { 0.0 };
-                let volume = if of == LEFT || of == RIGHT {
-                    50.0
-                } else {
-                    50.0
-                };
+                let volume = 50.0;
                 let noise = (row % 7) as f32 / 1000.0;
                 world.signals.push(series, at, base + noise + fault, volume);
             }

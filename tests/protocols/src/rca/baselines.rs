@@ -180,8 +180,8 @@ fn residual(mine: &[f32], others: &[&[f32]], alarm: usize) -> Vec<f32> {
 /// Gauss-Jordan with a little ridge; the last column is the right side.
 fn solve(mut matrix: Vec<Vec<f64>>) -> Vec<f64> {
     let size = matrix.len();
-    for at in 0..size {
-        matrix[at][at] += 1e-6;
+    for (at, line) in matrix.iter_mut().enumerate() {
+        line[at] += 1e-6;
     }
     for at in 0..size {
         let pivot = (at..size).max_by(|a, b| matrix[*a][at].abs().total_cmp(&matrix[*b][at].abs()));

@@ -234,7 +234,7 @@ impl Day {
     ) {
         let mut numbers: HashMap<&str, u32> = HashMap::new();
         let mut number = |text| {
-            let next = numbers.len() as u32;
+            let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             Event(*numbers.entry(text).or_insert(next))
         };
         let mut count = |signals: &mut Signals, window: &str| {
