@@ -10,9 +10,13 @@
 //! is advisory: it proposes, topology and interventions decide. Nothing here acts.
 
 pub mod criterion;
+pub mod discover;
 pub mod estimate;
 pub mod expression;
 pub mod graph;
 pub mod hedge;
 pub mod identify;
+pub mod series;
 pub mod truth;
+
+mod student;
