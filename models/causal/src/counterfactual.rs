@@ -30,6 +30,9 @@ pub const COPIES_MAX: usize = 1000;
 /// Most values of a course: variables, steps and copies.
 const VALUES_MAX: usize = 1 << 24;
 
+/// Most values that are fitted again: rows, variables and copies; some seconds of one core.
+const FITTED_MAX: usize = 1 << 26;
+
 /// A share of copies from here on, or up to the rest, is an answer.
 pub const SURE: f64 = 0.9;
 
@@ -63,8 +66,13 @@ pub enum ScmError {
         lags: usize,
     },
     /// More than fits.
-    #[error("more than {VALUES_MAX} values")]
-    TooLarge,
+    #[error("{values} values of variables, steps and copies; {most} are possible")]
+    TooLarge {
+        /// Asked for.
+        values: usize,
+        /// Possible.
+        most: usize,
+    },
 }
 
 /// A cause of an earlier step.
@@ -132,6 +140,8 @@ pub struct Scm {
     lags: usize,
     /// The fitted mechanism of each variable, then refitted ones.
     copies: Vec<Vec<Arc<dyn Mechanism>>>,
+    /// The mean of each variable in the history: what a missing first value is taken for.
+    usual: Vec<f64>,
     /// What the mechanisms left unexplained, a row for each step of the history.
     noise: Vec<Vec<f64>>,
     seed: u64,
@@ -170,6 +180,12 @@ impl Scm {
         if steps <= lags {
             return Err(ScmError::TooFewSteps { steps, lags });
         }
+        let fitted = steps
+            .saturating_mul(graph.len())
+            .saturating_mul(settings.copies + 1);
+        if fitted > FITTED_MAX {
+            return Err(too_large(fitted, FITTED_MAX));
+        }
         let mut rng = Rng::with_seed(settings.seed);
         let mut left = vec![vec![f64::NAN; graph.len()]; steps - lags];
         for variable in 0..graph.len() {
@@ -197,6 +213,13 @@ impl Scm {
                 .map(|row| row[variable])
                 .filter(|one| one.is_finite())
                 .collect();
+            if unexplained.is_empty() {
+                let inputs = inputs.len();
+                let error = LinearError::TooFewRows { rows: 0, inputs };
+                return Err(ScmError::Fit(scm.names[variable].clone(), error));
+            }
+            let seen = target.iter().filter(|value| !value.is_nan());
+            scm.usual[variable] = seen.clone().sum::<f64>() / seen.count().max(1) as f64;
             scm.copies[0].push(first);
             // The same causes with other noise: how else might it have been fitted?
             for copy in 1..=settings.copies {
@@ -226,7 +249,7 @@ impl Scm {
 
     /// Of known mechanisms, one for each vertex; their inputs are its causes within a step in
     /// ascending order, then the lagged ones as listed. `noise`: rows to draw from where
-    /// nothing was observed.
+    /// nothing was observed. A first value that is missing is taken for 0.
     ///
     /// # Errors
     /// [`ScmError`] if they do not fit together.
@@ -294,6 +317,7 @@ impl Scm {
             causes: (0..graph.len()).map(causes).collect(),
             lags: lagged.iter().map(|one| one.lag).max().unwrap_or(0),
             copies: vec![Vec::with_capacity(graph.len()); settings.copies + 1],
+            usual: vec![0.0; graph.len()],
             noise: Vec::new(),
             seed: settings.seed,
         })
@@ -332,7 +356,7 @@ impl Scm {
             .saturating_mul(steps)
             .saturating_mul(self.copies.len());
         if steps > STEPS_MAX || all > VALUES_MAX {
-            return Err(ScmError::TooLarge);
+            return Err(too_large(all, VALUES_MAX));
         }
         let sound = |one: &Action| one.variable < count && one.value.is_finite();
         if !actions.iter().all(sound) {
@@ -357,9 +381,9 @@ impl Scm {
                 let drawn = &self.noise[rng.usize(..self.noise.len())];
                 for variable in self.order.iter().copied() {
                     let said = |world: &[Vec<f64>]| {
-                        // Before the first step there is nothing: the value stays as it is.
+                        // What came before these is not known.
                         if step < lags {
-                            return 0.0;
+                            return self.usual[variable];
                         }
                         let causes = self.causes[variable].iter();
                         let inputs: Vec<f64> = causes
@@ -386,6 +410,10 @@ impl Scm {
             copies,
         })
     }
+}
+
+fn too_large(values: usize, most: usize) -> ScmError {
+    ScmError::TooLarge { values, most }
 }
 
 fn shape(variable: usize, causes: &[Cause], settings: &Settings) -> mechanism::Form {

@@ -12,6 +12,9 @@ use crate::identify::Effect;
 /// Most combinations of values, in a table and on the way to an answer: 32 MiB.
 pub const CELLS_MAX: usize = 1 << 22;
 
+/// Most passes over the table, times its size: some seconds of one core.
+const STEPS_MAX: usize = 1 << 31;
+
 /// How far the sum of given probabilities may be from 1.
 const SUM_SLACK: f64 = 1e-6;
 
@@ -27,7 +30,7 @@ pub enum EstimateError {
         found: usize,
     },
     /// Too many combinations.
-    #[error("more than {CELLS_MAX} combinations of values")]
+    #[error("more than {CELLS_MAX} combinations of values, or too long an expression over them")]
     TooLarge,
     /// As many probabilities or counts as there are combinations, finite, none negative.
     #[error("{0}")]
@@ -270,6 +273,11 @@ pub fn evaluate(
             return Err(EstimateError::Setting(text));
         }
         at[*vertex] = *value;
+    }
+    // Each conditional probability takes two passes.
+    let passes = expression.terms().saturating_mul(2);
+    if passes.saturating_mul(table.cells.len()) > STEPS_MAX {
+        return Err(EstimateError::TooLarge);
     }
     let factor = table.factor(expression)?;
     // The value is the same whatever these are: the commonest are known best.

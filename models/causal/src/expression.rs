@@ -73,6 +73,17 @@ impl Expression {
         }
     }
 
+    /// How many conditional probabilities it is made of.
+    #[must_use]
+    pub fn terms(&self) -> usize {
+        match self {
+            Self::P { .. } => 1,
+            Self::Sum { of, .. } => of.terms(),
+            Self::Product(factors) => factors.iter().map(Self::terms).sum(),
+            Self::Ratio(above, below) => above.terms() + below.terms(),
+        }
+    }
+
     /// The product, flat.
     #[must_use]
     pub fn product(factors: impl IntoIterator<Item = Self>) -> Self {

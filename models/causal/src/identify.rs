@@ -11,6 +11,11 @@ use crate::expression::Expression;
 use crate::graph::{Admg, Set};
 use crate::hedge::Hedge;
 
+/// Most conditional probabilities of an expression. Each part that hidden causes tie together
+/// may repeat all of the one around it, so that length can double with each: beyond this
+/// nobody reads it and no data fill it.
+pub const TERMS_MAX: usize = 10_000;
+
 /// Why there is no expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -31,6 +36,9 @@ pub enum Refusal {
         /// It in words.
         text: String,
     },
+    /// It may well follow, but not by an expression of bearable length.
+    #[error("an expression would have more than {TERMS_MAX} terms")]
+    TooLong,
 }
 
 /// An effect that follows from observation.
@@ -130,16 +138,15 @@ pub fn identify_given(graph: &Admg, y: Set, x: Set, z: Set) -> Result<Effect, Re
     if !(y | x | z).is_in(graph.vertices()) {
         return Err(Refusal::Unknown(graph.len()));
     }
-    let found = conditional(graph, y, x, z);
-    let expression = found.map_err(|hedge| {
-        let text = hedge.text(graph);
-        Refusal::NotIdentifiable { hedge, text }
-    })?;
+    let expression = conditional(graph, y, x, z)?;
+    if expression.terms() > TERMS_MAX {
+        return Err(Refusal::TooLong);
+    }
     Ok(Effect::new(graph, [y, x, z], expression))
 }
 
 /// IDC: observing what could as well be set is taken for setting it.
-fn conditional(graph: &Admg, y: Set, x: Set, z: Set) -> Result<Expression, Hedge> {
+fn conditional(graph: &Admg, y: Set, x: Set, z: Set) -> Result<Expression, Refusal> {
     let as_good = z.iter().map(Set::one).find(|one| {
         let cut = graph.view().cut_into(x).cut_out(*one);
         cut.separated(y, *one, x | (z - *one))
@@ -197,7 +204,13 @@ fn needed(graph: &Admg, one: Set, before: Set) -> Set {
 }
 
 /// ID; the numbers are the lines of the figure.
-fn id(graph: &Admg, y: Set, x: Set, observed: &Observed, within: Set) -> Result<Expression, Hedge> {
+fn id(
+    graph: &Admg,
+    y: Set,
+    x: Set,
+    observed: &Observed,
+    within: Set,
+) -> Result<Expression, Refusal> {
     let view = graph.view().within(within);
     // 1: nothing is acted on.
     if x.is_empty() {
@@ -232,10 +245,20 @@ fn id(graph: &Admg, y: Set, x: Set, observed: &Observed, within: Set) -> Result<
     // 5: hidden causes tie it to the action.
     let all = view.districts();
     if all.len() == 1 {
-        return Err(Hedge::new(graph, within, district));
+        let hedge = Hedge::new(graph, within, district);
+        let text = hedge.text(graph);
+        return Err(Refusal::NotIdentifiable { hedge, text });
     }
     // The factors of a district, each given all that comes before it.
     let factors = |part: Set| {
+        // Each factor has it above and below the line.
+        let terms = match observed {
+            Observed::Joint => 1,
+            Observed::Made(made) => 2 * made.terms(),
+        };
+        if terms.saturating_mul(part.len()) > TERMS_MAX {
+            return Err(Refusal::TooLong);
+        }
         let mut before = Set::EMPTY;
         let mut factors = Vec::new();
         let order = graph.order().iter().copied();
@@ -245,16 +268,16 @@ fn id(graph: &Admg, y: Set, x: Set, observed: &Observed, within: Set) -> Result<
             }
             before = before | Set::one(vertex);
         }
-        Expression::product(factors)
+        Ok(Expression::product(factors))
     };
     // 6: nothing does.
     if all.contains(&district) {
-        return Ok(Expression::sum(district - y, factors(district)));
+        return Ok(Expression::sum(district - y, factors(district)?));
     }
     // 7: only a part of the graph can; the rest is taken as set.
     let part = all.into_iter().find(|part| district.is_in(*part));
     let part = part.unwrap_or(within);
-    let made = Observed::Made(factors(part));
+    let made = Observed::Made(factors(part)?);
     id(graph, y, x & part, &made, part)
 }
 

@@ -28,6 +28,10 @@ pub const NODES_MAX: usize = 2048;
 /// Fewest rows: with fewer a test sees only what is obvious.
 pub const ROWS_MIN: usize = 30;
 
+/// Most links of one variable within a step when directions are sought: all sets of them are
+/// tried.
+pub const BESIDE_MAX: usize = 16;
+
 /// What is fixed before a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -88,6 +92,11 @@ pub enum DiscoverError {
     /// Too many variables and lags.
     #[error("{0} variables and lags; {NODES_MAX} are possible")]
     TooLarge(usize),
+    /// All sets of its neighbours are too many.
+    #[error(
+        "{0} is linked with more than {BESIDE_MAX} others within a step; a smaller alpha helps"
+    )]
+    TooDense(String),
     /// The bound of the settings.
     #[error("gave up after {0} tests")]
     TooManyTests(usize),
@@ -210,6 +219,10 @@ pub fn pcmci_plus(series: &Series, settings: &Settings) -> Result<Discovered, Di
     let count = series.columns().len();
     let past = skeleton::past(&mut tests, count, settings)?;
     let mut found = skeleton::within(&mut tests, &past, settings)?;
+    let dense = (0..count).find(|to| found.graph.beside(*to).count() > BESIDE_MAX);
+    if let Some(variable) = dense {
+        return Err(DiscoverError::TooDense(series.names()[variable].clone()));
+    }
     let doubtful = orient::colliders(&mut tests, &past, &mut found.graph, settings)?;
     orient::follow(&mut found.graph, &doubtful);
     Ok(Discovered {

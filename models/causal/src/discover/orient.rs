@@ -76,10 +76,6 @@ fn separating(
     }
     let mut sets: BTreeSet<u128> = BTreeSet::new();
     for side in sides.iter().filter(|side| !side.is_empty()) {
-        // More neighbours have more subsets than there may be tests.
-        if side.len() >= usize::BITS as usize || 1_usize << side.len() > settings.tests_max {
-            return Err(DiscoverError::TooManyTests(settings.tests_max));
-        }
         for choice in 0..1_usize << side.len() {
             let chosen = side
                 .iter()

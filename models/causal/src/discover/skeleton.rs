@@ -95,11 +95,11 @@ pub(super) fn within(
         }
         let mut left = false;
         for from in 0..count {
-            for to in 0..count {
+            for (to, beside) in beside.iter().enumerate() {
                 for lag in 0..=settings.lags {
                     let from = Node::new(from, lag);
                     let place = graph.place(from, to);
-                    let others: Vec<usize> = beside[to]
+                    let others: Vec<usize> = beside
                         .iter()
                         .copied()
                         .filter(|one| lag > 0 || *one != from.variable)
@@ -149,9 +149,12 @@ impl Combinations {
 
     fn next(&mut self) -> Option<&[usize]> {
         let some = self.now.len();
+        if some > self.many {
+            return None;
+        }
         if !self.begun {
             self.begun = true;
-            return (some <= self.many).then_some(&self.now);
+            return Some(&self.now);
         }
         let place = (0..some)
             .rev()

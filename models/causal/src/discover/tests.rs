@@ -5,11 +5,11 @@ fn system(seed: u64, steps: usize, links: &[(usize, usize, usize, f64)], count: 
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut columns = vec![vec![0.0; steps]; count];
     for step in 0..steps {
-        for to in 0..count {
+        for column in &mut columns {
             // Near enough to Gaussian.
             let noise: f64 = (0..6).map(|_| rng.f64() - 0.5).sum();
-            let before = if step > 0 { columns[to][step - 1] } else { 0.0 };
-            columns[to][step] = noise + 0.5 * before;
+            let before = if step > 0 { column[step - 1] } else { 0.0 };
+            column[step] = noise + 0.5 * before;
         }
         // Links within a step go from smaller to larger.
         for to in 0..count {
@@ -153,4 +153,13 @@ fn what_cannot_be_searched_is_refused() {
     let gone = vec![f64::NAN; 100];
     let gone = Series::new(&["a", "b"], vec![gone, series.columns()[0].clone()]).unwrap();
     assert!(said(&gone, &usual).starts_with("0 rows"));
+    // One cause of twenty within a step, with nothing else to tell them apart.
+    let many: Vec<(usize, usize, usize, f64)> = (1..20).map(|to| (0, to, 0, 3.0)).collect();
+    let star = system(4, 300, &many, 20);
+    let near = Settings {
+        lags: 1,
+        conditions_max: Some(1),
+        ..usual.clone()
+    };
+    assert!(said(&star, &near).starts_with("v0 is linked with more than 16 others"));
 }

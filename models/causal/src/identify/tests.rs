@@ -153,3 +153,28 @@ fn what_is_observed_besides_is_taken_in() {
     }
     assert!(answered > 100, "{answered}");
 }
+
+#[test]
+fn large_graphs_are_answered_in_bounded_time() {
+    let mut rng = fastrand::Rng::with_seed(13);
+    let (mut answered, mut longest) = (0, 0);
+    for _ in 0..60 {
+        let graph = random_graph(40, 0.08, 0.02, &mut rng);
+        let (y, x) = random_question(&graph, 1, &mut rng).unwrap();
+        match identify(&graph, y, x) {
+            Ok(effect) => {
+                answered += 1;
+                longest = longest.max(effect.expression.terms());
+            }
+            Err(Refusal::NotIdentifiable { hedge, .. }) => {
+                assert_eq!(hedge.flaw(&graph, y, x), None);
+            }
+            Err(other) => assert_eq!(other, Refusal::TooLong),
+        }
+    }
+    assert!(
+        answered > 20 && longest <= TERMS_MAX,
+        "{answered} {longest}"
+    );
+    println!("{answered} {longest}");
+}
