@@ -37,7 +37,7 @@ impl Twin {
     ) -> Series {
         let mut rng = Rng::with_seed(seed);
         let mut noise = move || (0..6).map(|_| rng.f64() - 0.5).sum::<f64>();
-        let mut columns = vec![Vec::with_capacity(steps); 3];
+        let mut columns = vec![Vec::new(); 3];
         let (mut load, mut queue) = (1.0, 2.0);
         for step in 0..steps {
             load = 0.3 + 0.7 * load + 0.1 * noise();

@@ -152,6 +152,14 @@ impl Asked {
             "ratio",
             unclear,
         ));
+        let wrong = self.right.iter().flatten().filter(|right| !**right).count() - self.unclear;
+        let row = Row::new(
+            &format!("{id}.wrong"),
+            &format!("{what}: wrong, yes or no"),
+            "ratio",
+            share(wrong, n),
+        );
+        report.rows.push(row);
         let inside = share(self.inside, n);
         let row = Row::new(
             &format!("{id}.inside"),

@@ -94,7 +94,7 @@ impl Twin<'_> {
         for world in 0..1_u32 << bits {
             let values = self.world(world, acted);
             let key: Vec<u8> = of.iter().map(|vertex| values[vertex]).collect();
-            *all.entry(key).or_default() += 0.5_f64.powi(bits as i32);
+            *all.entry(key).or_default() += 1.0 / f64::from(1_u32 << bits);
         }
         all
     }
