@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
-    self, agent_cost, cost, detect, drift, flash, foresee, forward, gate, journal_kill, ledger,
-    mttr, outbox, overhead, policies, power_cut, quiet, quiet_day, rca, saga, sim, switch, testbed,
-    tune,
+    self, agent_cost, causal, cost, detect, drift, flash, foresee, forward, gate, journal_kill,
+    ledger, mttr, outbox, overhead, policies, power_cut, quiet, quiet_day, rca, saga, sim, switch,
+    testbed, tune,
 };
 use homeostat_eval::result::{Report, columns};
 use homeostat_eval::stage::{interrupt, role};
@@ -47,6 +47,8 @@ enum Command {
     Rca(rca::Args),
     /// What a sample costs each detector.
     Cost(cost::Args),
+    /// Effects of actions, what would have been, and proposed links, beside truth.
+    Causal(causal::Args),
     /// A model that silently meets another world: time until somebody is told.
     Drift(drift::Args),
     /// What the agent writes to its flash card at rest.
@@ -116,6 +118,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Detect(args) => detect::run(args, cli.seed)?,
         Command::Rca(args) => rca::run(args, cli.seed)?,
         Command::Cost(args) => cost::run(args, cli.seed)?,
+        Command::Causal(args) => causal::run(args, cli.seed)?,
         Command::Drift(args) => drift::run(args, cli.seed)?,
         Command::Flash(args) => flash::run(args)?,
         Command::Overhead(args) => overhead::run(args)?,

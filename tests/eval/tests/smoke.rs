@@ -118,6 +118,22 @@ fn switch_fails_no_request_and_serves_no_bad_model() {
 }
 
 #[test]
+fn causes_are_told_from_coincidence() {
+    let size = ["--graphs", "30", "--models", "1", "--recordings", "1"];
+    let size = [&size[..], &["--plays", "1", "--incidents", "1"]].concat();
+    let rows = run(&[&["causal"], &size[..]].concat());
+    for zero in ["known.wrong", "random.unproven"] {
+        assert_eq!(
+            value(&rows, &format!("causal.effects.{zero}")),
+            0.0,
+            "{zero}"
+        );
+    }
+    assert!(value(&rows, "causal.effects.random.error") < 1.0);
+    assert!(row(&rows, "causal.links.tutorial.recall")["reference"].is_null());
+}
+
+#[test]
 fn drift_is_told_and_nothing_is_told_without_one() {
     let args = ["drift", "--change", "gain", "--runs", "1", "--quiet", "400"];
     let rows = run(&args);

@@ -6,6 +6,7 @@
 //!
 //! Light on purpose: it links neither agent nor coordinator.
 
+pub mod causal;
 pub mod cost;
 pub mod loghub;
 pub mod nab;

@@ -2,6 +2,7 @@
 //! an error means that it could not be measured, not that a goal was missed.
 
 pub mod agent_cost;
+pub mod causal;
 pub mod cost;
 pub mod detect;
 pub mod drift;
@@ -75,6 +76,11 @@ pub const LIST: [[&str; 3]; 23] = [
         "cost",
         "nanoseconds and bytes a sample of every detector and of the full bank, beside a moving mean",
         "--batches: seconds",
+    ],
+    [
+        "causal",
+        "effects of actions, what would have been and proposed links, beside truth and tigramite",
+        "--graphs, --recordings, --plays; --python: 10 min, 1 min without",
     ],
     [
         "drift",
