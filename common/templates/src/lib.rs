@@ -226,7 +226,7 @@ impl Miner {
         let (at, level) = match self.table.known(signature) {
             Some(known) => (known.slot, known.level),
             None => {
-                let level = level_code(stated(line, &self.lexed));
+                let level = stated(line, &self.lexed);
                 match self.place(line) {
                     Placed::Found(at) => {
                         self.table.remember(signature, at, level);
@@ -258,7 +258,7 @@ impl Miner {
         };
         Line {
             template,
-            level: level_of(level),
+            level,
             new,
             text,
             line,
@@ -481,24 +481,4 @@ fn stated(line: &[u8], lexed: &Lexed) -> Option<Level> {
         .iter()
         .enumerate()
         .find_map(|(at, token)| likes::stated_level(line, tokens, at, token))
-}
-
-fn level_code(level: Option<Level>) -> u8 {
-    match level {
-        None => 0,
-        Some(Level::Debug) => 1,
-        Some(Level::Info) => 2,
-        Some(Level::Warning) => 3,
-        Some(Level::Error) => 4,
-    }
-}
-
-fn level_of(code: u8) -> Option<Level> {
-    match code {
-        1 => Some(Level::Debug),
-        2 => Some(Level::Info),
-        3 => Some(Level::Warning),
-        4 => Some(Level::Error),
-        _ => None,
-    }
 }

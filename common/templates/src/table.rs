@@ -6,6 +6,8 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use homeostat_common::observation::Level;
+
 use crate::lex::WORDS_MAX;
 
 /// Words of a template, with the mask for the rest of a line.
@@ -74,7 +76,7 @@ pub(crate) struct Known {
     signature: u64,
     pub(crate) slot: u16,
     generation: u16,
-    pub(crate) level: u8,
+    pub(crate) level: Option<Level>,
 }
 
 /// Ways of the cache: as many signatures may share a set.
@@ -105,7 +107,7 @@ impl Table {
                     signature: 0,
                     slot: NONE,
                     generation: 0,
-                    level: 0
+                    level: None
                 };
                 slots.next_power_of_two() * WAYS
             ]
@@ -142,7 +144,7 @@ impl Table {
     }
 
     /// Remembers where a signature led.
-    pub(crate) fn remember(&mut self, signature: u64, slot: u16, level: u8) {
+    pub(crate) fn remember(&mut self, signature: u64, slot: u16, level: Option<Level>) {
         let Some(generation) = self.slot(slot).map(|slot| slot.generation) else {
             return;
         };
