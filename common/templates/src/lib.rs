@@ -169,6 +169,10 @@ pub struct Record {
     pub born: u64,
 }
 
+/// Lines that a kept template counts at most: a damaged store may say any number, and the sum
+/// over all slots must be one.
+const LINES_MAX: u64 = 1 << 40;
+
 /// First occurrences that are remembered when the table is full: a line that comes again while
 /// it is among them gets a template, at the cost of one that is used less.
 const WAITING_MAX: usize = 4096;
@@ -320,7 +324,7 @@ impl Miner {
         if known || self.find(&whole).is_some() {
             return false;
         }
-        self.add(&whole, record.id, record.open, record.lines)
+        self.add(&whole, record.id, record.open, record.lines.min(LINES_MAX))
             .is_some()
     }
 }
@@ -351,7 +355,7 @@ impl Miner {
                 let class = RARE.iter().find(|(words, _)| shape.count <= *words);
                 return Placed::Rare(class.map_or(RARE[3].1, |(_, text)| *text));
             }
-            self.make_room();
+            self.tally.forgotten += self.table.forget_least_used() as u64;
         }
         let text = self.text.get(..shape.length).unwrap_or(&[]);
         let Some(at) = self.add(&shape, hash_bytes(text), 0, 0) else {
@@ -447,19 +451,6 @@ impl Miner {
             return false;
         };
         core::mem::replace(there, mark) == mark
-    }
-
-    /// Forgets the least used quarter.
-    fn make_room(&mut self) {
-        let bound = self.table.least_used();
-        for at in 0..self.table.slots.len() {
-            let at = table::narrow(at);
-            let used = self.table.slot(at).filter(|slot| slot.id != 0);
-            if used.is_some_and(|slot| slot.worth() <= bound) {
-                self.table.remove(at);
-                self.tally.forgotten += 1;
-            }
-        }
     }
 
     fn report(&mut self, merge: Merge) {
