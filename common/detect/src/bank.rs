@@ -16,7 +16,7 @@
 //! | [`Member::Jump`] | smallest residual of three forecasts: the last value, a fast mean, the time of day | Holt 1957 | slow change |
 //! | [`Member::Shift`] | means of some 30 and some 100 samples, from the level | EWMA chart, Roberts 1959 | shifts below a spread / 5 |
 //! | [`Member::Spread`] | mean size of the residual | Sweet 1986 | a change of level alone |
-//! | [`Member::Season`] | short and longer mean of the residual from the time of day | [`season`] | the first day |
+//! | [`Member::Season`] | short and longer mean of the residual from the time of day | [`season`] | the first two days |
 //! | [`Member::Frozen`] | length of a run of equal values | [`crate::frozen`] | values that always stand still |
 //! | [`Member::Missing`] | silence, in usual gaps | [`crate::missing`] | |
 //!
@@ -358,6 +358,8 @@ impl<const SLOTS_OF_DAY: usize> Bank<SLOTS_OF_DAY> {
         if self.late >= LATE_MAX {
             self.millis = now.millis;
             self.late = 0;
+            // Another time of day from here on: the profile is learnt anew before it counts.
+            self.began = now.second;
         }
         self.garbage *= 1.0 - 1.0 / 16.0;
         match value {

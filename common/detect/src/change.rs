@@ -13,7 +13,7 @@
 //! Blind to changes slower than its 28 rows, to what leaves the mean in place, and to the
 //! second of two changes within 20 rows. Says nothing of good and bad: an end is a change, too.
 
-use crate::joint::{Ellipse, Frame, Scatter, shares};
+use crate::joint::{Ellipse, Frame, Scatter, passed_by_few, shares};
 
 /// Rows that are compared with those before them.
 const NOW: usize = 8;
@@ -36,9 +36,6 @@ const QUIET: u16 = 20;
 
 /// Fewest rows to learn from, so that the windows fill more than twice.
 pub const LEARN_MIN: usize = 64;
-
-/// Halvings until the difference that 1 % of the rows pass is known to a millionth of the largest.
-const HALVINGS: usize = 20;
 
 /// Watches `K` sensors for changes.
 ///
@@ -76,27 +73,13 @@ impl<const K: usize> Change<K> {
         let mut scatter = Scatter::new();
         for_each_difference(&frame, rows, |off| scatter.add(off));
         let ellipse = scatter.ellipse(&[0.0; K], &[0.0; K]);
-        let (mut n, mut low, mut high) = (0.0, 0.0, 0.0_f32);
-        for_each_difference(&frame, rows, |off| {
-            n += 1.0;
-            high = high.max(ellipse.distance(off).0);
+        let rare = passed_by_few(|look| {
+            for_each_difference(&frame, rows, |off| look(ellipse.distance(off).0));
         });
-        for _ in 0..HALVINGS {
-            let middle = low + (high - low) / 2.0;
-            let mut beyond = 0.0;
-            for_each_difference(&frame, rows, |off| {
-                beyond += f32::from(u8::from(ellipse.distance(off).0 > middle));
-            });
-            if beyond / n > 0.01 {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
         Some(Self {
             frame,
             ellipse,
-            limit: (ALERT * high).max(f32::MIN_POSITIVE),
+            limit: (ALERT * rare).max(f32::MIN_POSITIVE),
             windows: Windows::new(),
             differ: false,
             quiet: 0,

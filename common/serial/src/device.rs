@@ -207,6 +207,9 @@ impl Device {
         let Ok(one) = self.set_up(at) else {
             return;
         };
+        // A time beyond that of others was a mistake, or the clock was set back: waiting for
+        // it would take years.
+        one.last = one.last.min(now);
         let period = one.setup.map_or(0, |setup| setup.period_ms);
         let period = Duration::new((period / 1000).into(), (period % 1000) * 1_000_000);
         // Half a period of patience: samples of one round do not come at once.

@@ -191,6 +191,7 @@ impl Host {
             && self.sent.is_empty()
             && self.unknown == 0
             && !self.health
+            && self.restart.is_none()
     }
 
     /// Asks how the device is, as soon as it may.
@@ -334,10 +335,13 @@ impl Host {
                 self.begin(hello, tell);
             }
             Reply::Scored(scored) => {
-                self.unknown |= self.standing ^ scored.standing;
+                self.unknown |= (self.standing ^ scored.standing) & self.watched();
                 tell(Event::Scored(scored));
             }
-            Reply::Alarm(alarm) => self.alarm(alarm, tell),
+            // Else of a channel that another host, or this one before, had watched: nobody
+            // sends it samples any more, and the device misses them for ever.
+            Reply::Alarm(alarm) if self.is_watched(alarm.channel) => self.alarm(alarm, tell),
+            Reply::Alarm(_) => {}
             Reply::State(state) => {
                 match state.alarm {
                     Some(alarm) if self.standing & bit(state.channel) == 0 => {
@@ -356,7 +360,7 @@ impl Host {
                     | Request::State { channel }
                     | Request::Learning { channel, .. },
                 ) = asked
-                    && self.is_wanted(channel)
+                    && self.is_watched(channel)
                 {
                     self.unset |= bit(channel);
                     self.standing &= !bit(channel);
@@ -392,15 +396,18 @@ impl Host {
         None
     }
 
-    fn is_wanted(&self, channel: u8) -> bool {
-        self.setups
-            .get(usize::from(channel))
-            .is_some_and(Option::is_some)
+    fn is_watched(&self, channel: u8) -> bool {
+        self.watched() & bit(channel) != 0
+    }
+
+    /// Channels that this host wants watched.
+    fn watched(&self) -> u16 {
+        let wanted = (0..).zip(&self.setups).filter(|(_, setup)| setup.is_some());
+        wanted.fold(0, |mask, (channel, _)| mask | bit(channel))
     }
 
     fn begin(&mut self, hello: Hello, tell: &mut impl FnMut(Event)) {
-        let wanted = (0..).zip(&self.setups).filter(|(_, setup)| setup.is_some());
-        self.unset = wanted.fold(0, |mask, (channel, _)| mask | bit(channel));
+        self.unset = self.watched();
         self.unknown = 0;
         if !hello.asked {
             self.standing = 0;

@@ -169,6 +169,10 @@ pub struct Record {
     pub born: u64,
 }
 
+/// Lines that a kept template counts at most: a damaged store may say any number, and the sum
+/// over all slots must be one.
+const LINES_MAX: u64 = 1 << 40;
+
 /// First occurrences that are remembered when the table is full: a line that comes again while
 /// it is among them gets a template, at the cost of one that is used less.
 const WAITING_MAX: usize = 4096;
@@ -226,7 +230,7 @@ impl Miner {
         let (at, level) = match self.table.known(signature) {
             Some(known) => (known.slot, known.level),
             None => {
-                let level = level_code(stated(line, &self.lexed));
+                let level = stated(line, &self.lexed);
                 match self.place(line) {
                     Placed::Found(at) => {
                         self.table.remember(signature, at, level);
@@ -258,7 +262,7 @@ impl Miner {
         };
         Line {
             template,
-            level: level_of(level),
+            level,
             new,
             text,
             line,
@@ -320,7 +324,7 @@ impl Miner {
         if known || self.find(&whole).is_some() {
             return false;
         }
-        self.add(&whole, record.id, record.open, record.lines)
+        self.add(&whole, record.id, record.open, record.lines.min(LINES_MAX))
             .is_some()
     }
 }
@@ -351,7 +355,7 @@ impl Miner {
                 let class = RARE.iter().find(|(words, _)| shape.count <= *words);
                 return Placed::Rare(class.map_or(RARE[3].1, |(_, text)| *text));
             }
-            self.make_room();
+            self.tally.forgotten += self.table.forget_least_used() as u64;
         }
         let text = self.text.get(..shape.length).unwrap_or(&[]);
         let Some(at) = self.add(&shape, hash_bytes(text), 0, 0) else {
@@ -449,19 +453,6 @@ impl Miner {
         core::mem::replace(there, mark) == mark
     }
 
-    /// Forgets the least used quarter.
-    fn make_room(&mut self) {
-        let bound = self.table.least_used();
-        for at in 0..self.table.slots.len() {
-            let at = table::narrow(at);
-            let used = self.table.slot(at).filter(|slot| slot.id != 0);
-            if used.is_some_and(|slot| slot.worth() <= bound) {
-                self.table.remove(at);
-                self.tally.forgotten += 1;
-            }
-        }
-    }
-
     fn report(&mut self, merge: Merge) {
         self.tally.merged += 1;
         match self.merges.get_mut(self.merged) {
@@ -481,24 +472,4 @@ fn stated(line: &[u8], lexed: &Lexed) -> Option<Level> {
         .iter()
         .enumerate()
         .find_map(|(at, token)| likes::stated_level(line, tokens, at, token))
-}
-
-fn level_code(level: Option<Level>) -> u8 {
-    match level {
-        None => 0,
-        Some(Level::Debug) => 1,
-        Some(Level::Info) => 2,
-        Some(Level::Warning) => 3,
-        Some(Level::Error) => 4,
-    }
-}
-
-fn level_of(code: u8) -> Option<Level> {
-    match code {
-        1 => Some(Level::Debug),
-        2 => Some(Level::Info),
-        3 => Some(Level::Warning),
-        4 => Some(Level::Error),
-        _ => None,
-    }
 }

@@ -78,11 +78,11 @@ fn read(word: &[u8]) -> Param {
             .chars()
             .all(|c| c.is_alphabetic() || matches!(c, '%' | '/'));
     match text.get(..end).map(str::parse) {
-        Some(Ok(number)) if signed && is_unit => Param::Number(number),
+        Some(Ok(number)) if signed && is_unit && f64::is_finite(number) => Param::Number(number),
         _ => text
             .parse()
             .ok()
-            .filter(|_| signed)
+            .filter(|number: &f64| signed && number.is_finite())
             .map_or_else(|| Param::Text(hash_bytes(word)), Param::Number),
     }
 }

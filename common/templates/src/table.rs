@@ -6,6 +6,8 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use homeostat_common::observation::Level;
+
 use crate::lex::WORDS_MAX;
 
 /// Words of a template, with the mask for the rest of a line.
@@ -74,7 +76,7 @@ pub(crate) struct Known {
     signature: u64,
     pub(crate) slot: u16,
     generation: u16,
-    pub(crate) level: u8,
+    pub(crate) level: Option<Level>,
 }
 
 /// Ways of the cache: as many signatures may share a set.
@@ -88,8 +90,8 @@ pub(crate) struct Table {
     free: u16,
     pub(crate) used: usize,
     cache: Box<[Known]>,
-    /// Scratch of [`Table::least_used`].
-    keys: Box<[u64]>,
+    /// Scratch of [`Table::forget_least_used`].
+    keys: Box<[(u64, u16)]>,
 }
 
 impl Table {
@@ -105,12 +107,12 @@ impl Table {
                     signature: 0,
                     slot: NONE,
                     generation: 0,
-                    level: 0
+                    level: None
                 };
                 slots.next_power_of_two() * WAYS
             ]
             .into(),
-            keys: vec![0; slots].into(),
+            keys: vec![(0, NONE); slots].into(),
         };
         for at in (0..slots).rev() {
             table.release(narrow(at));
@@ -142,7 +144,7 @@ impl Table {
     }
 
     /// Remembers where a signature led.
-    pub(crate) fn remember(&mut self, signature: u64, slot: u16, level: u8) {
+    pub(crate) fn remember(&mut self, signature: u64, slot: u16, level: Option<Level>) {
         let Some(generation) = self.slot(slot).map(|slot| slot.generation) else {
             return;
         };
@@ -231,16 +233,20 @@ impl Table {
         self.head(chain).map_or(NONE, |head| *head)
     }
 
-    /// How little a template may have been used to be among the least used quarter: a line
-    /// keeps it for as long as `LINE_CREDIT` lines of others.
-    pub(crate) fn least_used(&mut self) -> u64 {
-        let mut count = 0;
-        for (key, slot) in self.keys.iter_mut().zip(self.slots.iter()) {
-            *key = slot.worth();
-            count += 1;
+    /// Forgets the least used quarter of a full table, and says how many that are: a line
+    /// keeps a template for as long as `LINE_CREDIT` lines of others. Of templates that were
+    /// used alike, as many are after a restart, no more go than that.
+    pub(crate) fn forget_least_used(&mut self) -> usize {
+        for (at, (key, slot)) in self.keys.iter_mut().zip(self.slots.iter()).enumerate() {
+            *key = (slot.worth(), narrow(at));
         }
-        let (_, quarter, _) = self.keys.select_nth_unstable(count / 4);
-        *quarter
+        let quarter = self.keys.len() / 4;
+        self.keys.select_nth_unstable(quarter);
+        for key in 0..quarter {
+            let at = self.keys.get(key).map_or(NONE, |(_, at)| *at);
+            self.remove(at);
+        }
+        quarter
     }
 }
 

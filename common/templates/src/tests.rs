@@ -68,6 +68,12 @@ fn values_keep_their_type() {
         Param::Number(-3.0),
     ];
     assert_eq!(line.params().collect::<Vec<_>>(), expected);
+    // Beyond what a number holds it is text.
+    let huge = ["1e999", "-1e999"].map(|word| (word, Param::Text(hash(word))));
+    for (word, expected) in huge {
+        let line = miner.line(word.as_bytes());
+        assert_eq!(line.params().collect::<Vec<_>>(), [expected]);
+    }
 }
 
 #[test]
@@ -236,6 +242,46 @@ fn templates_outlive_a_restart() {
         ..records[0].clone()
     };
     assert!(!second.restore(&damaged));
+}
+
+#[test]
+fn counts_of_a_damaged_store_do_not_overflow() {
+    let mut miner = miner();
+    for (id, name) in (1..).zip(["root", "cyrus"]) {
+        let record = Record {
+            id,
+            text: format!("session closed for user {name}"),
+            open: 0,
+            lines: u64::MAX,
+            born: id,
+        };
+        assert!(miner.restore(&record));
+    }
+    assert!(!miner.line(b"session closed for user root").new);
+    // The third name makes them one, with the lines of both.
+    assert_eq!(miner.line(b"session closed for user news").template, 1);
+    assert_eq!(miner.len(), 1);
+}
+
+#[test]
+fn of_templates_that_were_used_alike_only_a_quarter_makes_room() {
+    let mut miner = miner();
+    let slots = Limits::default().templates;
+    for number in 0..slots {
+        let record = Record {
+            id: number as u64 + 1,
+            text: format!("{} was seen once", letters(number)),
+            open: 0,
+            lines: 1,
+            born: number as u64,
+        };
+        assert!(miner.restore(&record));
+    }
+    for _ in 0..2 {
+        miner.line(b"something else goes on");
+    }
+    assert_eq!(miner.len(), slots - slots / 4 + 1);
+    assert_eq!(miner.tally().forgotten, slots as u64 / 4);
 }
 
 /// Lines of pieces that mean something to the miner.

@@ -7,7 +7,8 @@
 //!
 //! Means are kept in the upper half of an `f32`, as distances from an anchor near the
 //! level, so that 0.4 % is their error against the spread and not against the value.
-//! Blind to the week, to other periods, and to everything during the first day.
+//! Blind to the week, to other periods, and to everything during the first day; the bank waits
+//! for the second, which shows how far a day may be from the other.
 
 /// Seconds of a day.
 const DAY: u32 = 86_400;
@@ -65,13 +66,14 @@ impl<const SLOTS: usize> Season<SLOTS> {
         if slot != usize::from(self.slot) {
             self.close(pace);
             self.slot = slot as u8;
-            if (level - self.anchor).abs() > ANCHOR_MAX * spread {
-                let step = self.anchor - level;
-                self.anchor = level;
-                for mean in &mut self.means {
-                    if *mean != UNKNOWN {
-                        *mean = pack(unpack(*mean) + step);
-                    }
+        }
+        // Between two visits, and before the first.
+        if self.count == 0 && (level - self.anchor).abs() > ANCHOR_MAX * spread {
+            let step = self.anchor - level;
+            self.anchor = level;
+            for mean in &mut self.means {
+                if *mean != UNKNOWN {
+                    *mean = pack(unpack(*mean) + step);
                 }
             }
         }
@@ -162,6 +164,15 @@ mod tests {
             .residual(2 * DAY + 12 * 3600 + 1800, 1e6 + 12.0)
             .unwrap();
         assert!(noon.abs() < 0.6, "{noon}");
+    }
+
+    #[test]
+    fn the_first_visit_of_all_is_as_exact_as_later_ones() {
+        let mut season: Season<SLOTS> = Season::new();
+        (0..1800).for_each(|second| season.learn(second, 1e6 + 3.0, 1e6, 1.0, 0.5));
+        season.learn(6 * 3600, 1e6, 1e6, 1.0, 0.5);
+        let off = season.residual(60, 1e6 + 3.0).unwrap();
+        assert!(off.abs() < 0.1, "{off}");
     }
 
     #[test]

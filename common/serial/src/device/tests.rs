@@ -285,6 +285,68 @@ fn a_silent_channel_is_missed_while_others_speak() {
 }
 
 #[test]
+fn a_time_far_ahead_does_not_make_a_channel_deaf_to_its_own_silence() {
+    let mut pair = Pair::new(2);
+    let offer = |pair: &mut Pair, channel, at| {
+        pair.host.offer(Sample {
+            channel,
+            at: Duration::from_secs(at),
+            value: Some(1.0),
+        });
+        pair.settle(&mut clean);
+    };
+    offer(&mut pair, 1, 4_000_000_000);
+    for second in 0..100 {
+        offer(&mut pair, 0, second);
+    }
+    let missed = pair.device.channels[1].missed;
+    assert!((3..=12).contains(&missed), "{missed}");
+}
+
+#[test]
+fn a_host_hears_nothing_of_channels_it_does_not_have() {
+    let mut pair = Pair::new(3);
+    let mut rng = fastrand::Rng::with_seed(7);
+    for second in 0..905 {
+        for channel in 0..3 {
+            let value = Some(value(channel, second, &mut rng));
+            let at = Duration::from_secs(second);
+            pair.host.offer(Sample { channel, at, value });
+        }
+        pair.settle(&mut clean);
+    }
+    assert_eq!(pair.device.standing, 2);
+    // Another host on the same line has channel 0 alone, and its own alarm of it.
+    let mut fresh = Pair::new(1);
+    (fresh.device, fresh.now) = (pair.device, pair.now);
+    let frames = fresh.device.health.frames;
+    for second in 905..935 {
+        let value = if second < 925 { 10.5 } else { 900.0 };
+        fresh.host.offer(Sample {
+            channel: 0,
+            at: Duration::from_secs(second),
+            value: Some(value),
+        });
+        fresh.settle(&mut clean);
+    }
+    assert_eq!(fresh.alarms(), [(0, true)]);
+    assert_eq!(fresh.host.standing(), 1);
+    // Hello, set-up, 30 samples, and no question about the alarm of channel 1.
+    assert_eq!(fresh.device.health.frames - frames, 32);
+}
+
+#[test]
+fn a_restart_that_waits_is_not_idle() {
+    let mut pair = Pair::new(1);
+    pair.settle(&mut clean);
+    assert!(pair.host.idle());
+    pair.host.restart(Fault::Reset);
+    assert!(!pair.host.idle());
+    pair.host.next(pair.now).unwrap();
+    assert!(!pair.host.idle());
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_and_counted_time_is_without_the_clock_itself() {
     let mut device = Device::new();
     let mut board = Bench::default();
