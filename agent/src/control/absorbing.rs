@@ -138,7 +138,7 @@ impl Loop {
                 told,
             } => self.absorb_told(now, &service, probe, told, effects),
             Event::Sample(host, processes) => self.absorb_sample(now, *host, processes, effects),
-            Event::Logs(counts) => self.logs = (counts, now),
+            Event::Logs(counts) => self.lines.add(now, counts),
             Event::Synced(ticket) => {
                 self.absorb_synced(ticket);
                 self.answer_kept(ticket, true, effects);
