@@ -94,6 +94,24 @@ fn without_telemetry_a_leak_that_it_had_shown_has_nobody_restarted() {
 }
 
 #[test]
+fn a_quick_warm_up_has_nobody_restarted_and_a_quick_leak_is_ended_before_the_limit() {
+    // Real memory creeps, so that a burst stands out of no flat line.
+    let creeping = || node().at(secs(10), Fault::Leak("camera", 50e3));
+    for over in [1, 2, 3, 4] {
+        let trace = creeping()
+            .at(secs(60), Fault::WarmUp("camera", 120e6, secs(over)))
+            .run_until(secs(120));
+        assert!(trace.of("detect").is_empty(), "{over} s\n{trace}");
+    }
+    let trace = creeping()
+        .at(secs(60), Fault::Leak("camera", 30e6))
+        .run_until(secs(120));
+    assert!(trace.of("kernel").is_empty(), "{trace}");
+    let begun = trace.when("execute", "restart(camera").map(|at| at.0);
+    assert!(begun.is_some_and(|at| at < 67_000_000), "{trace}");
+}
+
+#[test]
 fn a_battery_that_runs_low_has_the_node_looked_at_less_often() {
     let sim = status(node(), secs(50)).at(secs(60), Fault::Battery(Some(0.1)));
     let sim = status(sim, secs(90)).at(secs(100), Fault::Battery(Some(0.22)));
