@@ -168,7 +168,6 @@ impl Shell {
             pids: BTreeMap::new(),
             feeds,
             logs,
-            log_readings: Vec::new(),
             control: control(&control_path(&config.node.run_dir)),
             unkept: 0,
             starting: Some(starting),
