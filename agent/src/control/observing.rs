@@ -142,7 +142,7 @@ impl Loop {
         for watched in self.services.values() {
             readings.extend(sense::service_readings(watched, now));
         }
-        readings.extend(self.serving_readings());
+        readings.extend(self.serving_readings(now));
         let known = self.routed.map(|(_, at)| (at, self.routes_fresh(now)));
         if age > self.pacing.stale() {
             for reading in &mut readings {

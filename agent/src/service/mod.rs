@@ -355,6 +355,12 @@ impl Watched {
         for probe in &mut renewed.probes {
             probe.proven = proven;
         }
+        let policies = self.policy.probes.iter().zip(&renewed.policy.probes);
+        let probes = self.probes.into_iter().zip(&mut renewed.probes);
+        for ((former, probe), _) in probes.zip(policies).filter(|(_, (old, new))| old == new) {
+            probe.serving = former.serving;
+            probe.answers = former.answers;
+        }
         let memory = if self.policy.memory_limit == renewed.policy.memory_limit {
             self.memory
         } else {
