@@ -205,7 +205,7 @@ impl Shell {
                 (id.clone(), sample)
             })
             .collect();
-        for feed in &self.feeds {
+        for feed in &mut self.feeds {
             feed.offer(now, &sample);
         }
         Event::Sample(Box::new(sample), processes)
