@@ -397,9 +397,14 @@ fn disks_and_interfaces_come_and_go() {
     let many: String = (0..40)
         .map(|n| format!("eth{n}: 1 1 1 1 0 0 0 0 1 1 1 1 0 0 0 0\n"))
         .collect();
-    tree.write("net/dev", format!("x\ny bytes\n{many}"));
+    let counts = "1 1 1 1 0 0 0 0 1 1 1 1 0 0 0 0";
+    let radio = format!("lo: {counts}\nlowpan0: {counts}\n{many}");
+    tree.write("net/dev", format!("x\ny bytes\n{radio}"));
     let reading = host.sample(Micros(126 * SECOND));
-    assert_eq!(found(&reading, Metric::NetSent).len(), 8);
+    let sent = found(&reading, Metric::NetSent);
+    assert_eq!(sent.len(), 8);
+    let named = |name: &str| sent.iter().any(|(part, _)| part == name);
+    assert!(named("lowpan0") && !named("lo"));
 }
 
 /// Whatever stands in any of the files: no panic, and nothing that cannot be.
