@@ -1,7 +1,7 @@
 //! What is told of metrics, how often the node is looked at, and that a sensor that lies
 //! harms nobody.
 
-use homeostat_agent::control::Command;
+use homeostat_agent::control::{Command, Scope, Switch};
 use homeostat_common::units::Millis;
 use homeostat_tests::sim::{Fault, Lie, Sim, Trace, secs};
 
@@ -86,11 +86,30 @@ fn a_sensor_that_tells_nonsense_of_memory_has_nobody_restarted() {
 
 #[test]
 fn without_telemetry_a_leak_that_it_had_shown_has_nobody_restarted() {
-    let trace = node()
-        .at(secs(60), Fault::Leak("camera", 2e6))
-        .at(secs(63), Fault::Frozen(true))
-        .run_until(secs(120));
-    assert!(trace.of("execute").is_empty(), "{trace}");
+    let leak = |frozen: bool| {
+        // The leak shows while people work on it.
+        let window = Command::Begin {
+            switch: Switch::Maintenance,
+            scope: Scope::Service("camera".parse().unwrap()),
+            span: secs(15),
+            why: "new lens".into(),
+        };
+        let sim = node()
+            .at(secs(55), Fault::Order(window))
+            .at(secs(60), Fault::Leak("camera", 20e6));
+        let sim = match frozen {
+            true => sim.at(secs(66), Fault::Frozen(true)),
+            false => sim,
+        };
+        let trace = sim.run_until(secs(78));
+        assert!(trace.when("detect", "camera leaking").is_some(), "{trace}");
+        trace
+    };
+    let seen = leak(false);
+    let begun = seen.when("execute", "restart(camera").map(|at| at.0);
+    assert!(begun.is_some_and(|at| at >= 70_000_000), "{seen}");
+    let blind = leak(true);
+    assert!(blind.of("execute").is_empty(), "{blind}");
 }
 
 #[test]
