@@ -42,6 +42,7 @@ mod retelling;
 mod revising;
 mod routing;
 mod sagas;
+mod sampling;
 mod serving;
 mod telling;
 
