@@ -164,7 +164,12 @@ impl Loop {
                 let story = self.part_story(&name);
                 effects.push(Effect::Answer(ticket, story));
             }
-            Event::Link(connected) => self.connected = connected,
+            Event::Link(connected) => {
+                self.connected = connected;
+                if connected {
+                    self.alarms.hear(now);
+                }
+            }
             Event::Routes { seq, routes } => self.absorb_routes(now, seq, &routes),
             Event::ForwarderLost => self.routed = None,
             Event::Drained { route, backend } => self.absorb_drained(now, &route, &backend),
