@@ -66,3 +66,22 @@ fn a_flood_of_devices_is_bounded_and_said() {
     assert!(alarms.iter().any(full), "{alarms:?}");
     assert_eq!(trace.of("clear").len(), 33);
 }
+
+#[test]
+fn after_a_restart_an_alarm_of_a_device_is_over_only_once_it_could_have_been_heard() {
+    let hot = || word("plant/press", "press-hot", None, true);
+    let restarted = || {
+        Sim::seeded(7)
+            .at(secs(10), hot())
+            .at(secs(19), Fault::Link(false))
+            .at(secs(20), Fault::AgentKilled(secs(1)))
+            .at(secs(200), Fault::Link(true))
+    };
+    let away = restarted().run_until(secs(230));
+    assert!(away.of("clear").is_empty(), "{away}");
+    let silent = restarted().run_until(secs(300));
+    let over = silent.when("clear", "mqtt-press-hot").map(|at| at.0);
+    assert!(over.is_some_and(|at| at >= 260_000_000), "{silent}");
+    let heard = restarted().at(secs(201), hot()).run_until(secs(300));
+    assert!(heard.of("clear").is_empty(), "{heard}");
+}

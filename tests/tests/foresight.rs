@@ -146,30 +146,17 @@ fn two_replicas_that_leak_alike_are_never_away_at_once() {
         .at(secs(60), Fault::LeakyProgram("infer-2", SLOWLY))
         .run_until(secs(700));
     assert_eq!(trace.of("kernel").len(), 0, "{trace}");
+    // The second one goes once the first is back.
     expect![[r#"
-        60.000s fault    LeakyProgram("infer-1", 900000.0)
-        60.000s fault    LeakyProgram("infer-2", 900000.0)
-        532.000s detect   infer-1 foreseen (memory-leak), 0ms after the first sign
-        532.000s because  memory grows by 878.9 KiB/s and reaches its limit of 512.0 MiB in 80s (76s to 83s), as it has for 5m 0s
-        532.000s decide   isolate(infer, infer-1, drain=500ms) ; restart(infer-1, grace=500ms) ; release(infer, infer-1) (playbook)
-        532.001s execute  isolate(infer, infer-1, drain=500ms)
-        532.395s done     isolate(infer, infer-1, drain=500ms)
-        532.395s execute  restart(infer-1, grace=500ms)
-        532.553s done     restart(infer-1, grace=500ms)
-        532.555s execute  release(infer, infer-1)
-        532.555s done     release(infer, infer-1)
-        532.555s close    healed: memory-leak of infer-1 was kept from coming; it took 555ms
-        532.555s detect   infer-2 foreseen (memory-leak), 555ms after the first sign
-        532.555s because  memory grows by 878.9 KiB/s and reaches its limit of 512.0 MiB in 80s (76s to 83s), as it has for 5m 0s
-        532.555s decide   isolate(infer, infer-2, drain=500ms) ; restart(infer-2, grace=500ms) ; release(infer, infer-2) (playbook)
-        532.556s execute  isolate(infer, infer-2, drain=500ms)
-        532.879s done     isolate(infer, infer-2, drain=500ms)
-        532.880s execute  restart(infer-2, grace=500ms)
-        533.028s done     restart(infer-2, grace=500ms)
-        533.029s execute  release(infer, infer-2)
-        533.029s done     release(infer, infer-2)
-        533.029s close    healed: memory-leak of infer-2 was kept from coming; it took 1029ms
-    "#]].assert_eq(&trace.to_string());
+        isolate(infer, infer-1, drain=500ms)
+        restart(infer-1, grace=500ms)
+        release(infer, infer-1)
+        isolate(infer, infer-2, drain=500ms)
+        restart(infer-2, grace=500ms)
+        release(infer, infer-2)"#]]
+    .assert_eq(&trace.of("execute").join("\n"));
+    let back = trace.when("done", "release(infer, infer-1)");
+    assert!(back.is_some() && back < trace.when("execute", "isolate(infer, infer-2"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is told of metrics, how often the node is looked at, and that a sensor that lies
 //! harms nobody.
 
-use homeostat_agent::control::Command;
+use homeostat_agent::control::{Command, Scope, Switch};
 use homeostat_common::units::Millis;
 use homeostat_tests::sim::{Fault, Lie, Sim, Trace, secs};
 
@@ -86,11 +86,48 @@ fn a_sensor_that_tells_nonsense_of_memory_has_nobody_restarted() {
 
 #[test]
 fn without_telemetry_a_leak_that_it_had_shown_has_nobody_restarted() {
-    let trace = node()
-        .at(secs(60), Fault::Leak("camera", 2e6))
-        .at(secs(63), Fault::Frozen(true))
+    let leak = |frozen: bool| {
+        // The leak shows while people work on it.
+        let window = Command::Begin {
+            switch: Switch::Maintenance,
+            scope: Scope::Service("camera".parse().unwrap()),
+            span: secs(15),
+            why: "new lens".into(),
+        };
+        let sim = node()
+            .at(secs(55), Fault::Order(window))
+            .at(secs(60), Fault::Leak("camera", 20e6));
+        let sim = match frozen {
+            true => sim.at(secs(66), Fault::Frozen(true)),
+            false => sim,
+        };
+        let trace = sim.run_until(secs(78));
+        assert!(trace.when("detect", "camera leaking").is_some(), "{trace}");
+        trace
+    };
+    let seen = leak(false);
+    let begun = seen.when("execute", "restart(camera").map(|at| at.0);
+    assert!(begun.is_some_and(|at| at >= 70_000_000), "{seen}");
+    let blind = leak(true);
+    assert!(blind.of("execute").is_empty(), "{blind}");
+}
+
+#[test]
+fn a_quick_warm_up_has_nobody_restarted_and_a_quick_leak_is_ended_before_the_limit() {
+    // Real memory creeps, so that a burst stands out of no flat line.
+    let creeping = || node().at(secs(10), Fault::Leak("camera", 50e3));
+    for over in [1, 2, 3, 4] {
+        let trace = creeping()
+            .at(secs(60), Fault::WarmUp("camera", 120e6, secs(over)))
+            .run_until(secs(120));
+        assert!(trace.of("detect").is_empty(), "{over} s\n{trace}");
+    }
+    let trace = creeping()
+        .at(secs(60), Fault::Leak("camera", 30e6))
         .run_until(secs(120));
-    assert!(trace.of("execute").is_empty(), "{trace}");
+    assert!(trace.of("kernel").is_empty(), "{trace}");
+    let begun = trace.when("execute", "restart(camera").map(|at| at.0);
+    assert!(begun.is_some_and(|at| at < 67_000_000), "{trace}");
 }
 
 #[test]

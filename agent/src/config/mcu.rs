@@ -1,5 +1,6 @@
 //! `[[mcu]]`: microcontrollers that watch metrics of this node.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use homeostat_common::ids::McuId;
@@ -48,6 +49,11 @@ pub(super) fn mcu(mut at: Fields<'_, '_>) -> Option<Mcu> {
         })(value)?;
         if metrics.is_empty() {
             return Err(format!("expected 1 to {CHANNELS} metrics"));
+        }
+        // Each has one alarm.
+        let mut before = BTreeSet::new();
+        if let Some(twice) = metrics.iter().find(|metric| !before.insert(**metric)) {
+            return Err(format!("{} is named twice", twice.name()));
         }
         Ok(metrics)
     });
@@ -106,6 +112,10 @@ mod tests {
             (one.to_owned(), "metrics: is required"),
             (format!("{one}metrics = []\n"), "expected 1 to 16 metrics"),
             (format!("{one}metrics = [\"cpu\"]\n"), "cpu is no metric"),
+            (
+                format!("{one}metrics = [\"load\", \"load\"]\n"),
+                "load is named twice",
+            ),
             (
                 format!("{one}metrics = [\"load\"]\nbaud = 50\n"),
                 "mcu[0].baud",

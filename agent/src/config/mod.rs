@@ -28,6 +28,7 @@ mod probe;
 mod problems;
 mod process;
 mod sections;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -59,10 +60,12 @@ pub use logs::{LOGS_MAX, Log};
 pub use mcu::{MCUS_MAX, Mcu};
 pub use orders::Orders;
 pub use people::{People, RECURRING_MAX, Recurring, WHY_MAX, WINDOW_MAX};
+pub use probe::{Gauge, Golden, Goldens, Probe, ProbeKind, Protocol, Serving};
 use problems::Problems;
 pub use problems::{ConfigErrors, Problem};
 pub use process::{Container, Process, Unit};
 pub use sections::{BALLAST_SHARE, QUOTA_MAX, QUOTA_MIN};
+pub use slots::{ConfigSlot, Format, ModelSlot, Reload};
 
 /// Largest file that is read; the largest sensible configuration has some
 /// 20 KiB.
@@ -405,185 +408,6 @@ impl Service {
         .filter_map(|(grant, given)| given.then_some(grant))
         .collect()
     }
-}
-
-/// A regular question to a service, over loopback.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Probe {
-    /// `kind` and its keys.
-    pub kind: ProbeKind,
-    /// `port`, default the service's only one.
-    pub port: u16,
-    /// `period`, default 1 s.
-    pub period: Millis,
-    /// `timeout`, default 500 ms.
-    pub timeout: Millis,
-    /// `misses`, default 2: failures in a row before the service counts as hung.
-    pub misses: u8,
-    /// `gate_max`, default 1500 ms: a verdict that waits for the host to come
-    /// out of pressure waits no longer than this.
-    pub gate_max: Millis,
-}
-
-/// What a probe asks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ProbeKind {
-    /// Whether a connection is accepted.
-    Tcp,
-    /// Whether a GET is answered.
-    Http {
-        /// `path`, default `/`.
-        path: String,
-        /// `expect_status`, default 200.
-        expect_status: u16,
-    },
-    /// Whether the model still computes what it should.
-    Inference {
-        /// `protocol` and its keys.
-        protocol: Protocol,
-        /// Known questions and answers.
-        goldens: Goldens,
-        /// `confidence_min`: a right answer that is less sure than this is a sign of a model
-        /// that does not fit any more. The report carries the confidence; see
-        /// [`Told`](crate::io::probe::Told).
-        confidence_min: Option<Ratio>,
-        /// `twin`: another service with an inference probe, whose model is asked the same
-        /// inputs; those may then come without outputs.
-        twin: Option<ServiceId>,
-        /// `disagree_max`, default 0.2: of those inputs, the share on which the two may
-        /// choose another class before people are told.
-        disagree_max: Ratio,
-    },
-    /// What the service says about itself in the text format of Prometheus.
-    Metrics {
-        /// `path`, default `/metrics`.
-        path: String,
-        /// `[[service.probe.gauge]]`.
-        gauges: Vec<Gauge>,
-        /// `frozen`, default 0 (never): this many bodies in a row that are the same to the
-        /// last byte mean that nobody counts any more.
-        frozen: u8,
-        /// `serving`: what the page says about a model that is served.
-        serving: Option<Box<Serving>>,
-    },
-}
-
-/// Which metrics say how a model does, by the names that its server gives them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Serving {
-    /// `inputs`: a histogram of the model's inputs, one series for each of them.
-    pub inputs: Option<String>,
-    /// `confidence`: a histogram of the largest output.
-    pub confidence: Option<String>,
-    /// `latency`: a histogram of seconds.
-    pub latency: Option<String>,
-    /// `requests`: a counter.
-    pub requests: Option<String>,
-    /// `errors`: a counter of those that failed.
-    pub errors: Option<String>,
-    /// `learn`, default 1000: so many answers make the reference.
-    pub learn: u32,
-    /// `window`, default 500: so many are compared with it.
-    pub window: u32,
-}
-
-/// How an inference probe asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Protocol {
-    /// `plain`, the default: `{"inputs": [[..]]}` is answered by `{"outputs": [[..]]}`.
-    Plain {
-        /// `path`, default `/infer`.
-        path: String,
-    },
-    /// `v2`: the Open Inference Protocol of KServe, Triton and others, over REST.
-    V2 {
-        /// `model`, required.
-        model: String,
-        /// `version`, default the one that the server chooses.
-        version: Option<String>,
-        /// `input`, default `input`: the tensor that takes the golden inputs.
-        input: String,
-        /// `output`, default `output`: the tensor that is compared.
-        output: String,
-    },
-}
-
-/// A number in the metrics of a service that must not stay high.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Gauge {
-    /// `name`, required: of several series of that name the largest counts.
-    pub name: String,
-    /// `max`, required: more is too much ...
-    pub max: f64,
-    /// `for`, default `0s`: ... when it stays so for this long.
-    pub hold: Millis,
-}
-
-/// Where the golden vectors of an inference probe come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Goldens {
-    /// `goldens = [..]`, or those of the file named by `golden`.
-    Listed(Vec<Golden>),
-    /// Neither is given: those in the manifest of the service's model.
-    Manifest,
-}
-
-/// A question with a known answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Golden {
-    /// `inputs`, as sent.
-    pub inputs: Vec<f32>,
-    /// `outputs`, as expected.
-    pub outputs: Vec<f32>,
-    /// `tolerance`, default 1e-3: largest absolute difference of an output.
-    pub tolerance: f32,
-}
-
-/// Where a service finds its model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelSlot {
-    /// `slot`, required: a folder, relative to the configuration file; the
-    /// service reads `current/model.onnx` in it.
-    pub slot: PathBuf,
-    /// `reload`, default `restart`.
-    pub reload: Reload,
-}
-
-/// Where a service finds its own configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigSlot {
-    /// `slot`, required: a folder, relative to the configuration file; the
-    /// service reads `current/FILE` in it.
-    pub slot: PathBuf,
-    /// `file`, required: a plain name.
-    pub file: String,
-    /// `format`, default `any`: what a candidate must parse as.
-    pub format: Format,
-    /// `reload`, default `restart`.
-    pub reload: Reload,
-    /// `check`, default none: a command that gets the candidate's path as its last
-    /// word and ends with 0 when the service could use it.
-    pub check: Vec<String>,
-}
-
-/// How a service comes to use what its slot holds now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reload {
-    /// It is restarted.
-    Restart,
-    /// It notices by itself.
-    Watch,
-}
-
-/// What the configuration of a service is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// TOML.
-    Toml,
-    /// JSON.
-    Json,
-    /// Anything; only `check` can tell.
-    Any,
 }
 
 impl Config {

@@ -32,10 +32,11 @@ use super::people::{MODES, RECURRING_MAX, Recurring, autonomy, people, recurring
 use super::probe::probe;
 use super::problems::Problems;
 use super::process::{only_commands, process};
+use super::slots::{config, model};
 use super::{
-    Broker, Clock, Config, ConfigSlot, Contest, Criticality, FILE_SYSTEMS_MAX, Format, Forwarder,
-    LIST_MAX, LOG_BYTES_MAX, Limits, Mode, ModelSlot, Mqtt, Node, PROBES_MAX, Probe, Process,
-    Quarantine, Reload, Restart, SERVICES_MAX, Sample, Service, Store,
+    Broker, Clock, Config, Contest, Criticality, FILE_SYSTEMS_MAX, Forwarder, LIST_MAX,
+    LOG_BYTES_MAX, Limits, Mode, Mqtt, Node, PROBES_MAX, Probe, Process, Quarantine, Restart,
+    SERVICES_MAX, Sample, Service, Store,
 };
 
 /// A probe that takes longer than this many periods says nothing about now.
@@ -496,58 +497,6 @@ fn cores(value: &DeValue<'_>) -> Result<f32, Wanted> {
     } else {
         Err("expected a number of cores from 0.05 to 1024".into())
     }
-}
-
-const RELOADS: [(&str, Reload); 2] = [("restart", Reload::Restart), ("watch", Reload::Watch)];
-
-fn model(mut at: Fields<'_, '_>, folder: &Path) -> Option<ModelSlot> {
-    if !at.present() {
-        return None;
-    }
-    let slot = at.required("slot", |value| text(value).map(|path| folder.join(path)));
-    let reload = at.or("reload", Reload::Restart, choice(&RELOADS));
-    at.finish();
-    Some(ModelSlot {
-        slot: slot?,
-        reload,
-    })
-}
-
-fn config(mut at: Fields<'_, '_>, folder: &Path) -> Option<ConfigSlot> {
-    if !at.present() {
-        return None;
-    }
-    let slot = at.required("slot", |value| text(value).map(|path| folder.join(path)));
-    let file = at.required("file", plain_name);
-    let format = at.or(
-        "format",
-        Format::Any,
-        choice(&[
-            ("toml", Format::Toml),
-            ("json", Format::Json),
-            ("any", Format::Any),
-        ]),
-    );
-    let reload = at.or("reload", Reload::Restart, choice(&RELOADS));
-    let check = at.or("check", Vec::new(), command);
-    at.finish();
-    Some(ConfigSlot {
-        slot: slot?,
-        file: file?,
-        format,
-        reload,
-        check,
-    })
-}
-
-/// The name of a file within a version; one that starts with a dot could be
-/// taken for what is being written.
-fn plain_name(value: &DeValue<'_>) -> Result<String, Wanted> {
-    let name = text(value)?;
-    if Path::new(&name).file_name() != Some(name.as_ref()) || name.starts_with('.') {
-        return Err("expected a plain file name, such as \"config.toml\"".into());
-    }
-    Ok(name)
 }
 
 pub(super) fn command(value: &DeValue<'_>) -> Result<Vec<String>, Wanted> {

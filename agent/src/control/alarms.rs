@@ -117,6 +117,8 @@ pub(super) struct Alarms {
     former: BTreeMap<String, Standing>,
     next: u64,
     since: Micros,
+    /// When this run could hear devices for the first time.
+    online: Option<Micros>,
     announced: bool,
 }
 
@@ -127,6 +129,7 @@ impl Alarms {
             former: BTreeMap::new(),
             next: 1,
             since: now,
+            online: None,
             announced: false,
         }
     }
@@ -176,10 +179,24 @@ impl Alarms {
         self.standing.values()
     }
 
+    /// The link is there: devices are heard from now on.
+    pub(super) fn hear(&mut self, now: Micros) {
+        self.online.get_or_insert(now);
+    }
+
+    /// Until when what a former run had raised has to be seen again; `None` while it cannot.
+    fn seen_by(&self, name: &str) -> Option<Micros> {
+        let from = match name.starts_with(super::outside::OF_DEVICE) {
+            true => self.online?,
+            false => self.since,
+        };
+        Some(from + FORMER_SPAN)
+    }
+
     pub(super) fn next_wake(&self) -> Option<Micros> {
         let start =
             (!self.announced && !self.standing.is_empty()).then(|| self.since + ANNOUNCED_BY);
-        let former = (!self.former.is_empty()).then(|| self.since + FORMER_SPAN);
+        let former = self.former.keys().filter_map(|name| self.seen_by(name));
         let repeats = self
             .standing
             .values()
@@ -321,11 +338,10 @@ impl Loop {
         if !self.alarms.announced && started {
             self.alarms.announced = true;
         }
-        if now >= self.alarms.since + FORMER_SPAN && !self.alarms.former.is_empty() {
-            let gone: Vec<String> = self.alarms.former.keys().cloned().collect();
-            for name in gone {
-                self.clear(&name, effects);
-            }
+        let former = self.alarms.former.keys();
+        let gone = former.filter(|name| self.alarms.seen_by(name).is_some_and(|by| now >= by));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.clear(&name, effects);
         }
         if !self.alarms.announced {
             return;

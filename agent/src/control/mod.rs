@@ -31,6 +31,7 @@ mod leading;
 mod mcu;
 mod message;
 mod noticing;
+mod observing;
 mod outside;
 mod pacing;
 mod reloading;
@@ -41,6 +42,7 @@ mod retelling;
 mod revising;
 mod routing;
 mod sagas;
+mod sampling;
 mod serving;
 mod telling;
 
@@ -50,7 +52,6 @@ use homeostat_common::budget::Budget;
 use homeostat_common::ids::{
     BootId, IncidentId, Instance, InterfaceId, NodeId, PlanId, RouteId, ServiceId,
 };
-use homeostat_common::observation::LogCount;
 use homeostat_common::saga::{Answer, Fences};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, Note};
@@ -125,8 +126,8 @@ pub struct Loop {
     host: HostSample,
     sampled: Option<Micros>,
     sample_asked: Micros,
-    /// Log lines by template, and when they came.
-    logs: (Vec<LogCount>, Micros),
+    /// Log lines by template.
+    lines: observing::Lines,
     spawner: bool,
     routes: BTreeMap<RouteId, Routed>,
     /// Number of the forwarder's last report, and when it came; `None` while it
@@ -209,7 +210,7 @@ impl Loop {
             host: HostSample::default(),
             sampled: None,
             sample_asked: Micros(0),
-            logs: (Vec::new(), Micros(0)),
+            lines: observing::Lines::default(),
             spawner: false,
             routes: routing::routes(config),
             routed: None,

@@ -19,7 +19,7 @@ use homeostat_common::wire::body::Severity;
 
 use super::Loop;
 use super::command::Scope;
-use super::message::Effect;
+use super::message::{Effect, Sourced};
 use crate::config::Detect;
 use crate::detect::Finding;
 use crate::detect::usual::{Concern, Oddity, Usual, has_usual};
@@ -75,6 +75,8 @@ pub(super) struct Noticing {
     unrest: BTreeMap<Option<ServiceId>, Unrest>,
     /// The last sample that was one of the usual pace.
     fed: Option<Micros>,
+    /// What sources have measured since then.
+    news: BTreeSet<Series>,
 }
 
 impl Noticing {
@@ -86,7 +88,21 @@ impl Noticing {
             lives: BTreeMap::new(),
             unrest: BTreeMap::new(),
             fed: None,
+            news: BTreeSet::new(),
         }
+    }
+
+    /// Takes note of what is new in a sample. For one that is `fed`: the sources that have
+    /// measured nothing since the last of those, and only repeat themselves.
+    fn repeated(&mut self, sources: &[Sourced], fed: bool) -> Option<BTreeSet<Series>> {
+        let new = sources.iter().filter(|source| source.new);
+        self.news.extend(new.map(|source| source.reading.series()));
+        if !fed {
+            return None;
+        }
+        let news = std::mem::take(&mut self.news);
+        let all = sources.iter().map(|source| source.reading.series());
+        Some(all.filter(|series| !news.contains(series)).collect())
     }
 
     pub(super) fn sensors(&mut self) -> &mut Sensors {
@@ -122,9 +138,10 @@ impl Loop {
             };
             self.noticing.usual.forget(lost);
             self.noticing.sensors.forget(lost);
-            self.noticing
-                .lives
-                .retain(|id, _| services.contains_key(id));
+            let known = |id: &ServiceId| services.contains_key(id);
+            self.noticing.lives.retain(|id, _| known(id));
+            let known = |scope: &Option<ServiceId>| scope.as_ref().is_none_or(known);
+            self.noticing.unrest.retain(|scope, _| known(scope));
         }
     }
 
@@ -150,16 +167,13 @@ impl Loop {
         effects: &mut Vec<Effect>,
     ) {
         self.note_unrest(now);
-        if !self.noticing.policy.on || self.noticing.fed != Some(now) {
+        if !self.noticing.policy.on {
             return;
         }
-        let repeated: BTreeSet<Series> = self
-            .host
-            .sources
-            .iter()
-            .filter(|source| !source.new)
-            .map(|source| source.reading.series())
-            .collect();
+        let fed = self.noticing.fed == Some(now);
+        let Some(repeated) = self.noticing.repeated(&self.host.sources, fed) else {
+            return;
+        };
         let stale = self.pacing.stale();
         // First what every node has, then the services, then the rest: there is a bound.
         let place = |reading: &MetricReading| (reading.part.is_some(), reading.service.is_none());
@@ -453,5 +467,37 @@ fn amount(metric: Metric, value: f64) -> String {
         "ratio" => format!("{:.1} %", value * 100.0),
         "count" => format!("{value:.0}"),
         unit => format!("{value:.2} {}", unit.replace('_', " ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use homeostat_common::observation::Reading;
+
+    use super::*;
+
+    #[test]
+    fn what_a_slow_source_measures_between_two_samples_that_are_fed_is_not_lost() {
+        let mut noticing = Noticing::new(Detect::default());
+        let mut look = |new: [bool; 2], fed| {
+            let reading = |metric| MetricReading::node(metric, Reading::Fresh(1.0));
+            let metrics = [Metric::FilesOpen, Metric::Load].map(reading);
+            let sources: Vec<Sourced> = metrics
+                .into_iter()
+                .zip(new)
+                .map(|(reading, new)| Sourced { reading, new })
+                .collect();
+            let repeated = noticing.repeated(&sources, fed)?;
+            Some(repeated.into_iter().map(|series| series.metric).collect())
+        };
+        let none: Vec<Metric> = Vec::new();
+        assert_eq!(look([true, true], true), Some(none.clone()));
+        assert_eq!(look([false, true], true), Some(vec![Metric::FilesOpen]));
+        // Four times as often, as while something may be wrong.
+        assert_eq!(look([false, true], false), None);
+        assert_eq!(look([true, true], false), None);
+        assert_eq!(look([false, true], false), None);
+        assert_eq!(look([false, true], true), Some(none));
+        assert_eq!(look([false, true], true), Some(vec![Metric::FilesOpen]));
     }
 }

@@ -8,6 +8,7 @@
 
 use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::{Metric, MetricReading, Reading};
+use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::Severity;
 
 use super::Loop;
@@ -73,7 +74,7 @@ impl Loop {
     }
 
     /// What is read of the models that are served.
-    pub(super) fn serving_readings(&self) -> Vec<MetricReading> {
+    pub(super) fn serving_readings(&self, now: Micros) -> Vec<MetricReading> {
         let mut readings = Vec::new();
         for (id, watched) in &self.services {
             let mut push = |metric, reading: Reading<f64>| {
@@ -84,7 +85,9 @@ impl Loop {
                     ProbeKind::Metrics {
                         serving: Some(_), ..
                     } => {
-                        let served = watch.serving.served();
+                        // One page that comes late makes nothing old.
+                        let stale = Millis(3 * policy.period.0.max(1000));
+                        let served = watch.serving.served(now, stale);
                         let [p50, p95, p99] = served.latency_ms;
                         push(Metric::ServedLatencyP50, p50);
                         push(Metric::ServedLatencyP95, p95);

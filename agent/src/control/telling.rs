@@ -1,19 +1,18 @@
 //! What the loop tells people and the coordinator besides healing: states,
-//! health, alarms, aggregates, observations.
+//! health, alarms, aggregates, the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::ServiceId;
-use homeostat_common::observation::{AlarmReading, MetricReading, Observation, Reading, Series};
+use homeostat_common::observation::{MetricReading, Observation, Series};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::state::{History, State, symptom_place};
 use homeostat_common::units::{Micros, Millis, narrow};
 use homeostat_common::wire::body::{Aggregate, Body, ServiceChange, ServiceState, Telemetry};
 
 use super::message::{Class, Effect};
-use super::{Incident, Loop};
-use crate::route::demand;
+use super::Loop;
 use crate::sense;
 use crate::service::Slot;
 
@@ -23,8 +22,8 @@ const HEALTH_PERIOD: Millis = Millis::secs(10);
 /// Aggregates leave the node this often.
 const TELEMETRY_PERIOD: Millis = Millis::secs(300);
 
-/// What an observation reaches back.
-const WINDOW: Millis = Millis::secs(10);
+/// Series of one record of aggregates: each takes at most 95 bytes.
+const SERIES_MAX: usize = 640;
 
 /// What was told, and when to tell again.
 #[derive(Debug)]
@@ -143,7 +142,7 @@ impl Loop {
         let span = now.since(self.telling.telemetry_from);
         self.telling.telemetry_from = now;
         self.telling.telemetry_at = now + TELEMETRY_PERIOD;
-        let series = std::mem::take(&mut self.telling.sums)
+        let series: Vec<Aggregate> = std::mem::take(&mut self.telling.sums)
             .into_iter()
             .map(|(series, (sum, count, max))| Aggregate {
                 metric: series.metric as u8,
@@ -153,8 +152,11 @@ impl Loop {
                 max: narrow(max),
             })
             .collect();
-        let body = Body::Telemetry(Telemetry { span, series });
-        self.emit(Class::Telemetry, &[], body, effects);
+        for series in series.chunks(SERIES_MAX) {
+            let series = series.to_vec();
+            let body = Body::Telemetry(Telemetry { span, series });
+            self.emit(Class::Telemetry, &[], body, effects);
+        }
         self.tell_budgets(effects);
     }
 
@@ -162,67 +164,6 @@ impl Loop {
         self.telling.budgets_at = None;
         let budgets = self.budgets();
         self.emit(Class::Telemetry, &[], budgets, effects);
-    }
-
-    /// `O_t`: what was seen lately, with every absence named. `incident` is one
-    /// that is just being opened.
-    pub(super) fn observation(&self, now: Micros, incident: Option<&Incident>) -> Observation {
-        let mut alarms: Vec<AlarmReading> = self
-            .incidents
-            .values()
-            .chain(incident)
-            .map(|open| AlarmReading {
-                alarm: format!("{}-{}", open.service, open.symptom),
-                service: Some(open.service.clone()),
-                text: format!("{} is {}", open.service, open.symptom),
-            })
-            .collect();
-        for alarm in self.alarms.iter().map(|standing| &standing.alarm) {
-            if alarms.iter().all(|known| known.alarm != alarm.alarm) {
-                alarms.push(AlarmReading {
-                    alarm: alarm.alarm.clone(),
-                    service: alarm.service.clone(),
-                    text: alarm.text.clone(),
-                });
-            }
-        }
-        alarms.extend(self.outside.readings(&self.services));
-        let (logs, logs_at) = &self.logs;
-        Observation {
-            node: self.node.clone(),
-            from: Micros(now.0.saturating_sub(WINDOW.0 * 1000)),
-            to: now,
-            logs: if now.since(*logs_at) <= WINDOW {
-                logs.clone()
-            } else {
-                Vec::new()
-            },
-            metrics: self.readings(now),
-            alarms,
-        }
-    }
-
-    /// `M_t`; what was sampled too long ago is marked as stale.
-    #[must_use]
-    pub fn readings(&self, now: Micros) -> Vec<MetricReading> {
-        let age = self.sampled.map_or(Millis(0), |at| now.since(at));
-        let mut readings = sense::host_readings(&self.host, self.own_lag(now));
-        for watched in self.services.values() {
-            readings.extend(sense::service_readings(watched, now));
-        }
-        readings.extend(self.serving_readings());
-        let known = self.routed.map(|(_, at)| (at, self.routes_fresh(now)));
-        if age > self.pacing.stale() {
-            for reading in &mut readings {
-                if let Reading::Fresh(last) = reading.reading {
-                    reading.reading = Reading::Stale { last, age };
-                }
-            }
-        }
-        for route in self.routes.values() {
-            readings.extend(demand::readings(route, now, known));
-        }
-        readings
     }
 
     /// `s_t`: the node's state, for models and for people.

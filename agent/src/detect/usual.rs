@@ -48,6 +48,12 @@ const TRUST_MIN: f32 = 0.5;
 /// A difference below this share of what is usual concerns nobody, however rare it is.
 const SHARE_LEAST: f64 = 0.05;
 
+/// A sample speaks for no longer than this: nothing is learnt while nobody looks.
+const GAP_MAX: Millis = Millis::secs(60);
+
+/// A metric that was not looked at for so long gives its place to another: its part is gone.
+const GONE: Millis = Millis::secs(3600);
+
 /// Which differences from what is usual concern anybody.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Concern {
@@ -226,7 +232,8 @@ impl Watch {
         if let Some(value) = trusted.filter(|_| learning && self.suspect.is_none()) {
             self.samples = (self.samples + 1.0).min(MEAN_SAMPLES);
             self.mean += (value - self.mean) / self.samples;
-            self.learnt = Millis(self.learnt.0.saturating_add(gap.0));
+            let gap = gap.0.min(GAP_MAX.0);
+            self.learnt = Millis(self.learnt.0.saturating_add(gap));
         }
     }
 
@@ -353,7 +360,7 @@ impl<K: Ord + Clone> Usual<K> {
             if value.is_none() {
                 return;
             }
-            if self.watches.len() >= policy.metrics {
+            if self.watches.len() >= policy.metrics && !self.make_room(now) {
                 self.unwatched = self.unwatched.saturating_add(1);
                 return;
             }
@@ -363,6 +370,15 @@ impl<K: Ord + Clone> Usual<K> {
             .entry(key.clone())
             .or_insert_with(|| Watch::new(concern));
         watch.observe(now, value, trust.get(), learning, &policy);
+    }
+
+    /// Whether there was a metric that gave its place.
+    fn make_room(&mut self, now: Micros) -> bool {
+        let gone = |watch: &Watch| watch.seen.is_none_or(|at| now.since(at) >= GONE);
+        let mut all = self.watches.iter();
+        let gone = all.find(|(_, watch)| gone(watch));
+        let gone = gone.map(|(key, _)| key.clone());
+        gone.is_some_and(|key| self.watches.remove(&key).is_some())
     }
 
     /// What was learnt of these says nothing any more, as of a process that has ended.
@@ -458,17 +474,25 @@ mod tests {
         (second * 97 % 251) as f64 / 251.0
     }
 
+    /// Tells `a` once in each of these seconds, while nothing is wrong.
+    fn tell(
+        usual: &mut Usual<&'static str>,
+        seconds: impl IntoIterator<Item = u64>,
+        value: impl Fn(u64) -> f64,
+    ) {
+        for second in seconds {
+            let value = Some(value(second));
+            usual.observe(at(second), (&"a", Concern::ANY), value, Ratio::ONE, true);
+        }
+    }
+
+    fn well(second: u64) -> f64 {
+        20.0 + noise(second)
+    }
+
     fn learnt(seconds: u64) -> Usual<&'static str> {
         let mut usual = Usual::new(POLICY);
-        for second in 1..=seconds {
-            usual.observe(
-                at(second),
-                (&"a", Concern::ANY),
-                Some(20.0 + noise(second)),
-                Ratio::ONE,
-                true,
-            );
-        }
+        tell(&mut usual, 1..=seconds, well);
         usual
     }
 
@@ -480,26 +504,12 @@ mod tests {
     fn what_lasts_is_odd_and_a_single_reading_is_not() {
         let mut usual = learnt(900);
         assert!(usual.odd().is_empty());
-        usual.observe(at(901), (&"a", Concern::ANY), Some(400.0), Ratio::ONE, true);
+        tell(&mut usual, [901], |_| 400.0);
         for second in 902..960 {
-            usual.observe(
-                at(second),
-                (&"a", Concern::ANY),
-                Some(20.0 + noise(second)),
-                Ratio::ONE,
-                true,
-            );
+            tell(&mut usual, [second], well);
             assert!(usual.odd().is_empty(), "{second}");
         }
-        for second in 960..975 {
-            usual.observe(
-                at(second),
-                (&"a", Concern::ANY),
-                Some(900.0 + noise(second)),
-                Ratio::ONE,
-                true,
-            );
-        }
+        tell(&mut usual, 960..975, |second| 880.0 + well(second));
         let odd = usual.odd();
         assert_eq!(odd.len(), 1);
         assert_eq!(odd[0].since, at(960));
@@ -510,24 +520,18 @@ mod tests {
     #[test]
     fn what_is_over_is_remembered_as_evidence() {
         let mut usual = learnt(900);
-        for second in 901..915 {
+        for second in 901..1200 {
+            let value = if second < 915 { 400.0 } else { well(second) };
             usual.observe(
                 at(second),
                 (&"a", Concern::ANY),
-                Some(400.0),
+                Some(value),
                 Ratio::ONE,
                 false,
             );
-        }
-        assert_eq!(usual.odd().len(), 1);
-        for second in 915..1200 {
-            usual.observe(
-                at(second),
-                (&"a", Concern::ANY),
-                Some(20.0 + noise(second)),
-                Ratio::ONE,
-                false,
-            );
+            if second == 914 {
+                assert_eq!(usual.odd().len(), 1);
+            }
         }
         assert!(usual.odd().is_empty());
         let former = usual.odd_since(at(900));
@@ -548,34 +552,50 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_learnt_while_nobody_looks() {
+        let mut usual = learnt(900);
+        tell(&mut usual, [8000], well);
+        tell(&mut usual, 8001..8030, |_| 900.0);
+        let learnt = usual.odd()[0].usual.1;
+        assert!(
+            (Millis::secs(890)..Millis::secs(1000)).contains(&learnt),
+            "{learnt}"
+        );
+    }
+
+    #[test]
     fn whatever_comes_in_it_holds_and_has_a_bound() {
         let mut usual = learnt(300);
-        for (place, key) in ["b", "c", "d", "e", "f"].iter().enumerate() {
+        let one = |usual: &mut Usual<&'static str>, second, key: &'static str| {
             usual.observe(
-                at(300),
-                (key, Concern::ANY),
-                Some(place as f64),
+                at(second),
+                (&key, Concern::ANY),
+                Some(1.0),
                 Ratio::ONE,
                 true,
             );
+        };
+        for key in ["b", "c", "d", "e", "f"] {
+            one(&mut usual, 300, key);
         }
         assert_eq!(usual.watched(), (4, 2));
+        // What is gone gives its place to another.
+        tell(&mut usual, 301..3900, well);
+        one(&mut usual, 3899, "e");
+        assert_eq!(usual.watched(), (4, 3));
+        one(&mut usual, 3900, "e");
+        one(&mut usual, 3900, "f");
+        assert_eq!(usual.watched(), (4, 3));
         // Doubled, late, not a number, endless, and a clock that jumps.
         for (second, value) in [
-            (300, 1.0),
+            (3899, 1.0),
             (200, 1.0),
-            (301, f64::NAN),
-            (302, f64::INFINITY),
+            (3901, f64::NAN),
+            (3902, f64::INFINITY),
             (400_000, 1e300),
             (400_001, -0.0),
         ] {
-            usual.observe(
-                at(second),
-                (&"a", Concern::ANY),
-                Some(value),
-                Ratio::ONE,
-                true,
-            );
+            tell(&mut usual, [second], |_| value);
         }
         assert!((0.0..=1.0).contains(&usual.risk(at(400_002), Millis::secs(300))));
     }

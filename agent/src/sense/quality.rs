@@ -10,15 +10,15 @@
 //! After Sharma, Golubchik and Govindan, "Sensor Faults" (2010): short (a jump that the
 //! next reading takes back), constant, and out of range; noise is left to the detectors.
 //! Blind to a sensor that drifts within what is plausible and has no other beside it.
-//! State 64 B for each sensor. Judges no service.
+//! State 100 B for each sensor. Judges no service.
 
 use std::collections::BTreeMap;
 
 use homeostat_common::ids::ServiceId;
-use homeostat_common::observation::{Metric, Reading, Series};
+use homeostat_common::observation::{Metric, Nature, Reading, Series};
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 
-use crate::control::HostSample;
+use crate::control::{HostSample, Sourced};
 use crate::service::ProcessSample;
 
 /// What a reading that cannot be true leaves of the trust in its sensor ...
@@ -50,6 +50,9 @@ const STILL_TIMES: u32 = 4;
 /// clock ticks: this share and so many cores.
 const CORES_SHARE: f32 = 1.25;
 const CORES_MORE: f32 = 0.5;
+
+/// A part of the node that told nothing for so long is gone; its name may never come again.
+const GONE: Millis = Millis::secs(3600);
 
 /// Sensors that are told of in `status`, the least trusted first.
 const WORST_MAX: usize = 5;
@@ -126,6 +129,10 @@ impl Doubt {
 #[derive(Debug, Default)]
 struct Sensor {
     last: Option<(f64, Micros)>,
+    /// Whether the last reading was believed.
+    believed: bool,
+    /// When it told something last that was, or repeated that.
+    heard: Option<Micros>,
     /// A jump that has to be confirmed, and by how many readings it was.
     pending: Option<(f64, u8)>,
     bad: f32,
@@ -140,6 +147,19 @@ struct Sensor {
 impl Sensor {
     /// Takes a reading in; whether it is to be believed.
     fn push(&mut self, now: Micros, value: f64, plausible: &Plausible) -> bool {
+        self.believed = self.judge(now, value, plausible);
+        self.repeats(now)
+    }
+
+    /// It tells again what it told last; whether that was believed.
+    fn repeats(&mut self, now: Micros) -> bool {
+        if self.believed {
+            self.heard = Some(now);
+        }
+        self.believed
+    }
+
+    fn judge(&mut self, now: Micros, value: f64, plausible: &Plausible) -> bool {
         let (least, most) = plausible.range;
         let in_range = (least..=most).contains(&value);
         if !value.is_finite() || !in_range {
@@ -205,9 +225,9 @@ impl Sensor {
         self.bad += (1.0 - self.bad) * BAD;
     }
 
-    fn trust(&self, now: Micros, stale: Millis) -> (f32, Doubt) {
-        let age = self.last.map_or(Millis(0), |(_, at)| now.since(at));
-        let fresh = if age <= stale {
+    fn trust(&self, nature: Nature, now: Micros, stale: Millis) -> (f32, Doubt) {
+        let age = self.heard.map_or(Millis(0), |at| now.since(at));
+        let fresh = if age <= stale || nature == Nature::Occasional {
             1.0
         } else {
             // Milliseconds of some hours fit.
@@ -284,6 +304,19 @@ impl<'s> Pass<'s> {
             *reading = Reading::Missing;
         }
     }
+
+    /// The same of a source that may repeat what it measured in a former sample.
+    fn pass_source(&mut self, source: &mut Sourced) {
+        let series = source.reading.series();
+        if source.new {
+            self.pass_as(series, &mut source.reading.reading, |value| value);
+        } else if source.reading.reading.fresh().is_some()
+            && let Some(sensor) = self.sensors.get_mut(&series)
+            && !sensor.repeats(self.now)
+        {
+            source.reading.reading = Reading::Missing;
+        }
+    }
 }
 
 /// What a metric of the node, or of a service, is a series of.
@@ -321,9 +354,8 @@ impl Sensors {
         node.pass(Metric::Temperature, &mut host.heat, |heat| {
             f64::from(heat.degrees)
         });
-        for source in host.sources.iter_mut().filter(|source| source.new) {
-            let series = source.reading.series();
-            node.pass_as(series, &mut source.reading.reading, |value| value);
+        for source in &mut host.sources {
+            node.pass_source(source);
         }
         for (id, sample) in processes.iter_mut() {
             let mut service = Pass::new(&mut self.sensors, now, Some(id), sample.garbage);
@@ -333,6 +365,10 @@ impl Sensors {
             service.pass(Metric::Threads, &mut sample.threads, count);
         }
         self.compare_cores(host, processes);
+        self.sensors.retain(|series, sensor| {
+            let lately = |at: Micros| now.since(at) < GONE;
+            series.part.is_none() || sensor.heard.is_none_or(lately)
+        });
     }
 
     /// Nobody can use what the processors do not give: whoever says that it uses most is
@@ -364,8 +400,9 @@ impl Sensors {
     /// What a sensor is worth now; one of which nothing is known is worth all.
     #[must_use]
     pub fn trust(&self, series: &Series, now: Micros, stale: Millis) -> Ratio {
+        let nature = series.metric.nature();
         let sensor = self.sensors.get(series);
-        Ratio::saturating(sensor.map_or(1.0, |sensor| sensor.trust(now, stale).0))
+        Ratio::saturating(sensor.map_or(1.0, |sensor| sensor.trust(nature, now, stale).0))
     }
 
     /// Those that are trusted less than `below`, the least first, with the reason.
@@ -373,7 +410,10 @@ impl Sensors {
     pub fn doubted(&self, now: Micros, stale: Millis, below: f32) -> Vec<(&Series, Ratio, Doubt)> {
         let all = self.sensors.iter();
         let mut doubted: Vec<_> = all
-            .map(|(series, sensor)| (series, sensor.trust(now, stale)))
+            .map(|(series, sensor)| {
+                let nature = series.metric.nature();
+                (series, sensor.trust(nature, now, stale))
+            })
             .filter(|(_, (trust, _))| *trust < below)
             .map(|(series, (trust, doubt))| (series, Ratio::saturating(trust), doubt))
             .collect();
@@ -397,6 +437,8 @@ impl Sensors {
 
 #[cfg(test)]
 mod tests {
+    use homeostat_common::observation::{MetricReading, Part};
+
     use super::*;
 
     const STALE: Millis = Millis::secs(3);
@@ -483,6 +525,56 @@ mod tests {
         assert!(trust(&sensors, Metric::MemoryAvailable, 201) > 0.5);
         let later = trust(&sensors, Metric::MemoryAvailable, 230);
         assert!(later < 0.1, "{later}");
+    }
+
+    fn source(metric: Metric, value: f64, new: bool) -> Sourced {
+        let part = Part::new("/var").unwrap();
+        let reading = MetricReading::part(metric, part, Reading::Fresh(value));
+        Sourced { reading, new }
+    }
+
+    #[test]
+    fn a_source_that_is_asked_seldom_is_no_silent_one_and_one_that_is_gone_is_forgotten() {
+        let mut sensors = Sensors::default();
+        let mut look = |second: u64, sources: Vec<Sourced>| {
+            let mut host = HostSample {
+                sources,
+                ..HostSample::default()
+            };
+            sensors.screen(at(second), &mut host, &mut []);
+            let doubted = sensors.doubted(at(second), STALE, 0.9).len();
+            (doubted, sensors.count(), host.sources)
+        };
+        for second in 0..30 {
+            let (doubted, ..) = look(
+                second,
+                vec![source(Metric::DiskFree, 1e9, second % 10 == 0)],
+            );
+            assert_eq!(doubted, 0, "{second}");
+        }
+        // A disk that nobody asks anything has no time to answer.
+        look(30, vec![source(Metric::DiskAwait, 3.0, true)]);
+        assert_eq!(look(32, Vec::new()).0, 0);
+        assert_eq!(look(90, Vec::new()).0, 1);
+        assert_eq!(look(3700, Vec::new()).1, 0);
+    }
+
+    #[test]
+    fn what_was_not_believed_is_not_when_it_is_repeated() {
+        let mut sensors = Sensors::default();
+        let mut look = |second: u64, value: f64, new: bool| {
+            let mut host = HostSample {
+                sources: vec![source(Metric::DiskFree, value, new)],
+                ..HostSample::default()
+            };
+            sensors.screen(at(second), &mut host, &mut []);
+            host.sources.remove(0).reading.reading.fresh()
+        };
+        assert_eq!(look(0, 1e9, true), Some(1e9));
+        assert_eq!(look(10, 1e5, true), None);
+        assert_eq!(look(11, 1e5, false), None);
+        assert_eq!(look(20, 1e5, true), Some(1e5));
+        assert_eq!(look(21, 1e5, false), Some(1e5));
     }
 
     #[test]

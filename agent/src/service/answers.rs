@@ -23,30 +23,36 @@ pub struct Choice {
     pub error: Option<f32>,
 }
 
-/// The last answer to each input.
+/// The last answer to each input that is still asked. They are asked in turn, so one that is
+/// not among the last [`GOLDENS_MAX`] answers was of another model.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Answers(BTreeMap<u64, Choice>);
+pub struct Answers {
+    answers: u64,
+    /// With the number of the answer.
+    last: BTreeMap<u64, (u64, Choice)>,
+}
 
 impl Answers {
     /// Takes an answer in.
     pub fn push(&mut self, choice: Choice) {
-        if self.0.len() < GOLDENS_MAX || self.0.contains_key(&choice.input) {
-            self.0.insert(choice.input, choice);
-        }
+        self.answers += 1;
+        self.last.insert(choice.input, (self.answers, choice));
+        let oldest = self.answers.saturating_sub(GOLDENS_MAX as u64);
+        self.last.retain(|_, (number, _)| *number > oldest);
     }
 
     /// The largest error of the last answers.
     #[must_use]
     pub fn error(&self) -> Option<f32> {
-        let errors = self.0.values().filter_map(|choice| choice.error);
+        let errors = self.last.values().filter_map(|(_, choice)| choice.error);
         errors.reduce(f32::max)
     }
 
     /// The share of inputs on which the two choose another class, and of how many.
     #[must_use]
     pub fn disagreement(&self, other: &Self) -> Option<(f32, usize)> {
-        let both = self.0.values().filter_map(|own| {
-            let theirs = other.0.get(&own.input)?;
+        let both = self.last.values().filter_map(|(_, own)| {
+            let (_, theirs) = other.last.get(&own.input)?;
             Some(own.class != theirs.class)
         });
         let both: Vec<bool> = both.collect();
@@ -78,9 +84,27 @@ mod tests {
         other.push(choice(1, 1));
         assert_eq!(one.disagreement(&other), Some((0.5, 4)));
         assert_eq!(one.error(), Some(0.5));
+    }
+
+    #[test]
+    fn another_model_with_other_inputs_takes_the_place_of_the_former() {
+        let choice = |input, error| Choice {
+            input,
+            class: 0,
+            error: Some(error),
+        };
+        let all = GOLDENS_MAX as u64;
+        let mut answers = Answers::default();
         for input in 0..1000 {
-            one.push(choice(input, 0));
+            answers.push(choice(input % all, 0.5));
+            assert!(answers.last.len() <= GOLDENS_MAX);
         }
-        assert_eq!(one.0.len(), GOLDENS_MAX);
+        assert_eq!(answers.last.len(), GOLDENS_MAX);
+        // It has fewer of them.
+        for turn in 0..all {
+            assert_eq!(answers.error(), Some(0.5));
+            answers.push(choice(1000 + turn % 4, 0.25));
+        }
+        assert_eq!((answers.error(), answers.last.len()), (Some(0.25), 4));
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use homeostat_common::ids::ModelVersion;
 use homeostat_common::observation::Reading;
-use homeostat_common::units::Micros;
+use homeostat_common::units::{Micros, Millis};
 use homeostat_detect::drift::{Verdict, compare};
 
 use crate::config::Serving;
@@ -67,6 +67,8 @@ struct Counted {
     young: Vec<f32>,
     shifted: u8,
     verdict: Option<Verdict>,
+    /// When there were new answers last.
+    at: Micros,
     told: bool,
 }
 
@@ -100,7 +102,7 @@ impl Counted {
         Some(news)
     }
 
-    fn push(&mut self, page: &Histogram, learn: f32, window: f32) {
+    fn push(&mut self, now: Micros, page: &Histogram, learn: f32, window: f32) {
         let Some(news) = self.news(page) else {
             return;
         };
@@ -108,6 +110,7 @@ impl Counted {
         if sum(&news) <= 0.0 {
             return;
         }
+        self.at = now;
         let add = |to: &mut Vec<f32>| {
             to.resize(news.len(), 0.0);
             for (to, new) in to.iter_mut().zip(&news) {
@@ -149,8 +152,10 @@ impl Counted {
         };
     }
 
-    fn psi(&self) -> Reading<f64> {
-        self.verdict.map(|verdict| f64::from(verdict.psi)).into()
+    /// How far it is from the reference, and by answers until when.
+    fn psi(&self) -> Option<(f64, Micros)> {
+        self.verdict
+            .map(|verdict| (f64::from(verdict.psi), self.at))
     }
 
     fn words(&self, what: &str) -> Option<String> {
@@ -173,15 +178,20 @@ impl Counted {
 struct Recent {
     counted: Counted,
     counts: Vec<f64>,
+    /// When there were new ones last.
+    at: Micros,
 }
 
 impl Recent {
-    fn push(&mut self, page: &Histogram) {
+    fn push(&mut self, now: Micros, page: &Histogram) {
         let Some(news) = self.counted.news(page) else {
             return;
         };
         self.counts.resize(news.len(), 0.0);
         let new: f64 = news.iter().map(|count| f64::from(*count)).sum();
+        if new > 0.0 {
+            self.at = now;
+        }
         let keep = (-new / RECENT).exp();
         for (count, new) in self.counts.iter_mut().zip(news) {
             *count = *count * keep + f64::from(new);
@@ -275,14 +285,14 @@ impl ServingWatch {
                 continue;
             }
             let counted = self.inputs.entry(histogram.series.clone()).or_default();
-            counted.push(histogram, learn, window);
+            counted.push(now, histogram, learn, window);
         }
         if let Some(histogram) = &page.confidence {
-            self.confidence.push(histogram, learn, window);
-            self.sure.push(histogram);
+            self.confidence.push(now, histogram, learn, window);
+            self.sure.push(now, histogram);
         }
         if let Some(histogram) = &page.latency {
-            self.latency.push(histogram);
+            self.latency.push(now, histogram);
         }
         self.count(now, page);
     }
@@ -310,20 +320,33 @@ impl ServingWatch {
         self.rate = Some((new / span, share));
     }
 
-    /// What is read of it now.
+    /// What is read of it now; what nothing has moved for longer than `stale` is old.
     #[must_use]
-    pub fn served(&self) -> Served {
-        let ms = |share| Reading::from(self.latency.quantile(share).map(|at| at * 1000.0));
-        let shifts = self.inputs.values().filter_map(|counted| counted.verdict);
-        let shifts = shifts.map(|verdict| f64::from(verdict.psi));
+    pub fn served(&self, now: Micros, stale: Millis) -> Served {
+        let aged = |value: Option<(f64, Micros)>| match value {
+            Some((value, at)) if now.since(at) <= stale => Reading::Fresh(value),
+            Some((last, at)) => Reading::Stale {
+                last,
+                age: now.since(at),
+            },
+            None => Reading::Missing,
+        };
+        let of = |recent: &Recent, value: Option<f64>| aged(value.map(|it| (it, recent.at)));
+        let ms = |share| {
+            let seconds = self.latency.quantile(share);
+            of(&self.latency, seconds.map(|seconds| seconds * 1000.0))
+        };
+        let counted = self.rate.zip(self.totals);
+        let counted = counted.map(|((rate, errors), (.., at))| (rate, errors, at));
+        let shifts = self.inputs.values().filter_map(Counted::psi);
         Served {
             latency_ms: [ms(0.5), ms(0.95), ms(0.99)],
-            errors: self.rate.and_then(|(_, errors)| errors).into(),
-            rate: self.rate.map(|(rate, _)| rate).into(),
-            confidence: self.sure.mean().into(),
-            confidence_low: self.sure.quantile(0.05).into(),
-            confidence_shift: self.confidence.psi(),
-            input_shift: shifts.reduce(f64::max).into(),
+            errors: aged(counted.and_then(|(_, errors, at)| Some((errors?, at)))),
+            rate: aged(counted.map(|(rate, _, at)| (rate, at))),
+            confidence: of(&self.sure, self.sure.mean()),
+            confidence_low: of(&self.sure, self.sure.quantile(0.05)),
+            confidence_shift: aged(self.confidence.psi()),
+            input_shift: aged(shifts.max_by(|a, b| a.0.total_cmp(&b.0))),
         }
     }
 
@@ -352,7 +375,8 @@ impl ServingWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use homeostat_common::units::Millis;
+
+    const STALE: Millis = Millis::secs(3);
 
     const BOUNDS: [f64; 5] = [0.2, 0.4, 0.6, 0.8, f64::INFINITY];
 
@@ -415,8 +439,9 @@ mod tests {
             watch.push(server.now, &policy(), &page, None);
             assert!(watch.shifted().is_empty(), "{:?}", watch.shifted());
         }
-        assert!(watch.served().input_shift.fresh().unwrap() < 0.1);
-        assert_eq!(watch.served().rate, Reading::Fresh(20.0));
+        let served = watch.served(server.now, STALE);
+        assert!(served.input_shift.fresh().unwrap() < 0.1);
+        assert_eq!(served.rate, Reading::Fresh(20.0));
         let mut looks = 0;
         while watch.shifted().is_empty() {
             looks += 1;
@@ -452,7 +477,8 @@ mod tests {
             watch.push(server.now, &policy(), &page, None);
             assert!(watch.shifted().is_empty(), "{round}: {:?}", watch.shifted());
         }
-        assert_eq!(watch.served().rate, Reading::Fresh(30.0));
+        let served = watch.served(server.now, STALE);
+        assert_eq!(served.rate, Reading::Fresh(30.0));
     }
 
     #[test]
@@ -468,7 +494,38 @@ mod tests {
         }
         let page = server.page(40, 0.2);
         watch.push(server.now, &policy(), &page, version("b"));
-        assert!(watch.served().confidence.fresh().is_some());
+        let served = watch.served(server.now, STALE);
+        assert!(served.confidence.fresh().is_some());
+    }
+
+    #[test]
+    fn what_nobody_asks_or_tells_any_more_grows_old() {
+        let (mut server, mut watch) = (Server::new(4), ServingWatch::default());
+        for _ in 0..200 {
+            let page = server.page(20, 1.0);
+            watch.push(server.now, &policy(), &page, None);
+        }
+        // Nobody asks: its page says so.
+        for _ in 0..10 {
+            let page = server.page(0, 1.0);
+            watch.push(server.now, &policy(), &page, None);
+        }
+        let served = watch.served(server.now, STALE);
+        assert_eq!(served.rate, Reading::Fresh(0.0));
+        assert_eq!(served.errors, Reading::Missing);
+        for of_answers in [
+            served.confidence,
+            served.confidence_low,
+            served.confidence_shift,
+            served.input_shift,
+        ] {
+            let old = matches!(of_answers, Reading::Stale { age, .. } if age == Millis::secs(10));
+            assert!(old, "{of_answers:?}");
+        }
+        // Its page does not come any more.
+        let rate = watch.served(server.now + Millis::secs(60), STALE).rate;
+        let age = Millis::secs(60);
+        assert_eq!(rate, Reading::Stale { last: 0.0, age });
     }
 
     #[test]
@@ -488,7 +545,7 @@ mod tests {
                     errors: Some(-count),
                 };
                 watch.push(Micros(7), &policy(), &page, None);
-                let _ = (watch.served(), watch.shifted());
+                let _ = (watch.served(Micros(7), STALE), watch.shifted());
             }
         }
     }

@@ -17,6 +17,7 @@ use homeostat_agent::io::clock;
 use homeostat_agent::io::mcu::feed::Feed;
 use homeostat_common::ids::McuId;
 use homeostat_common::observation::Metric;
+use homeostat_common::units::Millis;
 
 /// Two metrics that move, the second of which jumps at 500 s for 10 s.
 fn recording(folder: &Path) -> PathBuf {
@@ -139,7 +140,7 @@ fn a_feed_says_when_its_device_is_there_and_when_it_is_gone() {
         metrics: vec![Metric::CpuBusy],
     };
     let boot = clock::boot_id(Path::new("/proc")).unwrap();
-    let feed = Feed::start(&mcu, boot, events).unwrap();
+    let mut feed = Feed::start(&mcu, Millis::secs(1), boot, events).unwrap();
     feed.offer(clock::now(), &HostSample::default());
     let mut next = || match told.blocking_recv() {
         Some(Event::Mcu {

@@ -12,6 +12,7 @@ mod disk;
 mod faults;
 mod forwarder;
 mod host;
+mod senses;
 mod shell;
 mod store;
 mod trace;
@@ -222,7 +223,7 @@ enum Happening {
     /// From the spawner, over this connection.
     Spawner(u32, Event),
     Request(u32, shell::Request),
-    ProbeEnds(u32, shell::Asked),
+    ProbeEnds(u32, senses::Asked),
     Ends(ServiceId, Instance, Exit),
     Sample(u32),
     /// The forwarder is asked, as often as configured.

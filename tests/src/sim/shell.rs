@@ -1,31 +1,22 @@
 //! What the agent's shell, the spawner and the kernel do, simulated: carries the
 //! loop's effects out, late and sometimes never, and tells it what came of them.
 
-use homeostat_agent::config::ProbeKind;
-use homeostat_agent::control::{
-    Effect, Event, HealRecord, HostSample, Loop, ProbeOutcome, SlotReport, Stranger, Told,
-};
+use homeostat_agent::control::{Effect, Event, HealRecord, Loop, SlotReport};
 use homeostat_agent::execute::Act;
 use homeostat_agent::io::keeper::Order;
-use homeostat_agent::service::{ProcessSample, SlotName, Version};
+use homeostat_agent::service::{SlotName, Version};
 use homeostat_common::anomaly::{Exit, Symptom};
 use homeostat_common::ids::{Instance, ServiceId, Token};
 use homeostat_common::observation::Reading;
-use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+use homeostat_common::units::{Bytes, Micros, Millis};
 use homeostat_common::wire::notice::{News, Notice};
 
 use super::disk::Entry;
 use super::store;
-use super::world::{DESCRIPTORS_MAX, Life, Reaction};
 use super::{Happening, Sim};
 
 /// From the kernel's signal to the end of a process, in microseconds.
 const DEATH_US: std::ops::Range<u64> = 500..3000;
-
-/// Cores that a process uses.
-fn cores(life: &Life) -> f32 {
-    life.hog.unwrap_or(0.05)
-}
 
 /// What the spawner is asked to do.
 #[derive(Debug, Clone)]
@@ -33,18 +24,6 @@ pub(super) enum Request {
     Start(ServiceId),
     Stop(ServiceId, Instance),
     Kill(ServiceId, Instance),
-}
-
-/// A probe on its way.
-#[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) service: ServiceId,
-    pub(super) probe: usize,
-    pub(super) number: u64,
-    /// The life that was asked.
-    pub(super) life: Option<Instance>,
-    pub(super) outcome: ProbeOutcome,
-    pub(super) late: bool,
 }
 
 /// Work on a slot.
@@ -252,54 +231,6 @@ impl Sim {
         }
     }
 
-    fn ask(&mut self, service: ServiceId, probe: usize) {
-        self.probe_number += 1;
-        let number = self.probe_number;
-        let sent = Event::ProbeSent {
-            service: service.clone(),
-            probe,
-            number,
-        };
-        self.push_us(0, Happening::Tell(self.run, sent));
-        let timeout = self
-            .config
-            .service(&service)
-            .and_then(|found| found.probes.get(probe))
-            .map_or(0, |probe| probe.timeout.0 * 1000);
-        let takes = if self.host.pressure > 0.3 {
-            self.probe_rng.u64(10_000..timeout * 6)
-        } else {
-            self.probe_rng.u64(500..5000)
-        };
-        let reaction = self.world.reaction(&service, self.now);
-        let (answer, outcome) = match reaction {
-            Reaction::Refused => (300, Some(ProbeOutcome::Refused)),
-            Reaction::Wrong => (takes, Some(ProbeOutcome::Wrong("7 is not 8".into()))),
-            Reaction::Right => (takes, Some(right(takes))),
-            Reaction::Silent(until) if until.0 < u64::MAX => {
-                let answer = until.0 - self.now.0 + takes;
-                (answer, Some(right(answer)))
-            }
-            Reaction::Silent(_) => (u64::MAX, None),
-        };
-        let mut asked = Asked {
-            life: self.world.life(&service).map(|life| life.instance),
-            service,
-            probe,
-            number,
-            outcome: ProbeOutcome::TimedOut,
-            late: false,
-        };
-        if answer > timeout {
-            self.push_us(timeout, Happening::ProbeEnds(self.run, asked.clone()));
-            asked.late = true;
-        }
-        if let Some(outcome) = outcome {
-            asked.outcome = outcome;
-            self.push_us(answer, Happening::ProbeEnds(self.run, asked));
-        }
-    }
-
     fn file(&mut self, service: ServiceId, slot: SlotName, work: FileWork) {
         let after = self.file_rng.u64(1000..20_000);
         let ends = Happening::FileEnds(self.run, service, slot, work);
@@ -431,110 +362,8 @@ impl Sim {
         }
     }
 
-    fn answer(&mut self, asked: Asked) {
-        let present = self.world.life(&asked.service).map(|life| life.instance);
-        let blocked = matches!(
-            self.world.reaction(&asked.service, self.now),
-            Reaction::Silent(_)
-        );
-        let outcome = match asked.outcome {
-            ProbeOutcome::TimedOut => ProbeOutcome::TimedOut,
-            // It died or blocked before it could answer.
-            _ if present != asked.life => ProbeOutcome::Refused,
-            _ if blocked && asked.late => return,
-            _ if blocked => ProbeOutcome::TimedOut,
-            outcome => outcome,
-        };
-        let policy = self.config.service(&asked.service);
-        let policy = policy.and_then(|service| service.probes.get(asked.probe));
-        let answered = matches!(outcome, ProbeOutcome::Right { .. });
-        if let Some(ProbeKind::Metrics { gauges, .. }) = policy.map(|probe| &probe.kind)
-            && let Some(life) = self.world.life(&asked.service).filter(|_| answered)
-        {
-            let (value, moves) = life.gauge;
-            let told = Told::Metrics {
-                hash: if moves { asked.number } else { 0 },
-                gauges: vec![Some(value); gauges.len()],
-                page: None,
-            };
-            self.tell(Event::Told {
-                service: asked.service.clone(),
-                probe: asked.probe,
-                told,
-            });
-        }
-        self.tell(Event::Probed {
-            service: asked.service,
-            probe: asked.probe,
-            number: asked.number,
-            outcome,
-            late: asked.late,
-        });
-    }
-
-    fn sample(&mut self) {
-        if self.host.frozen {
-            return;
-        }
-        // Shares are between two samples.
-        let first = std::mem::replace(&mut self.host.sampled, self.run) != self.run;
-        let share = |share: f32| {
-            let measured = Some(Ratio::saturating(share)).filter(|_| !first);
-            Reading::from(measured)
-        };
-        self.host.samples += 1;
-        // Four processors, of which each process uses what it does.
-        let lives = self.world.places.values();
-        let each = lives.filter_map(|place| Some(cores(place.life.as_ref()?)));
-        let used = (each.sum::<f32>() + self.host.stranger) / 4.0;
-        let host = HostSample {
-            cpu_pressure: share(self.host.pressure.max(self.host.stranger / 4.0)),
-            io_pressure: share(0.0),
-            cpu_busy: share(self.host.pressure.max(used)),
-            battery: Reading::from(self.host.supply()),
-            stranger: (self.host.stranger > 0.0).then_some(Stranger {
-                pid: 4711,
-                name: *b"stress-ng\0\0\0\0\0\0\0",
-                cores: self.host.stranger,
-            }),
-            wall: Reading::from(self.host.wall.map(|wall| wall + self.now.0 / 1000)),
-            heat: Reading::from(self.host.heat(self.now)),
-            cores: Reading::Fresh(4),
-            ..HostSample::default()
-        };
-        self.kill_for_memory();
-        let mut processes = Vec::new();
-        for (id, place) in &self.world.places {
-            if let Some(life) = &place.life {
-                // A positive number of bytes far below 2^63.
-                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                let resident = Bytes(self.world.resident(id, self.now) as u64);
-                let mut sample = ProcessSample {
-                    resident: Reading::Fresh(resident),
-                    descriptors: Reading::Fresh(self.world.descriptors(id, self.now)),
-                    descriptor_limit: Reading::Fresh(DESCRIPTORS_MAX),
-                    state: Reading::Fresh(match self.world.life(id) {
-                        Some(life) if life.stopped => 'T',
-                        _ => 'S',
-                    }),
-                    // Whoever answers nothing sleeps, and waits for no core.
-                    run_delay: match self.world.reaction(id, self.now) {
-                        Reaction::Silent(_) => share(0.0),
-                        _ => share(self.host.pressure / 2.0),
-                    },
-                    cpu: Reading::Fresh(cores(life)),
-                    starved: Reading::Fresh(life.starved.is_some_and(|until| until > self.now)),
-                    ..ProcessSample::default()
-                };
-                self.host.lie(id, &mut sample);
-                processes.push((id.clone(), sample));
-            }
-        }
-        self.tell(Event::Sample(Box::new(host), processes));
-    }
-
     /// The kernel ends who takes more than it may.
-    fn kill_for_memory(&mut self) {
+    pub(super) fn kill_for_memory(&mut self) {
         let limited = self.config.services.iter();
         let over = limited.filter_map(|service| {
             let most = service.memory_limit?.0 as f64;
@@ -643,11 +472,5 @@ impl Sim {
             notice.number, notice.alarm, notice.repeat
         );
         self.notices.push((self.now, text));
-    }
-}
-
-fn right(takes: u64) -> ProbeOutcome {
-    ProbeOutcome::Right {
-        latency_us: u32::try_from(takes).unwrap_or(u32::MAX),
     }
 }

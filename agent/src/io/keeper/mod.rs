@@ -310,6 +310,7 @@ impl Thread {
         }
     }
 
+    /// Writes an event; `false` if it has to be tried again.
     fn push(&mut self, event: &Waiting) -> bool {
         let Some(outbox) = &mut self.outbox else {
             self.note_trouble(Some(NOT_OPEN.into()));
@@ -333,15 +334,19 @@ impl Thread {
                 .collect(),
             body: event.body.clone(),
         };
-        let written = envelope
-            .encode()
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| {
-                outbox
-                    .push(class_of(event.class), &bytes)
-                    .map_err(|error| chain(&error))
-            });
-        match written {
+        let max = outbox.event_max();
+        let bytes = match envelope.encode().map_err(|error| chain(&error)) {
+            Ok(bytes) if bytes.len() <= max => bytes,
+            // No disk will ever take it, and what waits behind it must not wait for ever.
+            refused => {
+                let why = refused.err();
+                let why = why.unwrap_or_else(|| format!("larger than {max} bytes"));
+                warn!("store: an event cannot be kept and is lost: {why}");
+                return true;
+            }
+        };
+        let written = outbox.push(class_of(event.class), &bytes);
+        match written.map_err(|error| chain(&error)) {
             Ok(given) => {
                 debug_assert_eq!(given.0, seq);
                 if self.marks.len() == MARKS_MAX {

@@ -123,6 +123,23 @@ fn a_full_disk_is_told_once_and_so_is_its_end() {
 }
 
 #[test]
+fn what_no_record_holds_keeps_nothing_else_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, mut thread) = open(&config(dir.path()), BOOT, |_| Ok(true)).unwrap();
+    let before = thread.outbox.as_ref().unwrap().next_event().0;
+    for bytes in [10, 70 << 10, (64 << 10) - 100, 10] {
+        let body = Body::Note(Note {
+            service: None,
+            text: "x".repeat(bytes),
+        });
+        thread.accept(0, Class::State, Vec::new(), body);
+    }
+    assert_eq!((thread.unwritten.len(), &thread.trouble), (0, &None));
+    let after = thread.outbox.as_ref().unwrap().next_event().0;
+    assert!((2..=3).contains(&(after - before)), "{before} to {after}");
+}
+
+#[test]
 fn a_journal_that_cannot_be_opened_is_told_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal");

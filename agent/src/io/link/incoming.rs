@@ -15,6 +15,8 @@ use homeostat_common::wire::topic::{COORDINATOR_STATUS, NodeTopics, ROOT, Writer
 use homeostat_common::wire::{Down, RECORD_MAX};
 use homeostat_notify::intake::{Heard, Misheard, Source};
 
+use super::ignored::{Class, Reason};
+
 /// Largest command or status: both are one line of JSON.
 pub const JSON_MAX: usize = 4096;
 /// Largest list of other systems' alarms: as many as it has, with some hundred bytes each.
@@ -28,87 +30,6 @@ pub const ID_MAX: usize = 64;
 /// Commands remembered to answer each once: at least a minute of them, which is
 /// how long a broker may keep one.
 pub const SEEN_MAX: usize = 256;
-
-/// Topics by what they are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// `dn/{stream}`
-    Down,
-    /// `cmd/{kind}/{id}`, to this node or to all.
-    Command,
-    /// `_coord/status`
-    CoordinatorStatus,
-    /// `ord/{initiator}`
-    Order,
-    /// `ans/{initiator}` of another node, to this one.
-    Answer,
-    /// `ext`
-    Outside,
-    /// What a device says, on a configured topic.
-    Device,
-    /// Nothing that was subscribed to.
-    Other,
-}
-
-/// Why a message had no effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Larger than its class allows.
-    Oversize,
-    /// Not what the schema says.
-    Malformed,
-    /// Answered before.
-    Duplicate,
-    /// A command that the broker kept: it would come again for ever.
-    Retained,
-    /// Its deadline had passed.
-    Expired,
-    /// A kind of command that does not exist.
-    UnknownKind,
-    /// It asked for an answer on a topic that is not this node's.
-    ForeignTopic,
-    /// An acknowledgement of events that were never sent.
-    Beyond,
-    /// More commands than the loop takes.
-    Busy,
-    /// No signed frame at all.
-    Unsigned,
-    /// Under a name that nobody is trusted with, or with another's key.
-    Untrusted,
-    /// Altered, or signed for another node.
-    Signature,
-}
-
-const CLASSES: usize = 8;
-const REASONS: usize = 12;
-
-/// Messages without effect, by class and reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ignored([[u64; REASONS]; CLASSES]);
-
-impl Ignored {
-    /// How many of one sort.
-    #[must_use]
-    pub fn count(&self, class: Class, reason: Reason) -> u64 {
-        let row = self.0.get(class as usize);
-        row.and_then(|row| row.get(reason as usize))
-            .copied()
-            .unwrap_or(0)
-    }
-
-    /// How many in all.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.0.iter().flatten().sum()
-    }
-
-    pub(super) fn add(&mut self, class: Class, reason: Reason) {
-        let row = self.0.get_mut(class as usize);
-        if let Some(count) = row.and_then(|row| row.get_mut(reason as usize)) {
-            *count += 1;
-        }
-    }
-}
 
 /// What can be asked of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,7 +27,8 @@
 
 pub mod backlog;
 pub mod backoff;
-pub mod incoming;
+pub mod ignored;
+mod incoming;
 mod mqtt;
 mod news;
 pub mod outgoing;
@@ -45,7 +46,8 @@ use homeostat_notify::intake::{Heard, Source};
 use tokio::sync::{Notify, mpsc};
 
 pub use backlog::{Backlog, Fetch, Record, backlog};
-pub use incoming::{Class, CommandKind, CommandRequest, Ignored, Reason};
+pub use ignored::{Class, Ignored, Reason};
+pub use incoming::{CommandKind, CommandRequest};
 pub use outgoing::{Delivery, Projection};
 pub use session::Link;
 pub(super) use session::unix_ms;

@@ -21,7 +21,8 @@ use tracing::{debug, info, warn};
 
 use super::backlog::{Backlog, Record};
 use super::backoff::Backoff;
-use super::incoming::{Class, Inbox, Message, Reason, Verdict, reason_of};
+use super::ignored::{Class, Reason};
+use super::incoming::{Inbox, Message, Verdict, reason_of};
 use super::mqtt::{End, OVERHEAD_MAX, REQUESTS_MAX, Session, Stage, Tag, library};
 use super::news::News;
 use super::outgoing::{Answer, Delivery, Projection};

@@ -170,8 +170,11 @@ fn start(program: &[String]) -> io::Result<(Child, ChildStdout)> {
         stop(child);
         return Err(io::ErrorKind::BrokenPipe.into());
     };
-    let flags = fcntl_getfl(&pipe)?;
-    fcntl_setfl(&pipe, flags | OFlags::NONBLOCK)?;
+    let set = fcntl_getfl(&pipe).and_then(|flags| fcntl_setfl(&pipe, flags | OFlags::NONBLOCK));
+    if let Err(errno) = set {
+        stop(child);
+        return Err(errno.into());
+    }
     Ok((child, pipe))
 }
 

@@ -47,6 +47,8 @@ pub struct Logs {
     units: BTreeMap<String, usize>,
     counts: Vec<Counts>,
     looked: Option<Micros>,
+    /// What the last look gave.
+    readings: Vec<Sourced>,
     /// What is on the disk: by id, which words vary and the lines at that time.
     kept: BTreeMap<u64, (u128, u64)>,
     kept_at: Option<Micros>,
@@ -74,6 +76,7 @@ impl Logs {
             units: BTreeMap::new(),
             counts: Vec::new(),
             looked: None,
+            readings: Vec::new(),
             kept: BTreeMap::new(),
             kept_at: None,
             told: 0,
@@ -91,6 +94,7 @@ impl Logs {
     pub fn configure(&mut self, config: &Config) {
         self.counts.clear();
         self.units.clear();
+        self.readings.clear();
         let mut former = std::mem::take(&mut self.tails);
         let folder = config.node.data_dir.join("logs");
         for service in &config.services {
@@ -131,8 +135,8 @@ impl Logs {
         })
     }
 
-    /// Reads what is new, up to `budget` bytes of each source: `L_t`, and the readings.
-    pub fn look(&mut self, now: Micros, budget: u64) -> (Vec<LogCount>, Vec<Sourced>) {
+    /// Reads what is new, up to `budget` bytes of each source: `L_t`.
+    pub fn look(&mut self, now: Micros, budget: u64) -> Vec<LogCount> {
         let Self {
             miner,
             tails,
@@ -180,8 +184,19 @@ impl Logs {
                 new: true,
             }));
         }
+        self.readings = readings;
         self.tell();
-        (lines, readings)
+        lines
+    }
+
+    /// The readings of the last look, for each sample until the next one: they are new in the
+    /// first.
+    pub fn sourced(&mut self) -> Vec<Sourced> {
+        let all = self.readings.clone();
+        for reading in &mut self.readings {
+            reading.new = false;
+        }
+        all
     }
 
     /// Says once in a while that there are more templates than are kept.

@@ -11,6 +11,8 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 /// Longest part of a line that is kept: by one more than the miner looks at, so that it cuts
 /// between two words.
 pub const LINE_MAX: usize = homeostat_templates::LINE_MAX + 1;
@@ -97,7 +99,7 @@ impl Tail {
     }
 
     /// Reads up to `budget` new bytes and gives out the lines that ended in them. A
-    /// file that is absent or cannot be read has no lines.
+    /// file that is absent or cannot be read has no lines, nor has what is no file.
     pub fn poll(&mut self, budget: u64, mut each: impl FnMut(&[u8])) -> Tally {
         let mut tally = Tally::default();
         let there = fs::metadata(&self.path).ok();
@@ -174,8 +176,13 @@ impl Tail {
 
 impl Open {
     fn new(path: &Path, at_end: bool) -> io::Result<Self> {
-        let file = File::open(path)?;
+        // A pipe without a writer would be waited for, and has no place to read on from.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
         let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         Ok(Self {
             file,
             device: about.dev(),

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -24,6 +25,19 @@ fn node(folder: &Path, more: &str) -> Config {
 
 fn at(seconds: u64) -> Micros {
     Micros(seconds * 1_000_000)
+}
+
+/// A node that reads one file, which is nobody's.
+fn one_file(folder: &Path) -> (PathBuf, Config) {
+    let path = folder.join("a.log");
+    let config = node(folder, &format!("[[log]]\npath = \"{}\"\n", path.display()));
+    (path, config)
+}
+
+/// What was counted, and the readings.
+fn look(logs: &mut Logs, second: u64) -> (Vec<LogCount>, Vec<Sourced>) {
+    let lines = logs.look(at(second), BUDGET);
+    (lines, logs.sourced())
 }
 
 fn reading(readings: &[Sourced], metric: Metric, service: Option<&str>) -> Reading<f64> {
@@ -55,7 +69,7 @@ fn lines_of_all_files_of_a_service_are_counted_together() {
         ),
     );
     let mut logs = Logs::new(&config, Vec::new());
-    let (lines, readings) = logs.look(at(1), BUDGET);
+    let (lines, readings) = look(&mut logs, 1);
     assert!(lines.is_empty());
     // No file is no rate, not the rate 0.
     assert_eq!(
@@ -65,7 +79,7 @@ fn lines_of_all_files_of_a_service_are_counted_together() {
     append(&own, "job 1 done\nERROR job 2 failed\n");
     append(&other, "job 3 done\n");
     append(&nobodys, "job 4 done\n");
-    let (lines, readings) = logs.look(at(3), BUDGET);
+    let (lines, readings) = look(&mut logs, 3);
     let seen: Vec<_> = lines
         .iter()
         .map(|it| {
@@ -92,7 +106,16 @@ fn lines_of_all_files_of_a_service_are_counted_together() {
     assert_eq!(of(Metric::LogNew), Reading::Fresh(2.0));
     let node = reading(&readings, Metric::LogNew, None);
     assert_eq!(node, Reading::Fresh(0.0));
-    let (_, readings) = logs.look(at(4), BUDGET);
+    // A sample that comes before the next look repeats this one's readings.
+    let again = logs.sourced();
+    let same = again.iter().zip(&readings);
+    assert!(
+        same.clone()
+            .all(|(one, other)| one.reading == other.reading)
+            && same.count() == 6
+    );
+    assert!(readings.iter().all(|one| one.new) && again.iter().all(|one| !one.new));
+    let (_, readings) = look(&mut logs, 4);
     assert_eq!(
         reading(&readings, Metric::LogLines, Some("web")),
         Reading::Fresh(0.0)
@@ -102,17 +125,13 @@ fn lines_of_all_files_of_a_service_are_counted_together() {
 #[test]
 fn templates_that_become_one_within_a_window_are_one_count() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.log");
-    let config = node(
-        folder.path(),
-        &format!("[[log]]\npath = \"{}\"\n", path.display()),
-    );
+    let (path, config) = one_file(folder.path());
     let mut logs = Logs::new(&config, Vec::new());
     append(
         &path,
         "bye user ann\nbye user bob\nbye user eve\nbye user zoe\n",
     );
-    let (lines, _) = logs.look(at(1), BUDGET);
+    let (lines, _) = look(&mut logs, 1);
     let seen: Vec<_> = lines
         .iter()
         .map(|it| (it.text.as_str(), it.count))
@@ -141,25 +160,21 @@ fn more_templates_than_a_window_keeps_are_said() {
 #[test]
 fn what_is_new_to_the_node_stays_known_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.log");
-    let config = node(
-        folder.path(),
-        &format!("[[log]]\npath = \"{}\"\n", path.display()),
-    );
+    let (path, config) = one_file(folder.path());
     let mut logs = Logs::new(&config, Vec::new());
     append(
         &path,
         "bye user ann\nbye user bob\nbye user eve\nall is well\n",
     );
-    let before = logs.look(at(1), BUDGET).0;
+    let before = look(&mut logs, 1).0;
     let changes = logs.changes(at(1), false).unwrap();
     assert_eq!((changes.put.len(), changes.gone.len()), (2, 0));
     assert_eq!(logs.changes(at(2), true), None);
     let mut logs = Logs::new(&config, changes.put);
     // What was written while nobody looked is history.
-    assert!(logs.look(at(2), BUDGET).0.is_empty());
+    assert!(look(&mut logs, 2).0.is_empty());
     append(&path, "bye user zoe\nall is well\n");
-    let (after, readings) = logs.look(at(3), BUDGET);
+    let (after, readings) = look(&mut logs, 3);
     let ids = |lines: &[LogCount]| lines.iter().map(|it| it.template).collect::<Vec<_>>();
     assert_eq!(ids(&after), ids(&before));
     assert_eq!(

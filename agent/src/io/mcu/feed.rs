@@ -42,6 +42,12 @@ type Round = Vec<Sample>;
 #[derive(Debug)]
 pub struct Feed {
     mcu: Mcu,
+    /// How often it is fed, whatever the pace of the samples: windows of detectors count
+    /// samples.
+    period: Millis,
+    fed: Option<Micros>,
+    /// Slow sources among its metrics that have measured something since then.
+    news: BTreeSet<Metric>,
     rounds: SyncSender<Round>,
 }
 
@@ -50,7 +56,12 @@ impl Feed {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(mcu: &Mcu, boot: BootId, events: mpsc::Sender<Event>) -> io::Result<Self> {
+    pub fn start(
+        mcu: &Mcu,
+        period: Millis,
+        boot: BootId,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
         let (rounds, waiting) = sync_channel(ROUNDS_MAX);
         let line = Line {
             mcu: mcu.clone(),
@@ -62,17 +73,37 @@ impl Feed {
         std::thread::Builder::new()
             .name(format!("mcu-{}", mcu.name))
             .spawn(move || line.serve(&waiting))?;
-        let mcu = mcu.clone();
-        Ok(Self { mcu, rounds })
+        Ok(Self::new(mcu, period, rounds))
     }
 
-    /// Sends what it watches of this sample.
-    pub fn offer(&self, now: Micros, sample: &HostSample) {
+    fn new(mcu: &Mcu, period: Millis, rounds: SyncSender<Round>) -> Self {
+        Self {
+            mcu: mcu.clone(),
+            period,
+            fed: None,
+            news: BTreeSet::new(),
+            rounds,
+        }
+    }
+
+    /// Sends what it watches of this sample, if a period has passed.
+    pub fn offer(&mut self, now: Micros, sample: &HostSample) {
+        let of_node = |one: &&Sourced| is_of_node(&one.reading, one.reading.metric);
+        let new = sample.sources.iter().filter(|one| one.new);
+        self.news
+            .extend(new.filter(of_node).map(|one| one.reading.metric));
+        // A tenth is left to timers that are early.
+        let early = |fed: Micros| 10 * now.since(fed).0 < 9 * self.period.0;
+        if self.fed.is_some_and(early) {
+            return;
+        }
+        self.fed = Some(now);
+        let news = std::mem::take(&mut self.news);
         let at = Duration::from_micros(now.0);
         let readings = host_readings(sample, Millis(0));
         let old = |metric: Metric| {
-            let is_old = |one: &&Sourced| !one.new && is_of_node(&one.reading, metric);
-            sample.sources.iter().any(|one| is_old(&one))
+            let is_its = |one: &Sourced| is_of_node(&one.reading, metric);
+            !news.contains(&metric) && sample.sources.iter().any(is_its)
         };
         let round = (0..)
             .zip(&self.mcu.metrics)
@@ -130,7 +161,7 @@ impl Line {
                 return;
             };
             warn!("mcu {}: {}", self.mcu.name, chain(&error));
-            if self.is_down(&chain(&error)).is_err() {
+            if self.is_lost(&chain(&error)).is_err() {
                 return;
             }
             let again = Instant::now() + RETRY;
@@ -233,6 +264,15 @@ impl Line {
         self.say(alarm.channel, Some(text))
     }
 
+    /// The line failed. What ends on the device from now on nobody hears, and whoever talks to
+    /// it next does not know what stood: what still stands then is told anew.
+    fn is_lost(&mut self, why: &str) -> Result<(), Ended> {
+        for channel in std::mem::take(&mut self.raised) {
+            self.say(channel, None)?;
+        }
+        self.is_down(why)
+    }
+
     fn is_down(&mut self, why: &str) -> Result<(), Ended> {
         if std::mem::replace(&mut self.down, true) {
             return Ok(());
@@ -264,6 +304,7 @@ impl Line {
 mod tests {
     use super::*;
     use homeostat_common::ids::McuId;
+    use homeostat_common::units::Ratio;
     use homeostat_serial::message::{At, Cause, Hello, Part, State};
 
     fn line() -> (Line, mpsc::Receiver<Event>) {
@@ -324,6 +365,50 @@ mod tests {
                 (Some(Metric::Load), None)
             ]
         );
+    }
+
+    #[test]
+    fn alarms_of_a_line_that_fails_end_with_it() {
+        let (mut line, mut told) = line();
+        line.down = false;
+        assert!(line.take(&alarm(1, true)).is_ok());
+        assert!(line.is_lost("it was closed").is_ok());
+        let mut all = Vec::new();
+        while let Ok(Event::Mcu { metric, text, .. }) = told.try_recv() {
+            all.push((metric, text.is_some()));
+        }
+        let load = Some(Metric::Load);
+        assert_eq!(all, [(load, true), (load, false), (None, true)]);
+    }
+
+    #[test]
+    fn it_is_fed_once_a_period_with_all_that_was_measured_meanwhile() {
+        let (rounds, waiting) = sync_channel(ROUNDS_MAX);
+        let (line, _) = line();
+        let mut feed = Feed::new(&line.mcu, Millis::secs(1), rounds);
+        let mut look = |millis: u64, load_is_new: bool| {
+            let reading = MetricReading::node(Metric::Load, Reading::Fresh(2.5));
+            let sample = HostSample {
+                cpu_busy: Reading::Fresh(Ratio::saturating(0.5)),
+                sources: vec![Sourced {
+                    reading,
+                    new: load_is_new,
+                }],
+                ..HostSample::default()
+            };
+            feed.offer(Micros(millis * 1000), &sample);
+            let round = waiting.try_recv().unwrap_or_default();
+            let values: Vec<_> = round.iter().map(|one| (one.channel, one.value)).collect();
+            values
+        };
+        let (busy, load) = ((0, Some(0.5)), (1, Some(2.5)));
+        assert_eq!(look(0, true), [busy, load]);
+        // Four times as often, as while something may be wrong.
+        assert_eq!(look(250, false), []);
+        assert_eq!(look(500, true), []);
+        assert_eq!(look(750, false), []);
+        assert_eq!(look(1000, false), [busy, load]);
+        assert_eq!(look(2000, false), [busy]);
     }
 
     #[test]

@@ -60,6 +60,11 @@ pub(super) fn read(
         return Err(0);
     }
     if let Some(page) = &mut found.page {
+        // Of one with too many bins some are not there, and the rest would tell what is not so.
+        let fits = |one: &Histogram| one.bins.len() <= BINS_MAX;
+        page.inputs.retain(fits);
+        page.confidence = page.confidence.take().filter(fits);
+        page.latency = page.latency.take().filter(fits);
         let others = page.confidence.iter_mut().chain(&mut page.latency);
         for histogram in page.inputs.iter_mut().chain(others) {
             histogram.bins.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -111,7 +116,8 @@ fn note(page: &mut Page, serving: &Serving, name: &str, labels: &str, value: f64
 
 /// Series that are not told apart are summed up.
 fn add(histogram: &mut Histogram, bound: f64, value: f64) {
-    let room = histogram.bins.len() < BINS_MAX;
+    // By one more, by which it is told.
+    let room = histogram.bins.len() <= BINS_MAX;
     let same = |bin: &&mut (f64, f64)| bin.0.total_cmp(&bound).is_eq();
     match histogram.bins.iter_mut().find(same) {
         Some(bin) => bin.1 += value,
@@ -259,6 +265,29 @@ mod tests {
             (found.requests, found.errors, found.latency),
             (Some(7.0), None, None)
         );
+    }
+
+    #[test]
+    fn a_histogram_with_too_many_bins_is_none() {
+        let serving = Serving {
+            inputs: None,
+            confidence: None,
+            latency: Some("took".into()),
+            requests: None,
+            errors: None,
+            learn: 1000,
+            window: 500,
+        };
+        let page = |bins: usize| -> String {
+            let bins = (0..bins).map(|bin| format!("took_bucket{{le=\"{bin}\"}} {bin}\n"));
+            bins.collect()
+        };
+        let bins = |count: usize| {
+            let found = read(page(count).as_bytes(), &[], Some(&serving)).unwrap();
+            Some(found.page?.latency?.bins.len())
+        };
+        assert_eq!(bins(BINS_MAX), Some(BINS_MAX));
+        assert_eq!((bins(BINS_MAX + 1), bins(1000)), (None, None));
     }
 
     #[test]

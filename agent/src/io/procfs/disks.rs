@@ -23,8 +23,9 @@ const DISKS_MAX: usize = 8;
 /// hold no files.
 const NO_DISKS: [&str; 8] = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
 
-/// File systems whose server may be away.
-const REMOTE: [&str; 8] = [
+/// File systems whose server may be away; what `autofs` mounts when it is asked may be one.
+const REMOTE: [&str; 9] = [
+    "autofs",
     "nfs",
     "cifs",
     "smb",
@@ -200,11 +201,11 @@ mod tests {
 
     #[test]
     fn a_file_system_over_a_network_is_told_by_the_deepest_mount() {
-        let mounts = "/dev/vda / ext4 rw 0 0\nserver:/x /srv nfs4 rw 0 0\n\
+        let mounts = "/dev/vda / ext4 rw 0 0\nserver:/x /srv nfs4 rw 0 0\nauto /net autofs rw 0 0\n\
                       /dev/vdb /srv/local ext4 rw 0 0\ntmpfs /srv/late nfs rw 0 0\n\
                       tmpfs /srv/late tmpfs rw 0 0\nbroken\n";
         let remote = |path: &str| is_remote(mounts, Path::new(path));
-        assert!(!remote("/var/lib") && remote("/srv/models"));
+        assert!(!remote("/var/lib") && remote("/srv/models") && remote("/net/models"));
         assert!(!remote("/srv/local/models") && !remote("/srv/late"));
         // Only whole names count.
         assert!(!remote("/srvother"));

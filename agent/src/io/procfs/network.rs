@@ -21,10 +21,13 @@ const INTERFACES_MAX: usize = 8;
 /// Samples in a row without it until an interface counts as gone.
 const ABSENT_MAX: u16 = 600;
 
-/// What connects nothing but parts of this node.
-const INNER: [&str; 14] = [
-    "lo", "veth", "ifb", "docker", "br-", "virbr", "cali", "flannel", "cni", "dummy", "tunl",
-    "sit", "ip6tnl", "gre",
+/// Nothing leaves the node through it. Not the beginning of a name: `lowpan0` is a radio.
+const LOOPBACK: &str = "lo";
+
+/// What connects nothing but parts of this node, by the beginning of its name.
+const INNER: [&str; 13] = [
+    "veth", "ifb", "docker", "br-", "virbr", "cali", "flannel", "cni", "dummy", "tunl", "sit",
+    "ip6tnl", "gre",
 ];
 
 /// A megabit in bytes; `speed` counts those.
@@ -101,13 +104,13 @@ impl Network {
             interface.absent = interface.absent.saturating_add(1);
         }
         let mut broken = 0;
-        let found = texts.parse(&mut self.counters, |text| {
+        let _ = texts.parse(&mut self.counters, |text| {
             for line in parse::net_dev(text)? {
                 let Some((name, counts)) = line else {
                     broken += 1;
                     continue;
                 };
-                if INNER.iter().any(|inner| name.starts_with(inner)) {
+                if name == LOOPBACK || INNER.iter().any(|inner| name.starts_with(inner)) {
                     continue;
                 }
                 let known = interfaces.iter().position(|it| it.part.as_str() == name);
@@ -126,7 +129,6 @@ impl Network {
         texts.garbage += broken;
         // Who is not in the text is silent; whoever stays away is gone.
         for interface in interfaces.iter_mut().filter(|it| it.absent > 0) {
-            let _ = found;
             interface.silent(now, board);
         }
         interfaces.retain(|interface| {

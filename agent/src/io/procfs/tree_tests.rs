@@ -38,21 +38,35 @@ const SECOND: u64 = 1_000_000;
 fn board() -> Tree {
     let tree = Tree::new();
     counters(&tree, 0);
-    tree.write("self/mounts", "/dev/root / ext4 rw 0 0\n");
-    tree.write("loadavg", "2.50 1 1 1/9 9\n");
-    tree.write("sys/fs/file-nr", "640\t40\t9223372036854775807\n");
-    tree.write("net/sockstat", "sockets: used 17\nTCP: inuse 3 orphan 0\n");
-    tree.write("sys/net/netfilter/nf_conntrack_count", "512\n");
-    tree.write("sys/net/netfilter/nf_conntrack_max", "2048\n");
-    tree.write(
-        "net/wireless",
-        "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n \
-         face | tus | link level noise |  nwid  crypt   frag  retry   misc | beacon | 22\n \
-         wlan0: 0000   54.  -56.  -256        0      0      0      0      0        0\n",
-    );
-    for (interface, speed, carrier) in [("eth0", "100", "1"), ("wlan0", "-1", "0")] {
-        tree.write(&format!("class/net/{interface}/speed"), speed);
-        tree.write(&format!("class/net/{interface}/carrier"), carrier);
+    for (name, text) in [
+        ("self/mounts", "/dev/root / ext4 rw 0 0\n"),
+        ("loadavg", "2.50 1 1 1/9 9\n"),
+        ("sys/fs/file-nr", "640\t40\t9223372036854775807\n"),
+        ("net/sockstat", "sockets: used 17\nTCP: inuse 3 orphan 0\n"),
+        ("sys/net/netfilter/nf_conntrack_count", "512\n"),
+        ("sys/net/netfilter/nf_conntrack_max", "2048\n"),
+        (
+            "net/wireless",
+            "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n \
+             face | tus | link level noise |  nwid  crypt   frag  retry   misc | beacon | 22\n \
+             wlan0: 0000   54.  -56.  -256        0      0      0      0      0        0\n",
+        ),
+        ("class/net/eth0/speed", "100"),
+        ("class/net/eth0/carrier", "1"),
+        ("class/net/wlan0/speed", "-1"),
+        ("class/net/wlan0/carrier", "0"),
+        ("devices/platform/soc/soc:firmware/get_throttled", "50005\n"),
+        ("class/hwmon/hwmon0/in0_lcrit_alarm", "0\n"),
+        ("class/hwmon/hwmon1/power1_input", "3500000\n"),
+        ("class/power_supply/BAT0/type", "Battery\n"),
+        ("class/power_supply/BAT0/capacity", "42\n"),
+        ("class/power_supply/BAT0/status", "Discharging\n"),
+        ("class/power_supply/BAT0/power_now", "4000000\n"),
+        ("class/power_supply/mouse/type", "Battery\n"),
+        ("class/power_supply/mouse/scope", "Device\n"),
+        ("class/power_supply/mouse/capacity", "1\n"),
+    ] {
+        tree.write(name, text);
     }
     for (policy, now, cap) in [(0, "600000", "1500000"), (2, "900000", "900000")] {
         let at = format!("devices/system/cpu/cpufreq/policy{policy}");
@@ -60,16 +74,6 @@ fn board() -> Tree {
         tree.write(&format!("{at}/scaling_cur_freq"), now);
         tree.write(&format!("{at}/scaling_max_freq"), cap);
     }
-    tree.write("devices/platform/soc/soc:firmware/get_throttled", "50005\n");
-    tree.write("class/hwmon/hwmon0/in0_lcrit_alarm", "0\n");
-    tree.write("class/hwmon/hwmon1/power1_input", "3500000\n");
-    tree.write("class/power_supply/BAT0/type", "Battery\n");
-    tree.write("class/power_supply/BAT0/capacity", "42\n");
-    tree.write("class/power_supply/BAT0/status", "Discharging\n");
-    tree.write("class/power_supply/BAT0/power_now", "4000000\n");
-    tree.write("class/power_supply/mouse/type", "Battery\n");
-    tree.write("class/power_supply/mouse/scope", "Device\n");
-    tree.write("class/power_supply/mouse/capacity", "1\n");
     tree
 }
 
@@ -397,9 +401,14 @@ fn disks_and_interfaces_come_and_go() {
     let many: String = (0..40)
         .map(|n| format!("eth{n}: 1 1 1 1 0 0 0 0 1 1 1 1 0 0 0 0\n"))
         .collect();
-    tree.write("net/dev", format!("x\ny bytes\n{many}"));
+    let counts = "1 1 1 1 0 0 0 0 1 1 1 1 0 0 0 0";
+    let radio = format!("lo: {counts}\nlowpan0: {counts}\n{many}");
+    tree.write("net/dev", format!("x\ny bytes\n{radio}"));
     let reading = host.sample(Micros(126 * SECOND));
-    assert_eq!(found(&reading, Metric::NetSent).len(), 8);
+    let sent = found(&reading, Metric::NetSent);
+    assert_eq!(sent.len(), 8);
+    let named = |name: &str| sent.iter().any(|(part, _)| part == name);
+    assert!(named("lowpan0") && !named("lo"));
 }
 
 /// Whatever stands in any of the files: no panic, and nothing that cannot be.

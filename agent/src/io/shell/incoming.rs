@@ -177,8 +177,8 @@ impl Shell {
         let counters = self.link.as_ref().map(LinkHandle::counters);
         let broker = self.broker.sample(now, counters.unwrap_or_default());
         sample.sources.push(broker);
+        sample.sources.append(&mut self.logs.sourced());
         let (core, strangers, pids) = (&self.core, &self.strangers, &self.pids);
-        sample.sources.append(&mut self.log_readings);
         let sources = &mut sample.sources;
         let processes = self
             .processes
@@ -205,7 +205,7 @@ impl Shell {
                 (id.clone(), sample)
             })
             .collect();
-        for feed in &self.feeds {
+        for feed in &mut self.feeds {
             feed.offer(now, &sample);
         }
         Event::Sample(Box::new(sample), processes)

@@ -56,7 +56,7 @@ use super::spawner::protocol::SlotView;
 use super::thermal::Thermal;
 use crate::chaos::Wish;
 use crate::config::{Config, Golden};
-use crate::control::{Class, Command, Effect, Event, Loop, SlotReport, Sourced};
+use crate::control::{Class, Command, Effect, Event, Loop, SlotReport};
 use crate::io::mcu::feed::Feed;
 
 /// Log bytes read per sample and service: 64 KiB/s at the default period.
@@ -213,8 +213,6 @@ struct Shell {
     /// Microcontrollers that watch metrics of this node.
     feeds: Vec<Feed>,
     logs: Logs,
-    /// What the last look at them gave, for the sample that follows.
-    log_readings: Vec<Sourced>,
     control: Option<UnixListener>,
     /// Orders that found the store's queue full.
     unkept: u64,
@@ -456,8 +454,7 @@ impl Shell {
 
     async fn read_logs(&mut self, spawner: &mut Option<Client>) {
         let now = clock::now();
-        let (all, readings) = self.logs.look(now, LOG_BYTES_MAX);
-        self.log_readings = readings;
+        let all = self.logs.look(now, LOG_BYTES_MAX);
         if let Some(changes) = self.logs.changes(now, false) {
             self.order(Order::Templates(changes));
         }

@@ -111,7 +111,8 @@ impl Shell {
         let snapshots = config.node.data_dir.join("snapshots");
         let data = data::start(snapshots, event_sender.clone())?;
         let feeds = config.mcus.iter();
-        let feeds = feeds.map(|mcu| Feed::start(mcu, boot, event_sender.clone()));
+        let period = config.sample.period;
+        let feeds = feeds.map(|mcu| Feed::start(mcu, period, boot, event_sender.clone()));
         let feeds = feeds.collect::<Result<Vec<Feed>, std::io::Error>>()?;
         let (hook_sender, hook_reports) = mpsc::channel(EVENTS_MAX);
         let report: Reports = Arc::new(move |report| hook_sender.try_send(report).is_ok());
@@ -168,7 +169,6 @@ impl Shell {
             pids: BTreeMap::new(),
             feeds,
             logs,
-            log_readings: Vec::new(),
             control: control(&control_path(&config.node.run_dir)),
             unkept: 0,
             starting: Some(starting),

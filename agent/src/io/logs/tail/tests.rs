@@ -77,6 +77,26 @@ fn a_file_that_was_moved_away_is_read_to_its_end_first() {
 }
 
 #[test]
+fn a_pipe_or_a_folder_is_no_log_and_nobody_waits_for_it() {
+    let (folder, path) = file();
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    let (done, wait) = std::sync::mpsc::channel();
+    let places = [path, folder.path().to_owned()];
+    std::thread::spawn(move || {
+        for place in places {
+            let mut tail = Tail::from_start(&place);
+            let tally = look(&mut tail).1;
+            let _ = done.send((tally, tail.is_there()));
+        }
+    });
+    for _ in 0..2 {
+        let told = wait.recv_timeout(std::time::Duration::from_secs(10));
+        assert_eq!(told, Ok((Tally::default(), false)));
+    }
+}
+
+#[test]
 fn what_one_look_may_cost_is_bounded_and_what_is_dropped_is_counted() {
     let (_folder, path) = file();
     let mut tail = Tail::from_start(&path);
