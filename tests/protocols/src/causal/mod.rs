@@ -128,11 +128,7 @@ mod tests {
             incidents: 1,
             python,
         };
-        assert!(
-            run(&few, 3)
-                .unwrap_err()
-                .to_string()
-                .contains("/nonexistent/python")
-        );
+        let error = format!("{:#}", run(&few, 3).unwrap_err());
+        assert!(error.contains("/nonexistent/python"), "{error}");
     }
 }
