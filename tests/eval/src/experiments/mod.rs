@@ -36,7 +36,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 23] = [
+pub const LIST: [[&str; 3]; 24] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
