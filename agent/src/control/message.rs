@@ -82,8 +82,9 @@ pub enum Told {
 pub struct Sourced {
     /// What was measured.
     pub reading: MetricReading,
-    /// Measured in this very sample. Slow sources repeat their last value in between,
-    /// which says nothing about how it moves.
+    /// Looked at for this very sample, whether a value was found or what had been there was
+    /// not. Slow sources repeat their last value in between, which says nothing about how it
+    /// moves.
     pub new: bool,
 }
 

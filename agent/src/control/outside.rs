@@ -2,8 +2,8 @@
 //!
 //! In: the coordinator's list, which replaces the one before, and single words of devices. Out:
 //! entries of `A_t`; and alarms of this node for devices, which are repeated and acknowledged
-//! like its own, with their topic in the text; after a restart they stand until the link has
-//! been there for a minute without a word of them. Those of other systems are not raised again:
+//! like its own, with their topic in the text; after a restart they are over only
+//! once the link has been there for a minute without a word of them. Those of other systems are not raised again:
 //! whoever raised them calls people. Nothing is decided by any of them: a healer that acts on
 //! what anybody may publish is one that anybody may steer.
 

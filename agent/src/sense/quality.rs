@@ -293,7 +293,9 @@ impl<'s> Pass<'s> {
         number: impl Fn(T) -> f64,
     ) {
         let Some(value) = reading.fresh() else {
-            if let Some(sensor) = self.sensors.get_mut(&series).filter(|_| self.garbled) {
+            let always = series.metric.nature() != Nature::Occasional;
+            let doubted = self.sensors.get_mut(&series);
+            if let Some(sensor) = doubted.filter(|_| self.garbled && always) {
                 sensor.distrust();
             }
             return;

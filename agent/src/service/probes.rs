@@ -210,3 +210,51 @@ impl Watched {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, ProbeKind};
+    use crate::service::serving::{Histogram, Page};
+
+    fn service(more: &str) -> config::Service {
+        let text = format!(
+            "[node]\nid = \"n\"\n[[service]]\nid = \"a\"\ncommand = [\"/a\"]\nports = [80]\n\
+             [[service.probe]]\nkind = \"metrics\"\n[service.probe.serving]\ninputs = \"x\"\n{more}"
+        );
+        let config = Config::parse(&text, Path::new("a.toml"));
+        config.unwrap().services.remove(0)
+    }
+
+    #[test]
+    fn another_configuration_keeps_what_is_usual_of_a_model_if_its_probe_stays() {
+        let mut watched = Watched::new(service(""), Micros(0));
+        let ProbeKind::Metrics {
+            serving: Some(policy),
+            ..
+        } = watched.policy.probes[0].kind.clone()
+        else {
+            panic!("{:?}", watched.policy.probes)
+        };
+        for second in 0..9 {
+            let page = Page {
+                inputs: vec![Histogram {
+                    series: String::new(),
+                    bins: vec![(1.0, f64::from(second)), (f64::INFINITY, f64::from(second))],
+                }],
+                ..Page::default()
+            };
+            let at = Micros(u64::from(second) * 1_000_000);
+            watched.probes[0].serving.push(at, &policy, &page, None);
+        }
+        let learnt = watched.probes[0].serving.clone();
+        assert_ne!(learnt, ServingWatch::default());
+        let same = service("[[service]]\nid = \"b\"\ncommand = [\"/b\"]\n");
+        let watched = watched.under(same, Micros(1));
+        assert_eq!(watched.probes[0].serving, learnt);
+        let watched = watched.under(service("window = 900\n"), Micros(2));
+        assert_eq!(watched.probes[0].serving, ServingWatch::default());
+    }
+}

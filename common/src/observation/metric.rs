@@ -232,8 +232,8 @@ metrics! {
     100 BatteryCharge "battery_charge" "ratio" Level;
     /// 1 while the node is supplied from outside.
     101 OnMains "on_mains" "flag" Level;
-    /// What the node draws.
-    102 Power "power" "watts" Level;
+    /// What the node draws. Of a node that has but a battery to tell, only while it discharges.
+    102 Power "power" "watts" Occasional;
     /// What the node has drawn since the agent's start.
     103 Energy "energy" "joules" Total;
     /// The agent's part of it, estimated by its share of the processor time.

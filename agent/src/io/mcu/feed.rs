@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::time::{Duration, Instant};
 
 use homeostat_common::ids::BootId;
-use homeostat_common::observation::{Metric, MetricReading, Reading};
+use homeostat_common::observation::{Metric, MetricReading, Nature, Reading};
 use homeostat_common::units::{Micros, Millis};
 use homeostat_serial::host::{self, Host, Sample};
 use homeostat_serial::message::{Alarm, Setup};
@@ -109,14 +109,15 @@ impl Feed {
             .zip(&self.mcu.metrics)
             .filter_map(|(channel, metric)| {
                 let mut of_node = readings.iter().filter(|one| is_of_node(one, *metric));
-                let value = match of_node.next().map(|one| one.reading) {
-                    // Of an earlier sample: nothing was measured, and nothing is wrong.
-                    _ if old(*metric) => return None,
-                    #[allow(clippy::cast_possible_truncation)] // what detectors compute with
-                    Some(Reading::Fresh(value)) => Some(value as f32),
-                    Some(Reading::Stale { .. }) => return None,
-                    Some(Reading::Missing) | None => None,
-                };
+                let reading = of_node.next().map_or(Reading::Missing, |one| one.reading);
+                // Of an earlier sample, or of what is not always there: nothing was measured,
+                // and nothing is wrong.
+                let absent = metric.nature() == Nature::Occasional && reading.fresh().is_none();
+                if old(*metric) || absent {
+                    return None;
+                }
+                #[allow(clippy::cast_possible_truncation)] // what detectors compute with
+                let value = reading.fresh().map(|value| value as f32);
                 Some(Sample { channel, at, value })
             });
         // Full: it is behind, and the next round says more than this one.
@@ -409,6 +410,16 @@ mod tests {
         assert_eq!(look(750, false), []);
         assert_eq!(look(1000, false), [busy, load]);
         assert_eq!(look(2000, false), [busy]);
+        let silent = HostSample {
+            cpu_busy: Reading::Stale {
+                last: Ratio::saturating(0.5),
+                age: Millis(1000),
+            },
+            ..HostSample::default()
+        };
+        feed.offer(Micros(3_000_000), &silent);
+        let round = waiting.try_recv().unwrap();
+        assert_eq!((round[0].channel, round[0].value), (0, None));
     }
 
     #[test]

@@ -25,7 +25,7 @@ struct Row {
     last: Option<(f64, Micros)>,
     /// The last look found a value.
     found: bool,
-    /// Since the last time that all were told.
+    /// It was looked at since the last time that all were told.
     new: bool,
 }
 
@@ -93,11 +93,12 @@ impl Board {
         row.found = value.is_some();
         if let Some(value) = value {
             row.last = Some((value, now));
-            row.new = true;
         }
+        // That it found nothing is news of what had been there.
+        row.new |= row.last.is_some();
     }
 
-    /// All rows, and which of them were measured since this was asked last.
+    /// All rows, and which of them were looked at since this was asked last.
     pub(super) fn sourced(&mut self, now: Micros) -> Vec<Sourced> {
         let rows = self.rows.iter_mut().flatten();
         rows.map(|row| {
@@ -163,16 +164,16 @@ mod tests {
             let one = board.sourced(Micros(at)).remove(0);
             (one.reading.reading, one.new)
         };
+        board.put(Micros(0), slot, None);
         assert_eq!(told(&mut board, 0), (Reading::Missing, false));
         board.put(Micros(0), slot, Some(2.0));
         assert_eq!(told(&mut board, 1), (Reading::Fresh(2.0), true));
         assert_eq!(told(&mut board, 2), (Reading::Fresh(2.0), false));
         board.put(Micros(3_000), slot, Some(f64::NAN));
         let age = Millis(3);
-        assert_eq!(
-            told(&mut board, 3_000),
-            (Reading::Stale { last: 2.0, age }, false)
-        );
+        let stale = Reading::Stale { last: 2.0, age };
+        assert_eq!(told(&mut board, 3_000), (stale, true));
+        assert_eq!(told(&mut board, 3_000), (stale, false));
     }
 
     #[test]
