@@ -33,7 +33,7 @@ const MEASURE_PERIOD: Millis = Millis(1000);
 const RETIRE_GRACE: Millis = Millis::secs(5);
 
 /// From this share of time in which some task waits for a core, silence says less.
-const PRESSED: f32 = 0.25;
+pub(super) const PRESSED: f32 = 0.25;
 
 /// A stranger is told of from this many cores on, over some seconds ...
 const STRANGER_CORES: f32 = 0.5;

@@ -26,6 +26,7 @@ mod flagging;
 mod foreseeing;
 mod holding;
 mod incident;
+mod joining;
 mod knowing;
 mod leading;
 mod mcu;
@@ -118,8 +119,8 @@ pub struct Loop {
     stale_orders: u64,
     /// Lives that a former run of the agent has seen to work.
     proven_before: BTreeMap<ServiceId, Instance>,
-    /// Until when dependents of a mended service are given time to settle.
-    settling: BTreeMap<ServiceId, Micros>,
+    /// Mended services whose dependents are given time to settle.
+    settling: BTreeMap<ServiceId, joining::Settling>,
     budget: Budget,
     experience: Experience,
     host: HostSample,
@@ -342,7 +343,7 @@ impl Loop {
     /// Detect, diagnose, plan, verify, execute.
     fn decide(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         self.feel_budget(now);
-        self.settling.retain(|_, until| *until > now);
+        self.settling.retain(|_, one| one.until() > now);
         self.pass_time(now, effects);
         self.end_stale(now, effects);
         let mut orders = std::mem::take(&mut self.waiting_orders);
@@ -469,7 +470,7 @@ impl Loop {
             });
         let plans = self.incidents.values().filter_map(Incident::next_wake);
         let plans = plans.chain(self.parts_wake()).chain(self.leads_wake());
-        let settling = self.settling.values().copied();
+        let settling = self.settling.values().flat_map(joining::Settling::turns);
         let silence = self.silence_at();
         let kept = self
             .services

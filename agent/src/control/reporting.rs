@@ -18,10 +18,6 @@ use crate::words::ASKED_DONE;
 /// Refusals that end by themselves within moments alarm only after this.
 const PATIENCE: Millis = Millis::secs(5);
 
-/// Services that need a mended one are given this long to come back by
-/// themselves before their silence counts as a fault of their own.
-const SETTLING: Millis = Millis::secs(2);
-
 impl Loop {
     pub(super) fn tell_opened(
         &mut self,
@@ -266,8 +262,7 @@ impl Loop {
         });
         self.approvals.forget(incident.id);
         self.unsettle(&incident.service, incident.since, now);
-        self.settling
-            .insert(incident.service.clone(), now + SETTLING);
+        self.settle(incident, now);
         for symptom in Symptom::ALL {
             self.clear(&format!("{}-{symptom}", incident.service), effects);
         }

@@ -5,6 +5,9 @@
 //! that a dependency may be the root is the loop's concern, which holds back while
 //! a dependency is under repair.
 
+pub mod baselines;
+pub mod topology;
+
 use std::collections::BTreeMap;
 
 use homeostat_common::anomaly::{Diagnosis, Fault, Symptom};

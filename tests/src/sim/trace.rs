@@ -90,6 +90,13 @@ impl Trace {
                 self.say(at, "alarm", text);
             }
             Body::Alarm(alarm) => self.say(at, "clear", alarm.alarm.clone()),
+            Body::Joined(joined) => {
+                let text = format!(
+                    "{} is {}: {}",
+                    joined.service, joined.symptom, joined.because
+                );
+                self.say(at, "join", text);
+            }
             Body::Note(note) => self.say(at, "note", note.text.clone()),
             Body::Control(control) => {
                 let by = match control.by.as_str() {
