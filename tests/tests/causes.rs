@@ -157,7 +157,10 @@ fn two_causes_at_once_are_both_healed_and_nobody_else_is_touched() {
         assert_eq!(roots, ["store-1", "store-2"], "{trace}");
         assert_eq!(trace.of("close").len(), 2, "{trace}");
         let executed = trace.of("execute");
-        assert!(executed.iter().all(|step| step.contains("(store-")), "{trace}");
+        assert!(
+            executed.iter().all(|step| step.contains("(store-")),
+            "{trace}"
+        );
     }
 }
 
@@ -184,7 +187,10 @@ fn an_innocent_replica_is_left_alone_while_what_it_needs_is_slow() {
     let suspects = trace.of("suspect");
     assert!(suspects[0].starts_with("store-1"), "{trace}");
     let told = trace.of("answer")[0];
-    assert!(told.contains("infer-1") && told.contains("needs store-1"), "{told}");
+    assert!(
+        told.contains("infer-1") && told.contains("needs store-1"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -526,6 +526,9 @@ impl Loop {
         self.host = host;
         let readings = self.readings(now);
         self.notice(now, &readings, effects);
+        if usual_pace {
+            self.remember_row(now, &readings);
+        }
         self.telling.sampled(readings);
         self.look_for_strangers(now, effects);
         self.foresee(now, effects);

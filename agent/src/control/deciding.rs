@@ -198,6 +198,9 @@ impl Loop {
         } else if incident.told_fault != Some(diagnosis.fault) {
             self.tell_rediagnosed(incident, diagnosis.evidence, now, effects);
         }
+        if self.spares(incident, now, effects) {
+            return;
+        }
         let options = self.options(incident, finding.symptom == Symptom::Dead, false);
         self.choose(incident, options, now, effects);
     }

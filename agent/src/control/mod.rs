@@ -43,6 +43,7 @@ mod revising;
 mod routing;
 mod sagas;
 mod serving;
+mod suspecting;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -166,6 +167,7 @@ pub struct Loop {
     approvals: approving::Approvals,
     foresight: foreseeing::Foresight,
     noticing: noticing::Noticing,
+    suspecting: suspecting::Suspecting,
     pacing: pacing::Pacing,
     outside: outside::Others,
     /// The moment of this step.
@@ -183,6 +185,7 @@ impl Loop {
             .map(|service| (service.id.clone(), Watched::new(service.clone(), now)))
             .collect();
         let (policy, shares) = (config.limits.budget, budgeting::shares(&config.services));
+        let routes = routing::routes(config);
         let mut this = Self {
             node: config.node.id.clone(),
             boot,
@@ -212,7 +215,6 @@ impl Loop {
             sample_asked: Micros(0),
             logs: (Vec::new(), Micros(0)),
             spawner: false,
-            routes: routing::routes(config),
             routed: None,
             reweigh: BTreeSet::new(),
             repeat_routes: false,
@@ -237,11 +239,13 @@ impl Loop {
             approvals: approving::Approvals::default(),
             foresight: foreseeing::Foresight::new(config),
             noticing: noticing::Noticing::new(config.detect),
+            suspecting: suspecting::Suspecting::new(services.values(), routes.values()),
             pacing: pacing::Pacing::new(config.sample.clone(), now),
             outside: outside::Others::default(),
             now,
             chaos: chaos::Chaos::default(),
             services,
+            routes,
         };
         let former = match resumed.saved {
             Some(saved) => this.recall(saved, shares, now),

@@ -296,6 +296,17 @@ impl Loop {
             .collect()
     }
 
+    /// Since when something of a service, or of what it needs, or of the node is odd.
+    pub(super) fn odd_since(&self, id: &ServiceId) -> Option<Micros> {
+        let near = |scope: &Option<ServiceId>| match scope {
+            None => true,
+            Some(other) => other == id || self.depends(id, other),
+        };
+        let odd = self.noticing.usual.odd();
+        let odd = odd.iter().filter(|odd| near(&odd.key.service));
+        odd.map(|odd| odd.since).min()
+    }
+
     /// A finding is worth no more than the sensor that it rests on.
     pub(super) fn weigh(&self, id: &ServiceId, finding: Finding, now: Micros) -> Finding {
         let Some((metric, service)) = rests_on(&finding, id) else {

@@ -28,6 +28,7 @@ impl Loop {
     ) {
         incident.told = true;
         evidence.extend(self.unusual_before(&incident.service, incident.since, now));
+        evidence.extend(self.suspect(incident, now));
         if let Some((words, mark)) = self.on_purpose(&incident.service, now) {
             evidence.insert(0, words);
             if mark > 0 {
@@ -42,6 +43,7 @@ impl Loop {
             since: incident.since,
         }));
         self.emit_opened(incident, evidence, now, effects);
+        self.tell_suspects(incident, effects);
     }
 
     /// A closer look has found another cause: told under the same number.

@@ -117,6 +117,7 @@ impl Loop {
             self.emit(Class::State, &[], Body::ServiceChange(change), effects);
         }
         self.tell_routes(now, effects);
+        self.tell_topology(effects);
         let quarantines: Vec<String> = self
             .services
             .keys()

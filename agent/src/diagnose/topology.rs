@@ -1,12 +1,11 @@
 //! Who needs whom on a node: the graph along which trouble travels.
 //!
-//! In go the services and routes as configured, and the parts of the node that are measured;
-//! out come edges. A service needs the services of `depends_on`, the routes of `calls`, the
+//! In go the services and routes as configured; out come edges. A service needs the services of `depends_on`, the routes of `calls`, the
 //! dependencies of `needs`, the model that it answers with, and the node that it runs on; a
-//! route needs who stands behind it and the forwarder; the node needs its parts.
+//! route needs who stands behind it and the forwarder. Which parts the node needs is known once
+//! they are measured.
 
 use homeostat_common::ids::ServiceId;
-use homeostat_common::observation::Part;
 use homeostat_common::suspect::{Component, Edge};
 
 use crate::config::{ProbeKind, Service, forwarder_id};
@@ -38,10 +37,13 @@ pub fn configured<'a>(
     }
     for route in routes {
         let from = Component::Route(route.id.clone());
-        let behind = route.backends.iter().map(|(id, backend)| match &backend.service {
-            Some(service) => Component::Service(service.clone()),
-            None => Component::Backend(id.clone()),
-        });
+        let behind = route
+            .backends
+            .iter()
+            .map(|(id, backend)| match &backend.service {
+                Some(service) => Component::Service(service.clone()),
+                None => Component::Backend(id.clone()),
+            });
         edges.extend(behind.chain(forwarder.clone()).map(|needs| Edge {
             from: from.clone(),
             needs,
@@ -50,19 +52,12 @@ pub fn configured<'a>(
     edges
 }
 
-/// What every service needs besides: the node, and the node its parts.
-pub fn of_node<'a>(
-    services: impl Iterator<Item = &'a ServiceId>,
-    parts: impl Iterator<Item = &'a Part>,
-) -> impl Iterator<Item = Edge> {
-    let services = services.map(|id| Edge {
+/// What every service needs besides.
+pub fn on_node<'a>(services: impl Iterator<Item = &'a ServiceId>) -> impl Iterator<Item = Edge> {
+    services.map(|id| Edge {
         from: Component::Service(id.clone()),
         needs: Component::Node,
-    });
-    services.chain(parts.map(|part| Edge {
-        from: Component::Node,
-        needs: Component::Part(part.clone()),
-    }))
+    })
 }
 
 /// Whether a service answers with a model.

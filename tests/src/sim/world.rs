@@ -329,7 +329,11 @@ impl World {
     /// How much longer its answers take, by itself and by what it needs.
     pub(super) fn dragged(&self, id: &ServiceId) -> u32 {
         let own = self.life(id).map_or(0, |life| life.drag);
-        let needs = self.places.get(id).into_iter().flat_map(|place| &place.needs);
+        let needs = self
+            .places
+            .get(id)
+            .into_iter()
+            .flat_map(|place| &place.needs);
         own + needs.map(|need| self.dragged(need)).max().unwrap_or(0)
     }
 
