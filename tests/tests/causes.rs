@@ -165,13 +165,31 @@ fn two_causes_at_once_are_both_healed_and_nobody_else_is_touched() {
 }
 
 #[test]
-fn a_service_that_waits_for_another_that_nobody_can_mend_is_not_excused_for_ever() {
+fn one_that_answers_excuses_nobody_for_ever() {
+    // Its leak is told to people and to nobody else.
+    let observed = SITE.replace(
+        "id = \"store-1\"\n",
+        "id = \"store-1\"\nmode = \"observe\"\n",
+    );
+    let trace = Sim::with(1, &observed)
+        .at(secs(20), Fault::Leak("store-1", 20e6))
+        .at(secs(40), Fault::Block("ledger"))
+        .run_until(secs(700));
+    assert_eq!(opened(&trace)[..2], ["store-1", "ledger"], "{trace}");
+    let found = trace.when("detect", "ledger hung").unwrap();
+    assert!((640_000_000..642_000_000).contains(&found.0), "{trace}");
+    assert!(trace.when("close", "ledger").is_some(), "{trace}");
+}
+
+#[test]
+fn one_without_whom_nothing_works_excuses_for_as_long_as_that_lasts() {
     let trace = site(1)
         .at(secs(20), Fault::BadCommand("store-1", true))
         .crash("store-1", secs(20))
-        .run_until(secs(700));
-    let found = trace.when("detect", "ledger hung").unwrap();
-    assert!(found.0 > 600_000_000, "{trace}");
+        .at(secs(900), Fault::BadCommand("store-1", false))
+        .run_until(secs(1300));
+    assert_eq!(opened(&trace), ["store-1"], "{trace}");
+    assert_eq!(trace.of("close").len(), 1, "{trace}");
 }
 
 #[test]

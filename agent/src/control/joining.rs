@@ -26,8 +26,8 @@ const SETTLING: Millis = Millis::secs(2);
 /// window does: three reports of the forwarder, each over five seconds.
 const SETTLING_WINDOW: Millis = Millis::secs(10);
 
-/// Nobody is excused by others for longer: what helps them may never come.
-pub(super) const EXCUSED_MAX: Millis = Millis::secs(600);
+/// Nobody is excused for longer by others that answer: what helps them may never come.
+const EXCUSED_MAX: Millis = Millis::secs(600);
 
 /// A service that was mended, and whose effects on others may last a moment longer.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +103,8 @@ pub(super) struct Need {
 /// What something is put down to.
 struct Root {
     incident: Option<(IncidentId, u64)>,
+    /// Without it nothing can work, for as long as that lasts.
+    certain: bool,
     because: String,
 }
 
@@ -119,11 +121,18 @@ impl Loop {
             return false;
         };
         let held = self.telling.held_back.get(id);
-        if held.is_some_and(|held| now.since(held.since) >= EXCUSED_MAX) {
-            return false;
-        }
+        let long = held.is_some_and(|held| now.since(held.since) >= EXCUSED_MAX);
         let needs = self.needs_of(id);
         if let Some(root) = self.root_of(id, finding, follows, &needs, now) {
+            // One that needs another that is silent has its turn after that.
+            let silent = |need: &Need| {
+                let service = self.services.get(&need.service);
+                let silent = service.is_some_and(|one| one.wanted() && !one.answering(now));
+                need.route.is_none() && silent
+            };
+            if long && !root.certain && !needs.iter().any(silent) {
+                return false;
+            }
             self.tell_held(id, finding, root, now, effects);
             return true;
         }
@@ -158,6 +167,7 @@ impl Loop {
         if let Some(route) = closed.filter(|_| follows != Follows::ByRecovery) {
             return Some(Root {
                 incident: None,
+                certain: true,
                 because: format!("route {route}, which it calls, has no healthy backend"),
             });
         }
@@ -175,19 +185,30 @@ impl Loop {
             Some(route) => format!("{service} behind route {route}, which it calls,"),
         };
         let because = format!("{name} is being mended");
+        let answers = self.services.get(service);
+        let answers = answers.is_some_and(|one| one.answering(now));
+        let certain = need.route.is_none() && !answers;
         if let Some(incident) = self.incidents.get(service)
             && self.excuses(incident, need.route.is_none(), follows, now)
         {
             let incident = Some((incident.id, incident.mark));
-            return Some(Root { incident, because });
+            return Some(Root {
+                incident,
+                certain,
+                because,
+            });
         }
         if self.part_on(service).is_some() {
-            let incident = None;
-            return Some(Root { incident, because });
+            return Some(Root {
+                incident: None,
+                certain,
+                because,
+            });
         }
         let settling = self.settling.get(service)?;
         (now < follows.settled(settling)).then(|| Root {
             incident: Some((settling.incident, settling.mark)),
+            certain: false,
             because: format!("{name} was mended a moment ago"),
         })
     }
@@ -241,6 +262,7 @@ impl Loop {
             .find(|(service, began, ..)| *service != id && finding.since >= *began)
             .map(|(service, _, incident, mark)| Root {
                 incident: Some((incident, mark)),
+                certain: false,
                 because: format!("the node is busy while {service} is being mended"),
             })
     }

@@ -19,7 +19,7 @@ use homeostat_common::wire::body::{
 use super::message::{Class, Effect};
 use super::{Incident, Loop};
 use crate::config::ProbeKind;
-use crate::diagnose::causal::{Causal, between, chain, kind_of};
+use crate::diagnose::causal::{Causal, between, chain, kind_of, matters};
 use crate::diagnose::topology;
 use crate::route::Routed;
 use crate::service::Watched;
@@ -93,7 +93,8 @@ impl Loop {
             let watched = self.services.get(id);
             watched.is_some_and(|watched| wrong_answers(watched).is_some())
         };
-        let measured = readings.iter().filter_map(|one| {
+        let readings = readings.iter().filter(|one| matters(one.metric));
+        let measured = readings.filter_map(|one| {
             // What is asked of a model says more than what its server counts.
             let counted = one.metric == Metric::ServedErrors;
             let counted = counted && one.service.as_ref().is_some_and(asked);
@@ -157,7 +158,7 @@ impl Loop {
             affected,
             spared: None,
         };
-        diagnosed.spared = spared(incident, &diagnosed, now);
+        diagnosed.spared = spared(incident, &diagnosed);
         Some(diagnosed)
     }
 
@@ -197,11 +198,12 @@ impl Loop {
         now: Micros,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        if !may_be_innocent(incident) {
+        let over = incident.suspicion.spared;
+        if !may_be_innocent(incident) || over.is_some_and(|since| now.since(since) >= SPARED_MAX) {
             return false;
         }
         let known = incident.suspicion.last.as_ref();
-        if known.is_none_or(|(at, _)| *at < now) {
+        if known.is_none_or(|(at, _)| now.since(*at) >= SPARED_LOOK) {
             let first = known.and_then(|(_, one)| one.suspects.first());
             let first = first.map(|one| one.component.clone());
             let was = known.is_some_and(|(_, one)| one.spared.is_some());
@@ -284,9 +286,9 @@ impl Loop {
     /// Takes a new configuration over. Who needs whom now has another model.
     pub(super) fn renew_suspecting(&mut self) {
         let fresh = Suspecting::new(self.services.values(), self.routes.values());
-        if fresh.configured != self.suspecting.configured
-            || fresh.causal.edges().len() > self.suspecting.causal.edges().len()
-        {
+        let known = self.suspecting.causal.edges();
+        let new = |edge: &Edge| !known.contains(edge);
+        if fresh.configured != self.suspecting.configured || fresh.causal.edges().iter().any(new) {
             self.suspecting = fresh;
         }
     }
@@ -399,10 +401,8 @@ fn may_be_innocent(incident: &Incident) -> bool {
 }
 
 /// Why nothing is done to it, if so.
-fn spared(incident: &Incident, diagnosed: &Diagnosed, now: Micros) -> Option<String> {
-    let since = incident.suspicion.spared;
-    let over = since.is_some_and(|since| now.since(since) >= SPARED_MAX);
-    if over || !may_be_innocent(incident) || diagnosed.grade == Grade::Blank {
+fn spared(incident: &Incident, diagnosed: &Diagnosed) -> Option<String> {
+    if !may_be_innocent(incident) || diagnosed.grade == Grade::Blank {
         return None;
     }
     let suspect = other(diagnosed)?;

@@ -6,9 +6,9 @@
 //! [`Verdict`] in the words of the wire. Knows nothing of what is done about it.
 //!
 //! What of a component is handed up to those who need it: the time of its answers, and the
-//! share of them that fail. For the node that time is how late its timers are, for a disk how
-//! long a request of it takes. Everything else is its own: what it uses, and what is odd about
-//! a model. Memory has a bound, [`BYTES_MAX`].
+//! share of them that fail. Everything else is its own: what it uses, what is odd about a
+//! model, how busy the node and its disks are. Who runs on something that is busier than ever
+//! is explained by it. Memory has a bound, [`BYTES_MAX`].
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -47,9 +47,6 @@ pub const BYTES_MAX: usize = 768 * 1024;
 /// Answers are quick enough when they differ by less than this, in milliseconds; without it
 /// one that takes no time at all has no noise to compare with.
 const QUICK: f64 = 1.0;
-
-/// The same for timers, which on a node at rest are not late at all.
-const PUNCTUAL: f64 = 5.0;
 
 /// What the ranking takes for noise of a reading that never moves: three times two percent.
 const STILL: f64 = 0.06;
@@ -208,10 +205,16 @@ impl Causal {
             return false;
         }
         if let Component::Part(_) = component {
-            self.join(Edge {
-                from: Component::Node,
-                needs: component.clone(),
-            });
+            // Which of the services use it is not known; one that is busy may hold up any.
+            let on_node = self
+                .edges
+                .iter()
+                .filter(|edge| edge.needs == Component::Node);
+            let users: Vec<Component> = on_node.map(|edge| edge.from.clone()).collect();
+            for from in users.into_iter().chain([Component::Node]) {
+                let needs = component.clone();
+                self.join(Edge { from, needs });
+            }
         }
         let Some(place) = self.add(&component) else {
             return false;
@@ -416,6 +419,12 @@ pub fn kind_of(symptom: Symptom) -> Kind {
     }
 }
 
+/// Whether trouble is seen by a metric.
+#[must_use]
+pub fn matters(metric: Metric) -> bool {
+    of_metric(metric).is_some()
+}
+
 /// Of which component a series is, and what it means; `known`: of which a service that is none
 /// of this node is a backend elsewhere.
 fn meaning(series: &Series, known: &[Component]) -> Option<(Component, Meaning)> {
@@ -430,6 +439,8 @@ fn meaning(series: &Series, known: &[Component]) -> Option<(Component, Meaning)>
         (None, Some(part), Metric::FailureShare | Metric::FirstByteP95) => {
             Component::Route(RouteId::new(part.as_str()).ok()?)
         }
+        // Of the slowest backend, which says less than what one of twenty takes.
+        (None, Some(_), Metric::FirstByteP50) => return None,
         (None, Some(part), _) => Component::Part(part.clone()),
         (None, None, _) => Component::Node,
     };
@@ -477,9 +488,8 @@ fn of_metric(metric: Metric) -> Option<Meaning> {
         Metric::LatencyP95
         | Metric::FirstByteP50
         | Metric::FirstByteP95
-        | Metric::ConnectLatency
-        | Metric::DiskAwait => late(QUICK),
-        Metric::OwnLag => late(PUNCTUAL),
+        | Metric::ConnectLatency => late(QUICK),
+        Metric::OwnLag | Metric::DiskAwait => least(5.0),
         Metric::Availability => below(1.0, plain(Kind::Errors)),
         Metric::FailureShare | Metric::ServedErrors => plain(Kind::Errors),
         Metric::Confidence => plain(Kind::Quality),
@@ -611,10 +621,10 @@ mod tests {
         causal
     }
 
-    /// Time of front and store, and how late timers are.
+    /// Time of front and store, and how busy the node is.
     fn row(second: u64, more: [f64; 3]) -> Vec<(Series, f64)> {
-        let lag = Series {
-            metric: Metric::OwnLag,
+        let busy = Series {
+            metric: Metric::CpuPressure,
             service: None,
             part: None,
         };
@@ -633,7 +643,7 @@ mod tests {
                 series(Metric::CpuUsed, "store"),
                 0.1 + noise(second) / 100.0,
             ),
-            (lag, more[2]),
+            (busy, 0.02 + more[2]),
         ]
     }
 
@@ -651,7 +661,7 @@ mod tests {
         for (more, root) in [
             ([30.0, 30.0, 0.0], service("store")),
             ([30.0, 0.0, 0.0], service("front")),
-            ([30.0, 30.0, 40.0], Component::Node),
+            ([30.0, 30.0, 0.6], Component::Node),
         ] {
             let verdict = look(&mut learnt(400), 400, more);
             let first = &verdict.suspects[0];
@@ -715,7 +725,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_needed_by_the_node_once_it_is_measured() {
+    fn a_part_is_needed_by_who_runs_there_once_it_is_measured() {
         let mut causal = learnt(8);
         let part = Part::new("mmcblk0").unwrap();
         let busy = Series {
@@ -726,7 +736,7 @@ mod tests {
         causal.observe(at(8), [(&busy, 0.5)].into_iter());
         let disk = Component::Part(part);
         let way = chain(causal.edges(), &service("front"), &disk);
-        assert_eq!(way, [service("front"), Component::Node, disk.clone()]);
+        assert_eq!(way, [service("front"), disk.clone()]);
         let ways = between(
             causal.edges(),
             &service("front"),
