@@ -1,8 +1,11 @@
-//! Events in words: what the log and `explain` print.
+//! Events and measured values in words: what the log and `explain` print.
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::IncidentId;
-use homeostat_common::wire::body::{Body, Charge, CostParts, Phase, Source, StepCost};
+use homeostat_common::observation::{Metric, Series};
+use homeostat_common::suspect::Grade;
+use homeostat_common::units::Bytes;
+use homeostat_common::wire::body::{Body, Charge, CostParts, Diagnosed, Phase, Source, StepCost};
 
 /// How the summary of an incident begins that was a person's wish and went well.
 pub const ASKED_DONE: &str = "what was asked for was done";
@@ -17,6 +20,8 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         Body::IncidentClosed(event) => Some(event.incident),
         Body::Control(event) => event.incident,
         Body::Charge(event) => Some(event.incident),
+        Body::Diagnosed(event) => Some(event.incident),
+        Body::Joined(event) => Some(event.incident),
         Body::Boot(_)
         | Body::ServiceChange(_)
         | Body::Alarm(_)
@@ -27,6 +32,7 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         | Body::State(_)
         | Body::RouteChange(_)
         | Body::Budgets(_)
+        | Body::Topology(_)
         | Body::Unknown { .. } => None,
     }
 }
@@ -130,6 +136,11 @@ pub fn words(body: &Body) -> Option<String> {
             )
         }
         Body::Charge(charge) => charged(charge),
+        Body::Diagnosed(diagnosed) => suspected(diagnosed),
+        Body::Joined(joined) => format!(
+            "incident {}: {} is {} as well, which is put down to it: {}",
+            joined.incident, joined.service, joined.symptom, joined.because
+        ),
         Body::Alarm(alarm) => format!(
             "alarm {} {}: {}",
             alarm.alarm,
@@ -169,6 +180,7 @@ pub fn words(body: &Body) -> Option<String> {
         | Body::Observation(_)
         | Body::State(_)
         | Body::Budgets(_)
+        | Body::Topology(_)
         | Body::Unknown { .. } => return None,
     })
 }
@@ -202,6 +214,53 @@ fn charged(charge: &Charge) -> String {
     text
 }
 
+/// Who is suspected, with the reasons; who is not any more, and because of whom.
+fn suspected(diagnosed: &Diagnosed) -> String {
+    let mut text = format!("incident {}: ", diagnosed.incident);
+    text.push_str(match diagnosed.suspects.first() {
+        Some(_) => "suspects, the likeliest first",
+        None => "nobody is suspected",
+    });
+    text.push_str(match diagnosed.grade {
+        Grade::Full => "",
+        Grade::Short => " (little is known of what is usual)",
+        Grade::Blank => " (nothing is known of what is usual)",
+    });
+    for suspect in &diagnosed.suspects {
+        let name = &suspect.component;
+        text.push_str(&match &suspect.explained_by {
+            Some(by) => format!("\n  not {name}: its trouble comes from {by}"),
+            None => format!(
+                "\n  {name} ({}): confidence {}, {} of the excess",
+                name.layer(),
+                suspect.confidence,
+                suspect.share
+            ),
+        });
+        if let Some(began) = suspect.began {
+            text.push_str(&format!(", began {began} before"));
+        }
+        for reason in &suspect.evidence {
+            text.push_str("\n    because ");
+            text.push_str(reason);
+        }
+    }
+    if let Some(apart) = &diagnosed.tell_apart {
+        let (first, second) = &apart.between;
+        text.push_str(&format!(
+            "\n  to tell {first} from {second}, look at {}: {}",
+            apart.look_at, apart.text
+        ));
+    }
+    if let Some(why) = &diagnosed.spared {
+        text.push_str(&format!(
+            "\n  nothing is done to {}: {why}",
+            diagnosed.alarmed
+        ));
+    }
+    text
+}
+
 fn snake(state: &homeostat_common::wire::body::ServiceState) -> &'static str {
     use homeostat_common::wire::body::ServiceState;
     match state {
@@ -211,5 +270,33 @@ fn snake(state: &homeostat_common::wire::body::ServiceState) -> &'static str {
         ServiceState::Down => "down",
         ServiceState::Standby => "standby",
         ServiceState::Paused => "paused",
+    }
+}
+
+/// A metric with whom it is of.
+#[must_use]
+pub fn series_name(series: &Series) -> String {
+    let mut text = series.metric.name().to_owned();
+    if let Some(part) = &series.part {
+        text.push_str(&format!(" of {part}"));
+    }
+    if let Some(service) = &series.service {
+        text.push_str(&format!(" of {service}"));
+    }
+    text
+}
+
+/// A value with its unit.
+#[must_use]
+pub fn amount(metric: Metric, value: f64) -> String {
+    // A float that is cut to an integer saturates.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let bytes = || Bytes(value.max(0.0) as u64);
+    match metric.unit() {
+        "bytes" => bytes().to_string(),
+        "bytes_per_second" => format!("{}/s", bytes()),
+        "ratio" => format!("{:.1} %", value * 100.0),
+        "count" => format!("{value:.0}"),
+        unit => format!("{value:.2} {}", unit.replace('_', " ")),
     }
 }

@@ -7,14 +7,13 @@
 
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{Instance, ServiceId, WebhookId};
-use homeostat_common::observation::Reading;
 use homeostat_common::units::{Micros, Millis};
 use homeostat_common::wire::body::{Body, ServiceChange, ServiceState, Severity};
 use homeostat_detect::hang::{Input, ProbeNo};
 
 use super::{Class, Effect, Event, Loop, ProbeOutcome, SlotReport, Told};
 use crate::config::ProbeKind;
-use crate::service::{Slot, instant, span};
+use crate::service::{Slot, instant};
 
 /// From this lateness on, the silence of others is put down to it.
 const LAG_HEARD: Millis = Millis(500);

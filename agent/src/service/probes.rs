@@ -238,7 +238,7 @@ mod tests {
         else {
             panic!("{:?}", watched.policy.probes)
         };
-        for second in 0..9 {
+        for second in 0_u32..9 {
             let page = Page {
                 inputs: vec![Histogram {
                     series: String::new(),

@@ -18,9 +18,9 @@ use homeostat_notify::intake::{Heard, Misheard, Source};
 use super::ignored::{Class, Reason};
 
 /// Largest command or status: both are one line of JSON.
-pub const JSON_MAX: usize = 4096;
+pub(super) const JSON_MAX: usize = 4096;
 /// Largest list of other systems' alarms: as many as it has, with some hundred bytes each.
-pub const OUTSIDE_BYTES_MAX: usize = 32 * 1024;
+pub(super) const OUTSIDE_BYTES_MAX: usize = 32 * 1024;
 /// Largest correlation data that is kept until the answer.
 pub const CORRELATION_MAX: usize = 256;
 /// Longest response topic.
@@ -352,6 +352,7 @@ fn is_word(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::link::Ignored;
     use homeostat_common::saga::{Fence, SagaId, Want};
     use homeostat_common::wire::seal::Signer;
 
