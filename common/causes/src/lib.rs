@@ -53,6 +53,7 @@ mod events;
 mod evidence;
 mod frame;
 mod graph;
+pub mod group;
 mod own;
 mod resource;
 mod robust;

@@ -12,6 +12,7 @@ pub mod loghub;
 pub mod nab;
 pub mod openstack;
 pub mod rca;
+pub mod rca_sim;
 pub mod recording;
 pub mod result;
 pub mod skab;

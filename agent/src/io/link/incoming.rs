@@ -22,14 +22,14 @@ pub(super) const JSON_MAX: usize = 4096;
 /// Largest list of other systems' alarms: as many as it has, with some hundred bytes each.
 pub(super) const OUTSIDE_BYTES_MAX: usize = 32 * 1024;
 /// Largest correlation data that is kept until the answer.
-pub const CORRELATION_MAX: usize = 256;
+pub(super) const CORRELATION_MAX: usize = 256;
 /// Longest response topic.
-pub const RESPONSE_TOPIC_MAX: usize = 256;
+pub(super) const RESPONSE_TOPIC_MAX: usize = 256;
 /// Longest id of a command.
-pub const ID_MAX: usize = 64;
+pub(super) const ID_MAX: usize = 64;
 /// Commands remembered to answer each once: at least a minute of them, which is
 /// how long a broker may keep one.
-pub const SEEN_MAX: usize = 256;
+pub(super) const SEEN_MAX: usize = 256;
 
 /// What can be asked of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

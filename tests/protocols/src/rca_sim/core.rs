@@ -1,0 +1,190 @@
+//! The ranking core that ships (`homeostat-causes`), on what was seen.
+//!
+//! Every part is a component, every dependency a call. What callers are handed up (times,
+//! errors, quality) goes in with its volume; whatever else is measured is a resource of the
+//! part, so that more is worse; log lines are what follows the event that the replica runs.
+#![allow(clippy::cast_possible_truncation)] // shares, and numbers of parts and templates
+
+use core::time::Duration;
+
+use homeostat_causes::{
+    Alarm as Raised, Component, Diagnosis, Event, Graph, Kind as Says, Refusal, SeriesId, Signals,
+    diagnose,
+};
+use homeostat_common::observation::Metric;
+
+use super::parts::Parts;
+use super::watch::{Alarm, Gauge, Telemetry};
+
+/// Samples that are kept of each series: more than an episode has, with ten minutes of quiet
+/// before it.
+const KEEP: usize = 256;
+
+/// The graph and the signals of an episode.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    graph: Graph,
+    signals: Signals,
+    raised: Raised,
+}
+
+impl Scene {
+    /// # Errors
+    /// When the fleet is larger than the core takes.
+    pub fn of(told: &Telemetry, alarm: Alarm, parts: &Parts) -> Result<Self, Refusal> {
+        let graph = graph(parts)?;
+        let of: Vec<Component> = (0..parts.len()).map(component).collect();
+        let mut signals = Signals::keeping(KEEP);
+        // By part: where the volume of a series is told.
+        let volume = |part: usize, gauge: Gauge| {
+            let wanted = match gauge {
+                Gauge::Metric(_) => Gauge::Metric(Metric::Throughput),
+                _ => Gauge::Arrival,
+            };
+            let mut all = told.series.iter();
+            all.find(|one| one.part == part && one.gauge == wanted)
+        };
+        for series in &told.series {
+            let Some((says, name, sign)) = reads(series.gauge) else {
+                continue;
+            };
+            let volume = match says {
+                Says::Resource => None,
+                Says::Latency | Says::Errors | Says::Quality => volume(series.part, series.gauge),
+            };
+            let id = signals.series(of[series.part], says, &name)?;
+            for (look, value) in series.values.iter().enumerate() {
+                let volume = volume.and_then(|volume| volume.values.get(look));
+                let volume = volume.map_or(f32::NAN, |volume| *volume as f32);
+                let value = match says {
+                    Says::Errors if sign < 0.0 => 1.0 - value,
+                    Says::Resource => sign * value + above_nothing(series.gauge),
+                    _ => sign * value,
+                };
+                push(&mut signals, id, told.times[look], value, volume);
+            }
+        }
+        events(&mut signals, told, &of);
+        let says = reads(told.series[alarm.series].gauge).map(|(says, _, _)| says);
+        Ok(Self {
+            graph,
+            signals,
+            raised: Raised {
+                at: Duration::from_secs_f64(told.times[alarm.look]),
+                component: Some(of[alarm.part]),
+                kind: says,
+            },
+        })
+    }
+
+    #[must_use]
+    pub fn diagnose(&self) -> Diagnosis {
+        diagnose(&self.graph, &self.signals, &self.raised)
+    }
+
+    /// The same without saying which part alarmed: whatever is wrong in the fleet.
+    #[must_use]
+    pub fn diagnose_all(&self) -> Diagnosis {
+        diagnose(&self.graph, &self.signals, &Raised::at(self.raised.at))
+    }
+
+    /// Components and samples, for who reports the cost.
+    #[must_use]
+    pub fn components(&self) -> usize {
+        self.graph.len()
+    }
+}
+
+/// The dependencies of a fleet for the core, parts by the same numbers.
+///
+/// # Errors
+/// When the fleet is larger than the core takes.
+pub fn graph(parts: &Parts) -> Result<Graph, Refusal> {
+    let mut graph = Graph::default();
+    for part in 0..parts.len() {
+        let own = parts.get(part);
+        graph.add(&format!("{} {}", own.kind.name(), own.name))?;
+    }
+    for part in 0..parts.len() {
+        for need in parts.needs(part) {
+            graph.calls(component(part), component(*need), None)?;
+        }
+    }
+    Ok(graph)
+}
+
+/// A part as the core knows it.
+#[must_use]
+pub fn component(part: usize) -> Component {
+    Component(part as u16)
+}
+
+fn push(signals: &mut Signals, id: SeriesId, at: f64, value: f64, volume: f32) {
+    signals.push(id, Duration::from_secs_f64(at), value as f32, volume);
+}
+
+/// What a gauge says, under which name, and with which sign more of it is worse; `None` for
+/// what says nothing by itself.
+fn reads(gauge: Gauge) -> Option<(Says, String, f64)> {
+    let name = match gauge {
+        Gauge::Metric(metric) => metric.name().to_owned(),
+        other => format!("{other:?}").to_lowercase(),
+    };
+    let (says, sign) = match gauge {
+        Gauge::Metric(Metric::LatencyP95) | Gauge::Slowness => (Says::Latency, 1.0),
+        Gauge::Errors => (Says::Errors, 1.0),
+        Gauge::Metric(Metric::Availability) => (Says::Errors, -1.0),
+        Gauge::Confidence => (Says::Quality, 1.0),
+        Gauge::Metric(Metric::LatencyP50 | Metric::Throughput) | Gauge::Passed => return None,
+        Gauge::Metric(Metric::MemoryAvailable | Metric::DiskFree | Metric::InodesFree)
+        | Gauge::Hit => (Says::Resource, -1.0),
+        _ => (Says::Resource, 1.0),
+    };
+    Some((says, name, sign))
+}
+
+/// What is added to a resource that usually stands at nothing: the core takes its noise as a
+/// share of its level, and anything is infinitely more than nothing.
+fn above_nothing(gauge: Gauge) -> f64 {
+    match gauge {
+        Gauge::Metric(Metric::CpuPressure | Metric::IoPressure | Metric::MemoryPressure) => 1.0,
+        Gauge::Metric(_) | Gauge::Hit | Gauge::RoundTrip | Gauge::Arrival => 0.0,
+        Gauge::Queue | Gauge::Complaints => 20.0,
+        _ => 1.0,
+    }
+}
+
+/// Looks at the end whose lines count: 40 s.
+const LINES: usize = 8;
+
+fn events(signals: &mut Signals, told: &Telemetry, of: &[Component]) {
+    const RUNS: Event = Event(0);
+    let event = |template: usize| Event(1 + u32::try_from(template).unwrap_or(u32::MAX - 1));
+    let before = told.lines.iter().filter(|line| line.look < told.usual);
+    for line in before {
+        signals
+            .events
+            .count(of[line.part], RUNS, event(line.template), line.count);
+    }
+    signals.events.close(1.0);
+    let from = told.times.len().saturating_sub(LINES).max(told.usual);
+    for line in told.lines.iter().filter(|line| line.look >= from) {
+        signals
+            .events
+            .count(of[line.part], RUNS, event(line.template), line.count);
+    }
+}
+
+/// A score and a confidence for each part.
+#[must_use]
+pub fn scores(diagnosis: &Diagnosis, parts: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut scores, mut sure) = (vec![0.0; parts], vec![0.0; parts]);
+    for suspect in &diagnosis.suspects {
+        let at = usize::from(suspect.component.0);
+        if at < parts {
+            scores[at] = f64::from(suspect.share);
+            sure[at] = f64::from(suspect.confidence);
+        }
+    }
+    (scores, sure)
+}

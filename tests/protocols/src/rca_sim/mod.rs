@@ -1,0 +1,150 @@
+//! Diagnosis on the simulator: is what was at fault named first?
+//!
+//! Episodes in which nobody heals run until some seconds after the first alarm ([`watch`]); a
+//! method gets what was seen until then and ranks the parts of the fleet ([`parts`]). The truth
+//! is the injector's ([`truth`]) and is used for scoring alone. Two methods are measured beside
+//! the baselines: the core that ships ([`core`]), which was never taught, and evidence weighed
+//! by what the training set taught ([`evidence`], [`weigh`]).
+//!
+//! Everything is learned and set on the training split: on it, results are those of five folds
+//! (an incident and its twin in the same), on the development split those of weights from all
+//! of the training split.
+
+pub mod baseline;
+pub mod cases;
+pub mod confounded;
+pub mod core;
+pub mod counterfactual;
+pub mod evidence;
+pub mod incidents;
+pub mod parts;
+pub mod score;
+pub mod signs;
+pub mod truth;
+pub mod watch;
+pub mod weigh;
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use homeostat_sim::fault::{Incident, Split};
+use homeostat_sim::topology::Topology;
+
+use self::baseline::Baseline;
+use self::evidence::gather;
+use self::parts::Parts;
+use self::score::{Scored, order};
+use self::signs::Signs;
+pub use self::table::{Args, run};
+use self::watch::{Episode, Watch};
+use self::weigh::Weights;
+
+/// Topologies with their parts, each read once.
+#[derive(Debug, Default)]
+pub struct Fleets {
+    known: BTreeMap<String, (Arc<Topology>, Arc<Parts>)>,
+}
+
+impl Fleets {
+    /// The one of a name that comes with the simulator.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn named(&mut self, name: &str) -> Result<(Arc<Topology>, Arc<Parts>)> {
+        if let Some(known) = self.known.get(name) {
+            return Ok(known.clone());
+        }
+        let topology = Topology::named(name)?;
+        let parts = Arc::new(Parts::of(&topology));
+        let both = (Arc::new(topology), parts);
+        self.known.insert(name.to_owned(), both.clone());
+        Ok(both)
+    }
+}
+
+/// Watches each incident with seeds of its split.
+///
+/// # Errors
+/// When an incident does not fit its topology.
+pub fn episodes(
+    incidents: &[Incident],
+    split: Split,
+    seeds: std::ops::Range<u64>,
+    how: Watch,
+    fleets: &mut Fleets,
+) -> Result<Vec<Episode>> {
+    let mut all = Vec::new();
+    for (at, incident) in incidents.iter().enumerate() {
+        let (topology, parts) = fleets.named(&incident.topology)?;
+        for number in seeds.clone() {
+            let seed = seed(split, at, number);
+            all.push(watch::watch(&topology, &parts, incident, seed, how)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Each incident meets seeds of its own.
+#[must_use]
+pub fn seed(split: Split, incident: usize, number: u64) -> u64 {
+    split.seed(1000 * incident as u64 + number)
+}
+
+/// Who ranks.
+#[derive(Debug, Clone, Copy)]
+pub enum Method<'w> {
+    Baseline(Baseline),
+    /// The core that ships, told which part alarmed.
+    Core,
+    /// The same, told only when.
+    CoreAnywhere,
+    Weighed(&'w Weights),
+}
+
+impl Method<'_> {
+    /// Ranks the parts of an episode with an alarm; `None` without one.
+    #[must_use]
+    pub fn scored(&self, episode: &Episode) -> Option<Scored> {
+        let alarm = episode.alarm?;
+        let (told, parts) = (&episode.told, &*episode.parts);
+        let (scores, sure) = match self {
+            Self::Baseline(baseline) => (
+                baseline.scores(told, alarm, parts, episode.seed),
+                Vec::new(),
+            ),
+            Self::Core | Self::CoreAnywhere => {
+                let scene = core::Scene::of(told, alarm, parts).ok()?;
+                let diagnosis = match self {
+                    Self::Core => scene.diagnose(),
+                    _ => scene.diagnose_all(),
+                };
+                core::scores(&diagnosis, parts.len())
+            }
+            Self::Weighed(weights) => weighed(weights, episode),
+        };
+        let order = order(&scores, episode.seed);
+        let confidence = order.first().and_then(|first| sure.get(*first)).copied();
+        Some(Scored::new(
+            &episode.name,
+            &order,
+            &episode.roots,
+            confidence,
+        ))
+    }
+}
+
+/// The log odds and the probability of each part.
+fn weighed(weights: &Weights, episode: &Episode) -> (Vec<f64>, Vec<f64>) {
+    let parts = &*episode.parts;
+    let signs = Signs::of(&episode.told, parts);
+    let mut scores = vec![f64::NEG_INFINITY; parts.len()];
+    let mut sure = vec![0.0; parts.len()];
+    for one in gather(&episode.told, parts, &signs) {
+        scores[one.part] = f64::from(weights.odds(&one));
+        sure[one.part] = f64::from(weights.probability(&one));
+    }
+    (scores, sure)
+}
