@@ -6,6 +6,12 @@
 //!
 //! The node's own diagnosis stays what plans rest on; this neither starts nor stops any.
 
+pub mod causes;
+pub mod graph;
+pub mod groups;
+pub mod impact;
+pub mod past;
+
 use std::collections::BTreeSet;
 
 use homeostat_classify::{Class, Classifier, Evidence, NAME_MAX, Run, Verdict};
@@ -158,6 +164,7 @@ mod tests {
             at_ms: 0,
             incident: (kind == "incident-opened").then_some(7),
             meanwhile: false,
+            relation: None,
             causes: causes
                 .iter()
                 .map(|seq| Reference {

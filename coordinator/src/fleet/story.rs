@@ -280,6 +280,7 @@ mod tests {
             at_ms: seq * 10,
             incident: Some(7),
             meanwhile: false,
+            relation: None,
             causes: Vec::new(),
             body,
         }

@@ -525,6 +525,24 @@ pub struct Event {
     pub causes: Vec<Reference>,
     /// What it says; the fields depend on its kind.
     pub body: serde_json::Value,
+    /// In an incident's timeline: how it stands to the incident's opening.
+    #[serde(default)]
+    pub relation: Option<Relation>,
+}
+
+/// How one event stands to another, by the sequence of streams and the causes that events
+/// name; no clock takes part in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// It is that event.
+    Same,
+    /// It happened before.
+    Before,
+    /// It happened after.
+    After,
+    /// Which came first is not known: nothing that nodes told leads from one to the other.
+    Concurrent,
 }
 
 /// Events in order of arrival.

@@ -471,5 +471,6 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event, sqlx::Error> {
             .map(|(stream, seq)| Reference { stream, seq })
             .collect(),
         body: serde_json::from_str(row.try_get("body")?).map_err(broken)?,
+        relation: None,
     })
 }
