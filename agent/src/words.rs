@@ -2,7 +2,8 @@
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::IncidentId;
-use homeostat_common::wire::body::{Body, Charge, CostParts, Phase, Source, StepCost};
+use homeostat_common::suspect::Grade;
+use homeostat_common::wire::body::{Body, Charge, CostParts, Diagnosed, Phase, Source, StepCost};
 
 /// How the summary of an incident begins that was a person's wish and went well.
 pub const ASKED_DONE: &str = "what was asked for was done";
@@ -17,6 +18,8 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         Body::IncidentClosed(event) => Some(event.incident),
         Body::Control(event) => event.incident,
         Body::Charge(event) => Some(event.incident),
+        Body::Diagnosed(event) => Some(event.incident),
+        Body::Joined(event) => Some(event.incident),
         Body::Boot(_)
         | Body::ServiceChange(_)
         | Body::Alarm(_)
@@ -27,6 +30,7 @@ pub fn incident_of(body: &Body) -> Option<IncidentId> {
         | Body::State(_)
         | Body::RouteChange(_)
         | Body::Budgets(_)
+        | Body::Topology(_)
         | Body::Unknown { .. } => None,
     }
 }
@@ -130,6 +134,11 @@ pub fn words(body: &Body) -> Option<String> {
             )
         }
         Body::Charge(charge) => charged(charge),
+        Body::Diagnosed(diagnosed) => suspected(diagnosed),
+        Body::Joined(joined) => format!(
+            "incident {}: {} is {} as well, which is put down to it: {}",
+            joined.incident, joined.service, joined.symptom, joined.because
+        ),
         Body::Alarm(alarm) => format!(
             "alarm {} {}: {}",
             alarm.alarm,
@@ -169,6 +178,7 @@ pub fn words(body: &Body) -> Option<String> {
         | Body::Observation(_)
         | Body::State(_)
         | Body::Budgets(_)
+        | Body::Topology(_)
         | Body::Unknown { .. } => return None,
     })
 }
@@ -197,6 +207,53 @@ fn charged(charge: &Charge) -> String {
             predicted.disruption,
             spent.risk,
             predicted.risk
+        ));
+    }
+    text
+}
+
+/// Who is suspected, with the reasons; who is not any more, and because of whom.
+fn suspected(diagnosed: &Diagnosed) -> String {
+    let mut text = format!("incident {}: ", diagnosed.incident);
+    text.push_str(match diagnosed.suspects.first() {
+        Some(_) => "suspects, the likeliest first",
+        None => "nobody is suspected",
+    });
+    text.push_str(match diagnosed.grade {
+        Grade::Full => "",
+        Grade::Short => " (little is known of what is usual)",
+        Grade::Blank => " (nothing is known of what is usual)",
+    });
+    for suspect in &diagnosed.suspects {
+        let name = &suspect.component;
+        text.push_str(&match &suspect.explained_by {
+            Some(by) => format!("\n  not {name}: its trouble comes from {by}"),
+            None => format!(
+                "\n  {name} ({}): confidence {}, {} of the excess",
+                name.layer(),
+                suspect.confidence,
+                suspect.share
+            ),
+        });
+        if let Some(began) = suspect.began {
+            text.push_str(&format!(", began {began} before"));
+        }
+        for reason in &suspect.evidence {
+            text.push_str("\n    because ");
+            text.push_str(reason);
+        }
+    }
+    if let Some(apart) = &diagnosed.tell_apart {
+        let (first, second) = &apart.between;
+        text.push_str(&format!(
+            "\n  to tell {first} from {second}, look at {}: {}",
+            apart.look_at, apart.text
+        ));
+    }
+    if let Some(why) = &diagnosed.spared {
+        text.push_str(&format!(
+            "\n  nothing is done to {}: {why}",
+            diagnosed.alarmed
         ));
     }
     text

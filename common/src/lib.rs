@@ -30,6 +30,7 @@ pub mod plan;
 pub mod primitive;
 pub mod saga;
 pub mod state;
+pub mod suspect;
 pub mod transaction;
 pub mod units;
 pub mod wire;

@@ -18,6 +18,7 @@ use crate::ids::{BootId, IncidentId, Instance, PlanId, RouteId, ServiceId};
 use crate::observation::{Observation, Part};
 use crate::outcome::Outcome;
 use crate::state::State;
+use crate::suspect::{Component, Edge, Grade, Suspect, TellApart};
 use crate::units::{Millis, narrow};
 
 /// The agent started.
@@ -414,6 +415,64 @@ pub struct Control {
     pub text: String,
 }
 
+/// Who may be behind an incident: follows its [`IncidentOpened`], and again when a closer
+/// look has changed the ranking.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosed {
+    /// The incident.
+    pub incident: IncidentId,
+    /// The one that the alarm is about.
+    pub alarmed: Component,
+    /// The likeliest first, those that are explained by others last; at most
+    /// [`crate::suspect::SUSPECTS_MAX`].
+    pub suspects: Vec<Suspect>,
+    /// Who needs whom, of those that lie between the alarmed one and the suspects; at most
+    /// [`DIAGNOSED_EDGES_MAX`].
+    pub edges: Vec<Edge>,
+    /// What would tell the first two apart.
+    pub tell_apart: Option<TellApart>,
+    /// What it rests on.
+    pub grade: Grade,
+    /// Services of the node that need the alarmed one, directly or not; at most
+    /// [`AFFECTED_MAX`].
+    pub affected: Vec<ServiceId>,
+    /// The planned action waits for the suspect, and why.
+    pub spared: Option<String>,
+}
+
+/// Most edges of a [`Diagnosed`]: a picture that a person can read.
+pub const DIAGNOSED_EDGES_MAX: usize = 64;
+
+/// Most services that a [`Diagnosed`] names as affected.
+pub const AFFECTED_MAX: usize = 16;
+
+/// An anomaly that belongs to an open incident, or to the healing of one that was just
+/// closed: it gets no incident of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The incident that it follows from.
+    pub incident: IncidentId,
+    /// Where.
+    pub service: ServiceId,
+    /// What was seen.
+    pub symptom: Symptom,
+    /// Why it is put down to that incident, in words.
+    pub because: String,
+}
+
+/// Who needs whom on the node by its configuration, whole: after each start and whenever
+/// it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// At most [`TOPOLOGY_EDGES_MAX`].
+    pub edges: Vec<Edge>,
+    /// How many more there are.
+    pub left_out: u32,
+}
+
+/// Most edges of a [`Topology`]: they fit into one record whatever their names are.
+pub const TOPOLOGY_EDGES_MAX: usize = 600;
+
 macro_rules! bodies {
     ($($(#[$doc:meta])* $kind:literal $name:ident $text:literal),* $(,)?) => {
         /// An event's content, by kind.
@@ -490,4 +549,10 @@ bodies! {
     15 Charge "charge",
     /// A person decided something, or is asked to.
     16 Control "control",
+    /// Who may be behind an incident.
+    17 Diagnosed "diagnosed",
+    /// An anomaly belongs to an incident that is known.
+    18 Joined "joined",
+    /// Who needs whom on the node.
+    19 Topology "topology",
 }

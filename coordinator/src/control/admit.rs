@@ -243,6 +243,8 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
             costs(&body.steps)?;
             standing(&body.budget)
         }
+        Body::Diagnosed(body) => number("incident", body.incident.0),
+        Body::Joined(body) => number("incident", body.incident.0),
         Body::Budgets(body) => body.classes.iter().try_for_each(standing),
         Body::Control(body) => body
             .incident
@@ -268,6 +270,7 @@ fn in_range(envelope: &Envelope) -> Result<(), String> {
         | Body::Note(_)
         | Body::State(_)
         | Body::RouteChange(_)
+        | Body::Topology(_)
         | Body::Unknown { .. } => Ok(()),
     }
 }

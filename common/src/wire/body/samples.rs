@@ -3,7 +3,7 @@
 use super::*;
 use crate::ids::NodeId;
 use crate::observation::{AlarmReading, Level, LogCount, Metric, MetricReading, Part, Reading};
-use crate::units::Micros;
+use crate::units::{Micros, Ratio};
 use alloc::vec;
 
 /// One body of each kind, for golden files and tests.
@@ -201,5 +201,70 @@ pub(in crate::wire) fn samples() -> Vec<Body> {
             by: "anna (uid 1000)".into(),
             text: "restart(web, grace=0ms) may run".into(),
         }),
+        Body::Diagnosed(diagnosed(incident)),
+        Body::Joined(Joined {
+            incident,
+            service: ServiceId::new("gateway").unwrap(),
+            symptom: Symptom::Hung,
+            because: "it needs web, which is being mended".into(),
+        }),
+        Body::Topology(Topology {
+            edges: vec![
+                Edge {
+                    from: Component::Service(ServiceId::new("gateway").unwrap()),
+                    needs: Component::Route(RouteId::new("infer").unwrap()),
+                },
+                Edge {
+                    from: Component::Route(RouteId::new("infer").unwrap()),
+                    needs: Component::Backend(ServiceId::new("edge-2").unwrap()),
+                },
+                Edge {
+                    from: Component::Model(ServiceId::new("infer-1").unwrap()),
+                    needs: Component::Service(ServiceId::new("infer-1").unwrap()),
+                },
+            ],
+            left_out: 2,
+        }),
     ]
+}
+
+fn diagnosed(incident: IncidentId) -> Diagnosed {
+    let web = Component::Service(ServiceId::new("web").unwrap());
+    let disk = Component::Part(Part::new("mmcblk0").unwrap());
+    let broker = Component::Dependency(Part::new("broker").unwrap());
+    let edge = |needs: &Component| Edge {
+        from: web.clone(),
+        needs: needs.clone(),
+    };
+    Diagnosed {
+        incident,
+        alarmed: web.clone(),
+        suspects: vec![
+            Suspect {
+                component: disk.clone(),
+                confidence: Ratio::saturating(0.75),
+                share: Ratio::saturating(0.5),
+                began: Some(Millis::secs(40)),
+                evidence: vec!["disk_busy of mmcblk0 is 99 %, 12 % is usual".into()],
+                explained_by: None,
+            },
+            Suspect {
+                component: web.clone(),
+                confidence: Ratio::saturating(0.125),
+                share: Ratio::ZERO,
+                began: None,
+                evidence: vec![],
+                explained_by: Some(disk.clone()),
+            },
+        ],
+        edges: vec![edge(&Component::Node), edge(&disk), edge(&broker)],
+        tell_apart: Some(TellApart {
+            between: (disk, broker.clone()),
+            look_at: broker,
+            text: "its time to connect while the disk is busy".into(),
+        }),
+        grade: Grade::Full,
+        affected: vec![ServiceId::new("gateway").unwrap()],
+        spared: Some("mmcblk0 of the node is the likelier cause".into()),
+    }
 }

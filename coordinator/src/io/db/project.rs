@@ -32,6 +32,8 @@ pub(super) fn incident_number(body: &Body) -> Option<i64> {
         Body::Step(body) => body.incident,
         Body::IncidentClosed(body) => body.incident,
         Body::Charge(body) => body.incident,
+        Body::Diagnosed(body) => body.incident,
+        Body::Joined(body) => body.incident,
         Body::Control(body) => return body.incident.map(|incident| int(incident.0)),
         Body::Boot(_)
         | Body::ServiceChange(_)
@@ -43,6 +45,7 @@ pub(super) fn incident_number(body: &Body) -> Option<i64> {
         | Body::State(_)
         | Body::RouteChange(_)
         | Body::Budgets(_)
+        | Body::Topology(_)
         | Body::Unknown { .. } => return None,
     };
     Some(int(incident.0))
@@ -139,6 +142,9 @@ pub(super) async fn apply(
         | Body::Note(_)
         | Body::Control(_)
         | Body::State(_)
+        | Body::Diagnosed(_)
+        | Body::Joined(_)
+        | Body::Topology(_)
         | Body::Unknown { .. } => {}
     }
     Ok(effect)
