@@ -21,7 +21,9 @@ use homeostat_common::suspect::{REASONS_MAX, SUSPECTS_MAX};
 use homeostat_common::wire::body::Diagnosed;
 
 use super::graph::Graph;
-use crate::fleet::diagnosis::{Causes, ChainLink, Kind, Level, Link, Place, Probe, Role, Suspected};
+use crate::fleet::diagnosis::{
+    Causes, ChainLink, Kind, Level, Link, Place, Probe, Role, Suspected,
+};
 
 /// How many borders are crossed: a request that passes more nodes is not answered in time.
 const BORDERS_MAX: usize = 8;
@@ -94,7 +96,10 @@ impl Case {
             share: f64::from(one.share.get()),
             began_ms: one.began.map(|before| at_ms.saturating_sub(before.0)),
             evidence: one.evidence.clone(),
-            explained_by: one.explained_by.as_ref().map(|by| graph.place(&self.node, by)),
+            explained_by: one
+                .explained_by
+                .as_ref()
+                .map(|by| graph.place(&self.node, by)),
             incident: self.incident,
         });
         suspects.collect()
@@ -104,7 +109,11 @@ impl Case {
 /// Ranks who is behind `case`; of `others`, those count that [`Case::meets`] it.
 #[must_use]
 pub fn causes(case: &Case, others: &[&Case], graph: &Graph) -> Causes {
-    let others: Vec<&Case> = others.iter().copied().filter(|one| one.meets(case)).collect();
+    let others: Vec<&Case> = others
+        .iter()
+        .copied()
+        .filter(|one| one.meets(case))
+        .collect();
     let mut seen = BTreeSet::from([case.incident]);
     let mut found = across(case, &others, graph, &mut seen, 0);
     let total: f64 = found.values().map(|one| one.confidence).sum();
@@ -124,7 +133,9 @@ pub fn causes(case: &Case, others: &[&Case], graph: &Graph) -> Causes {
     let root = root.map(|one| one.place.clone());
     let told = || {
         let others = others.iter().copied();
-        others.filter(|one| seen.contains(&one.incident)).chain([case])
+        others
+            .filter(|one| seen.contains(&one.incident))
+            .chain([case])
     };
     let mut links = links(&alarmed, &suspects, told(), graph);
     let ill = suspects.iter().filter(|one| one.began_ms.is_some());
@@ -146,7 +157,11 @@ pub fn causes(case: &Case, others: &[&Case], graph: &Graph) -> Causes {
         }),
         grade: own.map(|told| told.grade),
         spared: own.and_then(|told| told.spared.clone()),
-        affected: graph.reached_by(&alarmed).into_iter().take(LINKS_MAX).collect(),
+        affected: graph
+            .reached_by(&alarmed)
+            .into_iter()
+            .take(LINKS_MAX)
+            .collect(),
         alarmed,
         root,
         suspects,
@@ -225,7 +240,14 @@ fn behind<'a>(
     let near = others
         .iter()
         .filter(|one| !seen.contains(&one.incident))
-        .filter_map(|one| Some((*reach.get(&one.alarmed(graph))?, one.from_ms, one.incident, *one)));
+        .filter_map(|one| {
+            Some((
+                *reach.get(&one.alarmed(graph))?,
+                one.from_ms,
+                one.incident,
+                *one,
+            ))
+        });
     near.min_by_key(|(away, from_ms, incident, _)| (*away, *from_ms, *incident))
         .map(|(_, _, _, case)| case)
 }
@@ -254,7 +276,13 @@ fn links<'a>(
         }
     }
     let links = links.into_iter().take(LINKS_MAX);
-    links.map(|(from, to)| Link { from, to, confounded_by: None }).collect()
+    links
+        .map(|(from, to)| Link {
+            from,
+            to,
+            confounded_by: None,
+        })
+        .collect()
 }
 
 /// Pairs of components in trouble that may move together for the sake of a third one that
@@ -274,7 +302,10 @@ fn confounded(ill: BTreeSet<Place>, graph: &Graph) -> Vec<Link> {
             if own.contains_key(to) || other.contains_key(from) {
                 continue;
             }
-            let common = || own.iter().filter_map(|(need, a)| Some((a + other.get(need)?, need)));
+            let common = || {
+                own.iter()
+                    .filter_map(|(need, a)| Some((a + other.get(need)?, need)))
+            };
             // A common need in trouble explains both by lines of its own.
             if common().any(|(_, need)| reach.contains_key(need)) {
                 continue;
@@ -322,7 +353,9 @@ fn chain(
         .collect();
     if chain.iter().all(|one| one.place.level == root.level) {
         let below = graph.reach(root);
-        let below = below.into_iter().filter(|(place, _)| place.level < root.level);
+        let below = below
+            .into_iter()
+            .filter(|(place, _)| place.level < root.level);
         if let Some((place, _)) = below.min_by_key(|(_, away)| *away) {
             chain.push(ChainLink {
                 role: Role::Below,
@@ -402,12 +435,19 @@ pub(super) mod tests {
     fn what_is_behind_a_border_takes_the_place_of_the_border() {
         let graph = two();
         let far = Component::Backend(ServiceId::new("east").unwrap());
-        let west = told(case(1, "west", "gateway", 5_000), &[(far, 0.8), (service("gateway"), 0.1)]);
+        let west = told(
+            case(1, "west", "gateway", 5_000),
+            &[(far, 0.8), (service("gateway"), 0.1)],
+        );
         let east = told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)]);
         let found = causes(&west, &[&east], &graph);
         assert_eq!(
             lines(&found),
-            ["sda of east 0.60", "gateway on west 0.10", "route infer on east 0.20"]
+            [
+                "sda of east 0.60",
+                "gateway on west 0.10",
+                "route infer on east 0.20"
+            ]
         );
         assert_eq!(found.root.as_ref().unwrap().to_string(), "sda of east");
         assert_eq!(
@@ -431,8 +471,16 @@ pub(super) mod tests {
         );
         assert_eq!(found.chain[4].evidence, ["sda of the node is in trouble"]);
         // Long over: no matter of this one.
-        let old = Case { from_ms: 0, to_ms: 1, ..east };
-        let west = Case { from_ms: 100_000, to_ms: 110_000, ..west };
+        let old = Case {
+            from_ms: 0,
+            to_ms: 1,
+            ..east
+        };
+        let west = Case {
+            from_ms: 100_000,
+            to_ms: 110_000,
+            ..west
+        };
         assert_eq!(
             lines(&causes(&west, &[&old], &graph)),
             ["route infer on east 0.80", "gateway on west 0.10"]
@@ -456,7 +504,10 @@ pub(super) mod tests {
     fn two_in_trouble_that_share_an_innocent_need_are_joined_by_a_confounded_link() {
         let graph = two();
         // Both gateways: each needs the broker of the site, which shows nothing.
-        let west = told(case(1, "west", "gateway", 5_000), &[(service("gateway"), 0.5), (Component::Node, 0.2)]);
+        let west = told(
+            case(1, "west", "gateway", 5_000),
+            &[(service("gateway"), 0.5), (Component::Node, 0.2)],
+        );
         let found = causes(&west, &[], &graph);
         assert!(found.links.iter().all(|link| link.confounded_by.is_none()));
         let east = told(
@@ -485,7 +536,10 @@ pub(super) mod tests {
             ]),
             &graph,
         );
-        assert!(links.is_empty(), "one needs the other, the third shares nothing");
+        assert!(
+            links.is_empty(),
+            "one needs the other, the third shares nothing"
+        );
     }
 
     #[test]
@@ -502,9 +556,17 @@ pub(super) mod tests {
         let graph = two();
         let greedy = told(
             case(1, "west", "gateway", 0),
-            &[(service("gateway"), 1.0), (Component::Node, 1.0), (disk(), 1.0)],
+            &[
+                (service("gateway"), 1.0),
+                (Component::Node, 1.0),
+                (disk(), 1.0),
+            ],
         );
-        let sum: f64 = causes(&greedy, &[], &graph).suspects.iter().map(|one| one.confidence).sum();
+        let sum: f64 = causes(&greedy, &[], &graph)
+            .suspects
+            .iter()
+            .map(|one| one.confidence)
+            .sum();
         assert!((sum - 1.0).abs() < 1e-9);
     }
 }

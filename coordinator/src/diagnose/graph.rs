@@ -54,7 +54,9 @@ impl Graph {
             .collect();
         for route in told.routes {
             for backend in &route.backends {
-                let Some(to) = &backend.leads_to else { continue };
+                let Some(to) = &backend.leads_to else {
+                    continue;
+                };
                 let place = match (&to.route, &to.service) {
                     (Some(name), _) => Place::of(Kind::Route, &to.node, name),
                     (None, Some(name)) => Place::of(Kind::Service, &to.node, name),
@@ -80,7 +82,10 @@ impl Graph {
             }
         }
         for (node, edge) in &told.edges {
-            let (from, to) = (graph.place(node, &edge.from), graph.place(node, &edge.needs));
+            let (from, to) = (
+                graph.place(node, &edge.from),
+                graph.place(node, &edge.needs),
+            );
             graph.add(from, to);
         }
         graph
@@ -90,7 +95,12 @@ impl Graph {
         if from == needs || self.edges == EDGES_MAX {
             return;
         }
-        if self.needs.entry(from.clone()).or_default().insert(needs.clone()) {
+        if self
+            .needs
+            .entry(from.clone())
+            .or_default()
+            .insert(needs.clone())
+        {
             self.needed.entry(needs).or_default().insert(from);
             self.edges += 1;
         }
@@ -98,7 +108,9 @@ impl Graph {
 
     fn backend(&self, node: &str, name: &str) -> Place {
         let known = self.behind.get(&(node.to_owned(), name.to_owned()));
-        known.cloned().unwrap_or_else(|| Place::of(Kind::Backend, node, name))
+        known
+            .cloned()
+            .unwrap_or_else(|| Place::of(Kind::Backend, node, name))
     }
 
     /// What a component of a node is in the fleet.
@@ -126,7 +138,10 @@ impl Graph {
     /// What it needs, directly or not, each with how many edges away; itself at 0.
     #[must_use]
     pub fn reach(&self, from: &Place) -> BTreeMap<Place, usize> {
-        walk(&self.needs, from).into_iter().map(|(place, (away, _))| (place, away)).collect()
+        walk(&self.needs, from)
+            .into_iter()
+            .map(|(place, (away, _))| (place, away))
+            .collect()
     }
 
     /// Who needs it, directly or not.
@@ -232,17 +247,21 @@ pub(super) mod tests {
             Component::Route(RouteId::new("infer").unwrap()),
             Component::Backend(ServiceId::new("east").unwrap()),
         );
-        let services: Vec<Service> = [("west", "gateway"), ("east", "gateway"), ("east", "infer-1")]
-            .iter()
-            .map(|(node, name)| Service {
-                node: (*node).into(),
-                service: (*name).into(),
-                state: "healthy".into(),
-                since_ms: 0,
-                instance: None,
-                exit: None,
-            })
-            .collect();
+        let services: Vec<Service> = [
+            ("west", "gateway"),
+            ("east", "gateway"),
+            ("east", "infer-1"),
+        ]
+        .iter()
+        .map(|(node, name)| Service {
+            node: (*node).into(),
+            service: (*name).into(),
+            state: "healthy".into(),
+            since_ms: 0,
+            instance: None,
+            exit: None,
+        })
+        .collect();
         Graph::of(&Told {
             sites: vec![("west", "plant"), ("east", "plant")],
             services: &services,
@@ -262,7 +281,11 @@ pub(super) mod tests {
         let graph = two();
         let from = graph.place("west", &service("gateway"));
         let disk = Place::of(Kind::Part, "east", "sda");
-        let path: Vec<String> = graph.path(&from, &disk).iter().map(Place::to_string).collect();
+        let path: Vec<String> = graph
+            .path(&from, &disk)
+            .iter()
+            .map(Place::to_string)
+            .collect();
         assert_eq!(
             path,
             [
@@ -275,7 +298,11 @@ pub(super) mod tests {
         );
         assert!(graph.path(&disk, &from).is_empty());
         let shared = graph.place("west", &Component::Dependency(Part::new("broker").unwrap()));
-        let by: Vec<String> = graph.reached_by(&shared).iter().map(Place::to_string).collect();
+        let by: Vec<String> = graph
+            .reached_by(&shared)
+            .iter()
+            .map(Place::to_string)
+            .collect();
         assert!(by.contains(&"infer-1 on east".to_owned()), "{by:?}");
         assert!(by.contains(&"gateway on west".to_owned()), "{by:?}");
         assert_eq!(graph.reach(&from)[&disk], 4);
@@ -284,9 +311,18 @@ pub(super) mod tests {
     #[test]
     fn a_circle_that_somebody_told_ends() {
         let (a, b) = (service("a"), service("b"));
-        let one = Edge { from: a.clone(), needs: b.clone() };
-        let two = Edge { from: b, needs: a.clone() };
-        let own = Edge { from: a.clone(), needs: a.clone() };
+        let one = Edge {
+            from: a.clone(),
+            needs: b.clone(),
+        };
+        let two = Edge {
+            from: b,
+            needs: a.clone(),
+        };
+        let own = Edge {
+            from: a.clone(),
+            needs: a.clone(),
+        };
         let graph = Graph::of(&Told {
             edges: vec![("n", &one), ("n", &two), ("n", &own)],
             ..Told::default()

@@ -60,7 +60,9 @@ pub fn groups(cases: &[Case], graph: &Graph) -> Vec<Group> {
             };
             because.entry(late).or_insert((early, why));
             let (keep, lose) = (name[a].min(name[b]), name[a].max(name[b]));
-            name.iter_mut().filter(|one| **one == lose).for_each(|one| *one = keep);
+            name.iter_mut()
+                .filter(|one| **one == lose)
+                .for_each(|one| *one = keep);
         }
     }
     let mut groups: BTreeMap<usize, Vec<&Judged<'_>>> = BTreeMap::new();
@@ -93,7 +95,10 @@ fn pair(a: &Judged<'_>, b: &Judged<'_>) -> Option<(u64, u64, String)> {
     let likely = |one: &Judged<'_>| -> BTreeSet<Place> {
         let suspects = one.causes.suspects.iter();
         let likely = suspects.filter(|s| s.confidence >= SHARED_MIN && s.explained_by.is_none());
-        likely.map(|s| s.place.clone()).filter(|place| !alarmed.contains(&place)).collect()
+        likely
+            .map(|s| s.place.clone())
+            .filter(|place| !alarmed.contains(&place))
+            .collect()
     };
     let shared = likely(a).intersection(&likely(b)).next().cloned();
     shared.map(|place| (late, early, format!("both suspect {place}")))
@@ -116,12 +121,18 @@ fn group(members: &[&Judged<'_>], because: &BTreeMap<u64, (u64, String)>) -> Gro
             *votes.entry(&suspect.place).or_default() += suspect.confidence;
         }
     }
-    let cause = votes.into_iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0)));
+    let cause = votes
+        .into_iter()
+        .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0)));
     let cause = cause.map(|(place, _)| place.clone());
     // Nearest to the cause; of equally near ones, the first to show.
     let root = members.iter().min_by_key(|one| {
         let away = cause.as_ref().and_then(|cause| one.reach.get(cause));
-        (away.copied().unwrap_or(usize::MAX), one.case.from_ms, one.case.incident)
+        (
+            away.copied().unwrap_or(usize::MAX),
+            one.case.from_ms,
+            one.case.incident,
+        )
     });
     let root = root.map_or(0, |one| one.case.incident);
     let mut all: Vec<Member> = members
@@ -136,7 +147,9 @@ fn group(members: &[&Judged<'_>], because: &BTreeMap<u64, (u64, String)>) -> Gro
                 incident,
                 alarmed: one.causes.alarmed.clone(),
                 consequence: incident != root,
-                because: told.filter(|_| incident != root).map(|(_, why)| why.clone()),
+                because: told
+                    .filter(|_| incident != root)
+                    .map(|(_, why)| why.clone()),
             }
         })
         .collect();
@@ -189,7 +202,10 @@ mod tests {
             Some("it needs infer-1 on east, and sda of east is behind both")
         );
         // A third one at the same time, about nothing that these need.
-        let other = told(case(3, "east", "camera", 4_500), &[(service("camera"), 0.9)]);
+        let other = told(
+            case(3, "east", "camera", 4_500),
+            &[(service("camera"), 0.9)],
+        );
         let found = groups(&[west.clone(), east.clone(), other], &graph);
         assert_eq!(lines(&found), ["1 2*: sda of east"]);
         // Its own cause: that it needs the other is chance.
@@ -202,15 +218,28 @@ mod tests {
         let graph = two();
         let broker = Component::Dependency(Part::new("broker").unwrap());
         let (a, b) = (
-            told(case(4, "east", "infer-1", 0), &[(service("infer-1"), 0.4), (broker.clone(), 0.3)]),
-            told(case(5, "west", "sync", 1_000), &[(service("sync"), 0.4), (broker.clone(), 0.3)]),
+            told(
+                case(4, "east", "infer-1", 0),
+                &[(service("infer-1"), 0.4), (broker.clone(), 0.3)],
+            ),
+            told(
+                case(5, "west", "sync", 1_000),
+                &[(service("sync"), 0.4), (broker.clone(), 0.3)],
+            ),
         );
         let found = groups(&[a.clone(), b.clone()], &graph);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].cause.as_ref().unwrap().to_string(), "dependency broker of plant");
+        assert_eq!(
+            found[0].cause.as_ref().unwrap().to_string(),
+            "dependency broker of plant"
+        );
         let weak = told(b, &[(service("sync"), 0.4), (broker, 0.1)]);
         assert!(groups(&[a.clone(), weak.clone()], &graph).is_empty());
-        let late = Case { from_ms: 100_000, to_ms: 100_001, ..a };
+        let late = Case {
+            from_ms: 100_000,
+            to_ms: 100_001,
+            ..a
+        };
         assert!(groups(&[weak, late], &graph).is_empty());
     }
 
@@ -220,7 +249,10 @@ mod tests {
         let mut all = vec![
             told(case(1, "west", "gateway", 5_000), &[(far(), 0.8)]),
             told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)]),
-            told(case(3, "east", "gateway", 4_500), &[(service("infer-1"), 0.6)]),
+            told(
+                case(3, "east", "gateway", 4_500),
+                &[(service("infer-1"), 0.6)],
+            ),
         ];
         let straight = groups(&all, &graph);
         all.reverse();

@@ -138,7 +138,10 @@ fn gathered(
     for (metric, route, value) in readings.filter(|(_, _, value)| value.is_finite()) {
         if !matches!(
             metric,
-            Metric::FailureShare | Metric::FirstByteP50 | Metric::FirstByteP95 | Metric::RequestRate
+            Metric::FailureShare
+                | Metric::FirstByteP50
+                | Metric::FirstByteP95
+                | Metric::RequestRate
         ) {
             continue;
         }
@@ -187,7 +190,10 @@ pub fn impact(
         };
         let objective = objectives.iter().find(|one| {
             one.route.as_str() == route.route
-                && one.node.as_ref().is_none_or(|node| node.as_str() == route.node)
+                && one
+                    .node
+                    .as_ref()
+                    .is_none_or(|node| node.as_str() == route.node)
         });
         of_route((from_ms, to_ms), route, &of(told), &of(looks), objective)
     });
@@ -221,7 +227,13 @@ fn of_route(
     let before = |of: fn(&RouteSpan) -> Option<f64>| {
         let mut before: Vec<&RouteSpan> = told.iter().filter(|one| one.to_ms <= from_ms).collect();
         before.sort_by_key(|one| std::cmp::Reverse(one.to_ms));
-        median(before.into_iter().filter_map(of).take(USUAL_SPANS).collect())
+        median(
+            before
+                .into_iter()
+                .filter_map(of)
+                .take(USUAL_SPANS)
+                .collect(),
+        )
     };
     let (usual_failed, usual_rate) = (before(|one| one.failed), before(|one| one.rate));
     let mut during: Vec<RouteSpan> = told
@@ -232,7 +244,9 @@ fn of_route(
     let mut basis = Basis::Means;
     if during.is_empty() {
         basis = Basis::Look;
-        let look = looks.iter().filter(|one| one.failed.is_some() || one.p95.is_some());
+        let look = looks
+            .iter()
+            .filter(|one| one.failed.is_some() || one.p95.is_some());
         let look = look.min_by_key(|one| one.from_ms)?;
         during = vec![RouteSpan {
             from_ms,
@@ -246,7 +260,11 @@ fn of_route(
         route: route.route.clone(),
         entry: route.entry,
         basis,
-        from_ms: during.iter().map(|one| one.from_ms).min().unwrap_or(from_ms),
+        from_ms: during
+            .iter()
+            .map(|one| one.from_ms)
+            .min()
+            .unwrap_or(from_ms),
         to_ms: during.iter().map(|one| one.to_ms).max().unwrap_or(to_ms),
         asked: None,
         failed: None,
@@ -289,7 +307,10 @@ fn of_route(
 /// failed; `None` if nobody told.
 fn asked(span: &RouteSpan, usual_rate: Option<f64>) -> Option<f64> {
     let failed = span.failed.unwrap_or(0.0);
-    let answered = span.rate.map(|rate| rate / (1.0 - failed)).filter(|rate| rate.is_finite());
+    let answered = span
+        .rate
+        .map(|rate| rate / (1.0 - failed))
+        .filter(|rate| rate.is_finite());
     let rate = if failed > 0.0 {
         larger(answered, usual_rate)
     } else {
@@ -302,9 +323,7 @@ fn asked(span: &RouteSpan, usual_rate: Option<f64>) -> Option<f64> {
 fn burn(promise: Promise, objective: &Objective, usual: f64, during: &[RouteSpan]) -> Burn {
     let (text, target) = match promise {
         Promise::Answered(share) => (format!("{} % answered", percent(share)), share),
-        Promise::Within(limit, share) => {
-            (format!("{} % within {limit}", percent(share)), share)
-        }
+        Promise::Within(limit, share) => (format!("{} % within {limit}", percent(share)), share),
     };
     let free = 1.0 - target;
     let bad = |span: &RouteSpan| match promise {
@@ -336,10 +355,13 @@ fn slow(span: &RouteSpan, objective: Option<&Objective>) -> f64 {
 }
 
 fn limits(objective: &Objective) -> impl Iterator<Item = Millis> {
-    objective.promises.iter().filter_map(|promise| match promise {
-        Promise::Within(limit, _) => Some(*limit),
-        Promise::Answered(_) => None,
-    })
+    objective
+        .promises
+        .iter()
+        .filter_map(|promise| match promise {
+            Promise::Within(limit, _) => Some(*limit),
+            Promise::Answered(_) => None,
+        })
 }
 
 /// If the median passes a limit, half of the requests did, at least.
@@ -418,7 +440,10 @@ mod tests {
 
     fn near(found: Option<f64>, wanted: f64) {
         let found = found.unwrap();
-        assert!((found - wanted).abs() < 1e-6 * wanted.abs().max(1.0), "{found} is not {wanted}");
+        assert!(
+            (found - wanted).abs() < 1e-6 * wanted.abs().max(1.0),
+            "{found} is not {wanted}"
+        );
     }
 
     #[test]
@@ -441,13 +466,19 @@ mod tests {
         near(found.failed, 600.0);
         assert_eq!((found.users, route.slow_at_least), (Some(40), None));
         near(Some(route.burns[0].rate), 210.0);
-        near(Some(route.burns[0].spent), 0.2 * 300.0 / (0.001 * 2_592_000.0));
+        near(
+            Some(route.burns[0].spent),
+            0.2 * 300.0 / (0.001 * 2_592_000.0),
+        );
         assert_eq!(route.burns[0].objective, "99.9 % answered");
     }
 
     #[test]
     fn where_all_failed_as_many_asked_as_usual() {
-        let told = [span(5, Some(0.0), 10.0, 4.0), span(10, Some(1.0), 10.0, 0.0)];
+        let told = [
+            span(5, Some(0.0), 10.0, 4.0),
+            span(10, Some(1.0), 10.0, 0.0),
+        ];
         let found = impact((6 * MINUTE, 7 * MINUTE), &[web(true)], &told, &[], &[]);
         near(found.failed, 1200.0);
         assert_eq!(found.users, None, "nobody said how many there are");
@@ -473,7 +504,13 @@ mod tests {
             to_ms: MINUTE,
             ..span(5, Some(0.5), 10.0, 5.0)
         };
-        let reached = [web(true), Reached { route: "other".into(), ..web(true) }];
+        let reached = [
+            web(true),
+            Reached {
+                route: "other".into(),
+                ..web(true)
+            },
+        ];
         let found = impact((MINUTE, 2 * MINUTE), &reached, &[], &[look], &[]);
         assert_eq!(found.routes[0].basis, Basis::Look);
         near(found.failed, 300.0);
@@ -502,7 +539,10 @@ mod tests {
         ]});
         let found = spans("a", 400_000, &body);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].failed, found[0].rate, found[0].p95), (Some(0.25), Some(5.0), None));
+        assert_eq!(
+            (found[0].failed, found[0].rate, found[0].p95),
+            (Some(0.25), Some(5.0), None)
+        );
         assert_eq!((found[0].from_ms, found[0].to_ms), (100_000, 400_000));
         assert!(spans("a", 1, &json!({"span": "?"})).is_empty());
         let seen = json!({"metrics": [
@@ -511,6 +551,9 @@ mod tests {
             {"metric": "first_byte_p50", "service": null, "part": "web", "reading": "missing"}
         ]});
         let found = look("a", 7, &seen);
-        assert_eq!((found[0].failed, found[0].rate, found[0].p50), (Some(0.5), None, None));
+        assert_eq!(
+            (found[0].failed, found[0].rate, found[0].p50),
+            (Some(0.5), None, None)
+        );
     }
 }

@@ -11,6 +11,7 @@ pub mod graph;
 pub mod groups;
 pub mod impact;
 pub mod past;
+pub mod why;
 
 use std::collections::BTreeSet;
 

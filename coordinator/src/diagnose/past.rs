@@ -99,7 +99,10 @@ fn answer(about: About<'_>, past: &[Past], action: Option<&str>) -> WhatIf {
                 let wanted = recipe(action, about.service);
                 by_action(likes().filter(|one| {
                     one.acted_after_ms.is_some()
-                        && one.plan.as_deref().map(|plan| recipe(plan, one.service.as_deref()))
+                        && one
+                            .plan
+                            .as_deref()
+                            .map(|plan| recipe(plan, one.service.as_deref()))
                             == Some(wanted.clone())
                 }))
             }
@@ -130,7 +133,10 @@ fn answer(about: About<'_>, past: &[Past], action: Option<&str>) -> WhatIf {
         within_ms: WITHIN_MS,
         estimate: None,
         likes: round(last),
-        rests_on: format!("not known: {} incidents like it {lack}, {LIKES_MIN} are needed", round(last)),
+        rests_on: format!(
+            "not known: {} incidents like it {lack}, {LIKES_MIN} are needed",
+            round(last)
+        ),
         adjusted_for: Vec::new(),
         not_adjusted_for: Vec::new(),
     }
@@ -311,7 +317,9 @@ mod tests {
     #[test]
     fn the_naive_share_would_be_wrong() {
         // Of those that nothing was done about, most were over before anything could be.
-        let mut all: Vec<Past> = (0..20).map(|_| past(None, Some("recovered"), 300)).collect();
+        let mut all: Vec<Past> = (0..20)
+            .map(|_| past(None, Some("recovered"), 300))
+            .collect();
         all.extend((0..80).map(|_| past(Some(500), Some("healed"), 900)));
         all.extend((0..10).map(|_| past(None, Some("refused"), 5 * WITHIN_MS)));
         let found = &what_if(ABOUT, &all, &[])[0];
@@ -326,12 +334,19 @@ mod tests {
         let [itself, mend, other] = &what_if(
             ABOUT,
             &few,
-            &["restart(web, grace=0ms)".into(), "restart(web, grace=2s)".into()],
+            &[
+                "restart(web, grace=0ms)".into(),
+                "restart(web, grace=2s)".into(),
+            ],
         )[..] else {
             panic!("three answers")
         };
         assert_eq!(itself.estimate, None, "all were acted upon at once");
-        assert!(itself.rests_on.starts_with("not known: 0 incidents"), "{}", itself.rests_on);
+        assert!(
+            itself.rests_on.starts_with("not known: 0 incidents"),
+            "{}",
+            itself.rests_on
+        );
         let estimate = mend.estimate.as_ref().unwrap();
         assert!(estimate.share > 0.999 && estimate.low > 0.9 && estimate.high > 0.999);
         assert_eq!((other.estimate.as_ref(), other.likes), (None, 0));
@@ -350,7 +365,10 @@ mod tests {
         all.push(past(Some(100), Some("healed"), 400));
         let action = ["restart(web, grace=0ms)".to_owned()];
         let found = &what_if(ABOUT, &all, &action)[1];
-        assert_eq!((found.likes, &found.not_adjusted_for[..]), (11, &["service".to_owned()][..]));
+        assert_eq!(
+            (found.likes, &found.not_adjusted_for[..]),
+            (11, &["service".to_owned()][..])
+        );
         all.extend(vec![past(Some(100), Some("undone"), 400); 9]);
         let found = &what_if(ABOUT, &all, &action)[1];
         assert_eq!(found.likes, 10);

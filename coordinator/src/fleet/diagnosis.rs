@@ -45,9 +45,7 @@ pub enum Level {
 }
 
 /// A component somewhere in the fleet.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Place {
     /// What it is.
     pub kind: Kind,
@@ -148,9 +146,7 @@ pub struct Suspected {
 }
 
 /// A line of the causal graph.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Link {
     /// Who needs.
     pub from: Place,
@@ -329,4 +325,23 @@ pub struct Estimate {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+/// Why something is in trouble, in one chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Why {
+    /// What was asked about.
+    pub place: Place,
+    /// The incident that says so, by its number; absent if none does.
+    pub incident: Option<u64>,
+    /// Whether that is still open.
+    pub open: bool,
+    /// How likely the root is the cause, in 0 to 1.
+    pub confidence: Option<f64>,
+    /// From what was asked about down to the root.
+    pub chain: Vec<ChainLink>,
+    /// The levels that the chain crosses, from where it begins.
+    pub levels: Vec<Level>,
+    /// All of it in a sentence.
+    pub text: String,
 }

@@ -86,7 +86,9 @@ impl Order {
             place[index] = sequence.len();
             sequence.push(index);
             contradictions += waiting[index].len() as u64;
-            let kept = claimed[index].iter().filter(|c| !waiting[index].contains(c));
+            let kept = claimed[index]
+                .iter()
+                .filter(|c| !waiting[index].contains(c));
             causes.push(kept.map(|cause| place[*cause]).collect());
             waiting[index].clear();
             for &effect in &effects[index] {
@@ -289,7 +291,11 @@ mod tests {
             event("b", 2, 10, &[]),
         ];
         let order = Order::of(events);
-        let names: Vec<_> = order.events().iter().map(|e| format!("{}{}", e.stream, e.seq)).collect();
+        let names: Vec<_> = order
+            .events()
+            .iter()
+            .map(|e| format!("{}{}", e.stream, e.seq))
+            .collect();
         assert_eq!(names, ["b1", "b2", "a1", "a2", "a3"]);
         assert_eq!(order.contradictions(), 2);
     }
@@ -306,8 +312,15 @@ mod tests {
         assert_eq!(order.relation(0, 2), Relation::Before);
         assert_eq!(order.relation(1, 1), Relation::Same);
         assert_eq!(order.relation(0, 9), Relation::Concurrent);
-        let about: Vec<_> = order.about(Some(1)).into_iter().filter_map(|e| e.relation).collect();
-        assert_eq!(about, [Relation::Concurrent, Relation::Same, Relation::After]);
+        let about: Vec<_> = order
+            .about(Some(1))
+            .into_iter()
+            .filter_map(|e| e.relation)
+            .collect();
+        assert_eq!(
+            about,
+            [Relation::Concurrent, Relation::Same, Relation::After]
+        );
     }
 
     /// What happened in truth: nodes with clocks up to an hour off, that tell each other
@@ -324,12 +337,20 @@ mod tests {
             let cause = heard.then(|| told[chance.usize(0..told.len())].clone());
             clocks[node][node] += 1;
             let seq = clocks[node][node];
-            let mut new = event(&format!("n{node}"), seq, 5 * HOUR + 10 * step as u64 + skew[node] - HOUR, &[]);
+            let mut new = event(
+                &format!("n{node}"),
+                seq,
+                5 * HOUR + 10 * step as u64 + skew[node] - HOUR,
+                &[],
+            );
             if let Some((cause, before)) = cause {
                 for (own, other) in clocks[node].iter_mut().zip(before) {
                     *own = (*own).max(other);
                 }
-                new.causes.push(Reference { stream: cause.stream, seq: cause.seq });
+                new.causes.push(Reference {
+                    stream: cause.stream,
+                    seq: cause.seq,
+                });
             }
             told.push((new, clocks[node].clone()));
         }
@@ -343,12 +364,23 @@ mod tests {
             let truth = fleet(seed, 5, 60);
             let mut chance = fastrand::Rng::with_seed(seed);
             let mut arrived: Vec<Event> = truth.iter().map(|(event, _)| event.clone()).collect();
-            arrived.extend(truth.iter().filter(|_| chance.u8(0..4) == 0).map(|(event, _)| event.clone()));
+            arrived.extend(
+                truth
+                    .iter()
+                    .filter(|_| chance.u8(0..4) == 0)
+                    .map(|(event, _)| event.clone()),
+            );
             chance.shuffle(&mut arrived);
             let order = Order::of(arrived);
-            assert_eq!((order.events().len(), order.contradictions()), (60, 0), "seed {seed}");
+            assert_eq!(
+                (order.events().len(), order.contradictions()),
+                (60, 0),
+                "seed {seed}"
+            );
             let clock = |event: &Event| {
-                let found = truth.iter().find(|(e, _)| (&e.stream, e.seq) == (&event.stream, event.seq));
+                let found = truth
+                    .iter()
+                    .find(|(e, _)| (&e.stream, e.seq) == (&event.stream, event.seq));
                 found.map(|(_, clock)| clock.clone()).unwrap()
             };
             let clocks: Vec<Vec<u64>> = order.events().iter().map(clock).collect();
@@ -366,7 +398,10 @@ mod tests {
                 }
             }
         }
-        assert!(concurrent > 10_000, "only {concurrent} pairs were concurrent");
+        assert!(
+            concurrent > 10_000,
+            "only {concurrent} pairs were concurrent"
+        );
     }
 
     #[test]
@@ -378,7 +413,10 @@ mod tests {
                 let mut new = event(&format!("n{stream}"), seq, chance.u64(0..1000), &[]);
                 for _ in 0..8 {
                     let stream = format!("n{}", chance.u8(0..20));
-                    new.causes.push(Reference { stream, seq: chance.u64(1..=50) });
+                    new.causes.push(Reference {
+                        stream,
+                        seq: chance.u64(1..=50),
+                    });
                 }
                 events.push(new);
             }

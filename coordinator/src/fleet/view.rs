@@ -8,6 +8,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::diagnosis::{Causes, Group, Impact, WhatIf};
+
 /// Whether a node is connected to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -261,6 +263,9 @@ pub struct Incident {
     pub spent: Option<f64>,
     /// How it ended, in words.
     pub summary: Option<String>,
+    /// The group of incidents with one cause that it belongs to; absent if it is alone.
+    #[serde(default)]
+    pub group: Option<u64>,
 }
 
 /// A page of incidents, newest first.
@@ -290,6 +295,22 @@ pub struct IncidentDetail {
     /// node's observation has arrived.
     #[serde(default)]
     pub class: Option<IncidentClass>,
+    /// Who may be behind it; absent while its first event has not arrived.
+    #[serde(default)]
+    pub causes: Option<Causes>,
+    /// What has the same cause; absent if it is alone.
+    #[serde(default)]
+    pub group: Option<Group>,
+    /// Whom it reached; absent while its first event has not arrived.
+    #[serde(default)]
+    pub impact: Option<Impact>,
+    /// What would have been otherwise.
+    #[serde(default)]
+    pub what_if: Vec<WhatIf>,
+    /// Causes that events named and that contradict the sequence of a stream, or each other:
+    /// they were left out of the order.
+    #[serde(default)]
+    pub contradictions: u64,
 }
 
 /// What a model of failure classes says of an incident, from counts of log templates and

@@ -472,7 +472,10 @@ mod tests {
             slo[0].promises,
             [Promise::Answered(0.999), Promise::Within(Millis(300), 0.95)]
         );
-        assert_eq!((slo[0].window, slo[0].users), (Millis::secs(30 * 86_400), Some(40)));
+        assert_eq!(
+            (slo[0].window, slo[0].users),
+            (Millis::secs(30 * 86_400), Some(40))
+        );
         assert_eq!(slo[1].promises, [Promise::Within(Millis(1000), 0.5)]);
         assert_eq!(slo[1].window, Millis::secs(7 * 86_400));
         assert_eq!(slo[1].node.as_ref().map(NodeId::as_str), Some("edge-1"));

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod budget;
+mod diagnosis;
 mod forgotten;
 mod history;
 mod ingest;

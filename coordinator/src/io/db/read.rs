@@ -448,6 +448,7 @@ fn incident(row: &SqliteRow) -> Result<Incident, sqlx::Error> {
         lasted_ms: maybe(row, "lasted_ms")?,
         spent: row.try_get("spent")?,
         summary: row.try_get("summary")?,
+        group: None,
     })
 }
 

@@ -1,0 +1,204 @@
+//! Joins what the database holds with what the diagnosis makes of it: who is behind an
+//! incident, what belongs to it, whom it reached, and what would have been otherwise.
+//!
+//! Nothing of it is stored, and each answer asks the database a bounded number of bounded
+//! questions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Hub, now_ms};
+use crate::diagnose::causes::{Case, causes};
+use crate::diagnose::graph::{Graph, Told};
+use crate::diagnose::groups::groups;
+use crate::diagnose::impact::{Reached, impact, look};
+use crate::diagnose::past::{About, what_if};
+use crate::diagnose::why::{named, why};
+use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, WhatIf, Why};
+use crate::fleet::view::{Decision, Event, Incident};
+use crate::io::db::DbError;
+
+/// How long before an incident says what is usual.
+const USUAL_MS: u64 = 3_600_000;
+
+/// Most plans that are asked about.
+const ACTIONS_MAX: usize = 4;
+
+/// What is known of an incident beside what its node did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Explained {
+    /// Who may be behind it.
+    pub causes: Option<Causes>,
+    /// What has the same cause.
+    pub group: Option<Group>,
+    /// Whom it reached.
+    pub impact: Option<Impact>,
+    /// What would have been otherwise.
+    pub what_if: Vec<WhatIf>,
+}
+
+impl Hub {
+    /// Explains an incident; `timeline` and `decisions` are its own.
+    ///
+    /// # Errors
+    /// [`DbError::Statement`], as for all that follow.
+    pub async fn explain(
+        &self,
+        incident: &Incident,
+        timeline: &[Event],
+        decisions: &[Decision],
+    ) -> Result<Explained, DbError> {
+        let cases = self.db.cases_near(incident.id).await?;
+        let what_if = self.otherwise(incident, decisions).await?;
+        let Some(case) = cases.iter().find(|case| case.incident == incident.id) else {
+            return Ok(Explained {
+                what_if,
+                ..Explained::default()
+            });
+        };
+        let graph = self.graph(&cases).await?;
+        let all: Vec<&Case> = cases.iter().collect();
+        let causes = causes(case, &all, &graph);
+        let own = |group: &Group| group.members.iter().any(|one| one.incident == incident.id);
+        let group = groups(&cases, &graph).into_iter().find(own);
+        let impact = self.reach(case, &causes, &graph, timeline).await?;
+        Ok(Explained {
+            causes: Some(causes),
+            group,
+            impact: Some(impact),
+            what_if,
+        })
+    }
+
+    /// The groups of these incidents, by incident.
+    pub async fn grouped(&self, ids: &[u64]) -> Result<BTreeMap<u64, u64>, DbError> {
+        let cases = self.db.cases(ids).await?;
+        let graph = self.graph(&cases).await?;
+        let mut found = BTreeMap::new();
+        for group in groups(&cases, &graph) {
+            found.extend(
+                group
+                    .members
+                    .iter()
+                    .map(|member| (member.incident, group.id)),
+            );
+        }
+        Ok(found)
+    }
+
+    /// Why services of that name are in trouble; the one that is comes first.
+    pub async fn why(&self, service: &str, node: Option<&str>) -> Result<Vec<Why>, DbError> {
+        let services = self.db.services(node).await?;
+        let services: Vec<(String, String)> = services
+            .into_iter()
+            .map(|one| (one.node, one.service))
+            .collect();
+        let places = named(&services, service, node);
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cases = self.db.cases_near(self.db.newest_incident().await?).await?;
+        let graph = self.graph(&cases).await?;
+        let mut found: Vec<Why> = places
+            .iter()
+            .map(|place| why(place, &cases, &graph))
+            .collect();
+        found.sort_by_key(|one| (!one.open, std::cmp::Reverse(one.incident)));
+        Ok(found)
+    }
+
+    /// Who needs whom, by configuration and by what these incidents tell.
+    async fn graph(&self, cases: &[Case]) -> Result<Graph, DbError> {
+        let (sites, topologies) = (self.db.sites().await?, self.db.topologies().await?);
+        let (services, routes) = (self.db.services(None).await?, self.db.routes(None).await?);
+        let configured = topologies
+            .iter()
+            .flat_map(|(node, edges)| edges.iter().map(move |edge| (node.as_str(), edge)));
+        let told = cases.iter().flat_map(|case| {
+            let edges = case.diagnosed.iter().flat_map(|(told, _)| &told.edges);
+            edges.map(|edge| (case.node.as_str(), edge))
+        });
+        Ok(Graph::of(&Told {
+            sites: sites
+                .iter()
+                .map(|(node, site)| (node.as_str(), site.as_str()))
+                .collect(),
+            services: &services,
+            routes: &routes,
+            edges: configured.chain(told).collect(),
+        }))
+    }
+
+    async fn reach(
+        &self,
+        case: &Case,
+        causes: &Causes,
+        graph: &Graph,
+        timeline: &[Event],
+    ) -> Result<Impact, DbError> {
+        let reached = reached(&causes.alarmed, graph);
+        let nodes: BTreeSet<String> = reached.iter().map(|route| route.node.clone()).collect();
+        let nodes: Vec<String> = nodes.into_iter().collect();
+        let to_ms = case.to_ms.min(now_ms()).max(case.from_ms);
+        let from_ms = case.from_ms.saturating_sub(USUAL_MS);
+        let told = self.db.route_spans(&nodes, from_ms, to_ms).await?;
+        let seen = timeline.iter().filter(|event| event.kind == "observation");
+        let looks: Vec<_> = seen
+            .flat_map(|one| look(&one.node, one.at_ms, &one.body))
+            .collect();
+        let during = (case.from_ms, to_ms);
+        Ok(impact(during, &reached, &told, &looks, &self.objectives))
+    }
+
+    async fn otherwise(
+        &self,
+        incident: &Incident,
+        decisions: &[Decision],
+    ) -> Result<Vec<WhatIf>, DbError> {
+        let Some(fault) = &incident.fault else {
+            return Ok(Vec::new());
+        };
+        let mut actions: Vec<String> = Vec::new();
+        let considered = decisions
+            .iter()
+            .rev()
+            .flat_map(|one| one.options.iter().rev());
+        for option in considered {
+            if actions.len() < ACTIONS_MAX && !actions.contains(&option.plan) {
+                actions.push(option.plan.clone());
+            }
+        }
+        let past = self.db.past(fault, incident.id, now_ms()).await?;
+        let about = About {
+            node: &incident.node,
+            service: incident.service.as_deref(),
+            symptom: incident.symptom.as_deref(),
+        };
+        Ok(what_if(about, &past, &actions))
+    }
+}
+
+/// The routes that need what is alarmed, itself included. Users come in where no other one of
+/// them leads.
+fn reached(alarmed: &Place, graph: &Graph) -> Vec<Reached> {
+    let mut places = graph.reached_by(alarmed);
+    places.insert(alarmed.clone());
+    let routes: BTreeSet<Place> = places
+        .into_iter()
+        .filter(|place| place.kind == Kind::Route)
+        .collect();
+    let inner: BTreeSet<Place> = routes
+        .iter()
+        .flat_map(|route| {
+            graph
+                .reach(route)
+                .into_keys()
+                .filter(move |place| place != route)
+        })
+        .collect();
+    let reached = routes.iter().map(|route| Reached {
+        node: route.at.clone(),
+        route: route.name.clone(),
+        entry: !inner.contains(route),
+    });
+    reached.collect()
+}
