@@ -4,6 +4,7 @@
 
 mod alarm;
 mod ask;
+mod causes;
 mod classify;
 mod client;
 mod explain;
@@ -150,7 +151,19 @@ enum IncidentCommand {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
-    /// Show one incident: what was seen, considered, refused and done.
+    /// Say why a service is in trouble: from the service down to what is behind it, over nodes
+    /// and levels.
+    Why {
+        /// The service.
+        service: homeostat_common::ids::ServiceId,
+        /// Only of this node.
+        #[arg(long)]
+        node: Option<homeostat_common::ids::NodeId>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show one incident: what was seen, considered, refused and done; who may be behind it,
+    /// as a graph; what belongs to it, whom it reached, and what would have been otherwise.
     Show {
         /// Its number in the fleet.
         number: u64,
@@ -280,6 +293,12 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                     limit,
                 },
         } => ask::incidents(&ask.url, ask.json, open, node.as_ref(), limit).map_err(failed),
+        Command::Incident {
+            what: IncidentCommand::Why { service, node, ask },
+        } => {
+            let node = node.as_ref().map(homeostat_common::ids::NodeId::as_str);
+            causes::why(&ask.url, ask.json, service.as_str(), node).map_err(failed)
+        }
         Command::Incident {
             what: IncidentCommand::Show { number, ask },
         } => show::incident(&ask.url, ask.json, number).map_err(failed),

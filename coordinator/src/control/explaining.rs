@@ -135,7 +135,7 @@ impl Hub {
         graph: &Graph,
         timeline: &[Event],
     ) -> Result<Impact, DbError> {
-        let reached = reached(&causes.alarmed, graph);
+        let reached = reached(causes, graph);
         let nodes: BTreeSet<String> = reached.iter().map(|route| route.node.clone()).collect();
         let nodes: Vec<String> = nodes.into_iter().collect();
         let to_ms = case.to_ms.min(now_ms()).max(case.from_ms);
@@ -177,28 +177,28 @@ impl Hub {
     }
 }
 
-/// The routes that need what is alarmed, itself included. Users come in where no other one of
-/// them leads.
-fn reached(alarmed: &Place, graph: &Graph) -> Vec<Reached> {
-    let mut places = graph.reached_by(alarmed);
-    places.insert(alarmed.clone());
+/// The routes that carry the trouble: those that need what is alarmed, and those by which it
+/// got there. Users come in where no other one of them leads.
+fn reached(causes: &Causes, graph: &Graph) -> Vec<Reached> {
+    let mut places = graph.reached_by(&causes.alarmed);
+    places.extend(causes.chain.iter().map(|one| one.place.clone()));
     let routes: BTreeSet<Place> = places
         .into_iter()
         .filter(|place| place.kind == Kind::Route)
         .collect();
-    let inner: BTreeSet<Place> = routes
+    let behind: BTreeSet<Place> = routes
         .iter()
-        .flat_map(|route| {
-            graph
-                .reach(route)
-                .into_keys()
-                .filter(move |place| place != route)
-        })
+        .flat_map(|route| graph.reach(route).into_iter().filter(|(_, away)| *away > 0))
+        .map(|(place, _)| place)
         .collect();
     let reached = routes.iter().map(|route| Reached {
         node: route.at.clone(),
         route: route.name.clone(),
-        entry: !inner.contains(route),
+        // Two that lead to each other are both entries, for want of a better one.
+        entry: !behind.contains(route)
+            || graph.reach(route).keys().any(|place| {
+                place != route && routes.contains(place) && graph.reach(place).contains_key(route)
+            }),
     });
     reached.collect()
 }

@@ -15,8 +15,15 @@
 //! Both are effects of doing only if nothing else decides both what is done and how it goes.
 //! What a healer decides by is on record: the fault, the symptom, and the service with its
 //! limits. Likes are those that agree in all of them, which is the back-door adjustment for
-//! this very incident (Pearl 2009, 3.3); where these are too few, the service is given up, and
-//! the answer says so. What is not on record (a person at the machine) is adjusted for nowhere.
+//! this very incident (Pearl 2009, 3.3). Where these are too few, the service is given up: it
+//! is a hidden cause of both then, `homeostat-causal` finds the effect not identifiable, and the
+//! answer says so beside the share. What is on no record (a person at the machine) is adjusted
+//! for nowhere.
+
+use std::str::FromStr as _;
+
+use homeostat_causal::graph::Admg;
+use homeostat_causal::identify::identify;
 
 use crate::fleet::diagnosis::{Estimate, WhatIf};
 
@@ -60,19 +67,52 @@ pub struct About<'a> {
     pub symptom: Option<&'a str>,
 }
 
-/// Who counts as alike, the narrowest first.
-const LIKENESS: [(&str, &[&str], &[&str]); 2] = [
-    (
-        "incidents of this service with this fault and symptom",
-        &["fault", "symptom", "service"],
-        &[],
-    ),
-    (
-        "incidents of any service with this fault and symptom",
-        &["fault", "symptom"],
-        &["service"],
-    ),
+/// Who counts as alike.
+struct Likeness {
+    own: bool,
+    words: &'static str,
+    /// What decides what is done and how it goes, and what is hidden when these are compared.
+    graph: &'static str,
+    adjusted: &'static [&'static str],
+    given_up: &'static [&'static str],
+}
+
+/// The narrowest first.
+const LIKENESS: [Likeness; 2] = [
+    Likeness {
+        own: true,
+        words: "incidents of this service with this fault and symptom",
+        graph: "service -> fault, service -> symptom, fault -> symptom, \
+                fault -> act, symptom -> act, service -> act, \
+                fault -> well, symptom -> well, service -> well, act -> well",
+        adjusted: &["fault", "symptom", "service"],
+        given_up: &[],
+    },
+    Likeness {
+        own: false,
+        words: "incidents of any service with this fault and symptom",
+        graph: "fault -> symptom, fault -> act, symptom -> act, \
+                fault -> well, symptom -> well, act -> well, \
+                act <-> well, fault <-> act, fault <-> well, symptom <-> act, symptom <-> well",
+        adjusted: &["fault", "symptom"],
+        given_up: &["service"],
+    },
 ];
+
+/// Whether the effect of acting on being well follows from such records, and by what.
+fn identified(graph: &str) -> (bool, String) {
+    let found = Admg::from_str(graph).and_then(|graph| {
+        let (act, well) = (graph.set(&["act"])?, graph.set(&["well"])?);
+        Ok(match identify(&graph, well, act) {
+            Ok(effect) => {
+                let criterion = effect.criterion().map(|criterion| criterion.text(&graph));
+                (true, criterion.unwrap_or_else(|| effect.text(&graph)))
+            }
+            Err(refusal) => (false, refusal.to_string()),
+        })
+    });
+    found.unwrap_or_else(|error| (false, error.to_string()))
+}
 
 /// Answers both questions for an incident; `past` are others with its fault, `actions` printed
 /// plans.
@@ -91,8 +131,8 @@ fn answer(about: About<'_>, past: &[Past], action: Option<&str>) -> WhatIf {
         Some(action) => format!("Would {action} mend it?"),
     };
     let mut last = 0.0;
-    for (place, (who, adjusted, given_up)) in LIKENESS.into_iter().enumerate() {
-        let likes = || past.iter().filter(|one| alike(about, one, place == 0));
+    for likeness in &LIKENESS {
+        let likes = || past.iter().filter(|one| alike(about, one, likeness.own));
         let found = match action {
             None => by_itself(likes()),
             Some(action) => {
@@ -111,15 +151,19 @@ fn answer(about: About<'_>, past: &[Past], action: Option<&str>) -> WhatIf {
         if found.likes >= LIKES_MIN
             && let Some(estimate) = found.estimate
         {
+            let (identified, by) = identified(likeness.graph);
+            let names = |all: &[&str]| all.iter().map(ToString::to_string).collect();
             return WhatIf {
                 question,
+                identified,
+                by: Some(by),
                 action: action.map(str::to_owned),
                 within_ms: WITHIN_MS,
                 estimate: Some(estimate),
                 likes: round(found.likes),
-                rests_on: format!("{}, {who}", found.words),
-                adjusted_for: adjusted.iter().map(ToString::to_string).collect(),
-                not_adjusted_for: given_up.iter().map(ToString::to_string).collect(),
+                rests_on: format!("{} {}", found.words, likeness.words),
+                adjusted_for: names(likeness.adjusted),
+                not_adjusted_for: names(likeness.given_up),
             };
         }
     }
@@ -132,6 +176,8 @@ fn answer(about: About<'_>, past: &[Past], action: Option<&str>) -> WhatIf {
         action: action.map(str::to_owned),
         within_ms: WITHIN_MS,
         estimate: None,
+        identified: false,
+        by: None,
         likes: round(last),
         rests_on: format!(
             "not known: {} incidents like it {lack}, {LIKES_MIN} are needed",
@@ -203,7 +249,7 @@ fn by_itself<'a>(past: impl Iterator<Item = &'a Past>) -> Found {
         estimate: (known && trials > 0.0).then(|| wilson(share, trials)),
         likes,
         words: format!(
-            "{} healed by themselves and {} were still ill after it, of {}",
+            "{} healed by themselves and {} were left alone and ill for longer, of {}",
             round(healed),
             round(left),
             times.len()
@@ -236,7 +282,7 @@ fn by_action<'a>(past: impl Iterator<Item = &'a Past>) -> Found {
     Found {
         estimate: (all > 0.0).then(|| wilson(mended / all, all)),
         likes: all,
-        words: format!("{} of {} were mended in time", round(mended), round(all)),
+        words: format!("it mended {} in time, of {}", round(mended), round(all)),
     }
 }
 
@@ -309,7 +355,11 @@ mod tests {
             };
             let estimate = itself.estimate.as_ref().unwrap();
             covered += u32::from(estimate.low <= 0.2 && 0.2 <= estimate.high);
-            assert!(itself.not_adjusted_for.is_empty());
+            assert!(itself.not_adjusted_for.is_empty() && itself.identified);
+            assert_eq!(
+                itself.by.as_deref(),
+                Some("back-door given {service, fault, symptom}")
+            );
         }
         assert!((88..=100).contains(&covered), "covered {covered} of 100");
     }

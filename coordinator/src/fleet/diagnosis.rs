@@ -310,6 +310,11 @@ pub struct WhatIf {
     pub likes: u64,
     /// What it rests on, in words.
     pub rests_on: String,
+    /// Whether it is an effect of doing, or only what went along with it: some hidden cause may
+    /// decide both what is done and how it goes.
+    pub identified: bool,
+    /// By which criterion it is one, or why it is none; absent without an estimate.
+    pub by: Option<String>,
     /// What might decide both what is done and how it goes, and was held equal.
     pub adjusted_for: Vec<String>,
     /// What was not, because too few would be left.
