@@ -90,7 +90,7 @@ impl Set {
     }
 
     /// Its vertices in ascending order.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
+    pub fn iter(self) -> impl Iterator<Item = usize> + Clone {
         let mut left = self.0;
         std::iter::from_fn(move || {
             let next = (left != 0).then_some(left.trailing_zeros() as usize)?;

@@ -9,10 +9,16 @@
 //! Pure and deterministic: no file, no clock, no thread; chance comes from a seed. Discovery
 //! is advisory: it proposes, topology and interventions decide. Nothing here acts.
 
+pub mod counterfactual;
 pub mod criterion;
+pub mod discover;
 pub mod estimate;
 pub mod expression;
 pub mod graph;
 pub mod hedge;
 pub mod identify;
+pub mod linear;
+pub mod series;
 pub mod truth;
+
+mod student;
