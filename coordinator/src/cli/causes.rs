@@ -1,5 +1,6 @@
 //! `incident why`, and the parts of `incident show` that say why: the causal graph as text, the
 //! suspects, what belongs together, whom it reached, and what would have been otherwise.
+//! [`super::discover`] proposes links from stored measurements.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -7,6 +7,7 @@ mod ask;
 mod causes;
 mod classify;
 mod client;
+mod discover;
 mod explain;
 mod plan;
 mod show;
@@ -79,6 +80,11 @@ enum Command {
     Classify {
         #[command(subcommand)]
         what: classify::ClassifyCommand,
+    },
+    /// Causes and effects in a fleet, from what is on record.
+    Causes {
+        #[command(subcommand)]
+        what: discover::CausesCommand,
     },
     /// A simulated fleet: incidents, policies that heal, and how hard incidents are.
     Sim {
@@ -334,6 +340,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             what: PlanCommand::Key(ask),
         } => plan::key(&ask).map_err(failed),
         Command::Classify { what } => classify::classify(&what),
+        Command::Causes { what } => discover::causes(&what),
         Command::Sim { what } => sim::sim(&what),
         Command::Chaos { words } => Err(Failure::Failed(chaos(words))),
         Command::Mqtt {
@@ -544,6 +551,7 @@ mod tests {
             ],
             &["homeostat", "broker", "--listen", "0.0.0.0:0"],
             &["homeostat", "incident", "ls", "--node", "Not A Name"],
+            &["homeostat", "causes", "discover", "--alpha", "1"],
             &["homeostat", "sim", "run", "no-such-incident"],
             &["homeostat", "sim", "run", "--policy", "luck"],
             &["homeostat", "sim", "run", "crash-infer", "--budget", "nan"],

@@ -15,7 +15,7 @@ use crate::diagnose::past::{About, what_if};
 use crate::diagnose::why::{named, why};
 use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
-use crate::io::db::DbError;
+use crate::io::db::{Db, DbError};
 
 /// How long before an incident says what is usual.
 const USUAL_MS: u64 = 3_600_000;
@@ -55,7 +55,7 @@ impl Hub {
                 ..Explained::default()
             });
         };
-        let graph = self.graph(&cases).await?;
+        let graph = graph(&self.db, &cases).await?;
         let all: Vec<&Case> = cases.iter().collect();
         let causes = causes(case, &all, &graph);
         let own = |group: &Group| group.members.iter().any(|one| one.incident == incident.id);
@@ -72,7 +72,7 @@ impl Hub {
     /// The groups of these incidents, by incident.
     pub async fn grouped(&self, ids: &[u64]) -> Result<BTreeMap<u64, u64>, DbError> {
         let cases = self.db.cases(ids).await?;
-        let graph = self.graph(&cases).await?;
+        let graph = graph(&self.db, &cases).await?;
         let mut found = BTreeMap::new();
         for group in groups(&cases, &graph) {
             found.extend(
@@ -97,35 +97,13 @@ impl Hub {
             return Ok(Vec::new());
         }
         let cases = self.db.cases_near(self.db.newest_incident().await?).await?;
-        let graph = self.graph(&cases).await?;
+        let graph = graph(&self.db, &cases).await?;
         let mut found: Vec<Why> = places
             .iter()
             .map(|place| why(place, &cases, &graph))
             .collect();
         found.sort_by_key(|one| (!one.open, std::cmp::Reverse(one.incident)));
         Ok(found)
-    }
-
-    /// Who needs whom, by configuration and by what these incidents tell.
-    async fn graph(&self, cases: &[Case]) -> Result<Graph, DbError> {
-        let (sites, topologies) = (self.db.sites().await?, self.db.topologies().await?);
-        let (services, routes) = (self.db.services(None).await?, self.db.routes(None).await?);
-        let configured = topologies
-            .iter()
-            .flat_map(|(node, edges)| edges.iter().map(move |edge| (node.as_str(), edge)));
-        let told = cases.iter().flat_map(|case| {
-            let edges = case.diagnosed.iter().flat_map(|(told, _)| &told.edges);
-            edges.map(|edge| (case.node.as_str(), edge))
-        });
-        Ok(Graph::of(&Told {
-            sites: sites
-                .iter()
-                .map(|(node, site)| (node.as_str(), site.as_str()))
-                .collect(),
-            services: &services,
-            routes: &routes,
-            edges: configured.chain(told).collect(),
-        }))
     }
 
     async fn reach(
@@ -175,6 +153,31 @@ impl Hub {
         };
         Ok(what_if(about, &past, &actions))
     }
+}
+
+/// Who needs whom, by configuration and by what these incidents tell.
+///
+/// # Errors
+/// [`DbError::Statement`].
+pub async fn graph(db: &Db, cases: &[Case]) -> Result<Graph, DbError> {
+    let (sites, topologies) = (db.sites().await?, db.topologies().await?);
+    let (services, routes) = (db.services(None).await?, db.routes(None).await?);
+    let configured = topologies
+        .iter()
+        .flat_map(|(node, edges)| edges.iter().map(move |edge| (node.as_str(), edge)));
+    let told = cases.iter().flat_map(|case| {
+        let edges = case.diagnosed.iter().flat_map(|(told, _)| &told.edges);
+        edges.map(|edge| (case.node.as_str(), edge))
+    });
+    Ok(Graph::of(&Told {
+        sites: sites
+            .iter()
+            .map(|(node, site)| (node.as_str(), site.as_str()))
+            .collect(),
+        services: &services,
+        routes: &routes,
+        edges: configured.chain(told).collect(),
+    }))
 }
 
 /// The routes that carry the trouble: those that need what is alarmed, and those by which it

@@ -7,10 +7,12 @@
 //! The node's own diagnosis stays what plans rest on; this neither starts nor stops any.
 
 pub mod causes;
+pub mod discover;
 pub mod graph;
 pub mod groups;
 pub mod impact;
 pub mod past;
+pub mod readings;
 pub mod why;
 
 use std::collections::BTreeSet;

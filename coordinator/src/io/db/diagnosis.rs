@@ -34,6 +34,9 @@ const SPANS_MAX: i64 = 256;
 /// Nodes whose routes are looked at for one incident.
 const NODES_MAX: usize = 32;
 
+/// Aggregates whose clock is told by the same records: a day of them.
+const PLACED_AT_ONCE: usize = 288;
+
 /// The longest span of an aggregate: that of a node that was held up.
 const SPAN_MS: u64 = 15 * 60_000;
 
@@ -191,6 +194,34 @@ impl Db {
             }
         }
         Ok(spans)
+    }
+
+    /// What nodes told in aggregates between two times of arrival: node, end of the span by the
+    /// coordinator's clock, body. The newest of each node, at most `most`.
+    pub async fn aggregates(
+        &self,
+        node: &str,
+        (from_ms, to_ms): (u64, u64),
+        most: u32,
+    ) -> Result<Vec<Event>, DbError> {
+        let doing = "read aggregates";
+        let rows = sqlx::query(event_sql!(
+            "WHERE node.name = ?1 AND event.kind = 'telemetry'
+               AND event.received_ms BETWEEN ?2 AND ?3 ORDER BY event.id DESC LIMIT ?4"
+        ))
+        .bind(node)
+        .bind(int(from_ms))
+        .bind(int(to_ms))
+        .bind(i64::from(most))
+        .fetch_all(&self.read)
+        .await
+        .map_err(DbError::on(doing))?;
+        let mut events = Vec::with_capacity(rows.len());
+        // A clock is told by the records around, not by those of last month.
+        for near in rows.chunks(PLACED_AT_ONCE) {
+            events.extend(self.placed(near, doing).await?);
+        }
+        Ok(events)
     }
 
     /// How incidents with this fault went, without one of them.
