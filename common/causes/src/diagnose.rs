@@ -1,0 +1,548 @@
+//! From graph and signals to ranked suspects.
+//!
+//! Each kind of signal ranks by itself: what is handed up by own excess, resources and the
+//! order of events by how far they are beyond what is usual for the component. A kind weighs as
+//! much as its strongest finding is unusual, so that one that shows nothing decides nothing.
+//! Who is not what the alarm depends on is no suspect, however much it changed: that is
+//! coincidence.
+
+use alloc::{vec, vec::Vec};
+use core::time::Duration;
+
+use crate::evidence::{Doubt, Evidence, Probe};
+use crate::frame::Frame;
+use crate::graph::{Call, Component, Graph};
+use crate::own::{Account, account};
+use crate::resource::{Resource, resources};
+use crate::signals::{Kind, Signals};
+
+/// What is to be explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alarm {
+    /// When it was raised, on the clock of the samples.
+    pub at: Duration,
+    /// About which component; `None` if only the time is known.
+    pub component: Option<Component>,
+    /// About which kind of signal; `None` if that is not known.
+    pub kind: Option<Kind>,
+}
+
+impl Alarm {
+    /// An alarm about a signal of a component.
+    #[must_use]
+    pub fn of(component: Component, kind: Kind, at: Duration) -> Self {
+        Self {
+            at,
+            component: Some(component),
+            kind: Some(kind),
+        }
+    }
+
+    /// Something is wrong since `at`.
+    #[must_use]
+    pub fn at(at: Duration) -> Self {
+        Self {
+            at,
+            component: None,
+            kind: None,
+        }
+    }
+}
+
+/// Everything that is fixed beforehand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Rows of reference from which on history is full.
+    pub full: usize,
+    /// Rows by which an alarm may be late.
+    pub late: usize,
+    /// The quantile of a component's own past that is still usual.
+    pub usual: f32,
+    /// Standard deviations of noise that are still usual.
+    pub noise: f32,
+    /// How many times the usual somebody must be beyond before anybody is suspected, with full
+    /// history and without.
+    pub confirm: [f32; 2],
+    /// Share from which on a suspect is a root of its own.
+    pub root: f32,
+    /// Suspects that are told at most.
+    pub suspects: usize,
+}
+
+/// The one configuration, fixed on the PetShop training issues and the first half of its normal
+/// period.
+pub const SETTINGS: Settings = Settings {
+    full: 24,
+    late: 3,
+    usual: 0.99,
+    noise: 3.0,
+    confirm: [1.5, 1.5],
+    root: 0.25,
+    suspects: 16,
+};
+
+/// How much history there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grade {
+    /// What is usual was seen.
+    Full,
+    /// What is usual is a guess from a few samples.
+    Cold,
+}
+
+/// One component and how likely it is the root.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Suspect {
+    /// Who.
+    pub component: Component,
+    /// Its part of all that is unexplained, in `0.0..=1.0`; all suspects sum to 1.
+    pub share: f32,
+    /// Probability that it is a root, calibrated.
+    pub confidence: f32,
+    /// When it began.
+    pub onset: Option<Duration>,
+    /// Why.
+    pub evidence: Vec<Evidence>,
+}
+
+/// A component that shows a fault which is another one's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Explained {
+    /// Who.
+    pub component: Component,
+    /// By whom.
+    pub by: Component,
+    /// Which part of what it shows.
+    pub share: f32,
+}
+
+/// What an alarm comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Diagnosis {
+    /// Most likely first; none if nothing is beyond what is usual.
+    pub suspects: Vec<Suspect>,
+    /// How many of the first suspects are roots, each by itself.
+    pub roots: usize,
+    /// Who only suffers.
+    pub explained_away: Vec<Explained>,
+    /// Who changed too, but nothing alarmed depends on it.
+    pub coincident: Vec<Component>,
+    /// What tells the first two suspects apart.
+    pub probe: Option<Probe>,
+    /// How much history there was.
+    pub grade: Grade,
+    /// What makes it less sure.
+    pub doubts: Vec<Doubt>,
+}
+
+/// Explains an alarm with [`SETTINGS`].
+#[must_use]
+pub fn diagnose(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Diagnosis {
+    diagnose_with(graph, signals, alarm, &SETTINGS)
+}
+
+/// Explains an alarm.
+#[must_use]
+pub fn diagnose_with(
+    graph: &Graph,
+    signals: &Signals,
+    alarm: &Alarm,
+    settings: &Settings,
+) -> Diagnosis {
+    let mut doubts = Vec::new();
+    let mut alarm = *alarm;
+    if alarm.component.is_some_and(|of| of.index() >= graph.len()) {
+        alarm.component = None;
+        doubts.push(Doubt::UnknownTarget);
+    }
+    let frame = Frame::build(signals, graph.len(), &alarm, settings, &mut doubts);
+    let frame = frame.unwrap_or_default();
+    let rows = frame.split;
+    let grade = if rows >= settings.full {
+        Grade::Full
+    } else {
+        doubts.push(Doubt::Cold { rows });
+        Grade::Cold
+    };
+    let target = alarm.component.map(Component::index);
+    if let (Some(of), Some(kind)) = (target, alarm.kind)
+        && frame.column(of, kind).is_none()
+    {
+        doubts.push(Doubt::NoTargetSignal);
+    }
+    let reach = target.map_or_else(|| vec![true; graph.len()], |of| graph.reach(of));
+    let calls = graph.condensed();
+    let cyclic = calls
+        .iter()
+        .position(|calls| calls.iter().any(|call| call.cyclic));
+    if let Some(component) = cyclic.filter(|of| reach[*of]) {
+        doubts.push(Doubt::Cycle {
+            component: place(component),
+        });
+    }
+    let scene = Scene {
+        graph,
+        signals,
+        accounts: Kind::HANDED_UP
+            .into_iter()
+            .filter_map(|kind| account(graph, &calls, &frame, kind, settings))
+            .collect(),
+        resources: resources(graph.len(), &frame, settings),
+        calls,
+        frame,
+        reach,
+    };
+    scene.judge(&alarm, grade, settings, doubts)
+}
+
+/// Everything that was computed before somebody is suspected.
+struct Scene<'a> {
+    graph: &'a Graph,
+    signals: &'a Signals,
+    calls: Vec<Vec<Call>>,
+    frame: Frame,
+    reach: Vec<bool>,
+    accounts: Vec<Account>,
+    resources: Vec<Option<Resource>>,
+}
+
+/// What one kind of evidence says of all components.
+struct Finding {
+    /// Parts of what is unexplained; they sum to 1.
+    shares: Vec<f32>,
+    /// How many times the usual the strongest is.
+    times: f32,
+}
+
+impl Finding {
+    fn of(parts: Vec<f32>, times: f32) -> Option<Self> {
+        let all: f32 = parts.iter().sum();
+        (all > 0.0).then(|| Self {
+            shares: parts.iter().map(|part| part / all).collect(),
+            times,
+        })
+    }
+
+    fn weight(&self) -> f32 {
+        libm::logf(self.times.max(1.0))
+    }
+}
+
+impl Scene<'_> {
+    fn judge(
+        &self,
+        alarm: &Alarm,
+        grade: Grade,
+        settings: &Settings,
+        mut doubts: Vec<Doubt>,
+    ) -> Diagnosis {
+        let blind = (0..self.graph.len()).filter(|of| self.candidate(*of) && self.blind(*of));
+        let blind = blind.count();
+        if blind > 0 {
+            doubts.push(Doubt::Unseen { components: blind });
+        }
+        let confirm = match grade {
+            Grade::Full => settings.confirm[0],
+            Grade::Cold => settings.confirm[1],
+        };
+        let findings = self.findings(alarm, confirm);
+        let mut diagnosis = Diagnosis {
+            suspects: Vec::new(),
+            roots: 0,
+            explained_away: Vec::new(),
+            coincident: self.coincident(confirm),
+            probe: None,
+            grade,
+            doubts,
+        };
+        let weight: f32 = findings.iter().map(Finding::weight).sum();
+        if weight <= 0.0 {
+            return diagnosis;
+        }
+        let mut ranked: Vec<(usize, f32)> = (0..self.graph.len())
+            .map(|of| {
+                let parts = findings.iter().map(|one| one.weight() * one.shares[of]);
+                (of, parts.sum::<f32>() / weight)
+            })
+            .filter(|(_, share)| *share > 0.0)
+            .collect();
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        ranked.truncate(settings.suspects);
+        let times = findings.iter().map(|one| one.times).fold(0.0, f32::max);
+        let doubtful = diagnosis.doubts.iter().any(|doubt| match doubt {
+            Doubt::UnknownTarget
+            | Doubt::NoTargetSignal
+            | Doubt::AlarmOutside
+            | Doubt::Clock { .. }
+            | Doubt::Cycle { .. } => true,
+            Doubt::Cold { .. } | Doubt::Unseen { .. } => false,
+        });
+        diagnosis.suspects = ranked
+            .iter()
+            .map(|(of, share)| Suspect {
+                component: place(*of),
+                share: *share,
+                confidence: crate::confidence::of(*share, times, grade, doubtful),
+                onset: self.onset(*of).and_then(|row| self.frame.begins(row)),
+                evidence: self.evidence(*of, alarm),
+            })
+            .collect();
+        diagnosis.roots = ranked
+            .iter()
+            .take_while(|(_, share)| *share >= settings.root)
+            .count()
+            .max(1);
+        diagnosis.explained_away = self.explained(&ranked[..diagnosis.roots]);
+        diagnosis.probe = self.probe(&diagnosis.suspects);
+        diagnosis
+    }
+
+    fn candidate(&self, of: usize) -> bool {
+        self.reach[of] && !self.graph.is_proxy(of)
+    }
+
+    /// Nothing is known of it at all.
+    fn blind(&self, of: usize) -> bool {
+        let handed = self.accounts.iter().all(|one| one.nodes[of].is_none());
+        handed && self.resources[of].is_none() && self.signals.events.change(of).is_none()
+    }
+
+    /// What each kind of evidence says. The alarmed kind goes before the others that are handed
+    /// up; those count if it says nothing.
+    fn findings(&self, alarm: &Alarm, confirm: f32) -> Vec<Finding> {
+        let mut own = self.resource_finding();
+        own.extend(self.event_finding());
+        own.retain(|one| one.times >= confirm);
+        let handed = |account: &Account| {
+            let nodes = account.nodes.iter().enumerate();
+            let mine = |(of, _): &(usize, &Option<_>)| self.candidate(*of);
+            let times = nodes
+                .clone()
+                .filter(mine)
+                .filter_map(|(_, node)| node.as_ref());
+            let times = times.map(crate::own::Node::times).fold(0.0, f32::max);
+            let parts = nodes.map(|(of, node)| match node {
+                Some(node) if self.candidate(of) => node.beyond(),
+                Some(_) | None => 0.0,
+            });
+            let finding = Finding::of(parts.collect(), times)?;
+            (times >= confirm).then_some(finding)
+        };
+        let alarmed = self
+            .accounts
+            .iter()
+            .filter(|one| Some(one.kind) == alarm.kind);
+        let mut findings: Vec<Finding> = alarmed.filter_map(handed).collect();
+        if findings.is_empty() {
+            let others = self
+                .accounts
+                .iter()
+                .filter(|one| Some(one.kind) != alarm.kind);
+            findings.extend(others.filter_map(handed));
+        }
+        findings.extend(own);
+        findings
+    }
+
+    fn resource_finding(&self) -> Vec<Finding> {
+        let times = |of: usize| {
+            let resource = self.resources[of].as_ref().filter(|_| self.candidate(of));
+            resource.map_or(0.0, |one| one.times)
+        };
+        let all: Vec<f32> = (0..self.graph.len()).map(times).collect();
+        let strongest = all.iter().copied().fold(0.0, f32::max);
+        let parts = all.iter().map(|times| libm::logf(times.max(1.0)));
+        Finding::of(parts.collect(), strongest)
+            .into_iter()
+            .collect()
+    }
+
+    fn event_finding(&self) -> Vec<Finding> {
+        let beyond = |of: usize| {
+            let change = self
+                .signals
+                .events
+                .change(of)
+                .filter(|_| self.candidate(of));
+            change.map_or((0.0, 0.0), |one| {
+                let beyond = (one.moved - 2.0 * one.noise).max(0.0);
+                (beyond, one.moved / one.noise.max(0.01))
+            })
+        };
+        let all: Vec<(f32, f32)> = (0..self.graph.len()).map(beyond).collect();
+        let strongest = all.iter().map(|one| one.1).fold(0.0, f32::max);
+        let parts = all.iter().map(|one| one.0).collect();
+        Finding::of(parts, strongest).into_iter().collect()
+    }
+
+    /// Who is beyond the usual although nothing alarmed depends on it.
+    fn coincident(&self, confirm: f32) -> Vec<Component> {
+        let changed = |of: &usize| {
+            let nodes = self
+                .accounts
+                .iter()
+                .filter_map(|one| one.nodes[*of].as_ref());
+            let handed = nodes.map(crate::own::Node::times).fold(0.0, f32::max);
+            let own = self.resources[*of].as_ref().map_or(0.0, |one| one.times);
+            !self.reach[*of] && !self.graph.is_proxy(*of) && handed.max(own) >= confirm
+        };
+        (0..self.graph.len()).filter(changed).map(place).collect()
+    }
+
+    fn onset(&self, of: usize) -> Option<usize> {
+        let nodes = self
+            .accounts
+            .iter()
+            .filter_map(|one| one.nodes[of].as_ref());
+        nodes.filter_map(|node| node.onset).min()
+    }
+
+    fn evidence(&self, of: usize, alarm: &Alarm) -> Vec<Evidence> {
+        let mut evidence = Vec::new();
+        for account in &self.accounts {
+            let Some(node) = account.nodes[of].as_ref() else {
+                continue;
+            };
+            if node.beyond() <= 0.0 {
+                continue;
+            }
+            let candidates = account.nodes.iter().enumerate();
+            let candidates = candidates.filter(|(of, _)| self.candidate(*of));
+            let all: f32 = candidates
+                .filter_map(|(_, node)| Some(node.as_ref()?.beyond()))
+                .sum();
+            evidence.push(Evidence::OwnExcess {
+                kind: account.kind,
+                baseline: node.baseline,
+                now: node.now,
+                share: node.beyond() / all,
+                times: node.times(),
+            });
+            let new = node.unseen.iter();
+            evidence.extend(new.map(|callee| Evidence::NewCallee {
+                callee: place(*callee),
+            }));
+        }
+        if let Some(resource) = self.resources[of].as_ref().filter(|one| one.times > 1.0) {
+            let name = &self.signals.series[resource.series].name;
+            evidence.push(Evidence::Resource {
+                name: name.clone(),
+                baseline: resource.baseline,
+                now: resource.now,
+                times: resource.times,
+            });
+        }
+        if let Some(change) = self.signals.events.change(of)
+            && change.moved > 2.0 * change.noise
+        {
+            evidence.push(Evidence::Mechanism {
+                from: change.from,
+                to: change.to,
+                before: change.before,
+                now: change.now,
+            });
+        }
+        let callers = (0..self.graph.len())
+            .filter(|caller| self.calls[*caller].iter().any(|call| call.callee == of));
+        let mut first: Option<usize> = None;
+        for caller in callers {
+            let later = self.onset(caller);
+            first = [first, later].into_iter().flatten().min();
+            let kind = |one: &&Account| alarm.kind.is_none_or(|kind| kind == one.kind);
+            for account in self.accounts.iter().filter(kind) {
+                let Some(node) = account.nodes[caller].as_ref() else {
+                    continue;
+                };
+                let part = node.explained.iter().find(|part| part.0 == of);
+                let share = part.map_or(0.0, |part| (part.1 / node.excess).min(1.0));
+                if node.excess > node.noise && share >= EXPLAINS {
+                    evidence.push(Evidence::Explains {
+                        caller: place(caller),
+                        share,
+                    });
+                }
+            }
+        }
+        let lead = |row: usize| {
+            let mine = self.frame.begins(self.onset(of)?)?;
+            self.frame.begins(row)?.checked_sub(mine)
+        };
+        if let Some(lead) = first.and_then(lead).filter(|lead| !lead.is_zero()) {
+            evidence.push(Evidence::First { lead });
+        }
+        evidence
+    }
+
+    /// Who shows a fault that a root explains, by the strongest chain of callees.
+    fn explained(&self, roots: &[(usize, f32)]) -> Vec<Explained> {
+        let mut explained: Vec<Explained> = Vec::new();
+        for account in &self.accounts {
+            for (of, node) in account.nodes.iter().enumerate() {
+                let Some(node) = node else { continue };
+                let root = roots.iter().any(|(root, _)| *root == of);
+                let known = explained.iter().any(|one| one.component == place(of));
+                if root || known || !self.candidate(of) || node.excess <= node.noise {
+                    continue;
+                }
+                let mut by = of;
+                let mut share = 1.0_f32;
+                // A chain is no longer than the graph.
+                for _ in 0..self.graph.len() {
+                    let Some(node) = account.nodes[by].as_ref() else {
+                        break;
+                    };
+                    let most = node.explained.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+                    let Some((callee, part)) = most.filter(|most| most.1 > 0.0) else {
+                        break;
+                    };
+                    share *= (part / node.excess.max(f32::MIN_POSITIVE)).min(1.0);
+                    by = *callee;
+                    if roots.iter().any(|(root, _)| *root == by) {
+                        break;
+                    }
+                }
+                if by != of && share >= EXPLAINS && roots.iter().any(|(root, _)| *root == by) {
+                    explained.push(Explained {
+                        component: place(of),
+                        by: place(by),
+                        share,
+                    });
+                }
+            }
+        }
+        explained
+    }
+
+    fn probe(&self, suspects: &[Suspect]) -> Option<Probe> {
+        let [first, second, ..] = suspects else {
+            return None;
+        };
+        let (of, other) = (first.component, second.component);
+        for evidence in &first.evidence {
+            match evidence {
+                // The one deeper down is asked, past the other.
+                Evidence::OwnExcess { .. } => {
+                    let deeper = self.graph.reach(of.index())[other.index()];
+                    let (ask, other) = if deeper { (other, of) } else { (of, other) };
+                    return Some(Probe::Ask { ask, other });
+                }
+                Evidence::Resource { .. } => return Some(Probe::Resources { of, other }),
+                Evidence::Mechanism { from, .. } => {
+                    let after = *from;
+                    return Some(Probe::Log { of, other, after });
+                }
+                Evidence::NewCallee { .. } | Evidence::First { .. } | Evidence::Explains { .. } => {
+                }
+            }
+        }
+        Some(Probe::Ask { ask: of, other })
+    }
+}
+
+/// The least part of what a component shows that counts as explaining it.
+const EXPLAINS: f32 = 0.5;
+
+#[allow(clippy::cast_possible_truncation)] // graphs have at most `COMPONENTS_MAX`
+fn place(component: usize) -> Component {
+    Component(component as u16)
+}

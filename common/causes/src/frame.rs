@@ -1,0 +1,219 @@
+//! All series on one grid of time, with the alarm's place in it.
+//!
+//! In: signals whose samples come at their own times. Out: columns of cells, one row for each
+//! period in which anything was sampled, empty cells as no number, and the first row of the
+//! fault. Clocks that disagree by hours are moved onto each other and named.
+
+use alloc::{collections::BTreeSet, vec, vec::Vec};
+use core::time::Duration;
+
+use crate::diagnose::{Alarm, Settings};
+use crate::evidence::Doubt;
+use crate::graph::Component;
+use crate::robust::median;
+use crate::signals::{KEEP_MAX, Kind, Series, Signals};
+
+/// Milliseconds between clocks that no delay of a sample explains: an hour.
+const CLOCK: i64 = 3_600_000;
+
+/// Samples without a gap, which tell a clock that is behind from a component that is silent.
+const STEADY: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) component: usize,
+    pub(crate) kind: Kind,
+    /// Place among the series of the signals.
+    pub(crate) series: usize,
+    pub(crate) values: Vec<f32>,
+    /// Not a number if not known.
+    pub(crate) volumes: Vec<f32>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Frame {
+    /// Milliseconds at which each row begins.
+    pub(crate) begins: Vec<i64>,
+    /// The first row of the fault; those before it are reference.
+    pub(crate) split: usize,
+    pub(crate) columns: Vec<Column>,
+}
+
+impl Frame {
+    /// `None` if there is no sample at all.
+    pub(crate) fn build(
+        signals: &Signals,
+        components: usize,
+        alarm: &Alarm,
+        settings: &Settings,
+        doubts: &mut Vec<Doubt>,
+    ) -> Option<Self> {
+        let alarmed = alarm.component.map(Component::index);
+        let known = |one: &&Series| one.component < components && !one.samples.is_empty();
+        let own = |one: &&Series| Some(one.component) == alarmed;
+        let series = || signals.series.iter().filter(known);
+        let period = median(series().filter(own).filter_map(spacing))
+            .or_else(|| median(series().filter_map(spacing)))
+            .map_or(1, |period| (period as i64).max(1));
+        let shifts = shifts(signals, components, period, doubts);
+        let newest = series()
+            .filter_map(|one| Some(signed(one.samples.back()?.at) - shifts[one.component]))
+            .max()?;
+        let oldest = series()
+            .filter_map(|one| Some(signed(one.samples.front()?.at) - shifts[one.component]))
+            .min()?;
+        // An alarm that is later than all samples means the newest ones. One before all of them
+        // comes from another clock.
+        let last = newest - period + 1;
+        let mut at = signed(u64::try_from(alarm.at.as_millis()).unwrap_or(u64::MAX));
+        if at > newest {
+            at = last;
+        } else if at <= oldest && newest > oldest {
+            doubts.push(Doubt::AlarmOutside);
+            at = last;
+        }
+        let bin = |time: i64| (time - at).div_euclid(period);
+        let bins = series().flat_map(|one| {
+            let shift = shifts[one.component];
+            one.samples
+                .iter()
+                .map(move |sample| signed(sample.at) - shift)
+        });
+        let bins: BTreeSet<i64> = bins.map(bin).collect();
+        let bins: Vec<i64> = bins.into_iter().rev().take(KEEP_MAX).collect();
+        let bins: Vec<i64> = bins.into_iter().rev().collect();
+        let mut frame = Self {
+            begins: bins.iter().map(|bin| at + bin * period).collect(),
+            split: bins.partition_point(|bin| *bin < 0),
+            columns: Vec::new(),
+        };
+        for (place, one) in signals.series.iter().enumerate() {
+            if one.component >= components || one.samples.is_empty() {
+                continue;
+            }
+            let mut column = Column {
+                component: one.component,
+                kind: one.kind,
+                series: place,
+                values: vec![f32::NAN; bins.len()],
+                volumes: vec![f32::NAN; bins.len()],
+            };
+            let mut counts = vec![0.0_f32; bins.len()];
+            for sample in &one.samples {
+                let bin = bin(signed(sample.at) - shifts[one.component]);
+                let Ok(row) = bins.binary_search(&bin) else {
+                    continue;
+                };
+                let count = counts[row];
+                let mean = &mut column.values[row];
+                *mean = if count == 0.0 {
+                    sample.value
+                } else {
+                    *mean + (sample.value - *mean) / (count + 1.0)
+                };
+                let volume = &mut column.volumes[row];
+                *volume = if volume.is_nan() {
+                    sample.volume
+                } else {
+                    *volume + sample.volume
+                };
+                counts[row] += 1.0;
+            }
+            frame.columns.push(column);
+        }
+        frame.begin_earlier(alarm, settings);
+        Some(frame)
+    }
+
+    /// The column of a component and a kind: the first series that was made for it.
+    pub(crate) fn column(&self, component: usize, kind: Kind) -> Option<&Column> {
+        let mut columns = self.columns.iter();
+        columns.find(|one| one.component == component && one.kind == kind)
+    }
+
+    /// When a row began.
+    pub(crate) fn begins(&self, row: usize) -> Option<Duration> {
+        let at = u64::try_from(*self.begins.get(row)?).unwrap_or(0);
+        Some(Duration::from_millis(at))
+    }
+
+    /// Alarms come late: rows before it that are more like those after it than like the
+    /// reference belong to the fault. At least one row stays reference.
+    fn begin_earlier(&mut self, alarm: &Alarm, settings: &Settings) {
+        let Some((component, kind)) = alarm.component.zip(alarm.kind) else {
+            return;
+        };
+        let Some(column) = self.column(component.index(), kind) else {
+            return;
+        };
+        let least = self.split.saturating_sub(settings.late).max(1);
+        let mut split = self.split;
+        while split > least {
+            let (before, after) = column.values.split_at(split);
+            // Without the row in question.
+            let usual = median(before[..split - 1].iter().copied());
+            let (Some(usual), Some(fault)) = (usual, median(after.iter().copied())) else {
+                break;
+            };
+            let value = before[split - 1];
+            let like = (value - usual) * (fault - usual) > 0.0
+                && (value - fault).abs() < (value - usual).abs();
+            if !like {
+                break;
+            }
+            split -= 1;
+        }
+        self.split = split;
+    }
+}
+
+#[allow(clippy::cast_possible_wrap)] // capped
+fn signed(at: u64) -> i64 {
+    at.min(i64::MAX as u64 / 4) as i64
+}
+
+/// Milliseconds between samples, the median.
+fn spacing(series: &Series) -> Option<f32> {
+    let samples = &series.samples;
+    let steps = samples.iter().zip(samples.iter().skip(1));
+    let steps = steps
+        .map(|(a, b)| (b.at - a.at) as f32)
+        .filter(|step| *step > 0.0);
+    median(steps)
+}
+
+/// How far the clock of each component is ahead of the others', where that is hours.
+fn shifts(signals: &Signals, components: usize, period: i64, doubts: &mut Vec<Doubt>) -> Vec<i64> {
+    let mut newest: Vec<Option<i64>> = vec![None; components];
+    let mut steady = vec![false; components];
+    for one in &signals.series {
+        let (Some(place), Some(last)) = (newest.get_mut(one.component), one.samples.back()) else {
+            continue;
+        };
+        *place = (*place).max(Some(signed(last.at)));
+        let tail = one.samples.len().saturating_sub(STEADY);
+        let tail = one.samples.iter().skip(tail);
+        let gaps = tail.clone().zip(tail.clone().skip(1));
+        let gap = gaps.map(|(a, b)| b.at - a.at).max();
+        steady[one.component] |=
+            tail.count() == STEADY && gap.is_some_and(|gap| signed(gap) <= 2 * period);
+    }
+    let mut all: Vec<i64> = newest.iter().flatten().copied().collect();
+    all.sort_unstable();
+    let mut shifts = vec![0; components];
+    let Some(now) = all.get(all.len() / 2).copied() else {
+        return shifts;
+    };
+    for (component, newest) in newest.iter().enumerate() {
+        let Some(newest) = newest else { continue };
+        let ahead = newest - now;
+        if ahead > CLOCK || (ahead < -CLOCK && steady[component]) {
+            shifts[component] = ahead;
+            doubts.push(Doubt::Clock {
+                component: Component(component as u16),
+                ahead_s: ahead / 1000,
+            });
+        }
+    }
+    shifts
+}

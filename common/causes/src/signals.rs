@@ -1,0 +1,222 @@
+//! What is known of each component: series with a sliding, bounded history.
+//!
+//! In: samples as they come, also late ones. Out: nothing by itself; [`diagnose`] reads it.
+//! A value that is no number is a missing one, and so is a cell that was never pushed.
+//!
+//! [`diagnose`]: crate::diagnose()
+
+use alloc::{borrow::ToOwned as _, collections::VecDeque, string::String, vec::Vec};
+use core::time::Duration;
+
+use crate::events::Events;
+use crate::graph::{Component, Refusal};
+
+/// Series that are kept: sixteen for each of 512 components.
+pub const SERIES_MAX: usize = 8192;
+
+/// Samples of a series that may be asked for at most: a week of ten minutes.
+pub const KEEP_MAX: usize = 1024;
+
+/// What a series says of its component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Time of an answer, of any unit; the volume is the number of answers. Callers wait for
+    /// their callees, so they show it too.
+    Latency,
+    /// Share of answers that failed, in `0..=1`; an availability is one less it. Handed up to
+    /// callers as well.
+    Errors,
+    /// How good answers are, higher is better: accuracy, confidence. Handed up to callers.
+    Quality,
+    /// How much of something limited is used: processor, memory, disk, queue, temperature. The
+    /// component's own; the volume, where given, explains what comes of load.
+    Resource,
+}
+
+/// Where a kind is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Node, process, container.
+    Infrastructure,
+    /// Requests and their answers.
+    Application,
+    /// What a model answers.
+    Model,
+}
+
+impl Kind {
+    /// The kinds that callees hand up to their callers.
+    pub(crate) const HANDED_UP: [Self; 3] = [Self::Latency, Self::Errors, Self::Quality];
+
+    /// Where it is measured.
+    #[must_use]
+    pub fn level(self) -> Level {
+        match self {
+            Self::Latency | Self::Errors => Level::Application,
+            Self::Quality => Level::Model,
+            Self::Resource => Level::Infrastructure,
+        }
+    }
+}
+
+/// A series, by its place in [`Signals`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesId(pub u16);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Sample {
+    /// Milliseconds; half of what a `Duration` takes.
+    pub(crate) at: u64,
+    pub(crate) value: f32,
+    /// Not a number if not known.
+    pub(crate) volume: f32,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Series {
+    pub(crate) component: usize,
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) samples: VecDeque<Sample>,
+}
+
+/// The signals of all components, and the order of their events.
+///
+/// At most 16 B a sample: 0.6 MB for 50 components with six series of 128 samples.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    keep: usize,
+    pub(crate) series: Vec<Series>,
+    /// What follows what in logs and traces.
+    pub events: Events,
+}
+
+impl Signals {
+    /// Keeps the newest `keep` samples of each series, within `2..=1024`.
+    #[must_use]
+    pub fn keeping(keep: usize) -> Self {
+        Self {
+            keep: keep.clamp(2, KEEP_MAX),
+            series: Vec::new(),
+            events: Events::default(),
+        }
+    }
+
+    /// The series of a component, a kind and a name (`p95`, `memory`), which is added if it is
+    /// new. Of several with a kind that is handed up, the first one counts.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] beyond [`SERIES_MAX`].
+    pub fn series(&mut self, of: Component, kind: Kind, name: &str) -> Result<SeriesId, Refusal> {
+        let same =
+            |one: &Series| one.component == of.index() && one.kind == kind && one.name == name;
+        let place = match self.series.iter().position(same) {
+            Some(place) => place,
+            None if self.series.len() >= SERIES_MAX => return Err(Refusal::Full),
+            None => {
+                self.series.push(Series {
+                    component: of.index(),
+                    kind,
+                    name: name.to_owned(),
+                    samples: VecDeque::new(),
+                });
+                self.series.len() - 1
+            }
+        };
+        u16::try_from(place)
+            .map(SeriesId)
+            .map_err(|_| Refusal::Full)
+    }
+
+    /// Takes a sample. `at` counts from any moment that is the same for all; `volume` is how
+    /// many requests the value stands for, `f32::NAN` if that is not known. A value that is no
+    /// number is dropped, and so is a series that was never made.
+    pub fn push(&mut self, series: SeriesId, at: Duration, value: f32, volume: f32) {
+        let Some(series) = self.series.get_mut(usize::from(series.0)) else {
+            return;
+        };
+        let sample = Sample {
+            at: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            value,
+            volume: if volume.is_finite() && volume >= 0.0 {
+                volume
+            } else {
+                f32::NAN
+            },
+        };
+        if !value.is_finite() {
+            return;
+        }
+        let later = series
+            .samples
+            .iter()
+            .rev()
+            .take_while(|old| old.at > sample.at);
+        let mut place = series.samples.len() - later.count();
+        if series.samples.len() >= self.keep {
+            // Older than all that is kept.
+            if place == 0 {
+                return;
+            }
+            series.samples.pop_front();
+            place -= 1;
+        }
+        series.samples.insert(place, sample);
+    }
+
+    /// Forgets all samples of a component, which is known from now on only.
+    pub fn forget(&mut self, of: Component) {
+        let mine = self.series.iter_mut();
+        for series in mine.filter(|series| series.component == of.index()) {
+            series.samples.clear();
+        }
+        self.events.forget(of);
+    }
+
+    /// Bytes on the heap, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let series = self.series.iter().map(|series| {
+            size_of::<Series>()
+                + series.name.capacity()
+                + series.samples.capacity() * size_of::<Sample>()
+        });
+        series.sum::<usize>() + self.events.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_samples_find_their_place_and_old_ones_go() {
+        let mut signals = Signals::keeping(3);
+        let id = signals.series(Component(0), Kind::Resource, "cpu").unwrap();
+        for second in [5, 1, 3, 9, 7] {
+            signals.push(id, Duration::from_secs(second), 1.0, f32::INFINITY);
+        }
+        signals.push(id, Duration::from_secs(10), f32::NAN, 1.0);
+        signals.push(SeriesId(4), Duration::ZERO, 1.0, 1.0);
+        let times: Vec<u64> = signals.series[0].samples.iter().map(|one| one.at).collect();
+        assert_eq!(times, [5000, 7000, 9000]);
+        assert!(signals.series[0].samples[0].volume.is_nan());
+        assert_eq!(signals.series(Component(0), Kind::Resource, "cpu"), Ok(id));
+    }
+
+    #[test]
+    fn fifty_components_fit_a_megabyte() {
+        let mut signals = Signals::keeping(128);
+        for component in 0..50 {
+            for name in ["a", "b", "c", "d", "e", "f"] {
+                let id = signals
+                    .series(Component(component), Kind::Resource, name)
+                    .unwrap();
+                for second in 0..200 {
+                    signals.push(id, Duration::from_secs(second), 1.0, 1.0);
+                }
+            }
+        }
+        assert!(signals.bytes() < 1_000_000, "{}", signals.bytes());
+    }
+}
