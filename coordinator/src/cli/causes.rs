@@ -367,7 +367,7 @@ mod tests {
             began_ms: None,
             evidence: vec![format!("{place} is \u{1b}[31mhot")],
             explained_by: explained_by.cloned(),
-            incident: 1,
+            incident: Some(1),
         }
     }
 

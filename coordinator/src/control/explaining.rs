@@ -7,18 +7,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Hub, now_ms};
-use crate::diagnose::causes::{Case, causes};
+use crate::diagnose::causes::{Case, Heard, borders, causes};
 use crate::diagnose::graph::{Graph, Told};
 use crate::diagnose::groups::groups;
-use crate::diagnose::impact::{Reached, impact, look};
+use crate::diagnose::impact::{Reached, impact, look, spans};
 use crate::diagnose::past::{About, what_if};
+use crate::diagnose::ranking::rank;
+use crate::diagnose::readings::readings;
 use crate::diagnose::why::{named, why};
 use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
 use crate::io::db::{Db, DbError};
 
-/// How long before an incident says what is usual.
-const USUAL_MS: u64 = 3_600_000;
+/// How long before an incident says what is usual: as many aggregates as the ranking wants to
+/// have seen (24), and some that may be missing.
+const USUAL_MS: u64 = 3 * 3_600_000;
+
+/// Most components behind which measurements are asked for one answer.
+const BORDERS_MAX: usize = 4;
+
+/// Most incidents whose borders are looked behind to say why a service is in trouble.
+const WHY_MAX: usize = 8;
 
 /// Most plans that are asked about.
 const ACTIONS_MAX: usize = 4;
@@ -57,7 +66,8 @@ impl Hub {
         };
         let graph = graph(&self.db, &cases).await?;
         let all: Vec<&Case> = cases.iter().collect();
-        let causes = causes(case, &all, &graph);
+        let heard = heard(&self.db, &[case], &all, &graph).await?;
+        let causes = causes(case, &all, &graph, &heard);
         let own = |group: &Group| group.members.iter().any(|one| one.incident == incident.id);
         let group = groups(&cases, &graph).into_iter().find(own);
         let impact = self.reach(case, &causes, &graph, timeline).await?;
@@ -98,9 +108,12 @@ impl Hub {
         }
         let cases = self.db.cases_near(self.db.newest_incident().await?).await?;
         let graph = graph(&self.db, &cases).await?;
+        let all: Vec<&Case> = cases.iter().collect();
+        let newest: Vec<&Case> = cases.iter().rev().take(WHY_MAX).collect();
+        let heard = heard(&self.db, &newest, &all, &graph).await?;
         let mut found: Vec<Why> = places
             .iter()
-            .map(|place| why(place, &cases, &graph))
+            .map(|place| why(place, &cases, &graph, &heard))
             .collect();
         found.sort_by_key(|one| (!one.open, std::cmp::Reverse(one.incident)));
         Ok(found)
@@ -118,7 +131,11 @@ impl Hub {
         let nodes: Vec<String> = nodes.into_iter().collect();
         let to_ms = case.to_ms.min(now_ms()).max(case.from_ms);
         let from_ms = case.from_ms.saturating_sub(USUAL_MS);
-        let told = self.db.route_spans(&nodes, from_ms, to_ms).await?;
+        let told = self.db.measured(&nodes, from_ms, to_ms).await?;
+        let told: Vec<_> = told
+            .iter()
+            .flat_map(|one| spans(&one.node, one.at_ms, &one.body))
+            .collect();
         let seen = timeline.iter().filter(|event| event.kind == "observation");
         let looks: Vec<_> = seen
             .flat_map(|one| look(&one.node, one.at_ms, &one.body))
@@ -178,6 +195,44 @@ pub async fn graph(db: &Db, cases: &[Case]) -> Result<Graph, DbError> {
         routes: &routes,
         edges: configured.chain(told).collect(),
     }))
+}
+
+/// What measurements say of those behind which no node looked for these incidents.
+async fn heard(
+    db: &Db,
+    cases: &[&Case],
+    others: &[&Case],
+    graph: &Graph,
+) -> Result<Heard, DbError> {
+    let mut heard = Heard::new();
+    let mut asked = 0;
+    for case in cases {
+        for border in borders(case, others, graph) {
+            if asked == BORDERS_MAX {
+                return Ok(heard);
+            }
+            if heard.contains_key(&border) {
+                continue;
+            }
+            asked += 1;
+            let nodes: BTreeSet<String> = graph
+                .reach(&border)
+                .into_keys()
+                .filter(|place| place.kind != Kind::Dependency)
+                .map(|place| place.at)
+                .collect();
+            let nodes: Vec<String> = nodes.into_iter().collect();
+            let to_ms = case.to_ms.min(now_ms()).max(case.from_ms);
+            let from_ms = case.from_ms.saturating_sub(USUAL_MS);
+            let told = db.measured(&nodes, from_ms, to_ms).await?;
+            let all: Vec<_> = told
+                .iter()
+                .flat_map(|one| readings(&one.node, one.at_ms, &one.body, graph))
+                .collect();
+            heard.extend(rank(&border, graph, &all, case.from_ms).map(|found| (border, found)));
+        }
+    }
+    Ok(heard)
 }
 
 /// The routes that carry the trouble: those that need what is alarmed, and those by which it

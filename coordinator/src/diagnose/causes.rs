@@ -8,12 +8,8 @@
 //! "what is behind it" is the likeliest. If that node has an incident of its own on the way,
 //! its suspects take the place of the border, each with its part of what the border had
 //! (`P(c) = P(border) P(c | border)`); what that node leaves for none of its suspects stays
-//! with the border. So confidence is never made up, and stays at most 1 in all.
-//!
-//! Two components in trouble of which neither needs the other, but both need a third one, may
-//! move together for that one's sake. If it shows no trouble itself, it is a confounder nobody
-//! has measured, and the two are joined by a link that says so (the two-headed arc of Pearl's
-//! semi-Markovian graphs, 2009, 3.2).
+//! with the border. So confidence is never made up, and stays at most 1 in all. Where that node
+//! tells of no incident, what it measured may speak ([`super::ranking`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,18 +17,15 @@ use homeostat_common::suspect::{REASONS_MAX, SUSPECTS_MAX};
 use homeostat_common::wire::body::Diagnosed;
 
 use super::graph::Graph;
-use crate::fleet::diagnosis::{
-    Causes, ChainLink, Kind, Level, Link, Place, Probe, Role, Suspected,
-};
+use super::picture::{LINKS_MAX, chain, confounded, links};
+use super::ranking::Ranked;
+use crate::fleet::diagnosis::{Causes, Kind, Level, Place, Probe, Suspected};
+
+/// What measurements say of who is behind a component, by component.
+pub type Heard = BTreeMap<Place, Ranked>;
 
 /// How many borders are crossed: a request that passes more nodes is not answered in time.
 const BORDERS_MAX: usize = 8;
-
-/// Most lines of a graph: a picture that a person can read.
-pub const LINKS_MAX: usize = 64;
-
-/// Most components in trouble whose pairs are looked at for a common need.
-const TROUBLED_MAX: usize = 24;
 
 /// How long before another one an incident may have been over to have led to it: the time by
 /// which one node notices another.
@@ -86,7 +79,7 @@ impl Case {
                 began_ms: Some(self.from_ms),
                 evidence: self.evidence.clone(),
                 explained_by: None,
-                incident: self.incident,
+                incident: Some(self.incident),
             }];
         };
         let suspects = told.suspects.iter().take(SUSPECTS_MAX);
@@ -100,22 +93,40 @@ impl Case {
                 .explained_by
                 .as_ref()
                 .map(|by| graph.place(&self.node, by)),
-            incident: self.incident,
+            incident: Some(self.incident),
         });
         suspects.collect()
     }
 }
 
+/// Components behind which no node looked, and measurements may: what a diagnosis of `case`
+/// ends at beyond the border of who told it.
+#[must_use]
+pub fn borders(case: &Case, others: &[&Case], graph: &Graph) -> Vec<Place> {
+    let found = causes(case, others, graph, &Heard::new());
+    let node = |incident: Option<u64>| {
+        let told = others.iter().find(|one| Some(one.incident) == incident);
+        told.map_or(case, |told| *told)
+    };
+    let open = found.suspects.into_iter().filter(|one| {
+        let told = node(one.incident);
+        one.explained_by.is_none()
+            && one.place.level == Level::Application
+            && (one.place.at != told.node || told.diagnosed.is_none())
+    });
+    open.map(|one| one.place).collect()
+}
+
 /// Ranks who is behind `case`; of `others`, those count that [`Case::meets`] it.
 #[must_use]
-pub fn causes(case: &Case, others: &[&Case], graph: &Graph) -> Causes {
+pub fn causes(case: &Case, others: &[&Case], graph: &Graph, heard: &Heard) -> Causes {
     let others: Vec<&Case> = others
         .iter()
         .copied()
         .filter(|one| one.meets(case))
         .collect();
     let mut seen = BTreeSet::from([case.incident]);
-    let mut found = across(case, &others, graph, &mut seen, 0);
+    let mut found = across(case, &others, (graph, heard), &mut seen, 0);
     let total: f64 = found.values().map(|one| one.confidence).sum();
     if total > 1.0 {
         // A node that gives away more than there is.
@@ -146,15 +157,20 @@ pub fn causes(case: &Case, others: &[&Case], graph: &Graph) -> Causes {
     let chain = chain(&alarmed, root.as_ref(), &suspects, graph);
     let own = case.diagnosed.as_ref().map(|(told, _)| told);
     let probe = own.and_then(|told| told.tell_apart.as_ref());
+    let measured = suspects
+        .iter()
+        .find_map(|one| heard.get(&one.place)?.probe.clone());
     Causes {
-        tell_apart: probe.map(|probe| {
-            let place = |component| graph.place(&case.node, component);
-            Probe {
-                between: vec![place(&probe.between.0), place(&probe.between.1)],
-                look_at: place(&probe.look_at),
-                text: probe.text.clone(),
-            }
-        }),
+        tell_apart: probe
+            .map(|probe| {
+                let place = |component| graph.place(&case.node, component);
+                Probe {
+                    between: vec![place(&probe.between.0), place(&probe.between.1)],
+                    look_at: place(&probe.look_at),
+                    text: probe.text.clone(),
+                }
+            })
+            .or(measured),
         grade: own.map(|told| told.grade),
         spared: own.and_then(|told| told.spared.clone()),
         affected: graph
@@ -174,7 +190,7 @@ pub fn causes(case: &Case, others: &[&Case], graph: &Graph) -> Causes {
 fn across(
     case: &Case,
     others: &[&Case],
-    graph: &Graph,
+    (graph, heard): (&Graph, &Heard),
     seen: &mut BTreeSet<u64>,
     borders: usize,
 ) -> BTreeMap<Place, Suspected> {
@@ -186,23 +202,33 @@ fn across(
         let behind = (border && borders < BORDERS_MAX)
             .then(|| behind(&one.place, others, graph, seen))
             .flatten();
-        if let Some(behind) = behind {
+        let inner = if let Some(behind) = behind {
             seen.insert(behind.incident);
-            let whole = one.confidence;
-            for inner in across(behind, others, graph, seen, borders + 1).into_values() {
-                one.confidence -= whole * inner.confidence;
-                if one.explained_by.is_none() && inner.explained_by.is_none() {
-                    one.explained_by = Some(inner.place.clone()).filter(|by| *by != one.place);
-                }
-                let inner = Suspected {
-                    confidence: whole * inner.confidence,
-                    share: one.share * inner.share,
-                    ..inner
-                };
-                merge(&mut found, inner);
+            let inner = across(behind, others, (graph, heard), seen, borders + 1);
+            inner.into_values().collect()
+        } else if let Some(ranked) = heard.get(&one.place).filter(|_| border) {
+            ranked.suspects.clone()
+        } else {
+            Vec::new()
+        };
+        let whole = one.confidence;
+        for inner in inner {
+            // What measurements leave with the border itself stays there.
+            if inner.place == one.place {
+                continue;
             }
-            one.confidence = one.confidence.max(0.0);
+            one.confidence -= whole * inner.confidence;
+            if one.explained_by.is_none() && inner.explained_by.is_none() {
+                one.explained_by = Some(inner.place.clone());
+            }
+            let inner = Suspected {
+                confidence: whole * inner.confidence,
+                share: one.share * inner.share,
+                ..inner
+            };
+            merge(&mut found, inner);
         }
+        one.confidence = one.confidence.max(0.0);
         merge(&mut found, one);
     }
     found
@@ -250,126 +276,6 @@ fn behind<'a>(
         });
     near.min_by_key(|(away, from_ms, incident, _)| (*away, *from_ms, *incident))
         .map(|(_, _, _, case)| case)
-}
-
-/// Who needs whom between the alarmed one and the suspects.
-fn links<'a>(
-    alarmed: &Place,
-    suspects: &[Suspected],
-    told: impl Iterator<Item = &'a Case>,
-    graph: &Graph,
-) -> Vec<Link> {
-    let mut links = BTreeSet::new();
-    for suspect in suspects {
-        for step in graph.path(alarmed, &suspect.place).windows(2) {
-            links.insert((step[0].clone(), step[1].clone()));
-        }
-    }
-    for case in told {
-        let edges = case.diagnosed.iter().flat_map(|(told, _)| &told.edges);
-        for edge in edges.take(LINKS_MAX) {
-            let place = |component| graph.place(&case.node, component);
-            let (from, to) = (place(&edge.from), place(&edge.needs));
-            if from != to {
-                links.insert((from, to));
-            }
-        }
-    }
-    let links = links.into_iter().take(LINKS_MAX);
-    links
-        .map(|(from, to)| Link {
-            from,
-            to,
-            confounded_by: None,
-        })
-        .collect()
-}
-
-/// Pairs of components in trouble that may move together for the sake of a third one that
-/// shows none.
-fn confounded(ill: BTreeSet<Place>, graph: &Graph) -> Vec<Link> {
-    let reach: BTreeMap<Place, BTreeMap<Place, usize>> = ill
-        .into_iter()
-        .take(TROUBLED_MAX)
-        .map(|place| {
-            let reach = graph.reach(&place);
-            (place, reach)
-        })
-        .collect();
-    let mut links = Vec::new();
-    for (place, (from, own)) in reach.iter().enumerate() {
-        for (to, other) in reach.iter().skip(place + 1) {
-            if own.contains_key(to) || other.contains_key(from) {
-                continue;
-            }
-            let common = || {
-                own.iter()
-                    .filter_map(|(need, a)| Some((a + other.get(need)?, need)))
-            };
-            // A common need in trouble explains both by lines of its own.
-            if common().any(|(_, need)| reach.contains_key(need)) {
-                continue;
-            }
-            if let Some((_, by)) = common().min() {
-                links.push(Link {
-                    from: from.clone(),
-                    to: to.clone(),
-                    confounded_by: Some(by.clone()),
-                });
-            }
-        }
-    }
-    links
-}
-
-/// From what is alarmed down to the root, and one step below where that stays on one level:
-/// what the root stands on and shows no trouble.
-fn chain(
-    alarmed: &Place,
-    root: Option<&Place>,
-    suspects: &[Suspected],
-    graph: &Graph,
-) -> Vec<ChainLink> {
-    let root = root.unwrap_or(alarmed);
-    let mut path = graph.path(alarmed, root);
-    if path.is_empty() {
-        // Nobody told how they hang together.
-        path = vec![alarmed.clone()];
-        path.extend(Some(root.clone()).filter(|root| root != alarmed));
-    }
-    let last = path.len() - 1;
-    let mut chain: Vec<ChainLink> = path
-        .into_iter()
-        .enumerate()
-        .map(|(step, place)| ChainLink {
-            role: match step {
-                step if step == last => Role::Root,
-                0 => Role::Alarmed,
-                _ => Role::Between,
-            },
-            evidence: evidence(&place, suspects),
-            place,
-        })
-        .collect();
-    if chain.iter().all(|one| one.place.level == root.level) {
-        let below = graph.reach(root);
-        let below = below
-            .into_iter()
-            .filter(|(place, _)| place.level < root.level);
-        if let Some((place, _)) = below.min_by_key(|(_, away)| *away) {
-            chain.push(ChainLink {
-                role: Role::Below,
-                evidence: evidence(&place, suspects),
-                place,
-            });
-        }
-    }
-    chain
-}
-
-fn evidence(place: &Place, suspects: &[Suspected]) -> Vec<String> {
-    let known = suspects.iter().find(|one| one.place == *place);
-    known.map_or_else(Vec::new, |one| one.evidence.clone())
 }
 
 #[cfg(test)]
@@ -440,7 +346,7 @@ pub(super) mod tests {
             &[(far, 0.8), (service("gateway"), 0.1)],
         );
         let east = told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)]);
-        let found = causes(&west, &[&east], &graph);
+        let found = causes(&west, &[&east], &graph, &Heard::new());
         assert_eq!(
             lines(&found),
             [
@@ -482,7 +388,7 @@ pub(super) mod tests {
             ..west
         };
         assert_eq!(
-            lines(&causes(&west, &[&old], &graph)),
+            lines(&causes(&west, &[&old], &graph, &Heard::new())),
             ["route infer on east 0.80", "gateway on west 0.10"]
         );
     }
@@ -492,63 +398,44 @@ pub(super) mod tests {
         let graph = two();
         let west = case(1, "west", "gateway", 5_000);
         let east = told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.5)]);
-        let found = causes(&west, &[&east], &graph);
+        let found = causes(&west, &[&east], &graph, &Heard::new());
         assert_eq!(lines(&found), ["sda of east 0.40", "gateway on west 0.40"]);
         // The other way round nothing follows: infer-1 does not need the gateway.
-        let found = causes(&east, &[&west], &graph);
+        let found = causes(&east, &[&west], &graph, &Heard::new());
         assert_eq!(lines(&found), ["sda of east 0.50"]);
         assert_eq!(found.affected.len(), 5, "{:?}", found.affected);
     }
 
     #[test]
-    fn two_in_trouble_that_share_an_innocent_need_are_joined_by_a_confounded_link() {
+    fn where_nobody_looked_behind_a_border_measurements_speak() {
         let graph = two();
-        // Both gateways: each needs the broker of the site, which shows nothing.
-        let west = told(
-            case(1, "west", "gateway", 5_000),
-            &[(service("gateway"), 0.5), (Component::Node, 0.2)],
+        let far = Component::Backend(ServiceId::new("east").unwrap());
+        let west = told(case(1, "west", "gateway", 5_000), &[(far, 0.8)]);
+        let border = Place::of(Kind::Route, "east", "infer");
+        assert_eq!(borders(&west, &[], &graph), [border.clone()]);
+        let suspect = |place: &Place, confidence| Suspected {
+            place: place.clone(),
+            confidence,
+            share: confidence,
+            began_ms: None,
+            evidence: vec!["it is busy".into()],
+            explained_by: None,
+            incident: None,
+        };
+        let disk = Place::of(Kind::Part, "east", "sda");
+        let heard = Heard::from([(
+            border.clone(),
+            Ranked {
+                suspects: vec![suspect(&disk, 0.5), suspect(&border, 0.25)],
+                probe: None,
+            },
+        )]);
+        let found = causes(&west, &[], &graph, &heard);
+        assert_eq!(
+            lines(&found),
+            ["sda of east 0.40", "route infer on east 0.40"]
         );
-        let found = causes(&west, &[], &graph);
-        assert!(found.links.iter().all(|link| link.confounded_by.is_none()));
-        let east = told(
-            case(2, "east", "infer-1", 4_000),
-            &[(service("infer-1"), 0.5), (service("gateway"), 0.2)],
-        );
-        let found = causes(&east, &[], &graph);
-        let dashed: Vec<String> = found
-            .links
-            .iter()
-            .filter_map(|link| {
-                let by = link.confounded_by.as_ref()?;
-                Some(format!("{} - {} by {by}", link.from, link.to))
-            })
-            .collect();
-        assert!(dashed.is_empty(), "the gateway needs infer-1: {dashed:?}");
-        let both = told(
-            case(3, "west", "gateway", 4_000),
-            &[(service("gateway"), 0.5), (service("other"), 0.2)],
-        );
-        let links = confounded(
-            BTreeSet::from([
-                both.alarmed(&graph),
-                Place::of(Kind::Service, "east", "infer-1"),
-                Place::of(Kind::Service, "nowhere", "x"),
-            ]),
-            &graph,
-        );
-        assert!(
-            links.is_empty(),
-            "one needs the other, the third shares nothing"
-        );
-    }
-
-    #[test]
-    fn one_that_stays_on_one_level_says_what_it_stands_on() {
-        let graph = two();
-        let found = causes(&case(1, "west", "gateway", 0), &[], &graph);
-        let roles: Vec<_> = found.chain.iter().map(|one| one.role).collect();
-        assert_eq!(roles, [Role::Root, Role::Below]);
-        assert_eq!(found.chain[1].place.level, Level::Infrastructure);
+        assert_eq!(found.root, Some(disk));
     }
 
     #[test]
@@ -562,7 +449,7 @@ pub(super) mod tests {
                 (disk(), 1.0),
             ],
         );
-        let sum: f64 = causes(&greedy, &[], &graph)
+        let sum: f64 = causes(&greedy, &[], &graph, &Heard::new())
             .suspects
             .iter()
             .map(|one| one.confidence)

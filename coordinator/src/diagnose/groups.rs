@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::causes::{Case, causes};
+use super::causes::{Case, Heard, causes};
 use super::graph::Graph;
 use crate::fleet::diagnosis::{Causes, Group, Member, Place};
 
@@ -39,7 +39,7 @@ pub fn groups(cases: &[Case], graph: &Graph) -> Vec<Group> {
     let newest = &cases[cases.len().saturating_sub(CASES_MAX)..];
     let all: Vec<&Case> = newest.iter().collect();
     let judged = newest.iter().map(|case| {
-        let causes = causes(case, &all, graph);
+        let causes = causes(case, &all, graph, &Heard::new());
         Judged {
             case,
             reach: graph.reach(&causes.alarmed),

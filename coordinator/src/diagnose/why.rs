@@ -4,19 +4,19 @@
 //! incident that is about the service, or about what it needs; where there is none, what the
 //! service stands on, and that nothing is known to be wrong.
 
-use super::causes::{Case, causes};
+use super::causes::{Case, Heard, causes};
 use super::graph::Graph;
 use crate::fleet::diagnosis::{Causes, ChainLink, Kind, Level, Place, Role, Why};
 
 /// The answer for a service of a node.
 #[must_use]
-pub fn why(place: &Place, cases: &[Case], graph: &Graph) -> Why {
+pub fn why(place: &Place, cases: &[Case], graph: &Graph, heard: &Heard) -> Why {
     let all: Vec<&Case> = cases.iter().collect();
     let reach = graph.reach(place);
     // What is open before what is over, what it is about before what it needs, the newest.
     let found = cases
         .iter()
-        .map(|case| (case, causes(case, &all, graph)))
+        .map(|case| (case, causes(case, &all, graph, heard)))
         .filter_map(|(case, causes)| Some((case, *reach.get(&causes.alarmed)?, causes)))
         .max_by_key(|(case, away, _)| {
             (
@@ -153,7 +153,7 @@ mod tests {
             told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)]),
         ];
         let place = graph.place("west", &service("gateway"));
-        let found = why(&place, &cases, &graph);
+        let found = why(&place, &cases, &graph, &Heard::new());
         assert_eq!(found.incident, Some(1));
         assert_eq!(found.levels, [Level::Application, Level::Infrastructure]);
         assert_eq!(
@@ -167,6 +167,7 @@ mod tests {
             &graph.place("east", &service("gateway")),
             &cases[1..],
             &graph,
+            &Heard::new(),
         );
         assert_eq!((found.incident, found.chain.len()), (Some(2), 4));
         assert_eq!(found.levels.len(), 2);
@@ -176,12 +177,12 @@ mod tests {
     fn one_that_is_not_in_trouble_is_said_to_be_so() {
         let graph = two();
         let place = graph.place("west", &service("gateway"));
-        let found = why(&place, &[], &graph);
+        let found = why(&place, &[], &graph, &Heard::new());
         assert!(found.incident.is_none() && found.text.starts_with("No incident is known"));
         assert_eq!(found.levels, [Level::Application, Level::Infrastructure]);
         let own = [case(1, "west", "gateway", 0)];
         assert!(
-            why(&place, &own, &graph)
+            why(&place, &own, &graph, &Heard::new())
                 .text
                 .contains("itself the likeliest cause")
         );
@@ -196,7 +197,7 @@ mod tests {
             to_ms: u64::MAX,
             ..told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)])
         };
-        let found = why(&place, &[over, open], &graph);
+        let found = why(&place, &[over, open], &graph, &Heard::new());
         assert_eq!((found.incident, found.open), (Some(2), true));
     }
 }

@@ -141,8 +141,8 @@ pub struct Suspected {
     pub evidence: Vec<String>,
     /// Its trouble is no trouble of its own: it comes from this one.
     pub explained_by: Option<Place>,
-    /// The incident whose node says so.
-    pub incident: u64,
+    /// The incident whose node says so; absent if it follows from what nodes measured.
+    pub incident: Option<u64>,
 }
 
 /// A line of the causal graph.

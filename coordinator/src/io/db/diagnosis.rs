@@ -14,7 +14,6 @@ use sqlx::Row;
 use super::read::{LIST_MAX, event_sql};
 use super::{Db, DbError, int, uint};
 use crate::diagnose::causes::Case;
-use crate::diagnose::impact::{self, RouteSpan};
 use crate::diagnose::past::Past;
 use crate::fleet::view::Event;
 
@@ -155,15 +154,15 @@ impl Db {
             .map_err(DbError::on("read the sites"))
     }
 
-    /// What these nodes told of their routes between two times by the coordinator's clock.
-    pub async fn route_spans(
+    /// What these nodes told in aggregates between two times by the coordinator's clock.
+    pub async fn measured(
         &self,
         nodes: &[String],
         from_ms: u64,
         to_ms: u64,
-    ) -> Result<Vec<RouteSpan>, DbError> {
-        let doing = "read what routes served";
-        let mut spans = Vec::new();
+    ) -> Result<Vec<Event>, DbError> {
+        let doing = "read what nodes measured";
+        let mut events = Vec::new();
         for node in nodes.iter().take(NODES_MAX) {
             // A record cannot have arrived before it was made; by its own clock it may have.
             let ahead: Option<i64> = sqlx::query_scalar(
@@ -179,7 +178,8 @@ impl Db {
             let Some(ahead) = ahead else { continue };
             let own = |ms: u64| int(ms).saturating_add(ahead);
             let rows = sqlx::query(event_sql!(
-                "WHERE node.name = ?1 AND event.kind = 'telemetry' AND node.stream = event.stream
+                "WHERE event.stream = (SELECT stream FROM node WHERE name = ?1)
+                   AND event.kind = 'telemetry'
                    AND event.hlc_ms BETWEEN ?2 AND ?3 ORDER BY event.hlc_ms DESC LIMIT ?4"
             ))
             .bind(node)
@@ -189,11 +189,9 @@ impl Db {
             .fetch_all(&self.read)
             .await
             .map_err(DbError::on(doing))?;
-            for event in self.placed(&rows, doing).await? {
-                spans.extend(impact::spans(node, event.at_ms, &event.body));
-            }
+            events.extend(self.placed(&rows, doing).await?);
         }
-        Ok(spans)
+        Ok(events)
     }
 
     /// What nodes told in aggregates between two times of arrival: node, end of the span by the

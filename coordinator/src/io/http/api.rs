@@ -322,7 +322,8 @@ pub(super) async fn incident(
             let (mut evidence, decisions) = story(incident.id, &timeline);
             evidence.extend(beside(&hub, &incident).await?);
             let model = hub.classifier.as_ref();
-            let class = model.and_then(|model| diagnose::class(model, incident.id, &timeline));
+            let class =
+                model.and_then(|model| diagnose::class::class(model, incident.id, &timeline));
             let explained = hub.explain(&incident, &timeline, &decisions).await;
             let explained = explained.map_err(|error| failed(&error))?;
             incident.group = explained.group.as_ref().map(|group| group.id);
