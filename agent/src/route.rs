@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use homeostat_common::gate::{BackendFacts, RouteFacts};
 use homeostat_common::ids::{RouteId, ServiceId};
 use homeostat_common::net::SourceNet;
+use homeostat_common::observation::{Metric, Part, Series};
 use homeostat_common::units::{Micros, Millis, PerSecond, Percent};
 use homeostat_common::wire::body::{BackendState, RouteChange};
 
@@ -203,6 +204,21 @@ impl Routed {
         self.backends
             .values()
             .any(|one| one.service.as_ref() == Some(service) && one.sample.weight > 0)
+    }
+
+    /// Half of the answers of backends that are no service of this node begin after so many
+    /// milliseconds.
+    pub(crate) fn elsewhere(&self, now: Micros) -> impl Iterator<Item = (Series, f64)> + '_ {
+        let backends = self.backends.iter();
+        let others = backends.filter(|(_, backend)| backend.service.is_none());
+        others.filter_map(move |(id, backend)| {
+            let series = Series {
+                metric: Metric::FirstByteP50,
+                service: Some(id.clone()),
+                part: Part::new(self.id.as_str()),
+            };
+            Some((series, backend.median(now)? / 1000.0))
+        })
     }
 
     /// Whether anybody behind it is fit and gets connections.

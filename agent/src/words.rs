@@ -1,8 +1,10 @@
-//! Events in words: what the log and `explain` print.
+//! Events and measured values in words: what the log and `explain` print.
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::IncidentId;
+use homeostat_common::observation::{Metric, Series};
 use homeostat_common::suspect::Grade;
+use homeostat_common::units::Bytes;
 use homeostat_common::wire::body::{Body, Charge, CostParts, Diagnosed, Phase, Source, StepCost};
 
 /// How the summary of an incident begins that was a person's wish and went well.
@@ -268,5 +270,33 @@ fn snake(state: &homeostat_common::wire::body::ServiceState) -> &'static str {
         ServiceState::Down => "down",
         ServiceState::Standby => "standby",
         ServiceState::Paused => "paused",
+    }
+}
+
+/// A metric with whom it is of.
+#[must_use]
+pub fn series_name(series: &Series) -> String {
+    let mut text = series.metric.name().to_owned();
+    if let Some(part) = &series.part {
+        text.push_str(&format!(" of {part}"));
+    }
+    if let Some(service) = &series.service {
+        text.push_str(&format!(" of {service}"));
+    }
+    text
+}
+
+/// A value with its unit.
+#[must_use]
+pub fn amount(metric: Metric, value: f64) -> String {
+    // A float that is cut to an integer saturates.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let bytes = || Bytes(value.max(0.0) as u64);
+    match metric.unit() {
+        "bytes" => bytes().to_string(),
+        "bytes_per_second" => format!("{}/s", bytes()),
+        "ratio" => format!("{:.1} %", value * 100.0),
+        "count" => format!("{value:.0}"),
+        unit => format!("{value:.2} {}", unit.replace('_', " ")),
     }
 }

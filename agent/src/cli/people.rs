@@ -1,5 +1,5 @@
 //! What a person orders of a running agent: approvals, maintenance, silences, the
-//! stop, acknowledgements; and `status`, which shows them all.
+//! stop, acknowledgements; `status`, which shows them all, and `why`.
 //!
 //! Needs the rights to the control socket and nothing else. The kernel says which
 //! user asks; `--by` adds a name.
@@ -30,6 +30,14 @@ pub(super) struct Common {
 pub(super) enum PeopleCommand {
     /// Show what is switched, what waits for a person, and which alarms stand.
     Status {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Say why a service is slow, silent or wrong: from what is seen of it down through what
+    /// it needs to what is likeliest behind it.
+    Why {
+        /// The service.
+        service: ServiceId,
         #[command(flatten)]
         common: Common,
     },
@@ -142,6 +150,7 @@ impl PeopleCommand {
     fn common(&self) -> &Common {
         match self {
             Self::Status { common }
+            | Self::Why { common, .. }
             | Self::Approve { common, .. }
             | Self::Refuse { common, .. }
             | Self::StopHealing { common, .. }
@@ -154,6 +163,9 @@ impl PeopleCommand {
     fn command(&self) -> anyhow::Result<Command> {
         Ok(match self {
             Self::Status { .. } => Command::Status,
+            Self::Why { service, .. } => Command::Why {
+                service: service.clone(),
+            },
             Self::Approve { incident, plan, .. } => Command::Approve {
                 incident: IncidentId(*incident),
                 plan: match plan {

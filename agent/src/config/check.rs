@@ -7,6 +7,7 @@ use std::path::Path;
 use homeostat_common::budget::{Budget, Ledger, Shares};
 use homeostat_common::gate;
 use homeostat_common::ids::{RouteId, ServiceId};
+use homeostat_common::observation::Part;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::Micros;
 
@@ -56,6 +57,13 @@ pub(super) fn across_services(config: &Config, problems: &mut Problems<'_>) {
             problems.at(
                 &format!("service[{n}].calls"),
                 format!("there is no forward {route}"),
+            );
+        }
+        let asked = |name: &Part| config.dependencies.iter().any(|one| one.name == *name);
+        for name in service.needs.iter().filter(|name| !asked(name)) {
+            problems.at(
+                &format!("service[{n}].needs"),
+                format!("there is no dependency {name}"),
             );
         }
         let behind = config

@@ -100,7 +100,7 @@ pub(super) fn dependency(mut at: Fields<'_, '_>) -> Option<Dependency> {
     })
 }
 
-fn part(value: &DeValue<'_>) -> Result<Part, Wanted> {
+pub(super) fn part(value: &DeValue<'_>) -> Result<Part, Wanted> {
     Part::new(&text(value)?).ok_or_else(|| {
         format!("expected 1 to {PART_MAX} bytes of ASCII, without spaces and quotes")
     })

@@ -316,6 +316,7 @@ pub(super) fn service(config: &Config, file: &Path) -> Service {
         criticality: Criticality::Mission,
         depends_on: Vec::new(),
         calls: Vec::new(),
+        needs: Vec::new(),
         standby: false,
         cpu_limit: None,
         data: None,

@@ -42,6 +42,7 @@ pub use homeostat_common::budget::Policy;
 pub use homeostat_common::gate::{Criticality, Mode};
 use homeostat_common::ids::{InterfaceId, NodeId, RouteId, ServiceId, SiteId};
 use homeostat_common::net::SourceNet;
+use homeostat_common::observation::Part;
 use homeostat_common::primitive::Grant;
 use homeostat_common::units::{Bytes, Millis, Ratio};
 use toml::de::DeTable;
@@ -341,6 +342,8 @@ pub struct Service {
     pub depends_on: Vec<ServiceId>,
     /// `calls`: routes of this node that it sends its calls through.
     pub calls: Vec<RouteId>,
+    /// `needs`: `[[dependency]]` elsewhere without which it does less, or less well.
+    pub needs: Vec<Part>,
     /// `standby`, default false: a replica that is started only when a plan
     /// scales out to it.
     pub standby: bool,

@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::budget::budget;
 use super::data::data;
-use super::depend::{DEPENDENCIES_MAX, Dependency, dependency};
+use super::depend::{self, DEPENDENCIES_MAX, Dependency, dependency};
 use super::detect::detect;
 use super::fields::{
     Fields, Wanted, choice, flag, list, number, parsed, ratio, size, span, text, texts, whole,
@@ -436,6 +436,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         Vec::new(),
         list(LIST_MAX, |value| parsed(RouteId::new)(value)),
     );
+    let needs = at.or("needs", Vec::new(), list(DEPENDENCIES_MAX, depend::part));
     let standby = at.or("standby", false, flag);
     let cpu_limit = at.optional("cpu_limit", cores);
     let data = data(at.table("data"));
@@ -469,6 +470,7 @@ fn service(mut at: Fields<'_, '_>, mode: Mode, folder: &Path) -> Option<Service>
         criticality,
         depends_on,
         calls,
+        needs,
         standby,
         cpu_limit,
         data,

@@ -33,7 +33,7 @@ const MEASURE_PERIOD: Millis = Millis(1000);
 const RETIRE_GRACE: Millis = Millis::secs(5);
 
 /// From this share of time in which some task waits for a core, silence says less.
-const PRESSED: f32 = 0.25;
+pub(super) const PRESSED: f32 = 0.25;
 
 /// A stranger is told of from this many cores on, over some seconds ...
 const STRANGER_CORES: f32 = 0.5;
@@ -526,6 +526,9 @@ impl Loop {
         self.host = host;
         let readings = self.readings(now);
         self.notice(now, &readings, effects);
+        if usual_pace {
+            self.remember_row(now, &readings);
+        }
         self.telling.sampled(readings);
         self.look_for_strangers(now, effects);
         self.foresee(now, effects);

@@ -88,6 +88,11 @@ pub enum Command {
     Resume,
     /// What is switched, stands and waits now, in words.
     Status,
+    /// Why a service is as it is: from what is seen of it down to what is behind it.
+    Why {
+        /// Which.
+        service: ServiceId,
+    },
 }
 
 /// Windows by what they are about.

@@ -216,6 +216,10 @@ impl Loop {
                 effects.push(Effect::Answer(ticket, status));
                 return;
             }
+            Command::Why { service } => {
+                effects.push(Effect::Answer(ticket, self.why(&service, now)));
+                return;
+            }
             Command::Approve { incident, plan } => {
                 self.approve(now, incident, plan.as_ref(), by, effects)
             }

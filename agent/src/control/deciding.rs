@@ -21,7 +21,7 @@ use crate::detect::{self, Finding};
 use crate::diagnose::{self, diagnose};
 use crate::execute::Runs;
 use crate::plan::{Candidate, Target, candidates};
-use crate::service::{Slot, SlotFile, SlotName, SlotWatch, instant};
+use crate::service::{Slot, SlotFile, SlotName, SlotWatch};
 use crate::verify::Pace;
 
 /// Longest wait for a look at a slot. A large model on a slow card takes seconds;
@@ -144,118 +144,6 @@ impl Loop {
         }
     }
 
-    /// Silence of a service whose dependency is under repair is no fault of its
-    /// own until that has settled.
-    pub(super) fn held_back(
-        &mut self,
-        id: &ServiceId,
-        finding: &Finding,
-        now: Micros,
-        effects: &mut Vec<Effect>,
-    ) -> bool {
-        if matches!(
-            finding.symptom,
-            Symptom::Dead
-                | Symptom::Leaking
-                | Symptom::LeakingDescriptors
-                | Symptom::Hogging
-                | Symptom::DataFull
-        ) {
-            return false;
-        }
-        // A call that nobody takes fails here, and is nobody's fault here.
-        let closed = self.services.get(id).and_then(|watched| {
-            let mut routes = watched.policy.calls.iter();
-            routes.find(|id| {
-                let route = self.routes.get(*id);
-                self.routes_fresh(now) && route.is_some_and(|route| !route.open())
-            })
-        });
-        if let Some(route) = closed.cloned() {
-            if self.telling.held_back.insert(id.clone()) {
-                let text = format!(
-                    "{id} is {} while route {route}, which it calls, has no healthy backend: waiting",
-                    finding.symptom
-                );
-                self.note(Some(id), text, effects);
-            }
-            return true;
-        }
-        let mut open: Vec<ServiceId> = vec![id.clone()];
-        let mut seen: Vec<ServiceId> = Vec::new();
-        while let Some(next) = open.pop() {
-            let Some(watched) = self.services.get(&next) else {
-                continue;
-            };
-            for need in &watched.policy.depends_on {
-                // A plan by hand that only looks or waits excuses nobody, nor does what has
-                // yet to come.
-                let mended = self.incidents.get(need).is_some_and(|incident| {
-                    let whole = matches!(incident.symptom, Symptom::Requested | Symptom::Foreseen);
-                    let answers = self
-                        .services
-                        .get(need)
-                        .is_some_and(|one| one.answering(now));
-                    // Nor does one that is left to somebody else.
-                    let left = incident.execution.is_none()
-                        && !self.rivals.contested(need, now).is_empty();
-                    !(left || whole && answers)
-                });
-                if mended || self.settling.contains_key(need) {
-                    if self.telling.held_back.insert(id.clone()) {
-                        let text = format!(
-                            "{id} is {} while {need}, which it needs, is being mended: waiting",
-                            finding.symptom
-                        );
-                        self.note(Some(id), text, effects);
-                    }
-                    return true;
-                }
-                if !seen.contains(need) {
-                    seen.push(need.clone());
-                    open.push(need.clone());
-                }
-            }
-        }
-        if finding.symptom == Symptom::Hung && self.waits_for(id, &seen, finding.since, now) {
-            return true;
-        }
-        self.telling.held_back.remove(id);
-        false
-    }
-
-    /// Whether the silence of a service may still turn out to be that of one of its
-    /// needs: which of the two is found silent first is chance. So each is asked after
-    /// the verdict, and waited for until it has answered or is found silent itself. One
-    /// that for ever does a little of both excuses nobody for ever.
-    fn waits_for(
-        &mut self,
-        id: &ServiceId,
-        needs: &[ServiceId],
-        silent: Micros,
-        now: Micros,
-    ) -> bool {
-        let Some(watched) = self.services.get(id) else {
-            return false;
-        };
-        let Some((since, span)) = watched.judged() else {
-            return false;
-        };
-        if instant(now).saturating_sub(instant(silent)) >= watched.patience() {
-            return false;
-        }
-        let mut waits = false;
-        for need in needs {
-            if let Some(need) = self.services.get_mut(need)
-                && !need.excuses_nobody(since, span, now)
-            {
-                need.ask_since(since, now);
-                waits = true;
-            }
-        }
-        waits
-    }
-
     /// Diagnoses an incident, and begins the first plan that passes the gate.
     pub(super) fn treat(
         &mut self,
@@ -309,6 +197,9 @@ impl Loop {
             self.tell_opened(incident, diagnosis.evidence, now, effects);
         } else if incident.told_fault != Some(diagnosis.fault) {
             self.tell_rediagnosed(incident, diagnosis.evidence, now, effects);
+        }
+        if self.spares(incident, now, effects) {
+            return;
         }
         let options = self.options(incident, finding.symptom == Symptom::Dead, false);
         self.choose(incident, options, now, effects);

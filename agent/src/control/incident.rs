@@ -10,6 +10,7 @@ use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::body::{Considered, Source};
 
 use super::budgeting::Meter;
+use super::suspecting::Suspicion;
 use crate::execute::Runs;
 use crate::plan::Recipe;
 
@@ -52,6 +53,8 @@ pub struct Incident {
     pub(super) cut_short: Option<CutShort>,
     /// How the last plan of a former run ended, if it did.
     pub(super) former: Option<Ending>,
+    /// Who is suspected of being behind it.
+    pub(super) suspicion: Suspicion,
     /// A former run opened it; whether that was told is not known.
     pub(super) retell: bool,
 }
@@ -83,6 +86,7 @@ impl Incident {
             execution: None,
             cut_short: None,
             former: None,
+            suspicion: Suspicion::default(),
             retell: false,
         }
     }

@@ -26,6 +26,7 @@ mod flagging;
 mod foreseeing;
 mod holding;
 mod incident;
+mod joining;
 mod knowing;
 mod leading;
 mod mcu;
@@ -42,6 +43,7 @@ mod revising;
 mod routing;
 mod sagas;
 mod serving;
+mod suspecting;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -118,8 +120,8 @@ pub struct Loop {
     stale_orders: u64,
     /// Lives that a former run of the agent has seen to work.
     proven_before: BTreeMap<ServiceId, Instance>,
-    /// Until when dependents of a mended service are given time to settle.
-    settling: BTreeMap<ServiceId, Micros>,
+    /// Mended services whose dependents are given time to settle.
+    settling: BTreeMap<ServiceId, joining::Settling>,
     budget: Budget,
     experience: Experience,
     host: HostSample,
@@ -165,6 +167,7 @@ pub struct Loop {
     approvals: approving::Approvals,
     foresight: foreseeing::Foresight,
     noticing: noticing::Noticing,
+    suspecting: suspecting::Suspecting,
     pacing: pacing::Pacing,
     outside: outside::Others,
     /// The moment of this step.
@@ -182,6 +185,7 @@ impl Loop {
             .map(|service| (service.id.clone(), Watched::new(service.clone(), now)))
             .collect();
         let (policy, shares) = (config.limits.budget, budgeting::shares(&config.services));
+        let routes = routing::routes(config);
         let mut this = Self {
             node: config.node.id.clone(),
             boot,
@@ -211,7 +215,6 @@ impl Loop {
             sample_asked: Micros(0),
             logs: (Vec::new(), Micros(0)),
             spawner: false,
-            routes: routing::routes(config),
             routed: None,
             reweigh: BTreeSet::new(),
             repeat_routes: false,
@@ -236,11 +239,13 @@ impl Loop {
             approvals: approving::Approvals::default(),
             foresight: foreseeing::Foresight::new(config),
             noticing: noticing::Noticing::new(config.detect),
+            suspecting: suspecting::Suspecting::new(services.values(), routes.values()),
             pacing: pacing::Pacing::new(config.sample.clone(), now),
             outside: outside::Others::default(),
             now,
             chaos: chaos::Chaos::default(),
             services,
+            routes,
         };
         let former = match resumed.saved {
             Some(saved) => this.recall(saved, shares, now),
@@ -342,7 +347,7 @@ impl Loop {
     /// Detect, diagnose, plan, verify, execute.
     fn decide(&mut self, now: Micros, effects: &mut Vec<Effect>) {
         self.feel_budget(now);
-        self.settling.retain(|_, until| *until > now);
+        self.settling.retain(|_, one| one.until() > now);
         self.pass_time(now, effects);
         self.end_stale(now, effects);
         let mut orders = std::mem::take(&mut self.waiting_orders);
@@ -469,7 +474,7 @@ impl Loop {
             });
         let plans = self.incidents.values().filter_map(Incident::next_wake);
         let plans = plans.chain(self.parts_wake()).chain(self.leads_wake());
-        let settling = self.settling.values().copied();
+        let settling = self.settling.values().flat_map(joining::Settling::turns);
         let silence = self.silence_at();
         let kept = self
             .services

@@ -5,8 +5,8 @@
 //! incident that they came before. Nothing is ever done because of them: an unusual metric
 //! is a question to a person and no diagnosis.
 //!
-//! While an incident of a service is open its metrics are not learnt, so that no incident
-//! becomes the usual, and raise no alarm of their own, nor for a while after: what comes
+//! While an incident of a service is open its metrics, and those of who needs it, are not
+//! learnt, so that no incident becomes the usual, and raise no alarm of their own, nor for a while after: what comes
 //! back to normal is no news. Metrics of a process are learnt anew with each life.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use homeostat_common::anomaly::{Fault, Symptom};
 use homeostat_common::ids::{Instance, ServiceId};
 use homeostat_common::observation::{Metric, MetricReading, Series};
-use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
+use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::body::Severity;
 
 use super::Loop;
@@ -25,6 +25,7 @@ use crate::detect::Finding;
 use crate::detect::usual::{Concern, Oddity, Usual, has_usual};
 use crate::sense::quality::{Sensors, series};
 use crate::service::Slot;
+use crate::words::{amount, series_name};
 
 /// The alarm of the node.
 pub(super) const NODE_UNUSUAL: &str = "node-unusual";
@@ -161,6 +162,7 @@ impl Loop {
             .map(|source| source.reading.series())
             .collect();
         let stale = self.pacing.stale();
+        let resting = self.resting(now);
         // First what every node has, then the services, then the rest: there is a bound.
         let place = |reading: &MetricReading| (reading.part.is_some(), reading.service.is_none());
         let (mut first, mut rest) = (Vec::new(), Vec::new());
@@ -186,7 +188,7 @@ impl Loop {
                 continue;
             }
             let value = reading.reading.fresh();
-            let learning = !self.rests(&series.service, now);
+            let learning = !resting.contains(&series.service);
             let trust = self.noticing.sensors.trust(&series, now, stale);
             let usual = &mut self.noticing.usual;
             let concern = Concern::of(series.metric);
@@ -206,7 +208,8 @@ impl Loop {
     /// An incident is open, or was until now: some last no longer than from one sample to
     /// the next.
     pub(super) fn unsettle(&mut self, service: &ServiceId, since: Micros, now: Micros) {
-        for scope in [Some(service.clone()), None] {
+        let dependents = self.dependents_of(service).into_iter().map(Some);
+        for scope in dependents.chain([Some(service.clone()), None]) {
             let fresh = Unrest {
                 from: since,
                 until: now,
@@ -219,14 +222,15 @@ impl Loop {
         }
     }
 
-    /// Whether nothing is learnt of this service, or of the node, now.
-    fn rests(&self, scope: &Option<ServiceId>, now: Micros) -> bool {
-        let concerns = |open: &super::Incident| match scope {
-            Some(id) => open.service == *id,
-            None => true,
-        };
-        let mut open = self.incidents.values();
-        open.any(|open| concerns(open) && now.since(open.since) < REST_MAX)
+    /// Of whom nothing is learnt now: services, and the node.
+    pub(super) fn resting(&self, now: Micros) -> BTreeSet<Option<ServiceId>> {
+        let open = self.incidents.values();
+        let open = open.filter(|open| now.since(open.since) < REST_MAX);
+        let scopes = open.flat_map(|open| {
+            let dependents = self.dependents_of(&open.service).into_iter().map(Some);
+            dependents.chain([Some(open.service.clone()), None])
+        });
+        scopes.collect()
     }
 
     /// Whether something that began then belongs to an incident, or to maintenance.
@@ -292,6 +296,17 @@ impl Loop {
             .collect()
     }
 
+    /// Since when something of a service, or of what it needs, or of the node is odd.
+    pub(super) fn odd_since(&self, id: &ServiceId) -> Option<Micros> {
+        let near = |scope: &Option<ServiceId>| match scope {
+            None => true,
+            Some(other) => other == id || self.depends(id, other),
+        };
+        let odd = self.noticing.usual.odd();
+        let odd = odd.iter().filter(|odd| near(&odd.key.service));
+        odd.map(|odd| odd.since).min()
+    }
+
     /// A finding is worth no more than the sensor that it rests on.
     pub(super) fn weigh(&self, id: &ServiceId, finding: Finding, now: Micros) -> Finding {
         let Some((metric, service)) = rests_on(&finding, id) else {
@@ -310,7 +325,7 @@ impl Loop {
             evidence: format!(
                 "{}; the sensor of {} is trusted by {trust} only",
                 finding.evidence,
-                name(&series)
+                series_name(&series)
             ),
             ..finding
         }
@@ -332,7 +347,7 @@ impl Loop {
             .sensors
             .doubted(now, self.pacing.stale(), DOUBTED);
         for (series, trust, doubt) in doubted {
-            let (name, doubt) = (name(series), doubt.words());
+            let (name, doubt) = (series_name(series), doubt.words());
             text.push_str(&format!(
                 "sensor       {name} is trusted by {trust}: it {doubt}\n"
             ));
@@ -401,18 +416,6 @@ fn rests_on<'f>(finding: &Finding, id: &'f ServiceId) -> Option<(Metric, Option<
     }
 }
 
-/// A metric with whom it is of.
-fn name(series: &Series) -> String {
-    let mut text = series.metric.name().to_owned();
-    if let Some(part) = &series.part {
-        text.push_str(&format!(" of {part}"));
-    }
-    if let Some(service) = &series.service {
-        text.push_str(&format!(" of {service}"));
-    }
-    text
-}
-
 fn words(odd: &Oddity<'_, Series>, now: Micros) -> String {
     let metric = odd.key.metric;
     let (usual, learnt) = odd.usual;
@@ -428,7 +431,7 @@ fn words(odd: &Oddity<'_, Series>, now: Micros) -> String {
     format!(
         "{} is {}, on average of the {learnt} before it was {}: {}, {until} (score {:.2}, \
          uncertainty {:.2})",
-        name(odd.key),
+        series_name(odd.key),
         amount(metric, odd.value),
         amount(metric, usual),
         odd.member.words(),
@@ -440,18 +443,4 @@ fn words(odd: &Oddity<'_, Series>, now: Micros) -> String {
 /// A span for people: nobody needs its milliseconds.
 fn whole(span: Millis) -> Millis {
     Millis(span.0.div_ceil(1000) * 1000)
-}
-
-/// A value with its unit.
-fn amount(metric: Metric, value: f64) -> String {
-    // A float that is cut to an integer saturates.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let bytes = || Bytes(value.max(0.0) as u64);
-    match metric.unit() {
-        "bytes" => bytes().to_string(),
-        "bytes_per_second" => format!("{}/s", bytes()),
-        "ratio" => format!("{:.1} %", value * 100.0),
-        "count" => format!("{value:.0}"),
-        unit => format!("{value:.2} {}", unit.replace('_', " ")),
-    }
 }

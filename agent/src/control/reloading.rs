@@ -96,6 +96,7 @@ impl Loop {
             }
         }
         self.routes = routes;
+        self.renew_suspecting();
         effects.push(Effect::Remember);
     }
 

@@ -18,10 +18,6 @@ use crate::words::ASKED_DONE;
 /// Refusals that end by themselves within moments alarm only after this.
 const PATIENCE: Millis = Millis::secs(5);
 
-/// Services that need a mended one are given this long to come back by
-/// themselves before their silence counts as a fault of their own.
-const SETTLING: Millis = Millis::secs(2);
-
 impl Loop {
     pub(super) fn tell_opened(
         &mut self,
@@ -32,6 +28,7 @@ impl Loop {
     ) {
         incident.told = true;
         evidence.extend(self.unusual_before(&incident.service, incident.since, now));
+        evidence.extend(self.suspect(incident, now));
         if let Some((words, mark)) = self.on_purpose(&incident.service, now) {
             evidence.insert(0, words);
             if mark > 0 {
@@ -46,6 +43,7 @@ impl Loop {
             since: incident.since,
         }));
         self.emit_opened(incident, evidence, now, effects);
+        self.tell_suspects(incident, effects);
     }
 
     /// A closer look has found another cause: told under the same number.
@@ -266,8 +264,7 @@ impl Loop {
         });
         self.approvals.forget(incident.id);
         self.unsettle(&incident.service, incident.since, now);
-        self.settling
-            .insert(incident.service.clone(), now + SETTLING);
+        self.settle(incident, now);
         for symptom in Symptom::ALL {
             self.clear(&format!("{}-{symptom}", incident.service), effects);
         }

@@ -1,7 +1,7 @@
 //! What the loop tells people and the coordinator besides healing: states,
 //! health, alarms, aggregates, observations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::ServiceId;
@@ -11,6 +11,7 @@ use homeostat_common::state::{History, State, symptom_place};
 use homeostat_common::units::{Micros, Millis, narrow};
 use homeostat_common::wire::body::{Aggregate, Body, ServiceChange, ServiceState, Telemetry};
 
+use super::joining::Held;
 use super::message::{Class, Effect};
 use super::{Incident, Loop};
 use crate::route::demand;
@@ -38,8 +39,8 @@ pub(super) struct Telling {
     /// Sum, count and largest.
     sums: BTreeMap<Series, (f64, u32, f64)>,
     told_at: Option<Micros>,
-    /// Services whose silence is held against their dependency.
-    pub(super) held_back: BTreeSet<ServiceId>,
+    /// Services whose trouble is put down to others.
+    pub(super) held_back: BTreeMap<ServiceId, Held>,
 }
 
 impl Telling {
@@ -51,7 +52,7 @@ impl Telling {
             telemetry_from: now,
             sums: BTreeMap::new(),
             told_at: None,
-            held_back: BTreeSet::new(),
+            held_back: BTreeMap::new(),
         }
     }
 
@@ -116,6 +117,7 @@ impl Loop {
             self.emit(Class::State, &[], Body::ServiceChange(change), effects);
         }
         self.tell_routes(now, effects);
+        self.tell_topology(effects);
         let quarantines: Vec<String> = self
             .services
             .keys()

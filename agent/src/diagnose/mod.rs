@@ -1,9 +1,11 @@
 //! Diagnose: from a symptom to the fault behind it.
 //!
 //! In: a finding and what is known of the service's slots. Out: a [`Diagnosis`],
-//! or a wish to look closer first ([`Step::CheckSlot`]). Looks at one service;
-//! that a dependency may be the root is the loop's concern, which holds back while
-//! a dependency is under repair.
+//! or a wish to look closer first ([`Step::CheckSlot`]). [`diagnose`] looks at one
+//! service; who else may be behind it says [`causal`], over the graph of [`topology`].
+
+pub mod causal;
+pub mod topology;
 
 use std::collections::BTreeMap;
 

@@ -12,7 +12,7 @@ use core::time::Duration;
 use crate::evidence::{Doubt, Evidence, Probe};
 use crate::frame::Frame;
 use crate::graph::{Call, Component, Graph};
-use crate::own::{Account, account};
+use crate::own::{Account, Node, account};
 use crate::resource::{Resource, resources};
 use crate::signals::{Kind, Signals};
 
@@ -127,6 +127,8 @@ pub struct Diagnosis {
     pub explained_away: Vec<Explained>,
     /// Who changed too, but nothing alarmed depends on it.
     pub coincident: Vec<Component>,
+    /// How many times what is usual the strongest finding is; below 1 is nothing.
+    pub times: f32,
     /// What tells the first two suspects apart.
     pub probe: Option<Probe>,
     /// How much history there was.
@@ -217,7 +219,7 @@ struct Finding {
 impl Finding {
     fn of(parts: Vec<f32>, times: f32) -> Option<Self> {
         let all: f32 = parts.iter().sum();
-        (all > 0.0).then(|| Self {
+        (all > 0.0 && all.is_finite()).then(|| Self {
             shares: parts.iter().map(|part| part / all).collect(),
             times,
         })
@@ -251,6 +253,7 @@ impl Scene<'_> {
             roots: 0,
             explained_away: Vec::new(),
             coincident: self.coincident(confirm),
+            times: 0.0,
             probe: None,
             grade,
             doubts,
@@ -269,6 +272,7 @@ impl Scene<'_> {
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         ranked.truncate(settings.suspects);
         let times = findings.iter().map(|one| one.times).fold(0.0, f32::max);
+        diagnosis.times = times;
         let doubtful = diagnosis.doubts.iter().any(|doubt| match doubt {
             Doubt::UnknownTarget
             | Doubt::NoTargetSignal
@@ -291,7 +295,7 @@ impl Scene<'_> {
             .iter()
             .take_while(|(_, share)| *share >= settings.root)
             .count()
-            .max(1);
+            .clamp(ranked.len().min(1), ranked.len());
         diagnosis.explained_away = self.explained(&ranked[..diagnosis.roots]);
         diagnosis.probe = self.probe(&diagnosis.suspects);
         diagnosis
@@ -320,12 +324,19 @@ impl Scene<'_> {
                 .clone()
                 .filter(mine)
                 .filter_map(|(_, node)| node.as_ref());
-            let times = times.map(crate::own::Node::times).fold(0.0, f32::max);
-            let parts = nodes.map(|(of, node)| match node {
+            let times = times.map(Node::times).fold(0.0, f32::max);
+            let beyond = nodes.map(|(of, node)| match node {
                 Some(node) if self.candidate(of) => node.beyond(),
                 Some(_) | None => 0.0,
             });
-            let finding = Finding::of(parts.collect(), times)?;
+            let mut parts: Vec<f32> = beyond.collect();
+            for of in 0..parts.len() {
+                if let Some((host, share)) = self.host(of) {
+                    parts[host] += parts[of] * share;
+                    parts[of] *= 1.0 - share;
+                }
+            }
+            let finding = Finding::of(parts, times)?;
             (times >= confirm).then_some(finding)
         };
         let alarmed = self
@@ -342,6 +353,23 @@ impl Scene<'_> {
         }
         findings.extend(own);
         findings
+    }
+
+    /// What a component runs on, if that has no signal that is handed up but a resource beyond
+    /// the usual, and how much of the component's own excess is that one's: by how unusual the
+    /// resources of both are.
+    fn host(&self, of: usize) -> Option<(usize, f32)> {
+        let unusual = |of: usize| {
+            let resource = self.resources[of].as_ref();
+            resource.map_or(0.0, |one| libm::logf(one.times.max(1.0)))
+        };
+        let silent = |of: &usize| self.accounts.iter().all(|one| one.nodes[*of].is_none());
+        let callees = self.calls[of].iter().map(|call| call.callee);
+        let host = callees
+            .filter(|host| self.candidate(*host) && silent(host))
+            .max_by(|a, b| unusual(*a).total_cmp(&unusual(*b)))?;
+        let theirs = unusual(host);
+        (theirs > 0.0).then(|| (host, theirs / (theirs + unusual(of))))
     }
 
     fn resource_finding(&self) -> Vec<Finding> {
@@ -364,10 +392,7 @@ impl Scene<'_> {
                 .events
                 .change(of)
                 .filter(|_| self.candidate(of));
-            change.map_or((0.0, 0.0), |one| {
-                let beyond = (one.moved - 2.0 * one.noise).max(0.0);
-                (beyond, one.moved / one.noise.max(0.01))
-            })
+            change.map_or((0.0, 0.0), |one| (one.beyond(), one.times()))
         };
         let all: Vec<(f32, f32)> = (0..self.graph.len()).map(beyond).collect();
         let strongest = all.iter().map(|one| one.1).fold(0.0, f32::max);
@@ -382,7 +407,7 @@ impl Scene<'_> {
                 .accounts
                 .iter()
                 .filter_map(|one| one.nodes[*of].as_ref());
-            let handed = nodes.map(crate::own::Node::times).fold(0.0, f32::max);
+            let handed = nodes.map(Node::times).fold(0.0, f32::max);
             let own = self.resources[*of].as_ref().map_or(0.0, |one| one.times);
             !self.reach[*of] && !self.graph.is_proxy(*of) && handed.max(own) >= confirm
         };
@@ -433,7 +458,7 @@ impl Scene<'_> {
             });
         }
         if let Some(change) = self.signals.events.change(of)
-            && change.moved > 2.0 * change.noise
+            && change.times() > 1.0
         {
             evidence.push(Evidence::Mechanism {
                 from: change.from,
@@ -473,44 +498,58 @@ impl Scene<'_> {
         evidence
     }
 
-    /// Who shows a fault that a root explains, by the strongest chain of callees.
+    /// Who shows a fault that a root explains, along all calls between them.
     fn explained(&self, roots: &[(usize, f32)]) -> Vec<Explained> {
-        let mut explained: Vec<Explained> = Vec::new();
+        let mut best: Vec<Option<Explained>> = vec![None; self.graph.len()];
         for account in &self.accounts {
-            for (of, node) in account.nodes.iter().enumerate() {
-                let Some(node) = node else { continue };
-                let root = roots.iter().any(|(root, _)| *root == of);
-                let known = explained.iter().any(|one| one.component == place(of));
-                if root || known || !self.candidate(of) || node.excess <= node.noise {
-                    continue;
-                }
-                let mut by = of;
-                let mut share = 1.0_f32;
-                // A chain is no longer than the graph.
-                for _ in 0..self.graph.len() {
-                    let Some(node) = account.nodes[by].as_ref() else {
-                        break;
-                    };
-                    let most = node.explained.iter().max_by(|a, b| a.1.total_cmp(&b.1));
-                    let Some((callee, part)) = most.filter(|most| most.1 > 0.0) else {
-                        break;
-                    };
-                    share *= (part / node.excess.max(f32::MIN_POSITIVE)).min(1.0);
-                    by = *callee;
-                    if roots.iter().any(|(root, _)| *root == by) {
-                        break;
+            for (root, _) in roots {
+                for (of, share) in self.carried(account, *root).into_iter().enumerate() {
+                    let a_root = roots.iter().any(|(root, _)| *root == of);
+                    let beyond = |node: &Node| node.excess > node.noise;
+                    let ill = account.nodes[of].as_ref().is_some_and(beyond);
+                    let known = best[of].map_or(0.0, |one| one.share);
+                    if ill && !a_root && self.candidate(of) && share >= EXPLAINS && share > known {
+                        best[of] = Some(Explained {
+                            component: place(of),
+                            by: place(*root),
+                            share,
+                        });
                     }
-                }
-                if by != of && share >= EXPLAINS && roots.iter().any(|(root, _)| *root == by) {
-                    explained.push(Explained {
-                        component: place(of),
-                        by: place(by),
-                        share,
-                    });
                 }
             }
         }
-        explained
+        best.into_iter().flatten().collect()
+    }
+
+    /// Which part of each component's excess comes from one root.
+    fn carried(&self, account: &Account, root: usize) -> Vec<f32> {
+        let mut carried = vec![0.0; self.graph.len()];
+        carried[root] = 1.0;
+        // Calls that carry excess have no circle, so this ends after the longest chain.
+        for _ in 0..CHAIN_MAX {
+            let mut moved = false;
+            for (of, node) in account.nodes.iter().enumerate() {
+                let Some(node) = node.as_ref().filter(|node| node.excess > 0.0) else {
+                    continue;
+                };
+                if of == root {
+                    continue;
+                }
+                let parts = node
+                    .explained
+                    .iter()
+                    .map(|(callee, part)| part * carried[*callee]);
+                let host = self.host(of).filter(|(host, _)| *host == root);
+                let hosted = host.map_or(0.0, |(_, share)| node.own * share);
+                let share = ((parts.sum::<f32>() + hosted) / node.excess).min(1.0);
+                moved |= (share - carried[of]).abs() > 1e-3;
+                carried[of] = share;
+            }
+            if !moved {
+                break;
+            }
+        }
+        carried
     }
 
     fn probe(&self, suspects: &[Suspect]) -> Option<Probe> {
@@ -541,6 +580,9 @@ impl Scene<'_> {
 
 /// The least part of what a component shows that counts as explaining it.
 const EXPLAINS: f32 = 0.5;
+
+/// Calls between a root and whom it explains, at most.
+const CHAIN_MAX: usize = 32;
 
 #[allow(clippy::cast_possible_truncation)] // graphs have at most `COMPONENTS_MAX`
 fn place(component: usize) -> Component {

@@ -16,6 +16,9 @@ use crate::signals::{KEEP_MAX, Kind, Series, Signals};
 /// Milliseconds between clocks that no delay of a sample explains: an hour.
 const CLOCK: i64 = 3_600_000;
 
+/// Later times are taken for this one, so that sums and products of them do not overflow.
+const TIME_MAX: i64 = i64::MAX / 16;
+
 /// Samples without a gap, which tell a clock that is behind from a component that is silent.
 const STEADY: usize = 8;
 
@@ -54,7 +57,7 @@ impl Frame {
         let series = || signals.series.iter().filter(known);
         let period = median(series().filter(own).filter_map(spacing))
             .or_else(|| median(series().filter_map(spacing)))
-            .map_or(1, |period| (period as i64).max(1));
+            .map_or(1, |period| (period as i64).clamp(1, TIME_MAX));
         let shifts = shifts(signals, components, period, doubts);
         let newest = series()
             .filter_map(|one| Some(signed(one.samples.back()?.at) - shifts[one.component]))
@@ -167,9 +170,9 @@ impl Frame {
     }
 }
 
-#[allow(clippy::cast_possible_wrap)] // capped
+#[allow(clippy::cast_possible_wrap, clippy::cast_sign_loss)] // capped, positive
 fn signed(at: u64) -> i64 {
-    at.min(i64::MAX as u64 / 4) as i64
+    at.min(TIME_MAX as u64) as i64
 }
 
 /// Milliseconds between samples, the median.
@@ -196,7 +199,7 @@ fn shifts(signals: &Signals, components: usize, period: i64, doubts: &mut Vec<Do
         let gaps = tail.clone().zip(tail.clone().skip(1));
         let gap = gaps.map(|(a, b)| b.at - a.at).max();
         steady[one.component] |=
-            tail.count() == STEADY && gap.is_some_and(|gap| signed(gap) <= 2 * period);
+            tail.count() == STEADY && gap.is_some_and(|gap| signed(gap) / 2 <= period);
     }
     let mut all: Vec<i64> = newest.iter().flatten().copied().collect();
     all.sort_unstable();

@@ -58,10 +58,11 @@ mod resource;
 mod robust;
 mod signals;
 
+pub use confidence::features;
 pub use diagnose::{
     Alarm, Diagnosis, Explained, Grade, SETTINGS, Settings, Suspect, diagnose, diagnose_with,
 };
 pub use events::{Event, Events, PAIRS_MAX};
 pub use evidence::{Doubt, Evidence, Probe};
 pub use graph::{CALLS_MAX, COMPONENTS_MAX, Component, Graph, Refusal};
-pub use signals::{KEEP_MAX, Kind, Level, SERIES_MAX, SeriesId, Signals};
+pub use signals::{KEEP_MAX, Kind, Level, SERIES_MAX, SeriesId, Signals, VALUE_MAX};

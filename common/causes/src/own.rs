@@ -289,7 +289,7 @@ fn noise(
 ) -> Vec<f32> {
     let known = |of: usize| Some((columns[of]?, baselines[of]?, sums[of].as_ref()?));
     let unit = |baseline: f32| match kind {
-        Kind::Latency | Kind::Resource => baseline.abs().max(f32::MIN_POSITIVE),
+        Kind::Latency | Kind::Resource => baseline.abs().max(BASELINE_MIN),
         Kind::Errors | Kind::Quality => 1.0,
     };
     let steps = |column: &Column, baseline: f32| -> Vec<f32> {
@@ -301,7 +301,7 @@ fn noise(
             if let Some((before, of)) = last {
                 // The variance of a difference of means over `of` and `weight` requests.
                 let parts = 1.0 / of.max(1.0) + 1.0 / weight.max(1.0);
-                let step = (value - before) / unit(baseline);
+                let step = ((value - before) / unit(baseline)).clamp(-STEP_MAX, STEP_MAX);
                 steps.push(step * step / parts);
             }
             last = Some((*value, weight));
@@ -351,6 +351,11 @@ const POOLED_STEPS: f32 = 4.0;
 
 /// Relative noise that every average has, so that a constant history is no proof.
 const SPREAD_FLOOR: f32 = 0.005;
+
+/// Smallest baseline that a relative noise is taken of, and the largest relative step: beyond
+/// both, squares leave single precision.
+const BASELINE_MIN: f32 = 1e-9;
+const STEP_MAX: f32 = 1e6;
 
 /// Share of failed answers that is nothing where volumes are not known.
 const ERRORS_FLOOR: f32 = 0.005;

@@ -17,6 +17,9 @@ pub const SERIES_MAX: usize = 8192;
 /// Samples of a series that may be asked for at most: a week of ten minutes.
 pub const KEEP_MAX: usize = 1024;
 
+/// A value beyond this is nonsense, and dropped: sums of products stay finite.
+pub const VALUE_MAX: f32 = 1e12;
+
 /// What a series says of its component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -130,7 +133,7 @@ impl Signals {
 
     /// Takes a sample. `at` counts from any moment that is the same for all; `volume` is how
     /// many requests the value stands for, `f32::NAN` if that is not known. A value that is no
-    /// number is dropped, and so is a series that was never made.
+    /// number, or beyond [`VALUE_MAX`], is dropped, and so is a series that was never made.
     pub fn push(&mut self, series: SeriesId, at: Duration, value: f32, volume: f32) {
         let Some(series) = self.series.get_mut(usize::from(series.0)) else {
             return;
@@ -138,13 +141,13 @@ impl Signals {
         let sample = Sample {
             at: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
             value,
-            volume: if volume.is_finite() && volume >= 0.0 {
+            volume: if (0.0..=VALUE_MAX).contains(&volume) {
                 volume
             } else {
                 f32::NAN
             },
         };
-        if !value.is_finite() {
+        if value.is_nan() || value.abs() > VALUE_MAX {
             return;
         }
         let later = series

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use homeostat_eval::experiments::{
     self, agent_cost, cost, detect, drift, flash, foresee, forward, gate, journal_kill, ledger,
-    mttr, outbox, overhead, policies, power_cut, quiet, quiet_day, saga, sim, switch, testbed,
+    mttr, outbox, overhead, policies, power_cut, quiet, quiet_day, rca, saga, sim, switch, testbed,
     tune,
 };
 use homeostat_eval::result::{Report, columns};
@@ -43,6 +43,8 @@ enum Command {
     AgentCost(agent_cost::Args),
     /// Detectors on public recordings.
     Detect(detect::Args),
+    /// Which component is the root of an alarm, on recordings of real systems.
+    Rca(rca::Args),
     /// What a sample costs each detector.
     Cost(cost::Args),
     /// A model that silently meets another world: time until somebody is told.
@@ -112,6 +114,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::QuietDay(args) => quiet_day::run(args, cli.seed)?,
         Command::AgentCost(args) => agent_cost::run(args)?,
         Command::Detect(args) => detect::run(args, cli.seed)?,
+        Command::Rca(args) => rca::run(args, cli.seed)?,
         Command::Cost(args) => cost::run(args, cli.seed)?,
         Command::Drift(args) => drift::run(args, cli.seed)?,
         Command::Flash(args) => flash::run(args)?,

@@ -10,6 +10,7 @@ pub mod cost;
 pub mod loghub;
 pub mod nab;
 pub mod openstack;
+pub mod rca;
 pub mod recording;
 pub mod result;
 pub mod skab;

@@ -89,6 +89,9 @@ impl Sim {
             Fault::Slow(name, takes) => self.break_life(&id(name), |life| {
                 life.slow = u32::try_from(takes.0 * 1000).ok();
             }),
+            Fault::Drag(name, takes) => self.break_life(&id(name), |life| {
+                life.drag = u32::try_from(takes.0 * 1000).unwrap_or(u32::MAX);
+            }),
             Fault::Hog(name, cores) => self.break_life(&id(name), |life| life.hog = Some(cores)),
             Fault::Sensor(name, lie) => {
                 match lie {

@@ -67,7 +67,8 @@ impl Forwarder {
                     };
                     let slow = backend.service.as_ref().and_then(|id| world.life(id));
                     let slow = slow.and_then(|life| life.slow);
-                    let first_byte = slow.unwrap_or(FIRST_BYTE_US);
+                    let dragged = backend.service.as_ref().map(|id| world.dragged(id));
+                    let first_byte = slow.unwrap_or(FIRST_BYTE_US) + dragged.unwrap_or(0);
                     let sample = BackendSample {
                         weight,
                         healthy: well,

@@ -161,6 +161,8 @@ pub enum Fault {
     Reboot(Millis),
     /// The first byte of the process's answers takes so long.
     Slow(&'static str, Millis),
+    /// The process takes so much longer for each answer, and so does who needs it.
+    Drag(&'static str, Millis),
     /// The process uses so many cores.
     Hog(&'static str, f32),
     /// A sensor of the process lies from now on; `None` for one that is mended.

@@ -271,6 +271,7 @@ impl Sim {
         } else {
             self.probe_rng.u64(500..5000)
         };
+        let takes = takes + u64::from(self.world.dragged(&service));
         let reaction = self.world.reaction(&service, self.now);
         let (answer, outcome) = match reaction {
             Reaction::Refused => (300, Some(ProbeOutcome::Refused)),

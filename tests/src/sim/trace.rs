@@ -90,6 +90,24 @@ impl Trace {
                 self.say(at, "alarm", text);
             }
             Body::Alarm(alarm) => self.say(at, "clear", alarm.alarm.clone()),
+            Body::Diagnosed(body) => {
+                let first = body
+                    .suspects
+                    .first()
+                    .filter(|one| one.explained_by.is_none());
+                if let Some(first) = first.filter(|first| first.component != body.alarmed) {
+                    let sure = first.confidence.get();
+                    let text = format!("{} behind {} ({sure:.2})", first.component, body.alarmed);
+                    self.say(at, "suspect", text);
+                }
+            }
+            Body::Joined(joined) => {
+                let text = format!(
+                    "{} is {}: {}",
+                    joined.service, joined.symptom, joined.because
+                );
+                self.say(at, "join", text);
+            }
             Body::Note(note) => self.say(at, "note", note.text.clone()),
             Body::Control(control) => {
                 let by = match control.by.as_str() {

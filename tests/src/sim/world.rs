@@ -50,6 +50,8 @@ pub(super) struct Life {
     pub(super) warms: Option<(f64, f64, Micros)>,
     /// Its first byte takes so many microseconds.
     pub(super) slow: Option<u32>,
+    /// Each of its answers, and of who needs it, takes so many microseconds more.
+    pub(super) drag: u32,
     /// It uses so many cores.
     pub(super) hog: Option<f32>,
     /// What its gauge says, and whether its metrics move.
@@ -215,6 +217,7 @@ impl World {
             leak: place.leaks.map(|rate| (rate, now)),
             warms: None,
             slow: None,
+            drag: 0,
             hog: None,
             gauge: (0.0, true),
             faulty: garbage || place.slow_start.is_some() || place.leaks.is_some(),
@@ -323,6 +326,17 @@ impl World {
         }
     }
 
+    /// How much longer its answers take, by itself and by what it needs.
+    pub(super) fn dragged(&self, id: &ServiceId) -> u32 {
+        let own = self.life(id).map_or(0, |life| life.drag);
+        let needs = self
+            .places
+            .get(id)
+            .into_iter()
+            .flat_map(|place| &place.needs);
+        own + needs.map(|need| self.dragged(need)).max().unwrap_or(0)
+    }
+
     pub(super) fn resident(&self, id: &ServiceId, now: Micros) -> f64 {
         let leaked = self
             .life(id)
@@ -374,7 +388,7 @@ impl World {
             .is_some_and(|place| place.standby && place.life.is_none());
         let well = |life: &Life| {
             let leaks = life.leak.is_some() || life.opens.is_some();
-            !leaks && life.slow.is_none() && life.hog.is_none()
+            !leaks && life.slow.is_none() && life.hog.is_none() && life.drag == 0
         };
         rests || (self.reaction(id, now) == Reaction::Right && self.life(id).is_some_and(well))
     }

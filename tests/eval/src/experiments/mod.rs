@@ -19,6 +19,7 @@ pub mod policies;
 pub mod power_cut;
 pub mod quiet;
 pub mod quiet_day;
+pub mod rca;
 pub mod saga;
 pub mod sim;
 mod spread;
@@ -34,7 +35,7 @@ use homeostat_testbed::{Healed, Moment, Prober};
 use crate::stage::{Life, Node, Settings, interrupt};
 
 /// What `homeostat-eval list` prints: command, what it measures, how long it takes.
-pub const LIST: [[&str; 3]; 22] = [
+pub const LIST: [[&str; 3]; 23] = [
     [
         "mttr",
         "time from fault to the first right answer, Homeostat beside a plain supervisor",
@@ -64,6 +65,11 @@ pub const LIST: [[&str; 3]; 22] = [
         "detect",
         "detectors on public recordings, by published protocols; --set and --data",
         "seconds to a few minutes a set",
+    ],
+    [
+        "rca",
+        "which component is the root of an alarm, on recordings of real systems; --set and --data",
+        "seconds to a minute a set",
     ],
     [
         "cost",

@@ -1,0 +1,739 @@
+//! Who is behind a trouble: the causal model of this node, with bounded memory.
+//!
+//! In go who needs whom, and the readings that the loop takes anyway, a row each second; they
+//! are kept as means over [`ROWS`] of them. When something is wrong, the present row is added
+//! and [`homeostat_causes`] says who shows more than what it needs explains. Out comes a
+//! [`Verdict`] in the words of the wire. Knows nothing of what is done about it.
+//!
+//! What of a component is handed up to those who need it: the time of its answers, and the
+//! share of them that fail. For the node that time is how late its timers are, for a disk how
+//! long a request of it takes. Everything else is its own: what it uses, and what is odd about
+//! a model. Memory has a bound, [`BYTES_MAX`].
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use homeostat_causes as causes;
+use homeostat_causes::{Alarm, Evidence, Kind, Signals};
+use homeostat_common::anomaly::Symptom;
+use homeostat_common::ids::{RouteId, ServiceId};
+use homeostat_common::observation::{Metric, Series};
+use homeostat_common::suspect::{
+    Component, Edge, Grade, REASON_MAX, REASONS_MAX, SUSPECTS_MAX, Suspect, TellApart,
+};
+use homeostat_common::units::{Micros, Ratio};
+use homeostat_common::wire::bounded;
+
+use crate::detect::usual::Concern;
+use crate::words::amount;
+
+/// Rows of which one sample of the history is the mean: at one a second it reaches back
+/// eight minutes.
+const ROWS: u8 = 4;
+
+/// Samples of each series; one less than a power of two, as one more is held for a moment.
+const SAMPLES: usize = 127;
+
+/// Most series: fifty components have five each.
+pub const SERIES_MAX: usize = 256;
+
+/// Most components; a node of 64 services behind routes, with models, has fewer.
+const COMPONENTS_MAX: usize = 320;
+
+/// What the history takes at most, in bytes; what a diagnosis takes besides, for as long as it
+/// lasts, is less than a quarter of it for each of its rows.
+pub const BYTES_MAX: usize = 768 * 1024;
+
+/// Answers are quick enough when they differ by less than this, in milliseconds; without it
+/// one that takes no time at all has no noise to compare with.
+const QUICK: f64 = 1.0;
+
+/// The same for timers, which on a node at rest are not late at all.
+const PUNCTUAL: f64 = 5.0;
+
+/// What the ranking takes for noise of a reading that never moves: three times two percent.
+const STILL: f64 = 0.06;
+
+/// What of a component a series is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Meaning {
+    kind: Kind,
+    /// Less is worse: it is taken from this.
+    from: Option<f64>,
+    /// Added, so that what is tiny beside it counts for nothing.
+    offset: f64,
+}
+
+impl Meaning {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            from: None,
+            offset: 0.0,
+        }
+    }
+
+    fn value(self, value: f64) -> f64 {
+        self.from.map_or(value, |from| from - value) + self.offset
+    }
+}
+
+/// One series on its way into the history.
+#[derive(Debug, Clone)]
+struct Track {
+    id: causes::SeriesId,
+    meaning: Meaning,
+    sum: f64,
+    count: u32,
+}
+
+/// The model of one node.
+#[derive(Debug, Clone)]
+pub struct Causal {
+    graph: causes::Graph,
+    signals: Signals,
+    /// By their places in the graph.
+    components: Vec<Component>,
+    edges: Vec<Edge>,
+    tracks: BTreeMap<Series, Track>,
+    rows: u8,
+    left_out: usize,
+}
+
+/// Who is suspected, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// The likeliest first, those that others explain last.
+    pub suspects: Vec<Suspect>,
+    /// What would tell the first two apart.
+    pub tell_apart: Option<TellApart>,
+    /// What it rests on.
+    pub grade: Grade,
+}
+
+impl Causal {
+    /// A model of which only is known who needs whom.
+    #[must_use]
+    pub fn new(edges: impl IntoIterator<Item = Edge>) -> Self {
+        let mut this = Self {
+            graph: causes::Graph::default(),
+            signals: Signals::keeping(SAMPLES),
+            components: Vec::new(),
+            edges: Vec::new(),
+            tracks: BTreeMap::new(),
+            rows: 0,
+            left_out: 0,
+        };
+        for edge in edges {
+            this.join(edge);
+        }
+        this
+    }
+
+    /// Who needs whom.
+    #[must_use]
+    pub fn edges(&self) -> &[Edge] {
+        &self.edges
+    }
+
+    /// Series that had no room.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// Bytes on the heap, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        // A node of a tree is at least half full.
+        let tracks = 2 * self.tracks.len() * size_of::<(Series, Track)>();
+        let named = self.components.len() * (size_of::<Component>() + 2 * 64);
+        self.signals.bytes() + tracks + named + self.edges.len() * size_of::<Edge>()
+    }
+
+    /// Takes the readings of a sample in.
+    pub fn observe<'s>(&mut self, now: Micros, row: impl Iterator<Item = (&'s Series, f64)>) {
+        self.left_out = 0;
+        for (series, value) in row {
+            self.take(series, value);
+        }
+        self.rows += 1;
+        if self.rows >= ROWS {
+            self.close(now);
+        }
+    }
+
+    /// Takes the present in, as it is: what is wrong has just begun.
+    pub fn look<'s>(&mut self, now: Micros, row: impl Iterator<Item = (&'s Series, f64)>) {
+        // What came before it is of a time when all may have been well.
+        self.close(Micros(now.0.saturating_sub(1000)));
+        for (series, value) in row {
+            self.take(series, value);
+        }
+        self.close(now);
+    }
+
+    fn take(&mut self, series: &Series, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        if !self.tracks.contains_key(series) && !self.open(series) {
+            return;
+        }
+        if let Some(track) = self.tracks.get_mut(series) {
+            track.sum += track.meaning.value(value);
+            track.count += 1;
+        }
+    }
+
+    /// Ends a sample of the history.
+    fn close(&mut self, now: Micros) {
+        self.rows = 0;
+        let at = Duration::from_micros(now.0);
+        for track in self.tracks.values_mut().filter(|track| track.count > 0) {
+            let mean = track.sum / f64::from(track.count);
+            let mean = homeostat_common::units::narrow(mean);
+            self.signals.push(track.id, at, mean, f32::NAN);
+            (track.sum, track.count) = (0.0, 0);
+        }
+    }
+
+    /// A series that was not seen before; whether it counts.
+    fn open(&mut self, series: &Series) -> bool {
+        let Some((component, meaning)) = meaning(series, &self.components) else {
+            return false;
+        };
+        if self.tracks.len() >= SERIES_MAX {
+            self.left_out += 1;
+            return false;
+        }
+        if let Component::Part(_) = component {
+            self.join(Edge {
+                from: Component::Node,
+                needs: component.clone(),
+            });
+        }
+        let Some(place) = self.add(&component) else {
+            return false;
+        };
+        let name = series.metric.name();
+        let Ok(id) = self.signals.series(place, meaning.kind, name) else {
+            return false;
+        };
+        let track = Track {
+            id,
+            meaning,
+            sum: 0.0,
+            count: 0,
+        };
+        self.tracks.insert(series.clone(), track);
+        true
+    }
+
+    fn add(&mut self, component: &Component) -> Option<causes::Component> {
+        let name = component.to_string();
+        if let Some(known) = self.graph.find(&name) {
+            return Some(known);
+        }
+        if self.components.len() >= COMPONENTS_MAX {
+            return None;
+        }
+        let place = self.graph.add(&name).ok()?;
+        self.components.push(component.clone());
+        Some(place)
+    }
+
+    /// One needs another, from now on.
+    pub fn join(&mut self, edge: Edge) {
+        if self.edges.contains(&edge) {
+            return;
+        }
+        let ends = self.add(&edge.from).zip(self.add(&edge.needs));
+        if let Some((from, needs)) = ends
+            && self.graph.calls(from, needs, None).is_ok()
+        {
+            self.edges.push(edge);
+        }
+    }
+
+    fn component(&self, place: causes::Component) -> Option<&Component> {
+        self.components.get(usize::from(place.0))
+    }
+
+    /// Who is behind what is wrong with a component since then.
+    #[must_use]
+    pub fn diagnose(&self, alarmed: &Component, kind: Kind, since: Micros, now: Micros) -> Verdict {
+        let at = Duration::from_micros(since.0);
+        let alarm = match self.graph.find(&alarmed.to_string()) {
+            Some(component) => Alarm::of(component, kind, at),
+            None => Alarm::at(at),
+        };
+        let found = causes::diagnose(&self.graph, &self.signals, &alarm);
+        let by = |of: causes::Component| {
+            let mut explained = found.explained_away.iter();
+            let one = explained.find(|one| one.component == of)?;
+            self.component(one.by).cloned()
+        };
+        let began = |onset: Option<Duration>| {
+            let onset = u64::try_from(onset?.as_micros()).unwrap_or(u64::MAX);
+            Some(now.since(Micros(onset)))
+        };
+        let mut suspects: Vec<Suspect> = found
+            .suspects
+            .iter()
+            .filter_map(|one| {
+                let reasons = one.evidence.iter().take(REASONS_MAX);
+                Some(Suspect {
+                    component: self.component(one.component)?.clone(),
+                    confidence: Ratio::saturating(one.confidence),
+                    share: Ratio::saturating(one.share),
+                    began: began(one.onset),
+                    evidence: reasons.map(|one| self.reason(one)).collect(),
+                    explained_by: by(one.component),
+                })
+            })
+            .collect();
+        for one in &found.explained_away {
+            let Some((component, by)) = self.component(one.component).zip(self.component(one.by))
+            else {
+                continue;
+            };
+            if suspects.iter().all(|known| known.component != *component) {
+                suspects.push(Suspect {
+                    component: component.clone(),
+                    confidence: Ratio::ZERO,
+                    share: Ratio::ZERO,
+                    began: None,
+                    evidence: vec![format!("{by} explains {:.0} % of it", one.share * 100.0)],
+                    explained_by: Some(by.clone()),
+                });
+            }
+        }
+        suspects.sort_by_key(|one| one.explained_by.is_some());
+        suspects.truncate(SUSPECTS_MAX);
+        let cold = found.doubts.iter().find_map(|doubt| match doubt {
+            causes::Doubt::Cold { rows } => Some(*rows),
+            _ => None,
+        });
+        Verdict {
+            tell_apart: found.probe.and_then(|probe| self.apart(probe, &suspects)),
+            suspects,
+            grade: match (found.grade, cold) {
+                (causes::Grade::Full, _) => Grade::Full,
+                (causes::Grade::Cold, Some(0)) => Grade::Blank,
+                (causes::Grade::Cold, _) => Grade::Short,
+            },
+        }
+    }
+
+    /// What tells the two likeliest apart, if both are still among the suspects.
+    fn apart(&self, probe: causes::Probe, suspects: &[Suspect]) -> Option<TellApart> {
+        let (look_at, other) = match probe {
+            causes::Probe::Ask { ask, other } => (ask, other),
+            causes::Probe::Resources { of, other } | causes::Probe::Log { of, other, .. } => {
+                (of, other)
+            }
+        };
+        let (look_at, other) = self.component(look_at).zip(self.component(other))?;
+        let known = |of: &Component| suspects.iter().any(|one| one.component == *of);
+        (known(look_at) && known(other)).then(|| TellApart {
+            between: (look_at.clone(), other.clone()),
+            look_at: look_at.clone(),
+            text: bounded(&probe.words(&self.graph).to_string(), REASON_MAX),
+        })
+    }
+
+    /// A reason in words, with the units of this node.
+    fn reason(&self, evidence: &Evidence) -> String {
+        let text = match evidence {
+            Evidence::OwnExcess {
+                kind,
+                baseline,
+                now,
+                times,
+                ..
+            } => {
+                // All times are in milliseconds, all the others are shares.
+                let (what, metric, offset) = match kind {
+                    Kind::Latency => ("its answers take", Metric::LatencyP95, QUICK),
+                    Kind::Errors => ("of its answers fail", Metric::FailureShare, 0.0),
+                    Kind::Quality => ("its answers are sure by", Metric::Confidence, 0.0),
+                    Kind::Resource => ("it uses", Metric::CpuBusy, 0.0),
+                };
+                let shown = |value: f32| amount(metric, (f64::from(value) - offset).max(0.0));
+                let (now, usual) = (shown(*now), shown(*baseline));
+                match kind {
+                    Kind::Errors => format!(
+                        "{now} {what}, {usual} is usual: {times:.0} times what those that it \
+                         needs and chance explain"
+                    ),
+                    _ => format!(
+                        "{what} {now}, {usual} is usual: {times:.0} times what those that it \
+                         needs and chance explain"
+                    ),
+                }
+            }
+            Evidence::Resource {
+                name,
+                baseline,
+                now,
+                times,
+            } => match Metric::from_name(name) {
+                Some(metric) => {
+                    let meaning = of_metric(metric);
+                    let shown = |value: f32| {
+                        let value = f64::from(value) - meaning.map_or(0.0, |one| one.offset);
+                        let from = meaning.and_then(|one| one.from);
+                        amount(metric, from.map_or(value, |from| from - value).max(0.0))
+                    };
+                    let (now, usual) = (shown(*now), shown(*baseline));
+                    format!("{name} is {now}, {usual} is usual: {times:.1} times as far as ever")
+                }
+                None => evidence.words(&self.graph).to_string(),
+            },
+            Evidence::Mechanism { .. }
+            | Evidence::NewCallee { .. }
+            | Evidence::First { .. }
+            | Evidence::Explains { .. } => evidence.words(&self.graph).to_string(),
+        };
+        bounded(&text, REASON_MAX)
+    }
+}
+
+/// The kind of signal that a symptom is seen by.
+#[must_use]
+pub fn kind_of(symptom: Symptom) -> Kind {
+    match symptom {
+        Symptom::Dead | Symptom::Hung | Symptom::NotStarting | Symptom::WrongAnswers => {
+            Kind::Errors
+        }
+        Symptom::Slow | Symptom::Saturated | Symptom::Requested => Kind::Latency,
+        Symptom::Leaking
+        | Symptom::LeakingDescriptors
+        | Symptom::Hogging
+        | Symptom::DataFull
+        | Symptom::Foreseen => Kind::Resource,
+    }
+}
+
+/// Of which component a series is, and what it means; `known`: of which a service that is none
+/// of this node is a backend elsewhere.
+fn meaning(series: &Series, known: &[Component]) -> Option<(Component, Meaning)> {
+    let meaning = of_metric(series.metric)?;
+    let component = match (&series.service, &series.part, series.metric) {
+        (Some(service), _, metric) if of_model(metric) => Component::Model(service.clone()),
+        (Some(service), _, _) => of_service(service, known),
+        (None, Some(part), Metric::Availability)
+        | (None, Some(part), Metric::ConnectLatency | Metric::ThirdPartyTrouble) => {
+            Component::Dependency(part.clone())
+        }
+        (None, Some(part), Metric::FailureShare | Metric::FirstByteP95) => {
+            Component::Route(RouteId::new(part.as_str()).ok()?)
+        }
+        (None, Some(part), _) => Component::Part(part.clone()),
+        (None, None, _) => Component::Node,
+    };
+    Some((component, meaning))
+}
+
+fn of_service(service: &ServiceId, known: &[Component]) -> Component {
+    let backend = Component::Backend(service.clone());
+    if known.contains(&backend) {
+        backend
+    } else {
+        Component::Service(service.clone())
+    }
+}
+
+fn of_model(metric: Metric) -> bool {
+    matches!(
+        metric,
+        Metric::ServedErrors
+            | Metric::Confidence
+            | Metric::ConfidenceShift
+            | Metric::InputShift
+            | Metric::GoldenError
+            | Metric::Disagreement
+    )
+}
+
+/// What a metric means; `None` for those that no trouble is seen by.
+fn of_metric(metric: Metric) -> Option<Meaning> {
+    let plain = Meaning::new;
+    let late = |offset| Meaning {
+        offset,
+        ..plain(Kind::Latency)
+    };
+    let least = |least: f64| Meaning {
+        offset: least / STILL,
+        ..plain(Kind::Resource)
+    };
+    let below = |from: f64, meaning: Meaning| Meaning {
+        from: Some(from),
+        ..meaning
+    };
+    let concern = Concern::of(metric).least;
+    Some(match metric {
+        Metric::LatencyP95
+        | Metric::FirstByteP50
+        | Metric::FirstByteP95
+        | Metric::ConnectLatency
+        | Metric::DiskAwait => late(QUICK),
+        Metric::OwnLag => late(PUNCTUAL),
+        Metric::Availability => below(1.0, plain(Kind::Errors)),
+        Metric::FailureShare | Metric::ServedErrors => plain(Kind::Errors),
+        Metric::Confidence => plain(Kind::Quality),
+        Metric::CpuFrequencyCap | Metric::NetCarrier => below(1.0, least(0.02)),
+        Metric::CpuPressure
+        | Metric::IoPressure
+        | Metric::MemoryPressure
+        | Metric::CpuBusy
+        | Metric::CpuSteal
+        | Metric::CpuThrottled
+        | Metric::RunDelay
+        | Metric::GroupMemoryUsed
+        | Metric::DescriptorsUsed
+        | Metric::DiskBusy
+        | Metric::NetLoad
+        | Metric::GoldenError
+        | Metric::Disagreement
+        | Metric::CpuUsed
+        | Metric::MemoryResident
+        | Metric::Temperature
+        | Metric::SwapOut => least(concern.max(0.02)),
+        // Of no unit that says what little is.
+        Metric::ConfidenceShift | Metric::InputShift => least(0.05),
+        Metric::NetErrors | Metric::NetDrops | Metric::ThirdPartyTrouble => least(0.5),
+        _ => return None,
+    })
+}
+
+/// The shortest way from a component to one that it needs, both ends included; empty if there
+/// is none.
+#[must_use]
+pub fn chain(edges: &[Edge], from: &Component, to: &Component) -> Vec<Component> {
+    let mut before: BTreeMap<&Component, &Component> = BTreeMap::new();
+    let mut open = std::collections::VecDeque::from([from]);
+    while let Some(at) = open.pop_front() {
+        if at == to {
+            break;
+        }
+        for edge in edges.iter().filter(|edge| edge.from == *at) {
+            if edge.needs != *from && !before.contains_key(&edge.needs) {
+                before.insert(&edge.needs, at);
+                open.push_back(&edge.needs);
+            }
+        }
+    }
+    let mut chain = vec![to];
+    while let Some(last) = chain.last().filter(|last| **last != from) {
+        match before.get(*last) {
+            Some(next) => chain.push(next),
+            None => return Vec::new(),
+        }
+    }
+    chain.into_iter().rev().cloned().collect()
+}
+
+/// The edges on the shortest ways from one component to others.
+#[must_use]
+pub fn between<'c>(
+    edges: &[Edge],
+    from: &Component,
+    to: impl Iterator<Item = &'c Component>,
+    most: usize,
+) -> Vec<Edge> {
+    let mut found: Vec<Edge> = Vec::new();
+    for component in to {
+        let chain = chain(edges, from, component);
+        for (from, needs) in chain.iter().zip(chain.iter().skip(1)) {
+            let edge = Edge {
+                from: from.clone(),
+                needs: needs.clone(),
+            };
+            if found.len() < most && !found.contains(&edge) {
+                found.push(edge);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use homeostat_common::observation::Part;
+
+    fn service(name: &str) -> Component {
+        Component::Service(ServiceId::new(name).unwrap())
+    }
+
+    fn edge(from: &Component, needs: &Component) -> Edge {
+        Edge {
+            from: from.clone(),
+            needs: needs.clone(),
+        }
+    }
+
+    fn series(metric: Metric, name: &str) -> Series {
+        Series {
+            metric,
+            service: ServiceId::new(name).ok(),
+            part: None,
+        }
+    }
+
+    fn at(second: u64) -> Micros {
+        Micros(second * 1_000_000)
+    }
+
+    /// Noise that repeats itself only after 251 samples.
+    fn noise(second: u64) -> f64 {
+        (second * 97 % 251) as f64 / 251.0
+    }
+
+    /// A front needs a store, which needs nobody but the node; all was well for `seconds`.
+    fn learnt(seconds: u64) -> Causal {
+        let (front, store) = (service("front"), service("store"));
+        let mut causal = Causal::new([
+            edge(&front, &store),
+            edge(&front, &Component::Node),
+            edge(&store, &Component::Node),
+        ]);
+        for second in 0..seconds {
+            let row = row(second, [0.0; 3]);
+            causal.observe(
+                at(second),
+                row.iter().map(|(series, value)| (series, *value)),
+            );
+        }
+        causal
+    }
+
+    /// Time of front and store, and how late timers are.
+    fn row(second: u64, more: [f64; 3]) -> Vec<(Series, f64)> {
+        let lag = Series {
+            metric: Metric::OwnLag,
+            service: None,
+            part: None,
+        };
+        vec![
+            (
+                series(Metric::LatencyP95, "front"),
+                9.0 + noise(second) + more[0],
+            ),
+            (
+                series(Metric::LatencyP95, "store"),
+                4.0 + noise(second + 9) + more[1],
+            ),
+            (series(Metric::Availability, "front"), 1.0),
+            (series(Metric::Availability, "store"), 1.0),
+            (
+                series(Metric::CpuUsed, "store"),
+                0.1 + noise(second) / 100.0,
+            ),
+            (lag, more[2]),
+        ]
+    }
+
+    fn look(causal: &mut Causal, second: u64, more: [f64; 3]) -> Verdict {
+        let row = row(second, more);
+        causal.look(
+            at(second),
+            row.iter().map(|(series, value)| (series, *value)),
+        );
+        causal.diagnose(&service("front"), Kind::Latency, at(second), at(second))
+    }
+
+    #[test]
+    fn the_one_whose_trouble_nobody_explains_is_suspected() {
+        for (more, root) in [
+            ([30.0, 30.0, 0.0], service("store")),
+            ([30.0, 0.0, 0.0], service("front")),
+            ([30.0, 30.0, 40.0], Component::Node),
+        ] {
+            let verdict = look(&mut learnt(400), 400, more);
+            let first = &verdict.suspects[0];
+            assert_eq!(first.component, root, "{verdict:?}");
+            assert!(first.confidence.get() > 0.5, "{verdict:?}");
+            assert_eq!(
+                (verdict.grade, first.explained_by.is_none()),
+                (Grade::Full, true)
+            );
+            for other in &verdict.suspects[1..] {
+                assert!(other.explained_by.is_some(), "{verdict:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_have_the_units_of_what_was_measured() {
+        let verdict = look(&mut learnt(400), 400, [30.0, 30.0, 0.0]);
+        let reason = &verdict.suspects[0].evidence[0];
+        assert!(reason.starts_with("its answers take 34."), "{reason}");
+        assert!(reason.contains(" ms, 4."), "{reason}");
+    }
+
+    #[test]
+    fn what_is_as_usual_has_no_suspects() {
+        assert_eq!(look(&mut learnt(400), 400, [0.0; 3]).suspects, []);
+        assert_eq!(look(&mut learnt(0), 0, [0.0; 3]).grade, Grade::Blank);
+        let nobody = learnt(400).diagnose(&service("gone"), Kind::Errors, at(9), at(400));
+        assert_eq!(nobody.suspects, []);
+    }
+
+    #[test]
+    fn whatever_comes_in_it_holds_and_has_a_bound() {
+        let names: Vec<String> = (0..COMPONENTS_MAX + 20).map(|n| format!("s{n}")).collect();
+        let around = names.iter().zip(names.iter().cycle().skip(1));
+        // A circle of more than there may be.
+        let mut causal = Causal::new(around.map(|(a, b)| edge(&service(a), &service(b))));
+        let all: Vec<Series> = names
+            .iter()
+            .flat_map(|name| {
+                [
+                    series(Metric::LatencyP95, name),
+                    series(Metric::CpuUsed, name),
+                ]
+            })
+            .collect();
+        let wild = [1.0, f64::NAN, f64::INFINITY, -1e300, 1e300];
+        for second in 0..700 {
+            // A clock that jumps.
+            let now = at(if second % 50 == 0 { 0 } else { second });
+            let row = all
+                .iter()
+                .zip(wild.into_iter().cycle().skip(second as usize % 5));
+            causal.observe(now, row);
+        }
+        assert!(causal.left_out() > 0);
+        assert!(causal.bytes() <= BYTES_MAX, "{}", causal.bytes());
+        causal.look(at(u64::MAX / 2_000_000), std::iter::empty());
+        let verdict = causal.diagnose(&service("s1"), Kind::Latency, at(600), at(5));
+        assert!(verdict.suspects.len() <= SUSPECTS_MAX);
+    }
+
+    #[test]
+    fn a_part_is_needed_by_the_node_once_it_is_measured() {
+        let mut causal = learnt(8);
+        let part = Part::new("mmcblk0").unwrap();
+        let busy = Series {
+            metric: Metric::DiskBusy,
+            service: None,
+            part: Some(part.clone()),
+        };
+        causal.observe(at(8), [(&busy, 0.5)].into_iter());
+        let disk = Component::Part(part);
+        let way = chain(causal.edges(), &service("front"), &disk);
+        assert_eq!(way, [service("front"), Component::Node, disk.clone()]);
+        let ways = between(
+            causal.edges(),
+            &service("front"),
+            [&disk, &disk].into_iter(),
+            1,
+        );
+        assert_eq!(ways, [edge(&service("front"), &Component::Node)]);
+        assert!(chain(causal.edges(), &disk, &service("front")).is_empty());
+    }
+}
