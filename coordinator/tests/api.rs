@@ -117,6 +117,14 @@ fn every_answer_is_what_the_document_says() {
         };
         let mut requests = vec![(path.replace("{id}", id), "200")];
         match path.as_str() {
+            "/api/v1/why" => {
+                requests = vec![
+                    (format!("{path}?service=infer-1"), "200"),
+                    (format!("{path}?service=infer-1&node=west"), "200"),
+                    (format!("{path}?service=nobody"), "404"),
+                    (path.clone(), "400"),
+                ];
+            }
             "/api/v1/plans/{id}" => requests.extend([
                 (path.replace("{id}", "99"), "404"),
                 (path.replace("{id}", "x"), "400"),

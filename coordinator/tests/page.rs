@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use homeostat_common::anomaly::Fault;
 use serde_json::{Value, json};
-use support::{End, Node, Program, boot, fleet, incident, until};
+use support::{End, Node, Program, boot, fleet, incident, spread, until};
 
 /// Chromium, driven over its debugging pipe.
 struct Browser {
@@ -367,6 +367,82 @@ fn a_fleet_shows_where_its_traffic_goes_and_how_its_plan_proceeds() {
             };
             browser.shoot(&format!("{name}-{width}-{scheme}"));
             assert_eq!(browser.evaluate("wrong.join('; ')"), "");
+        }
+    }
+    assert_eq!(
+        browser.evaluate("document.querySelectorAll('#view img, #view script').length"),
+        0
+    );
+}
+
+#[test]
+fn a_cause_is_drawn_with_its_root_and_said_in_words() {
+    let Some(mut browser) = Browser::start() else {
+        println!("skip: no chromium here");
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let serve = Program::both(data.path());
+    serve.healthy();
+    let url = format!("http://127.0.0.1:{}/", serve.http.unwrap());
+    let evil = "<img src=x onerror=\"document.title='owned'\">";
+    let _told = spread::spread(serve.mqtt.unwrap(), evil);
+    let open = |node: &str| {
+        let found = serve.json(&format!("/api/v1/incidents?state=open&node={node}"));
+        found["incidents"][0]["id"].as_u64().unwrap()
+    };
+    for (node, marks) in [
+        (
+            "west",
+            &["mmcblk0 of east", "route infer on west", "infer-1 on east"][..],
+        ),
+        ("east", &["mmcblk0 of east", "infer-1 on east"]),
+        ("north", &["camera on north"]),
+    ] {
+        let id = open(node);
+        for (width, scheme) in [
+            (1440, "light"),
+            (1440, "dark"),
+            (390, "light"),
+            (390, "dark"),
+        ] {
+            browser.look(width, scheme);
+            browser.open("about:blank");
+            browser.open(&format!("{url}#/incident/{id}"));
+            let text = browser.wait_for("Would it have healed by itself?");
+            until("no wider than the screen", || {
+                (browser.evaluate("document.documentElement.scrollWidth") == width).then_some(())
+            });
+            let texts = "[...document.querySelectorAll('svg.cause-graph title')].map((t) => t.textContent).join('|')";
+            let drawn = browser.evaluate(texts);
+            let drawn = drawn.as_str().unwrap_or_default().to_owned();
+            for mark in marks {
+                assert!(drawn.contains(mark), "{node}: {mark:?} is not in {drawn}");
+            }
+            // The root is marked by a frame and in words, and the words say all that is drawn.
+            assert_eq!(
+                browser.evaluate(
+                    "document.querySelectorAll('svg.cause-graph .cause.root rect.outer').length"
+                ),
+                1
+            );
+            assert!(drawn.contains("root, "), "{drawn}");
+            assert!(text.contains(marks[0]), "{text}");
+            if node == "east" {
+                assert!(
+                    text.contains(evil),
+                    "markup is shown as it was written: {text}"
+                );
+                assert!(text.contains("What would tell"), "{text}");
+                assert!(text.contains("30 % ("), "{text}");
+            }
+            if node == "west" {
+                assert!(
+                    text.contains("2 incidents") || text.contains("2 INCIDENTS"),
+                    "{text}"
+                );
+            }
+            browser.shoot(&format!("why-{node}-{width}-{scheme}"));
         }
     }
     assert_eq!(

@@ -166,6 +166,7 @@ pub(super) fn incidents(
         .map(|incident| {
             vec![
                 incident.id.to_string(),
+                or_dash(incident.group),
                 utc(incident.opened_ms),
                 incident.node.clone(),
                 or_dash(incident.service.as_ref()),
@@ -184,8 +185,8 @@ pub(super) fn incidents(
         .collect();
     let mut out = table(
         &[
-            "N", "OPENED", "NODE", "SERVICE", "FAULT", "OUTCOME", "DETECTED", "LASTED", "SOURCE",
-            "PLAN",
+            "N", "GROUP", "OPENED", "NODE", "SERVICE", "FAULT", "OUTCOME", "DETECTED", "LASTED",
+            "SOURCE", "PLAN",
         ],
         &rows,
     );

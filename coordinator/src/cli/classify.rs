@@ -138,7 +138,7 @@ fn run(model: &Path, runs: &Path, healthy: Option<&Path>, json: bool) -> Result<
     let runs = counts::runs(runs).map_err(unusable)?;
     let said: Vec<IncidentClass> = runs
         .iter()
-        .map(|run| diagnose::shown(model.classify(run)))
+        .map(|run| diagnose::class::shown(model.classify(run)))
         .collect();
     if json {
         let text = serde_json::to_string_pretty(&said);
@@ -231,7 +231,7 @@ fn collect(url: &str, out: &Path) -> Result<String, Failure> {
     let mut all = Vec::new();
     for detail in &details {
         let incident = &detail.incident;
-        let Some(run) = diagnose::counts(incident.id, &detail.timeline) else {
+        let Some(run) = diagnose::class::counts(incident.id, &detail.timeline) else {
             continue;
         };
         let label = if incident.outcome.as_deref() == Some("recovered") {

@@ -4,8 +4,10 @@
 
 mod alarm;
 mod ask;
+mod causes;
 mod classify;
 mod client;
+mod discover;
 mod explain;
 mod plan;
 mod show;
@@ -79,6 +81,11 @@ enum Command {
         #[command(subcommand)]
         what: classify::ClassifyCommand,
     },
+    /// Causes and effects in a fleet, from what is on record.
+    Causes {
+        #[command(subcommand)]
+        what: discover::CausesCommand,
+    },
     /// A simulated fleet: incidents, policies that heal, and how hard incidents are.
     Sim {
         #[command(subcommand)]
@@ -150,7 +157,19 @@ enum IncidentCommand {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
-    /// Show one incident: what was seen, considered, refused and done.
+    /// Say why a service is in trouble: from the service down to what is behind it, over nodes
+    /// and levels.
+    Why {
+        /// The service.
+        service: homeostat_common::ids::ServiceId,
+        /// Only of this node.
+        #[arg(long)]
+        node: Option<homeostat_common::ids::NodeId>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show one incident: what was seen, considered, refused and done; who may be behind it,
+    /// as a graph; what belongs to it, whom it reached, and what would have been otherwise.
     Show {
         /// Its number in the fleet.
         number: u64,
@@ -281,6 +300,12 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 },
         } => ask::incidents(&ask.url, ask.json, open, node.as_ref(), limit).map_err(failed),
         Command::Incident {
+            what: IncidentCommand::Why { service, node, ask },
+        } => {
+            let node = node.as_ref().map(homeostat_common::ids::NodeId::as_str);
+            causes::why(&ask.url, ask.json, service.as_str(), node).map_err(failed)
+        }
+        Command::Incident {
             what: IncidentCommand::Show { number, ask },
         } => show::incident(&ask.url, ask.json, number).map_err(failed),
         Command::Alarm {
@@ -315,6 +340,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             what: PlanCommand::Key(ask),
         } => plan::key(&ask).map_err(failed),
         Command::Classify { what } => classify::classify(&what),
+        Command::Causes { what } => discover::causes(&what),
         Command::Sim { what } => sim::sim(&what),
         Command::Chaos { words } => Err(Failure::Failed(chaos(words))),
         Command::Mqtt {
@@ -525,6 +551,7 @@ mod tests {
             ],
             &["homeostat", "broker", "--listen", "0.0.0.0:0"],
             &["homeostat", "incident", "ls", "--node", "Not A Name"],
+            &["homeostat", "causes", "discover", "--alpha", "1"],
             &["homeostat", "sim", "run", "no-such-incident"],
             &["homeostat", "sim", "run", "--policy", "luck"],
             &["homeostat", "sim", "run", "crash-infer", "--budget", "nan"],

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use super::ask::outcome;
+use super::causes;
 use super::classify::lines;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
 use crate::fleet::story;
-use crate::fleet::view::{CostParts, Decision, IncidentDetail, StepCost};
+use crate::fleet::view::{CostParts, Decision, IncidentDetail, Relation, StepCost};
 
 /// `incident show`
 pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, AskError> {
@@ -82,21 +83,46 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
     for (name, value) in rows {
         let _ = writeln!(out, "{name:<13}{}", plain(&value));
     }
+    out.extend(detail.causes.as_ref().map(causes::causes));
+    out.extend(
+        detail
+            .group
+            .as_ref()
+            .map(|group| causes::group(group, incident.id)),
+    );
+    out.extend(detail.impact.as_ref().map(causes::impact));
+    out.push_str(&causes::what_if(&detail.what_if));
     for decision in &detail.decisions {
         out.push('\n');
         out.push_str(&decided(decision));
     }
-    out.push_str("\ntimeline, by the coordinator's clock; ~ is another node in the same while\n");
+    out.push_str(
+        "\ntimeline, causes first; < led to it, > followed, ? not known, ~ another node in the \
+         same while\n",
+    );
     for event in &detail.timeline {
         let _ = writeln!(
             out,
-            "{} {} {:<12} {:>6}  {:<16}  {}",
+            "{} {}{} {:<12} {:>6}  {:<16}  {}",
             utc(event.at_ms),
             if event.meanwhile { '~' } else { ' ' },
+            match event.relation {
+                Some(Relation::Before) => '<',
+                Some(Relation::After) => '>',
+                Some(Relation::Concurrent) => '?',
+                Some(Relation::Same) | None => ' ',
+            },
             event.node,
             event.seq,
             event.kind,
             plain(&story::in_a_line(event))
+        );
+    }
+    if detail.contradictions > 0 {
+        let _ = writeln!(
+            out,
+            "({} named causes contradict the order and were left out)",
+            detail.contradictions
         );
     }
     if detail.truncated {

@@ -1,12 +1,13 @@
 //! Joins the parts: what is admitted, stored, acknowledged and shown.
 //!
 //! [`sagas`] carries out plans across nodes, [`alarms`] says when people are called for
-//! them, [`notifying`] calls. [`outside`] takes in what other systems say. [`admit`] judges a message, [`ingest`] drives batches into the database and
+//! them, [`notifying`] calls. [`outside`] takes in what other systems say. [`explaining`] joins records and diagnosis. [`admit`] judges a message, [`ingest`] drives batches into the database and
 //! settles them, [`serve`] starts and ends it all. [`Hub`] is what they share
 //! with the API.
 
 pub mod admit;
 pub mod alarms;
+pub mod explaining;
 pub mod ingest;
 pub mod notifying;
 pub mod outside;
@@ -22,6 +23,7 @@ use homeostat_classify::Classifier;
 use homeostat_common::wire::signed::Key;
 use tokio::sync::{Notify, broadcast, mpsc};
 
+use crate::diagnose::impact::Objective;
 use crate::fleet::metrics::Metrics;
 use crate::fleet::plans::FleetPlanView;
 use crate::fleet::presence::Presence;
@@ -58,6 +60,8 @@ pub struct Hub {
     pub outside: outside::Outside,
     /// What knows failure classes.
     pub classifier: Option<Classifier>,
+    /// What routes have promised their users.
+    pub objectives: Vec<Objective>,
 }
 
 impl std::fmt::Debug for Hub {
@@ -79,6 +83,7 @@ impl Hub {
         token: String,
         outside: outside::Outside,
         classifier: Option<Classifier>,
+        objectives: Vec<Objective>,
     ) -> Self {
         Self {
             db,
@@ -93,6 +98,7 @@ impl Hub {
             token,
             outside,
             classifier,
+            objectives,
         }
     }
 

@@ -126,6 +126,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         token,
         others,
         classifier,
+        options.config.slo,
     ));
     let (stop, stopped) = watch::channel(false);
     let (up, arrived) = mpsc::channel(mqtt::ARRIVED_MAX);

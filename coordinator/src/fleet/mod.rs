@@ -1,10 +1,11 @@
 //! What the coordinator knows about the fleet, as it is shown to people and
 //! tools.
 //!
-//! [`view`] holds the types of the API, [`plans`] those of plans across nodes, [`presence`] who is connected,
+//! [`view`] and [`diagnosis`] hold the types of the API, [`plans`] those of plans across nodes, [`presence`] who is connected,
 //! [`timeline`] the causal order of events, [`story`] what was decided and done
 //! about an incident, [`traffic`] where routes lead, [`metrics`] the counters.
 
+pub mod diagnosis;
 pub mod metrics;
 pub mod plans;
 pub mod presence;

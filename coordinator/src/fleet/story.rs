@@ -8,6 +8,7 @@
 use std::str::FromStr;
 
 use homeostat_common::plan::{Branch, Plan};
+use homeostat_common::wire::body::Diagnosed;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -115,6 +116,13 @@ pub fn in_a_line(event: &Event) -> String {
             format!("{} {phase}", text(body, "primitive"))
         }
         "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
+        "diagnosed" => suspected(body),
+        "joined" => format!(
+            "{} of {} belongs to it: {}",
+            text(body, "symptom"),
+            text(body, "service"),
+            text(body, "because")
+        ),
         "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
         "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
         "charge" => paid(body),
@@ -131,6 +139,27 @@ pub fn in_a_line(event: &Event) -> String {
         "control" => format!("{}, by {}", text(body, "text"), text(body, "by")),
         "route" => format!("{} at {}", text(body, "route"), text(body, "listen")),
         _ => String::new(),
+    }
+}
+
+/// Whom a node suspects, the likeliest three.
+fn suspected(body: &Value) -> String {
+    let Ok(told) = Diagnosed::deserialize(body) else {
+        return String::new();
+    };
+    let suspects = told.suspects.iter().take(3).map(|one| {
+        let by = one.explained_by.as_ref();
+        let by = by.map_or(String::new(), |by| format!(", explained by {by}"));
+        format!(
+            "{} {:.0} %{by}",
+            one.component,
+            one.confidence.get() * 100.0
+        )
+    });
+    let suspects: Vec<String> = suspects.collect();
+    match suspects.is_empty() {
+        true => "suspects nobody".into(),
+        false => format!("suspects {}", suspects.join("; ")),
     }
 }
 
@@ -280,6 +309,7 @@ mod tests {
             at_ms: seq * 10,
             incident: Some(7),
             meanwhile: false,
+            relation: None,
             causes: Vec::new(),
             body,
         }

@@ -8,6 +8,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::diagnosis::{Causes, Group, Impact, WhatIf};
+
 /// Whether a node is connected to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -261,6 +263,9 @@ pub struct Incident {
     pub spent: Option<f64>,
     /// How it ended, in words.
     pub summary: Option<String>,
+    /// The group of incidents with one cause that it belongs to; absent if it is alone.
+    #[serde(default)]
+    pub group: Option<u64>,
 }
 
 /// A page of incidents, newest first.
@@ -290,6 +295,22 @@ pub struct IncidentDetail {
     /// node's observation has arrived.
     #[serde(default)]
     pub class: Option<IncidentClass>,
+    /// Who may be behind it; absent while its first event has not arrived.
+    #[serde(default)]
+    pub causes: Option<Causes>,
+    /// What has the same cause; absent if it is alone.
+    #[serde(default)]
+    pub group: Option<Group>,
+    /// Whom it reached; absent while its first event has not arrived.
+    #[serde(default)]
+    pub impact: Option<Impact>,
+    /// What would have been otherwise.
+    #[serde(default)]
+    pub what_if: Vec<WhatIf>,
+    /// Causes that events named and that contradict the sequence of a stream, or each other:
+    /// they were left out of the order.
+    #[serde(default)]
+    pub contradictions: u64,
 }
 
 /// What a model of failure classes says of an incident, from counts of log templates and
@@ -525,6 +546,24 @@ pub struct Event {
     pub causes: Vec<Reference>,
     /// What it says; the fields depend on its kind.
     pub body: serde_json::Value,
+    /// In an incident's timeline: how it stands to the incident's opening.
+    #[serde(default)]
+    pub relation: Option<Relation>,
+}
+
+/// How one event stands to another, by the sequence of streams and the causes that events
+/// name; no clock takes part in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// It is that event.
+    Same,
+    /// It happened before.
+    Before,
+    /// It happened after.
+    After,
+    /// Which came first is not known: nothing that nodes told leads from one to the other.
+    Concurrent,
 }
 
 /// Events in order of arrival.

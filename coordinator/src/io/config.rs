@@ -1,5 +1,6 @@
 //! The file of `homeostat serve --config`: whom the coordinator calls and how often, which
-//! alarms of other systems it hears, and which model knows failure classes.
+//! alarms of other systems it hears, which model knows failure classes, and what routes have
+//! promised their users.
 //!
 //! In: TOML with the keys that the agent's file has for the same. Out: what it says,
 //! checked, or the first thing that is wrong with it, with file, line and key. All else
@@ -10,8 +11,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use homeostat_common::ids::ServiceId;
-use homeostat_common::ids::WebhookId;
+use homeostat_common::ids::{NodeId, RouteId, ServiceId, WebhookId};
 use homeostat_common::units::{Millis, SpanError};
 use homeostat_common::wire::body::Severity;
 use homeostat_notify::intake::{Filter, Form, SOURCES_MAX, Source};
@@ -21,6 +21,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::alertmanager::Labels;
 use crate::control::alarms::People;
+use crate::diagnose::impact::{Objective, Promise};
 
 /// Largest file that is read: some hundred bytes say all there is to say.
 const FILE_MAX: u64 = 64 * 1024;
@@ -29,8 +30,16 @@ const FILE_MAX: u64 = 64 * 1024;
 const REPEAT_MIN: Millis = Millis::secs(1);
 const REPEAT_MAX: Millis = Millis::secs(7 * 86_400);
 
+/// Shortest and longest time over which a promise is kept: below an hour one aggregate of five
+/// minutes is a tenth of it, and after ninety days records are forgotten.
+const SLO_WINDOW_MIN: Millis = Millis::secs(3600);
+const SLO_WINDOW_MAX: Millis = Millis::secs(90 * 86_400);
+
+/// Most `[[slo]]`: each is looked through for each incident that is shown.
+const SLOS_MAX: usize = 64;
+
 /// What the file says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
     /// `[people]`.
     pub people: People,
@@ -42,6 +51,8 @@ pub struct Config {
     pub intake: Vec<Source>,
     /// `[classify] model`: what knows failure classes.
     pub model: Option<PathBuf>,
+    /// `[[slo]]`: what routes have promised their users.
+    pub slo: Vec<Objective>,
 }
 
 /// Why it is refused.
@@ -103,6 +114,83 @@ struct Root {
     #[serde(default)]
     intake: Vec<IntakeTable>,
     classify: Option<ClassifyTable>,
+    #[serde(default)]
+    slo: Vec<SloTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SloTable {
+    route: RouteId,
+    node: Option<NodeId>,
+    availability: Option<f64>,
+    #[serde(default, deserialize_with = "limit")]
+    latency: Option<Millis>,
+    latency_share: Option<f64>,
+    #[serde(default = "month", deserialize_with = "window")]
+    window: Millis,
+    users: Option<u32>,
+}
+
+/// What most promises are kept over.
+fn month() -> Millis {
+    Millis::secs(30 * 86_400)
+}
+
+fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Millis>, D::Error> {
+    match Millis::parse(&String::deserialize(from)?) {
+        Ok(span) if span > Millis(0) => Ok(Some(span)),
+        _ => Err(de::Error::custom("expected a span such as \"300ms\"")),
+    }
+}
+
+fn window<'de, D: Deserializer<'de>>(from: D) -> Result<Millis, D::Error> {
+    match Millis::parse(&String::deserialize(from)?) {
+        Ok(span) if (SLO_WINDOW_MIN..=SLO_WINDOW_MAX).contains(&span) => Ok(span),
+        _ => Err(de::Error::custom(format!(
+            "expected a span from \"{SLO_WINDOW_MIN}\" to \"{SLO_WINDOW_MAX}\", such as \"30d\""
+        ))),
+    }
+}
+
+impl SloTable {
+    /// What it promises, or the key that is wrong and why.
+    fn checked(self) -> Result<Objective, (&'static str, String)> {
+        let share = |key, value: f64| {
+            if value > 0.0 && value < 1.0 {
+                Ok(value)
+            } else {
+                let why = format!("expected a share above 0 and below 1, not {value}");
+                Err((key, why))
+            }
+        };
+        let availability = self.availability.map(|value| share("availability", value));
+        let latency = match (self.latency, self.latency_share) {
+            (None, Some(_)) => return Err(("latency_share", "there is no latency".into())),
+            (None, None) => None,
+            // Those that nodes tell.
+            (Some(limit), of) => match of.unwrap_or(0.95) {
+                of if [0.5, 0.95].contains(&of) => Some((limit, of)),
+                of => return Err(("latency_share", format!("expected 0.5 or 0.95, not {of}"))),
+            },
+        };
+        let availability = availability.transpose()?;
+        if availability.is_none() && latency.is_none() {
+            let why = "expected availability, latency, or both".to_owned();
+            return Err(("availability", why));
+        }
+        Ok(Objective {
+            route: self.route,
+            node: self.node,
+            promises: availability
+                .map(Promise::Answered)
+                .into_iter()
+                .chain(latency.map(|(limit, of)| Promise::Within(limit, of)))
+                .collect(),
+            window: self.window,
+            users: self.users,
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -286,7 +374,17 @@ impl Root {
             let why = format!("expected an absolute path, not {model:?}");
             return Err(wrong("classify.model".into(), why));
         }
+        if self.slo.len() > SLOS_MAX {
+            let why = format!("expected at most {SLOS_MAX}, found {}", self.slo.len());
+            return Err(wrong("slo".into(), why));
+        }
+        let slo = self.slo.into_iter().enumerate().map(|(n, one)| {
+            one.checked()
+                .map_err(|(key, why)| wrong(format!("slo[{n}].{key}"), why))
+        });
+        let slo = slo.collect::<Result<Vec<_>, _>>()?;
         Ok(Config {
+            slo,
             model,
             labels,
             intake: intake.collect(),
@@ -363,6 +461,27 @@ mod tests {
     }
 
     #[test]
+    fn it_says_what_routes_have_promised() {
+        let config = read(
+            "[[slo]]\nroute = \"web\"\navailability = 0.999\nlatency = \"300ms\"\nusers = 40\n\
+             [[slo]]\nroute = \"web\"\nnode = \"edge-1\"\nlatency = \"1s\"\nlatency_share = 0.5\n\
+             window = \"7d\"\n",
+        );
+        let slo = config.unwrap().slo;
+        assert_eq!(
+            slo[0].promises,
+            [Promise::Answered(0.999), Promise::Within(Millis(300), 0.95)]
+        );
+        assert_eq!(
+            (slo[0].window, slo[0].users),
+            (Millis::secs(30 * 86_400), Some(40))
+        );
+        assert_eq!(slo[1].promises, [Promise::Within(Millis(1000), 0.5)]);
+        assert_eq!(slo[1].window, Millis::secs(7 * 86_400));
+        assert_eq!(slo[1].node.as_ref().map(NodeId::as_str), Some("edge-1"));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_file_line_and_key() {
         let usual = hook("");
         let wrong = |text: &str| read(text).unwrap_err();
@@ -415,6 +534,26 @@ mod tests {
             (
                 "[classify]\nmodel = \"m\"\n".into(),
                 "DIR/serve.toml: classify.model: expected an absolute path, not \"m\"",
+            ),
+            (
+                "[[slo]]\nroute = \"web\"\n".into(),
+                "DIR/serve.toml: slo[0].availability: expected availability, latency, or both",
+            ),
+            (
+                "[[slo]]\nroute = \"web\"\navailability = 1.0\n".into(),
+                "DIR/serve.toml: slo[0].availability: expected a share above 0 and below 1, not 1",
+            ),
+            (
+                "[[slo]]\nroute = \"web\"\navailability = nan\n".into(),
+                "DIR/serve.toml: slo[0].availability: expected a share above 0 and below 1, not NaN",
+            ),
+            (
+                "[[slo]]\nroute = \"web\"\nlatency = \"1s\"\nlatency_share = 0.99\n".into(),
+                "DIR/serve.toml: slo[0].latency_share: expected 0.5 or 0.95, not 0.99",
+            ),
+            (
+                "[[slo]]\nroute = \"web\"\navailability = 0.9\nwindow = \"1m\"\n".into(),
+                "DIR/serve.toml:4: window = \"1m\": expected a span from \"1h\" to \"90d\"",
             ),
             ("[[webhook]\n".into(), "DIR/serve.toml:1: [[webhook]: "),
         ] {

@@ -25,7 +25,7 @@ function route() {
 
 function content() {
   switch (route().page) {
-    case "incident": return incidentPage(state);
+    case "incident": return incidentPage(state, $("view").clientWidth);
     case "timeline": return timelinePage(state, olderEvents);
     default: return overview(state, $("view").clientWidth, older, (open) => { state.unfolded = open; });
   }

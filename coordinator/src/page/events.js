@@ -23,6 +23,13 @@ function backendWords(b) {
   return `${b.backend} ${weight}${b.healthy || b.weight === 0 ? "" : " unhealthy"}`;
 }
 
+// As the node names a component: its kind and its name, or the node.
+function componentWords(c) {
+  if (typeof c === "string") return "the node";
+  const [kind, name] = Object.entries(c || {})[0] || ["", ""];
+  return kind === "service" ? name : kind === "model" ? `the model of ${name}` : kind === "part" ? `${name} of the node` : `${kind} ${name}`;
+}
+
 function budgetWords(b) { return `${b.class}: ${units(b.balance)} left of ${units(b.beta)}`; }
 
 export function describe(e) {
@@ -62,6 +69,15 @@ export function describe(e) {
       return { tone: { stopped: "bad", approval_asked: "warn", approval_stale: "warn", maintenance_began: "warn", resumed: "good", approved: "good" }[b.what] || "", what: [b.service ? el("b", {}, `${b.service}: `) : "", b.text, b.by ? el("span", { class: "soft" }, ` by ${b.by}`) : null] };
     case "boot":
       return { tone: "", what: [`agent ${b.version} started`], sub: list(b.findings) };
+    case "diagnosed": {
+      const first = list(b.suspects)[0];
+      const sub = list(b.suspects).slice(0, 3).map((s) => `${componentWords(s.component)} ${percent(s.confidence)}${s.explained_by ? `, explained by ${componentWords(s.explained_by)}` : ""}`);
+      return { tone: "", what: [first ? ["suspects ", el("b", {}, componentWords(first.component)), " most"] : "suspects nobody"], sub: b.spared ? [...sub, b.spared] : sub };
+    }
+    case "joined":
+      return { tone: "", what: [el("b", {}, `${words(b.symptom)}: ${b.service}`), " belongs to it"], sub: [b.because] };
+    case "topology":
+      return { tone: "", what: [`told who needs whom: ${plural(list(b.edges).length, "need")}`] };
     case "observation": {
       const sub = list(b.alarms).map((a) => a.text).concat(list(b.logs).map((l) => `${l.count} × ${l.text}`));
       return { tone: "", what: [`observed: ${plural(list(b.metrics).length, "metric")}, ${plural(list(b.logs).length, "log template")}, ${plural(list(b.alarms).length, "alarm")}`], sub };
@@ -101,6 +117,8 @@ export function incidentEntry(e, first, home) {
   const shift = e.at_ms - first;
   const meta = [`#${e.seq}`];
   if (e.meanwhile) meta.push("on another node in the same while");
+  const order = { before: "before it opened", concurrent: "before or after it opened: not known" }[e.relation];
+  if (order) meta.push(order);
   const causes = causesOf(e);
   if (causes) meta.push(causes);
   if (e.meanwhile && e.incident) meta.push(el("a", { href: link(e.incident) }, `incident ${e.incident}`));

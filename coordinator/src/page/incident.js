@@ -1,7 +1,8 @@
 // One incident: what was seen, considered, refused and done, with predicted
 // and measured health, and what happened elsewhere in the same while.
 
-import { clock, cloud, duration, el, iso, known, list, outcomeTag, place, section, since, units, words } from "./base.js";
+import { clock, cloud, duration, el, iso, known, list, outcomeTag, place, plural, section, since, units, words } from "./base.js";
+import { burnWords, causesSection, groupSection, impactSection, reachWords, whatIfSection } from "./causes.js";
 import { incidentEntry } from "./events.js";
 import { planTree, promise } from "./plan.js";
 
@@ -34,17 +35,20 @@ function classSection(c) {
     list(c.services).length ? el("p", { class: "soft" }, `Services affected: ${c.services.join(", ")}`) : null));
 }
 
-export function incidentPage(state) {
+// `width`: what the page has for it.
+export function incidentPage(state, width) {
   const back = el("a", { class: "back", href: "#/", "data-key": "back" }, "← Overview");
   if (state.error) return [back, el("p", { class: "card quiet" }, state.error)];
   if (!state.detail) return [back, el("p", { class: "quiet" }, "Loading…")];
-  const { incident: i, timeline, truncated, decisions, evidence, class: failure } = state.detail;
+  const { incident: i, timeline, truncated, decisions, evidence, class: failure, causes, group, impact, what_if: otherwise, contradictions } = state.detail;
   const over = i.state !== "open";
   const facts = [
     ["Opened", el("time", { datetime: iso(i.opened_ms), title: iso(i.opened_ms) }, clock(i.opened_ms, true))],
     ["Detected after", duration(i.detected_after_ms)],
     over ? [i.outcome === "healed" ? "Healed after" : "Lasted", duration(i.lasted_ms)] : ["Open since", since(i.opened_ms)],
     ["Diagnosis", `${words(i.fault) || "–"}${i.symptom ? ` (${words(i.symptom)})` : ""}${known(i.confidence) ? `, ${Math.round(i.confidence * 100)} %` : ""}`],
+    ["Reached", reachWords(impact)],
+    ["Promise used", burnWords(impact)],
     ["Plan from", i.source || "–"],
     ["Cost predicted", units(i.cost)],
     ["Cost spent", units(i.spent)],
@@ -62,17 +66,22 @@ export function incidentPage(state) {
     el("h1", {}, `${words(i.fault) || "Incident"} of ${place(i)}`, outcomeTag(i)),
     el("p", { class: "lead" }, lead(i)),
     el("dl", { class: "facts-grid card" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    causesSection(causes, width),
     el("div", { class: "detail-columns" },
       el("div", {},
         section("", planned.length > 1 ? "Plans, step by step" : "The plan, step by step",
           planned.length ? planned.map((d) => el("div", { class: "card decided" }, promise(d), planTree(d, over))) : none("There is no plan.")),
         section("", "Evidence", evidence.length ? el("ol", { class: "evidence card" }, evidence.map((line) => el("li", {}, line))) : none("None has arrived.")),
         classSection(failure),
+        groupSection(group, i.id),
+        impactSection(impact),
+        whatIfSection(otherwise),
         section("", "Options considered", decisions.length ? el("ul", { class: "considered card" }, decisions.map((d) => options(d, i.why))) : none("No decision has arrived."))),
       el("div", {},
         section("", "Timeline, causes before effects",
           el("ol", { class: "timeline card" }, timeline.map((e) => incidentEntry(e, first, i.node))),
           elsewhere ? el("p", { class: "legend soft" }, "Indented: other nodes in the same while. Their place rests on when records arrived, not on the nodes' clocks; which of two close ones came first is not known.") : null,
+          contradictions ? el("p", { class: "quiet" }, `${plural(contradictions, "cause")} named by nodes contradict the order and were left out.`) : null,
           truncated ? el("p", { class: "quiet" }, "Cut for length.") : null))),
   ];
 }

@@ -2,6 +2,7 @@
 //! API and the page are tested with, and looked at.
 
 use homeostat_common::anomaly::{Fault, Symptom};
+use homeostat_common::hlc::Hlc;
 use homeostat_common::ids::{IncidentId, Instance, PlanId, RouteId, ServiceId};
 use homeostat_common::outcome::Outcome;
 use homeostat_common::units::Millis;
@@ -25,7 +26,7 @@ pub struct Teller {
 }
 
 impl Teller {
-    fn connect(broker: u16, name: &str, ahead: u64) -> Self {
+    pub fn connect(broker: u16, name: &str, ahead: i64) -> Self {
         let mut node = Node::connect(broker, name);
         node.ahead = ahead;
         node.status(true);
@@ -40,8 +41,15 @@ impl Teller {
     /// Sends a record that follows from the one before, and waits until it is
     /// stored, so that arrival has an order.
     pub fn tell(&mut self, body: Body) {
+        self.tell_of(body, 0);
+        self.node.wait_for(self.seq);
+    }
+
+    /// The same about something that was so long ago, and without waiting.
+    pub fn tell_of(&mut self, body: Body, ago_ms: u64) {
         self.seq += 1;
         let mut envelope = self.node.envelope(self.seq, body);
+        envelope.hlc = Hlc::new(envelope.hlc.unix_ms() - ago_ms, 0);
         if matches!(
             envelope.body,
             Body::Decided(_) | Body::Step(_) | Body::IncidentClosed(_)
@@ -51,10 +59,9 @@ impl Teller {
             envelope.causes.push(cause);
         }
         self.node.send(&envelope);
-        self.node.wait_for(self.seq);
     }
 
-    fn service(&mut self, name: &str, state: ServiceState) {
+    pub fn service(&mut self, name: &str, state: ServiceState) {
         self.tell(Body::ServiceChange(ServiceChange {
             service: id(name),
             state,
@@ -101,7 +108,13 @@ impl Teller {
         }));
     }
 
-    fn opened(&mut self, number: u64, service: &str, what: (Symptom, Fault), evidence: &[&str]) {
+    pub fn opened(
+        &mut self,
+        number: u64,
+        service: &str,
+        what: (Symptom, Fault),
+        evidence: &[&str],
+    ) {
         self.tell(Body::IncidentOpened(IncidentOpened {
             incident: IncidentId(number),
             service: id(service),
@@ -115,7 +128,7 @@ impl Teller {
     }
 
     /// `refused`: plan, rule, reason; the last option is the chosen one.
-    fn decided(
+    pub fn decided(
         &mut self,
         number: u64,
         refused: &[(&str, &str, &str)],
@@ -165,7 +178,7 @@ impl Teller {
         }));
     }
 
-    fn closed(&mut self, number: u64, outcome: Outcome, summary: &str) {
+    pub fn closed(&mut self, number: u64, outcome: Outcome, summary: &str) {
         self.tell(Body::IncidentClosed(IncidentClosed {
             incident: IncidentId(number),
             outcome,
@@ -176,7 +189,7 @@ impl Teller {
     }
 }
 
-fn id(name: &str) -> ServiceId {
+pub fn id(name: &str) -> ServiceId {
     ServiceId::new(name).unwrap()
 }
 

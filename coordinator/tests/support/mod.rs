@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod fleet;
+pub mod spread;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -225,7 +226,7 @@ pub struct Node {
     pub name: NodeId,
     pub stream: StreamId,
     /// How far its clock is ahead, in milliseconds.
-    pub ahead: u64,
+    pub ahead: i64,
     acks: std::sync::mpsc::Receiver<u64>,
 }
 
@@ -283,7 +284,7 @@ impl Node {
             stream: self.stream,
             seq,
             boot: BootId([1; 16]),
-            hlc: Hlc::new(now_ms() + self.ahead, 0),
+            hlc: Hlc::new(now_ms().saturating_add_signed(self.ahead), 0),
             causes: Vec::new(),
             body,
         }

@@ -139,6 +139,7 @@ mod tests {
             at_ms: 0,
             incident: Some(1),
             meanwhile: false,
+            relation: None,
             causes: Vec::new(),
             body: json!({ "incident": 7, "from": 3, "through": 4 }),
         }

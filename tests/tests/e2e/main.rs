@@ -16,3 +16,4 @@ mod people;
 mod rig;
 mod rival;
 mod sagas;
+mod why;

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod budget;
+mod diagnosis;
 mod forgotten;
 mod history;
 mod ingest;
@@ -174,6 +175,32 @@ impl Db {
         Ok(Self {
             write,
             read,
+            _lock: std::sync::Arc::new(lock),
+        })
+    }
+
+    /// Opens the database in `folder` to look at it, also while a coordinator uses it. Nothing
+    /// can be written then.
+    ///
+    /// # Errors
+    /// [`DbError`]: there must be one, of this version.
+    pub async fn look(folder: &Path) -> Result<Self, DbError> {
+        let path = folder.join("coordinator.db");
+        let lock = File::open(&path).map_err(|source| DbError::Folder {
+            doing: "open",
+            path: path.clone(),
+            source,
+        })?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .read_only(true)
+            .busy_timeout(BUSY_MAX);
+        let pool = SqlitePoolOptions::new().max_connections(1);
+        let pool = pool.connect_with(options).await;
+        let pool = pool.map_err(|source| DbError::Open { path, source })?;
+        Ok(Self {
+            write: pool.clone(),
+            read: pool,
             _lock: std::sync::Arc::new(lock),
         })
     }

@@ -9,7 +9,7 @@ use homeostat_common::observation::Metric;
 use homeostat_common::outcome::Outcome;
 use homeostat_common::wire::body::{
     Boot, ClockQuality, Decided, Gap, IncidentClosed, IncidentOpened, Phase, RouteChange,
-    ServiceChange, ServiceState, Severity, Source, Step, StepCost, Telemetry,
+    ServiceChange, ServiceState, Severity, Source, Step, StepCost, Telemetry, Topology,
 };
 use homeostat_common::wire::{Body, Envelope};
 use sqlx::SqliteConnection;
@@ -129,6 +129,7 @@ pub(super) async fn apply(
         }
         Body::Telemetry(body) => backlog(db, at, body).await?,
         Body::RouteChange(body) => route(db, at, body).await?,
+        Body::Topology(body) => topology(db, at, body).await?,
         Body::Budgets(body) => {
             for one in &body.classes {
                 budget::told(db, at, one).await?;
@@ -144,7 +145,6 @@ pub(super) async fn apply(
         | Body::State(_)
         | Body::Diagnosed(_)
         | Body::Joined(_)
-        | Body::Topology(_)
         | Body::Unknown { .. } => {}
     }
     Ok(effect)
@@ -350,6 +350,24 @@ async fn route(db: &mut SqliteConnection, at: At, body: &RouteChange) -> Result<
     .bind(serde_json::to_string(&body.callers).map_err(broken)?)
     .bind(serde_json::to_string(&body.backends).map_err(broken)?)
     .bind(at.ms)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The whole of it: the newest word replaces the one before.
+async fn topology(db: &mut SqliteConnection, at: At, body: &Topology) -> Result<(), sqlx::Error> {
+    let edges = serde_json::to_string(&body.edges);
+    sqlx::query(
+        "INSERT INTO topology(stream, seq, edges, left_out) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET seq = excluded.seq, edges = excluded.edges,
+           left_out = excluded.left_out
+         WHERE excluded.seq > seq",
+    )
+    .bind(at.stream)
+    .bind(at.seq)
+    .bind(edges.map_err(|error| sqlx::Error::Encode(error.into()))?)
+    .bind(int(u64::from(body.left_out)))
     .execute(db)
     .await?;
     Ok(())

@@ -448,6 +448,7 @@ fn incident(row: &SqliteRow) -> Result<Incident, sqlx::Error> {
         lasted_ms: maybe(row, "lasted_ms")?,
         spent: row.try_get("spent")?,
         summary: row.try_get("summary")?,
+        group: None,
     })
 }
 
@@ -471,5 +472,6 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event, sqlx::Error> {
             .map(|(stream, seq)| Reference { stream, seq })
             .collect(),
         body: serde_json::from_str(row.try_get("body")?).map_err(broken)?,
+        relation: None,
     })
 }

@@ -16,11 +16,12 @@ use utoipa::{IntoParams, OpenApi};
 use super::{Shared, failed, problem};
 use crate::control::{Hub, now_ms};
 use crate::diagnose;
+use crate::fleet::diagnosis::Why;
 use crate::fleet::story::story;
-use crate::fleet::timeline::causal_order;
+use crate::fleet::timeline::{Order, causal_order};
 use crate::fleet::view::{
-    Change, Events, Fleet, Incident, IncidentDetail, Incidents, LeftAlone, Node, Presence, Problem,
-    Route, Service, Summary, Timeline,
+    Change, Event, Events, Fleet, Incident, IncidentDetail, Incidents, LeftAlone, Node, Presence,
+    Problem, Route, Service, Summary, Timeline,
 };
 use crate::io::db::{DbError, EventQuery, IncidentQuery};
 
@@ -56,6 +57,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::outside::alertmanager,
         incidents,
         incident,
+        why,
         timeline,
         left_alone,
         events,
@@ -280,13 +282,17 @@ pub(super) async fn incidents(
             limit: limit + 1,
         })
         .await;
-    answer(found.map(|mut incidents| {
-        let more = incidents.len() > limit as usize;
-        incidents.truncate(limit as usize);
-        Incidents {
-            next: incidents.last().filter(|_| more).map(|last| last.id),
-            incidents,
-        }
+    let mut incidents = found.map_err(|error| failed(&error))?;
+    let more = incidents.len() > limit as usize;
+    incidents.truncate(limit as usize);
+    let ids: Vec<u64> = incidents.iter().map(|one| one.id).collect();
+    let groups = hub.grouped(&ids).await.map_err(|error| failed(&error))?;
+    for one in &mut incidents {
+        one.group = groups.get(&one.id).copied();
+    }
+    Ok(Json(Incidents {
+        next: incidents.last().filter(|_| more).map(|last| last.id),
+        incidents,
     }))
 }
 
@@ -305,12 +311,22 @@ pub(super) async fn incident(
 ) -> Answer<IncidentDetail> {
     let Path(id) = id.map_err(|error| problem(StatusCode::BAD_REQUEST, &error.body_text()))?;
     match hub.db.incident(id).await {
-        Ok(Some((incident, events, truncated))) => {
-            let timeline = causal_order(events);
+        Ok(Some((mut incident, events, truncated))) => {
+            let order = Order::of(events);
+            let opening = |event: &Event| {
+                event.kind == "incident-opened" && event.incident == Some(incident.id)
+            };
+            let about = order.events().iter().position(opening);
+            let contradictions = order.contradictions();
+            let timeline = order.about(about);
             let (mut evidence, decisions) = story(incident.id, &timeline);
             evidence.extend(beside(&hub, &incident).await?);
             let model = hub.classifier.as_ref();
-            let class = model.and_then(|model| diagnose::class(model, incident.id, &timeline));
+            let class =
+                model.and_then(|model| diagnose::class::class(model, incident.id, &timeline));
+            let explained = hub.explain(&incident, &timeline, &decisions).await;
+            let explained = explained.map_err(|error| failed(&error))?;
+            incident.group = explained.group.as_ref().map(|group| group.id);
             Ok(Json(IncidentDetail {
                 incident,
                 evidence,
@@ -318,6 +334,11 @@ pub(super) async fn incident(
                 timeline,
                 truncated,
                 class,
+                causes: explained.causes,
+                group: explained.group,
+                impact: explained.impact,
+                what_if: explained.what_if,
+                contradictions,
             }))
         }
         Ok(None) => Err(problem(
@@ -326,6 +347,36 @@ pub(super) async fn incident(
         )),
         Err(error) => Err(failed(&error)),
     }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhyQuery {
+    /// The service.
+    service: String,
+    /// Only of this node.
+    node: Option<String>,
+}
+
+/// Why a service is in trouble: from the service down to what is behind it, over nodes and
+/// levels. One answer for each node that has the service, the one in trouble first.
+#[utoipa::path(get, path = "/api/v1/why", params(WhyQuery), responses(
+    (status = 200, body = Vec<Why>),
+    (status = 400, content_type = "application/problem+json", body = Problem),
+    (status = 404, content_type = "application/problem+json", body = Problem),
+))]
+pub(super) async fn why(
+    State(hub): Shared,
+    query: Result<Query<WhyQuery>, QueryRejection>,
+) -> Answer<Vec<Why>> {
+    let WhyQuery { service, node } = asked(query)?;
+    let found = hub.why(&service, node.as_deref()).await;
+    let found = found.map_err(|error| failed(&error))?;
+    if found.is_empty() {
+        let detail = format!("no node has told of a service {service}");
+        return Err(problem(StatusCode::NOT_FOUND, &detail));
+    }
+    Ok(Json(found))
 }
 
 /// What other systems said about its node or its service meanwhile.

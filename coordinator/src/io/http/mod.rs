@@ -84,6 +84,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/api/v1/alertmanager", post(outside::alertmanager))
         .route("/api/v1/incidents", get(api::incidents))
         .route("/api/v1/incidents/{id}", get(api::incident))
+        .route("/api/v1/why", get(api::why))
         .route("/api/v1/timeline", get(api::timeline))
         .route("/api/v1/left-alone", get(api::left_alone))
         .route("/api/v1/events", get(api::events))

@@ -15,11 +15,12 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 12] = [
     file!("/", HTML, "index.html"),
     file!("/app.css", CSS, "app.css"),
     file!("/app.js", JS, "app.js"),
     file!("/base.js", JS, "base.js"),
+    file!("/causes.js", JS, "causes.js"),
     file!("/events.js", JS, "events.js"),
     file!("/incident.js", JS, "incident.js"),
     file!("/overview.js", JS, "overview.js"),

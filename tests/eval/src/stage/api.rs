@@ -6,6 +6,7 @@ use std::net::{SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use homeostat_coordinator::fleet::diagnosis::Why;
 use homeostat_coordinator::fleet::plans::{
     FleetPlanBegun, FleetPlanView, FleetPlanWish, OrdersKey,
 };
@@ -56,6 +57,11 @@ impl Api {
     /// One incident with its timeline.
     pub fn incident(&self, id: u64) -> Result<IncidentDetail> {
         self.json(&format!("/api/v1/incidents/{id}"))
+    }
+
+    /// Why services of that name are in trouble.
+    pub fn why(&self, service: &str) -> Result<Vec<Why>> {
+        self.json(&format!("/api/v1/why?service={service}"))
     }
 
     /// All events, in order of arrival.

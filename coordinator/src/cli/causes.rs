@@ -1,0 +1,463 @@
+//! `incident why`, and the parts of `incident show` that say why: the causal graph as text, the
+//! suspects, what belongs together, whom it reached, and what would have been otherwise.
+//! [`super::discover`] proposes links from stored measurements.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::client::{AskError, decode, get};
+use super::table::{duration, or_dash, plain, table, utc};
+use crate::fleet::diagnosis::{
+    Basis, Causes, Group, Impact, Link, Place, Role, Suspected, WhatIf, Why,
+};
+
+/// `incident why`
+pub(super) fn why(
+    url: &str,
+    json: bool,
+    service: &str,
+    node: Option<&str>,
+) -> Result<String, AskError> {
+    // Checked names: nothing in them needs escaping.
+    let mut path = format!("/api/v1/why?service={service}");
+    if let Some(node) = node {
+        let _ = write!(path, "&node={node}");
+    }
+    let text = get(url, &path)?;
+    if json {
+        return Ok(text + "\n");
+    }
+    let all: Vec<Why> = decode(url, &text)?;
+    let mut out = String::new();
+    for (place, one) in all.iter().enumerate() {
+        if place > 0 {
+            out.push('\n');
+        }
+        let _ = writeln!(out, "{}", plain(&one.text));
+        if let Some(incident) = one.incident {
+            let state = if one.open { "open" } else { "over" };
+            let _ = writeln!(out, "by incident {incident}, {state}");
+        }
+        for link in &one.chain {
+            let what = match link.role {
+                Role::Alarmed => "alarmed",
+                Role::Between => "on the way",
+                Role::Root => "ROOT",
+                Role::Below => "below it, no trouble seen",
+            };
+            let _ = writeln!(
+                out,
+                "{:<15}{:<40}{what}",
+                link.place.level.to_string(),
+                plain(&link.place.to_string())
+            );
+            for line in &link.evidence {
+                let _ = writeln!(out, "{:<17}{}", "", plain(line));
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Who may be behind it, with the graph.
+pub(super) fn causes(causes: &Causes) -> String {
+    let mut out = String::from("\nwhy\n");
+    let root = causes.suspects.first();
+    let root = root.filter(|one| Some(&one.place) == causes.root.as_ref());
+    match root {
+        Some(root) => {
+            let _ = writeln!(
+                out,
+                "likeliest    {}, {} sure",
+                plain(&root.place.to_string()),
+                percent(root.confidence)
+            );
+        }
+        None => out.push_str("likeliest    nobody is suspected\n"),
+    }
+    let rest = 1.0
+        - causes
+            .suspects
+            .iter()
+            .map(|one| one.confidence)
+            .sum::<f64>();
+    if rest > 0.005 {
+        let _ = writeln!(out, "none of them {}", percent(rest));
+    }
+    if let Some(spared) = &causes.spared {
+        let _ = writeln!(out, "waits        {}", plain(spared));
+    }
+    out.push_str("graph        who needs whom; trouble comes from the right and below\n");
+    draw(causes, &causes.alarmed, 0, &mut BTreeSet::new(), &mut out);
+    for link in &causes.links {
+        if let Some(by) = &link.confounded_by {
+            let _ = writeln!(
+                out,
+                "  {} - - - {}: confounded, both need {}",
+                plain(&link.from.to_string()),
+                plain(&link.to.to_string()),
+                plain(&by.to_string())
+            );
+        }
+    }
+    let rows = causes.suspects.iter().map(|one| {
+        vec![
+            one.place.to_string(),
+            one.place.level.to_string(),
+            percent(one.confidence),
+            percent(one.share),
+            or_dash(one.began_ms.map(utc)),
+            match &one.explained_by {
+                Some(by) => format!("explained away by {by}"),
+                None => one.evidence.first().cloned().unwrap_or_default(),
+            },
+        ]
+    });
+    let header = ["SUSPECT", "LEVEL", "SURE", "ITS PART", "SINCE", "EVIDENCE"];
+    out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
+    for one in &causes.suspects {
+        for line in one
+            .evidence
+            .iter()
+            .skip(usize::from(one.explained_by.is_none()))
+        {
+            let _ = writeln!(out, "  {}: {}", plain(&one.place.to_string()), plain(line));
+        }
+    }
+    if let Some(probe) = &causes.tell_apart {
+        let between: Vec<String> = probe.between.iter().map(Place::to_string).collect();
+        let _ = writeln!(
+            out,
+            "tell apart   {}: look at {}: {}",
+            plain(&between.join(" and ")),
+            plain(&probe.look_at.to_string()),
+            plain(&probe.text)
+        );
+    }
+    out
+}
+
+/// The graph as a tree: what is needed stands indented below who needs it, and once.
+fn draw(
+    causes: &Causes,
+    place: &Place,
+    depth: usize,
+    seen: &mut BTreeSet<Place>,
+    out: &mut String,
+) {
+    let suspect = causes.suspects.iter().find(|one| one.place == *place);
+    let again = !seen.insert(place.clone());
+    let line = format!(
+        "{:indent$}{}{place}{}{}",
+        "",
+        if depth == 0 { "" } else { "needs " },
+        mark(causes, place, suspect),
+        if again { " (see above)" } else { "" },
+        indent = 2 + 2 * depth
+    );
+    let _ = writeln!(out, "{}", plain(&line));
+    if again {
+        return;
+    }
+    let own = |link: &&Link| link.from == *place && link.confounded_by.is_none();
+    for link in causes.links.iter().filter(own) {
+        draw(causes, &link.to, depth + 1, seen, out);
+    }
+}
+
+fn mark(causes: &Causes, place: &Place, suspect: Option<&Suspected>) -> String {
+    let mut mark = String::new();
+    if causes.root.as_ref() == Some(place) {
+        mark.push_str("  <== ROOT");
+    }
+    match suspect {
+        Some(one) if one.explained_by.is_some() => mark.push_str("  (explained away)"),
+        Some(one) => {
+            let _ = write!(mark, "  {}", percent(one.confidence));
+        }
+        None => {}
+    }
+    mark
+}
+
+/// What has the same cause.
+pub(super) fn group(group: &Group, own: u64) -> String {
+    let cause = group
+        .cause
+        .as_ref()
+        .map_or("one cause".into(), Place::to_string);
+    let mut out = format!(
+        "\ngroup {}: {} incidents, from {}; it began with incident {}\n",
+        group.id,
+        group.members.len(),
+        plain(&cause),
+        group.root
+    );
+    let rows = group.members.iter().map(|member| {
+        vec![
+            format!(
+                "{}{}",
+                member.incident,
+                if member.incident == own {
+                    " (this)"
+                } else {
+                    ""
+                }
+            ),
+            member.alarmed.to_string(),
+            if member.consequence {
+                "consequence"
+            } else {
+                "root"
+            }
+            .into(),
+            member.because.clone().unwrap_or_default(),
+        ]
+    });
+    out.push_str(&table(
+        &["INCIDENT", "ALARMED", "IS", "BECAUSE"],
+        &rows.collect::<Vec<_>>(),
+    ));
+    out
+}
+
+/// Whom it reached.
+pub(super) fn impact(impact: &Impact) -> String {
+    let mut out = String::from("\nimpact\n");
+    let count = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.0}")));
+    match (impact.users, impact.failed) {
+        (Some(users), _) => {
+            let _ = writeln!(out, "affected     {users} users at the worst time");
+        }
+        (None, Some(_)) => {
+            out.push_str("affected     how many users a route has is not configured; in requests\n")
+        }
+        (None, None) => {}
+    }
+    match impact.failed {
+        Some(_) => {
+            let _ = writeln!(out, "failed       {} requests", count(impact.failed));
+        }
+        None => out.push_str("failed       not known: no route told of that time\n"),
+    }
+    if impact.slow_at_least.is_some() {
+        let _ = writeln!(
+            out,
+            "too slow     {} requests at least",
+            count(impact.slow_at_least)
+        );
+    }
+    if impact.unknown > 0 {
+        let _ = writeln!(
+            out,
+            "unknown      {} routes where users come in",
+            impact.unknown
+        );
+    }
+    let rows = impact.routes.iter().map(|route| {
+        let burns: Vec<String> = route
+            .burns
+            .iter()
+            .map(|burn| {
+                format!(
+                    "{} in {}: {}{:.1} times too fast, {}{} of it spent",
+                    burn.objective,
+                    duration(burn.window_ms),
+                    if burn.at_least { "at least " } else { "" },
+                    burn.rate,
+                    if burn.at_least { "at least " } else { "" },
+                    percent(burn.spent)
+                )
+            })
+            .collect();
+        vec![
+            format!("{} on {}", route.route, route.node),
+            if route.entry { "yes" } else { "no" }.into(),
+            match route.basis {
+                Basis::Means => "means",
+                Basis::Look => "one look",
+            }
+            .into(),
+            duration(route.to_ms.saturating_sub(route.from_ms)),
+            count(route.asked),
+            count(route.failed),
+            or_dash(route.worst_failed.map(percent)),
+            match burns.is_empty() {
+                true => "no objective is configured".into(),
+                false => burns.join("; "),
+            },
+        ]
+    });
+    if !impact.routes.is_empty() {
+        let header = [
+            "ROUTE",
+            "ENTRY",
+            "BY",
+            "OVER",
+            "REQUESTS",
+            "FAILED",
+            "WORST",
+            "OBJECTIVE",
+        ];
+        out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
+    }
+    out
+}
+
+/// What would have been otherwise.
+pub(super) fn what_if(all: &[WhatIf]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("\nwhat if\n");
+    for one in all {
+        let answer = one.estimate.map_or_else(
+            || "not known".to_owned(),
+            |found| {
+                format!(
+                    "{} ({} to {}) within {}",
+                    percent(found.share),
+                    percent(found.low),
+                    percent(found.high),
+                    duration(one.within_ms)
+                )
+            },
+        );
+        let _ = writeln!(out, "{} {answer}", plain(&one.question));
+        let _ = writeln!(out, "  {}", plain(&one.rests_on));
+        match (&one.by, one.identified) {
+            (Some(by), true) => {
+                let _ = writeln!(out, "  {}", plain(by));
+            }
+            (Some(_), false) => {
+                let _ = writeln!(
+                    out,
+                    "  only what went along with it: not adjusted for {}",
+                    plain(&one.not_adjusted_for.join(", "))
+                );
+            }
+            (None, _) => {}
+        }
+    }
+    out
+}
+
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 0.95 {
+        return format!("{percent:.1} %");
+    }
+    format!("{percent:.0} %")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::diagnosis::{ChainLink, Estimate, Kind, Probe};
+
+    fn place(kind: Kind, at: &str, name: &str) -> Place {
+        Place::of(kind, at, name)
+    }
+
+    fn suspect(place: &Place, confidence: f64, explained_by: Option<&Place>) -> Suspected {
+        Suspected {
+            place: place.clone(),
+            confidence,
+            share: confidence,
+            began_ms: None,
+            evidence: vec![format!("{place} is \u{1b}[31mhot")],
+            explained_by: explained_by.cloned(),
+            incident: Some(1),
+        }
+    }
+
+    fn known() -> Causes {
+        let [gateway, infer, disk] = [
+            place(Kind::Service, "west", "gateway"),
+            place(Kind::Service, "east", "infer-1"),
+            place(Kind::Part, "east", "sda"),
+        ];
+        let camera = place(Kind::Service, "east", "camera");
+        let link = |from: &Place, to: &Place, by: Option<&Place>| Link {
+            from: from.clone(),
+            to: to.clone(),
+            confounded_by: by.cloned(),
+        };
+        Causes {
+            alarmed: gateway.clone(),
+            root: Some(disk.clone()),
+            suspects: vec![suspect(&disk, 0.6, None), suspect(&infer, 0.1, Some(&disk))],
+            links: vec![
+                link(&gateway, &infer, None),
+                link(&infer, &disk, None),
+                link(&disk, &gateway, None),
+                link(&camera, &gateway, Some(&place(Kind::Node, "east", ""))),
+            ],
+            chain: vec![ChainLink {
+                place: disk.clone(),
+                role: Role::Root,
+                evidence: Vec::new(),
+            }],
+            tell_apart: Some(Probe {
+                between: vec![disk.clone(), infer],
+                look_at: disk,
+                text: "its time to answer".into(),
+            }),
+            grade: None,
+            spared: None,
+            affected: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_graph_is_drawn_with_its_root_marked_and_ends_in_a_circle() {
+        let text = causes(&known());
+        for line in [
+            "likeliest    sda of east, 60 % sure",
+            "none of them 30 %",
+            "  gateway on west\n",
+            "    needs infer-1 on east  (explained away)\n",
+            "      needs sda of east  <== ROOT  60 %\n",
+            "        needs gateway on west (see above)\n",
+            "  camera on east - - - gateway on west: confounded, both need node east\n",
+            "explained away by sda of east",
+            "tell apart   sda of east and infer-1 on east: look at sda of east: its time to answer",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'), "a terminal obeys these");
+    }
+
+    #[test]
+    fn what_is_not_known_is_said_to_be_so() {
+        let text = impact(&Impact {
+            unknown: 2,
+            ..Impact::default()
+        });
+        assert!(text.contains("failed       not known"), "{text}");
+        assert!(text.contains("unknown      2 routes"), "{text}");
+        let mut one = WhatIf {
+            question: "Would it have healed by itself?".into(),
+            action: None,
+            within_ms: 60_000,
+            estimate: None,
+            identified: false,
+            by: None,
+            likes: 1,
+            rests_on: "not known: 1".into(),
+            adjusted_for: Vec::new(),
+            not_adjusted_for: vec!["service".into()],
+        };
+        assert!(what_if(&[one.clone()]).contains("itself? not known\n"));
+        one.estimate = Some(Estimate {
+            share: 0.25,
+            low: 0.005,
+            high: 0.5,
+        });
+        one.by = Some("hidden".into());
+        let text = what_if(&[one]);
+        assert!(text.contains("25 % (0.5 % to 50 %) within 1m00s"), "{text}");
+        assert!(text.contains("not adjusted for service"), "{text}");
+        assert_eq!(what_if(&[]), "");
+    }
+}

@@ -1,0 +1,150 @@
+//! `homeostat causes discover`: which links stored measurements propose. Offline and advisory.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use homeostat_causal::discover::Settings;
+
+use super::table::{plain, table};
+use super::{Failure, runtime};
+use crate::control::explaining;
+use crate::control::ingest::chain;
+use crate::control::now_ms;
+use crate::diagnose::discover::{Advice, Proposals, STEP_MS, VARIABLES_MAX, discover};
+use crate::diagnose::readings::readings;
+use crate::io::db::{Db, DbError};
+
+/// Aggregates of one node that are read: 70 days of them.
+const AGGREGATES_MAX: u32 = 20_000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CausesCommand {
+    /// Propose links between components from what nodes measured, and say which of them the
+    /// topology has. Advisory: nothing else reads it. Takes minutes for dozens of components.
+    Discover(Discover),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Discover {
+    /// The coordinator's data folder; it may run meanwhile.
+    #[arg(long, value_name = "DIR", default_value = "homeostat-data")]
+    data: PathBuf,
+    /// Only of these nodes.
+    #[arg(long)]
+    node: Vec<homeostat_common::ids::NodeId>,
+    /// Of the last so many days.
+    #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+    /// How many aggregates of five minutes a cause may lie back.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=12))]
+    lags: u8,
+    /// A link that chance would make with this probability counts.
+    #[arg(long, default_value_t = 0.001, value_parser = alpha)]
+    alpha: f64,
+}
+
+fn alpha(text: &str) -> Result<f64, String> {
+    let alpha: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if alpha > 0.0 && alpha < 0.5 {
+        Ok(alpha)
+    } else {
+        Err("expected a probability above 0 and below 0.5".into())
+    }
+}
+
+pub(super) fn causes(command: &CausesCommand) -> Result<String, Failure> {
+    let CausesCommand::Discover(args) = command;
+    let found = runtime()?.block_on(search(&args.data, args));
+    let found = found.map_err(|error| Failure::Failed(chain(&error)))?;
+    let found = found.map_err(|error| Failure::Failed(chain(&error)))?;
+    Ok(shown(&found))
+}
+
+async fn search(
+    data: &Path,
+    args: &Discover,
+) -> Result<Result<Proposals, crate::diagnose::discover::Nothing>, DbError> {
+    let db = Db::look(data).await?;
+    let graph = explaining::graph(&db, &[]).await?;
+    let from_ms = now_ms().saturating_sub(u64::from(args.days) * 86_400_000);
+    let mut all = Vec::new();
+    for (node, _) in db.sites().await? {
+        if !args.node.is_empty() && !args.node.iter().any(|one| one.as_str() == node) {
+            continue;
+        }
+        let told = db
+            .aggregates(&node, (from_ms, u64::MAX >> 1), AGGREGATES_MAX)
+            .await?;
+        for event in told {
+            all.extend(readings(&node, event.at_ms, &event.body, &graph));
+        }
+    }
+    let settings = Settings {
+        lags: usize::from(args.lags),
+        alpha: args.alpha,
+        ..Settings::default()
+    };
+    Ok(discover(&all, &graph, &settings))
+}
+
+fn shown(found: &Proposals) -> String {
+    let mut out = format!(
+        "{} variables over {} steps of {} min, {} tests; {} variables left out (they never \
+         change, are too seldom there, or more than {VARIABLES_MAX})\n",
+        found.variables,
+        found.steps,
+        STEP_MS / 60_000,
+        found.tests,
+        found.left_out
+    );
+    if found.links.is_empty() {
+        out.push_str("no link is proposed\n");
+        return out;
+    }
+    let rows = found.links.iter().map(|link| {
+        let end = |(place, metric): &(crate::fleet::diagnosis::Place, _)| {
+            let metric: homeostat_common::observation::Metric = *metric;
+            format!("{} of {place}", metric.name())
+        };
+        vec![
+            end(&link.from),
+            if link.directed { "->" } else { "--" }.into(),
+            end(&link.to),
+            format!("{} min", link.lag as u64 * STEP_MS / 60_000),
+            format!("{:+.2}", link.value),
+            format!("{:.0e}", link.p),
+            match &link.advice {
+                Advice::Within => "the same component".into(),
+                Advice::Known => "known".into(),
+                Advice::Reversed => "known the other way round".into(),
+                Advice::Shared(place) => format!("both need {place}"),
+                Advice::New => "NEW: nobody told of it".into(),
+            },
+        ]
+    });
+    let header = ["FROM", "", "TO", "AFTER", "CORRELATION", "P", "TOPOLOGY"];
+    out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
+    let _ = writeln!(
+        out,
+        "{}",
+        plain(
+            "Proposals only: they assume linear effects and no hidden cause. A new one is worth \
+             a look or a trial; add it to the configuration (depends_on, calls) if it holds."
+        )
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_probability_is_one() {
+        assert!(alpha("0.01").is_ok());
+        for wrong in ["0", "0.5", "NaN", "-1", "x"] {
+            assert!(alpha(wrong).is_err(), "{wrong}");
+        }
+    }
+}

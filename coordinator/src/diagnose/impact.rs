@@ -1,0 +1,559 @@
+//! What an incident has cost the users: requests that failed or were slow, users, and how
+//! much of what was promised to them is used up.
+//!
+//! In: what nodes told of the routes that the incident reaches (means over five minutes, and
+//! what was seen as it was opened), and the promises of the configuration. Out: estimates that
+//! say what they rest on. What no node told is absent and never 0.
+//!
+//! A mean over five minutes is no list of requests. So whole spans are counted that the
+//! incident overlaps, less what is usual there; what fell into the same spans and has another
+//! cause is counted too, and how many requests were slow is known only from below.
+
+use homeostat_common::ids::{NodeId, RouteId};
+use homeostat_common::observation::Metric;
+use homeostat_common::units::Millis;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::fleet::diagnosis::{Basis, Burn, Impact, RouteImpact};
+
+/// Spans before the incident that say what is usual: an hour of them.
+const USUAL_SPANS: usize = 12;
+
+/// What a route has promised to who calls it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Promise {
+    /// This share of requests is answered.
+    Answered(f64),
+    /// This share of requests is answered within this time.
+    Within(Millis, f64),
+}
+
+/// An objective of the configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objective {
+    /// The route.
+    pub route: RouteId,
+    /// Its node; all that have the route, if absent.
+    pub node: Option<NodeId>,
+    /// What it promises; at least one.
+    pub promises: Vec<Promise>,
+    /// Over which time.
+    pub window: Millis,
+    /// How many users it has.
+    pub users: Option<u32>,
+}
+
+/// What a node told of a route for a span of time; a look has no length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteSpan {
+    /// The node.
+    pub node: String,
+    /// The route.
+    pub route: String,
+    /// Its begin, by the coordinator's clock.
+    pub from_ms: u64,
+    /// Its end.
+    pub to_ms: u64,
+    /// Share of new connections that failed; `None` while nobody asked.
+    pub failed: Option<f64>,
+    /// Median time to the first byte, in milliseconds.
+    pub p50: Option<f64>,
+    /// What nineteen of twenty took no longer than.
+    pub p95: Option<f64>,
+    /// Requests answered a second, by all backends.
+    pub rate: Option<f64>,
+}
+
+/// A route that an incident reaches.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reached {
+    /// Its node.
+    pub node: String,
+    /// Its name.
+    pub route: String,
+    /// No other route that is reached leads to it: here users come in.
+    pub entry: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Told {
+    span: u64,
+    #[serde(default)]
+    series: Vec<Series>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Series {
+    metric: u8,
+    part: Option<String>,
+    mean: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Seen {
+    #[serde(default)]
+    metrics: Vec<Read>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Read {
+    metric: String,
+    part: Option<String>,
+    reading: Value,
+}
+
+/// What a `telemetry` record that ends at `at_ms` says of routes.
+#[must_use]
+pub fn spans(node: &str, at_ms: u64, body: &Value) -> Vec<RouteSpan> {
+    let Ok(told) = Told::deserialize(body) else {
+        return Vec::new();
+    };
+    let readings = told.series.into_iter().filter_map(|one| {
+        let metric = Metric::from_number(one.metric)?;
+        Some((metric, one.part?, one.mean?))
+    });
+    gathered(node, (at_ms.saturating_sub(told.span), at_ms), readings)
+}
+
+/// What an `observation` record says of routes.
+#[must_use]
+pub fn look(node: &str, at_ms: u64, body: &Value) -> Vec<RouteSpan> {
+    let Ok(seen) = Seen::deserialize(body) else {
+        return Vec::new();
+    };
+    let readings = seen.metrics.into_iter().filter_map(|one| {
+        let metric = Metric::from_name(&one.metric)?;
+        Some((metric, one.part?, one.reading.get("fresh")?.as_f64()?))
+    });
+    gathered(node, (at_ms, at_ms), readings)
+}
+
+fn gathered(
+    node: &str,
+    (from_ms, to_ms): (u64, u64),
+    readings: impl Iterator<Item = (Metric, String, f64)>,
+) -> Vec<RouteSpan> {
+    let mut routes: Vec<RouteSpan> = Vec::new();
+    for (metric, route, value) in readings.filter(|(_, _, value)| value.is_finite()) {
+        if !matches!(
+            metric,
+            Metric::FailureShare
+                | Metric::FirstByteP50
+                | Metric::FirstByteP95
+                | Metric::RequestRate
+        ) {
+            continue;
+        }
+        let known = routes.iter().position(|one| one.route == route);
+        let place = known.unwrap_or_else(|| {
+            routes.push(RouteSpan {
+                node: node.to_owned(),
+                route,
+                from_ms,
+                to_ms,
+                failed: None,
+                p50: None,
+                p95: None,
+                rate: None,
+            });
+            routes.len() - 1
+        });
+        let one = &mut routes[place];
+        match metric {
+            Metric::FailureShare => one.failed = Some(value.clamp(0.0, 1.0)),
+            Metric::FirstByteP50 => one.p50 = Some(value),
+            Metric::FirstByteP95 => one.p95 = Some(value),
+            // One reading for each backend.
+            _ => one.rate = Some(one.rate.unwrap_or(0.0) + value.max(0.0)),
+        }
+    }
+    routes
+}
+
+/// The impact of an incident that lasted from `from_ms` until `to_ms`.
+///
+/// `told`: spans of the routes in `reached`, from an hour before to after it; `looks`: what was
+/// seen as it was opened.
+#[must_use]
+pub fn impact(
+    (from_ms, to_ms): (u64, u64),
+    reached: &[Reached],
+    told: &[RouteSpan],
+    looks: &[RouteSpan],
+    objectives: &[Objective],
+) -> Impact {
+    let routes = reached.iter().filter_map(|route| {
+        let of = |spans: &[RouteSpan]| -> Vec<RouteSpan> {
+            let own = |one: &&RouteSpan| one.node == route.node && one.route == route.route;
+            spans.iter().filter(own).cloned().collect()
+        };
+        let objective = objectives.iter().find(|one| {
+            one.route.as_str() == route.route
+                && one
+                    .node
+                    .as_ref()
+                    .is_none_or(|node| node.as_str() == route.node)
+        });
+        of_route((from_ms, to_ms), route, &of(told), &of(looks), objective)
+    });
+    let routes: Vec<RouteImpact> = routes.collect();
+    let entries = || routes.iter().filter(|route| route.entry);
+    let sum = |of: fn(&RouteImpact) -> Option<f64>| {
+        let known: Vec<f64> = entries().filter_map(of).collect();
+        (!known.is_empty()).then(|| known.iter().sum())
+    };
+    // Users of one entry may be those of another: the largest is surely affected.
+    let users = entries().filter_map(|route| route.users).max();
+    let told = entries().count();
+    let unknown = reached.iter().filter(|route| route.entry).count() - told;
+    Impact {
+        users,
+        failed: sum(|route| route.failed),
+        slow_at_least: sum(|route| route.slow_at_least),
+        unknown: unknown as u64,
+        routes,
+    }
+}
+
+/// `None` if nothing was told of it in that time.
+fn of_route(
+    (from_ms, to_ms): (u64, u64),
+    route: &Reached,
+    told: &[RouteSpan],
+    looks: &[RouteSpan],
+    objective: Option<&Objective>,
+) -> Option<RouteImpact> {
+    let before = |of: fn(&RouteSpan) -> Option<f64>| {
+        let mut before: Vec<&RouteSpan> = told.iter().filter(|one| one.to_ms <= from_ms).collect();
+        before.sort_by_key(|one| std::cmp::Reverse(one.to_ms));
+        median(
+            before
+                .into_iter()
+                .filter_map(of)
+                .take(USUAL_SPANS)
+                .collect(),
+        )
+    };
+    let (usual_failed, usual_rate) = (before(|one| one.failed), before(|one| one.rate));
+    let mut during: Vec<RouteSpan> = told
+        .iter()
+        .filter(|one| one.from_ms < to_ms && one.to_ms > from_ms)
+        .cloned()
+        .collect();
+    let mut basis = Basis::Means;
+    if during.is_empty() {
+        basis = Basis::Look;
+        let look = looks
+            .iter()
+            .filter(|one| one.failed.is_some() || one.p95.is_some());
+        let look = look.min_by_key(|one| one.from_ms)?;
+        during = vec![RouteSpan {
+            from_ms,
+            to_ms,
+            ..look.clone()
+        }];
+    }
+    let usual = usual_failed.unwrap_or(0.0);
+    let mut one = RouteImpact {
+        node: route.node.clone(),
+        route: route.route.clone(),
+        entry: route.entry,
+        basis,
+        from_ms: during
+            .iter()
+            .map(|one| one.from_ms)
+            .min()
+            .unwrap_or(from_ms),
+        to_ms: during.iter().map(|one| one.to_ms).max().unwrap_or(to_ms),
+        asked: None,
+        failed: None,
+        slow_at_least: None,
+        usual_failed,
+        worst_failed: None,
+        users: None,
+        burns: Vec::new(),
+    };
+    let mut worst_bad: f64 = 0.0;
+    for span in &during {
+        let failed = span.failed.unwrap_or(0.0);
+        one.worst_failed = larger(one.worst_failed, span.failed);
+        worst_bad = worst_bad.max(failed - usual).max(slow(span, objective));
+        let Some(asked) = asked(span, usual_rate) else {
+            continue;
+        };
+        add(&mut one.asked, asked);
+        add(&mut one.failed, (failed - usual).max(0.0) * asked);
+        if objective.is_some_and(|one| limits(one).next().is_some()) {
+            add(&mut one.slow_at_least, slow(span, objective) * asked);
+        }
+    }
+    if let Some(objective) = objective {
+        one.users = objective.users.map(|users| {
+            // A share of a count: it fits.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let affected = (f64::from(users) * worst_bad).ceil() as u64;
+            affected
+        });
+        let burns = objective.promises.iter();
+        one.burns = burns
+            .map(|promise| burn(*promise, objective, usual, &during))
+            .collect();
+    }
+    Some(one)
+}
+
+/// Requests in a span: what was answered and what failed, or as many as usual where all
+/// failed; `None` if nobody told.
+fn asked(span: &RouteSpan, usual_rate: Option<f64>) -> Option<f64> {
+    let failed = span.failed.unwrap_or(0.0);
+    let answered = span
+        .rate
+        .map(|rate| rate / (1.0 - failed))
+        .filter(|rate| rate.is_finite());
+    let rate = if failed > 0.0 {
+        larger(answered, usual_rate)
+    } else {
+        answered
+    };
+    rate.map(|rate| rate * seconds(span))
+}
+
+/// How much of what a promise leaves free was used, and how fast.
+fn burn(promise: Promise, objective: &Objective, usual: f64, during: &[RouteSpan]) -> Burn {
+    let (text, target) = match promise {
+        Promise::Answered(share) => (format!("{} % answered", percent(share)), share),
+        Promise::Within(limit, share) => (format!("{} % within {limit}", percent(share)), share),
+    };
+    let free = 1.0 - target;
+    let bad = |span: &RouteSpan| match promise {
+        Promise::Answered(_) => span.failed.unwrap_or(0.0),
+        Promise::Within(limit, _) => slower(span, limit),
+    };
+    let usual = match promise {
+        Promise::Answered(_) => usual,
+        Promise::Within(..) => 0.0,
+    };
+    let worst = during.iter().map(bad).fold(0.0, f64::max);
+    let spent: f64 = during
+        .iter()
+        .map(|span| (bad(span) - usual).max(0.0) * seconds(span))
+        .sum();
+    Burn {
+        objective: text,
+        window_ms: objective.window.0,
+        rate: worst / free,
+        spent: spent / (free * objective.window.as_secs_f64()),
+        at_least: matches!(promise, Promise::Within(..)),
+    }
+}
+
+/// The share of requests that took longer than any limit, at least.
+fn slow(span: &RouteSpan, objective: Option<&Objective>) -> f64 {
+    let limits = objective.into_iter().flat_map(limits);
+    limits.map(|limit| slower(span, limit)).fold(0.0, f64::max)
+}
+
+fn limits(objective: &Objective) -> impl Iterator<Item = Millis> {
+    objective
+        .promises
+        .iter()
+        .filter_map(|promise| match promise {
+            Promise::Within(limit, _) => Some(*limit),
+            Promise::Answered(_) => None,
+        })
+}
+
+/// If the median passes a limit, half of the requests did, at least.
+fn slower(span: &RouteSpan, limit: Millis) -> f64 {
+    let over = |time: Option<f64>| time.is_some_and(|ms| ms > limit.0 as f64);
+    match (over(span.p50), over(span.p95)) {
+        (true, _) => 0.5,
+        (false, true) => 0.05,
+        (false, false) => 0.0,
+    }
+}
+
+fn seconds(span: &RouteSpan) -> f64 {
+    span.to_ms.saturating_sub(span.from_ms) as f64 / 1000.0
+}
+
+fn percent(share: f64) -> f64 {
+    (share * 1e7).round() / 1e5
+}
+
+fn add(sum: &mut Option<f64>, more: f64) {
+    *sum = Some(sum.unwrap_or(0.0) + more);
+}
+
+fn larger(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const MINUTE: u64 = 60_000;
+
+    /// Five minutes that end at `minute`.
+    fn span(minute: u64, failed: Option<f64>, p50: f64, rate: f64) -> RouteSpan {
+        RouteSpan {
+            node: "a".into(),
+            route: "web".into(),
+            from_ms: (minute - 5) * MINUTE,
+            to_ms: minute * MINUTE,
+            failed,
+            p50: Some(p50),
+            p95: Some(2.0 * p50),
+            rate: Some(rate),
+        }
+    }
+
+    fn web(entry: bool) -> Reached {
+        Reached {
+            node: "a".into(),
+            route: "web".into(),
+            entry,
+        }
+    }
+
+    fn objective(promises: &[Promise], users: Option<u32>) -> Objective {
+        Objective {
+            route: RouteId::new("web").unwrap(),
+            node: None,
+            promises: promises.to_vec(),
+            window: Millis::secs(30 * 86_400),
+            users,
+        }
+    }
+
+    fn near(found: Option<f64>, wanted: f64) {
+        let found = found.unwrap();
+        assert!(
+            (found - wanted).abs() < 1e-6 * wanted.abs().max(1.0),
+            "{found} is not {wanted}"
+        );
+    }
+
+    #[test]
+    fn what_failed_beyond_the_usual_is_counted_in_the_spans_that_overlap() {
+        let told = [
+            span(5, Some(0.01), 10.0, 9.9),
+            span(10, Some(0.01), 10.0, 9.9),
+            span(15, Some(0.21), 10.0, 7.9),
+            span(20, None, 10.0, 10.0),
+            span(25, Some(0.5), 10.0, 5.0),
+        ];
+        let slo = [objective(&[Promise::Answered(0.999)], Some(200))];
+        let found = impact((12 * MINUTE, 16 * MINUTE), &[web(true)], &told, &[], &slo);
+        let [route] = &found.routes[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!((route.from_ms, route.to_ms), (10 * MINUTE, 20 * MINUTE));
+        // 300 s of 10/s, a fifth of them failed beyond the hundredth that always does.
+        near(route.asked, 3000.0 + 3000.0);
+        near(found.failed, 600.0);
+        assert_eq!((found.users, route.slow_at_least), (Some(40), None));
+        near(Some(route.burns[0].rate), 210.0);
+        near(
+            Some(route.burns[0].spent),
+            0.2 * 300.0 / (0.001 * 2_592_000.0),
+        );
+        assert_eq!(route.burns[0].objective, "99.9 % answered");
+    }
+
+    #[test]
+    fn where_all_failed_as_many_asked_as_usual() {
+        let told = [
+            span(5, Some(0.0), 10.0, 4.0),
+            span(10, Some(1.0), 10.0, 0.0),
+        ];
+        let found = impact((6 * MINUTE, 7 * MINUTE), &[web(true)], &told, &[], &[]);
+        near(found.failed, 1200.0);
+        assert_eq!(found.users, None, "nobody said how many there are");
+        assert!(found.routes[0].burns.is_empty());
+        let blind = impact((6 * MINUTE, 7 * MINUTE), &[web(true)], &told[1..], &[], &[]);
+        assert_eq!(blind.failed, None, "nothing says how many asked");
+    }
+
+    #[test]
+    fn slow_requests_are_known_from_below() {
+        let told = [span(5, None, 400.0, 10.0), span(10, None, 200.0, 10.0)];
+        let slo = [objective(&[Promise::Within(Millis(300), 0.95)], None)];
+        let found = impact((MINUTE, 9 * MINUTE), &[web(true)], &told, &[], &slo);
+        near(found.slow_at_least, 0.5 * 3000.0 + 0.05 * 3000.0);
+        assert!(found.routes[0].burns[0].at_least);
+        near(Some(found.routes[0].burns[0].rate), 10.0);
+    }
+
+    #[test]
+    fn a_look_stands_in_until_means_arrive_and_nothing_is_made_up() {
+        let look = RouteSpan {
+            from_ms: MINUTE,
+            to_ms: MINUTE,
+            ..span(5, Some(0.5), 10.0, 5.0)
+        };
+        let reached = [
+            web(true),
+            Reached {
+                route: "other".into(),
+                ..web(true)
+            },
+        ];
+        let found = impact((MINUTE, 2 * MINUTE), &reached, &[], &[look], &[]);
+        assert_eq!(found.routes[0].basis, Basis::Look);
+        near(found.failed, 300.0);
+        assert_eq!(found.unknown, 1);
+        let none = impact((MINUTE, 2 * MINUTE), &reached, &[], &[], &[]);
+        assert_eq!((none.failed, none.unknown, none.routes.len()), (None, 2, 0));
+    }
+
+    #[test]
+    fn what_is_counted_twice_on_its_way_counts_once() {
+        let told = [span(5, Some(0.5), 10.0, 5.0)];
+        let found = impact((MINUTE, 2 * MINUTE), &[web(false)], &told, &[], &[]);
+        assert_eq!(found.failed, None);
+        near(found.routes[0].failed, 1500.0);
+    }
+
+    #[test]
+    fn records_are_read_as_they_are_sent_and_strange_ones_are_left_out() {
+        let body = json!({"span": 300_000, "series": [
+            {"metric": 121, "service": null, "part": "web", "mean": 0.25, "max": 1.0},
+            {"metric": 120, "service": "web-1", "part": "web", "mean": 3.0, "max": 4.0},
+            {"metric": 120, "service": "web-2", "part": "web", "mean": 2.0, "max": 4.0},
+            {"metric": 123, "service": null, "part": "web", "mean": null, "max": null},
+            {"metric": 0, "service": null, "part": null, "mean": 0.5, "max": 0.5},
+            {"metric": 255, "service": null, "part": "web", "mean": 0.5, "max": 0.5}
+        ]});
+        let found = spans("a", 400_000, &body);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].failed, found[0].rate, found[0].p95),
+            (Some(0.25), Some(5.0), None)
+        );
+        assert_eq!((found[0].from_ms, found[0].to_ms), (100_000, 400_000));
+        assert!(spans("a", 1, &json!({"span": "?"})).is_empty());
+        let seen = json!({"metrics": [
+            {"metric": "failure_share", "service": null, "part": "web", "reading": {"fresh": 0.5}},
+            {"metric": "request_rate", "service": "w", "part": "web", "reading": {"stale": {"last": 1.0, "age": 2}}},
+            {"metric": "first_byte_p50", "service": null, "part": "web", "reading": "missing"}
+        ]});
+        let found = look("a", 7, &seen);
+        assert_eq!(
+            (found[0].failed, found[0].rate, found[0].p50),
+            (Some(0.5), None, None)
+        );
+    }
+}
