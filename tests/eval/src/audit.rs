@@ -169,6 +169,11 @@ mod tests {
                 .collect(),
             truncated: false,
             class: None,
+            causes: None,
+            group: None,
+            impact: None,
+            what_if: Vec::new(),
+            contradictions: 0,
         };
         let (open, decided, step, closed) =
             ("incident-opened", "decided", "step", "incident-closed");
@@ -222,6 +227,7 @@ mod tests {
             lasted_ms: None,
             spent: None,
             summary: None,
+            group: None,
         }
     }
 }
