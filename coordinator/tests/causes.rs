@@ -183,6 +183,7 @@ fn why_in_words(serve: &Program, west: u64, east: u64) {
         "likeliest    mmcblk0 of east, 60 % sure",
         "  gateway on west  10 %\n    needs route infer on west\n      needs route infer on east  (explained away)\n",
         "mmcblk0 of east  <== ROOT  60 %",
+        "confounded, both need node east",
         "users at the worst time",
         "group ",
         "Would it have healed by itself?",

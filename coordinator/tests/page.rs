@@ -428,6 +428,9 @@ fn a_cause_is_drawn_with_its_root_and_said_in_words() {
             );
             assert!(drawn.contains("root, "), "{drawn}");
             assert!(text.contains(marks[0]), "{text}");
+            let dashed =
+                browser.evaluate("document.querySelectorAll('.cause-link.confounded').length");
+            assert_eq!(dashed, u64::from(node != "north"), "{node}: {drawn}");
             if node == "east" {
                 assert!(
                     text.contains(evil),

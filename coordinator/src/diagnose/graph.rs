@@ -138,7 +138,20 @@ impl Graph {
     /// What it needs, directly or not, each with how many edges away; itself at 0.
     #[must_use]
     pub fn reach(&self, from: &Place) -> BTreeMap<Place, usize> {
-        walk(&self.needs, from)
+        walk(&self.needs, from, |_| true)
+            .into_iter()
+            .map(|(place, (away, _))| (place, away))
+            .collect()
+    }
+
+    /// The same without going on beyond those in `stop`: what it needs itself, and not for
+    /// their sake.
+    #[must_use]
+    pub fn reach_to(&self, from: &Place, stop: &BTreeSet<Place>) -> BTreeMap<Place, usize> {
+        let found = walk(&self.needs, from, |place| {
+            place == from || !stop.contains(place)
+        });
+        found
             .into_iter()
             .map(|(place, (away, _))| (place, away))
             .collect()
@@ -147,7 +160,7 @@ impl Graph {
     /// Who needs it, directly or not.
     #[must_use]
     pub fn reached_by(&self, of: &Place) -> BTreeSet<Place> {
-        let mut found: BTreeSet<Place> = walk(&self.needed, of).into_keys().collect();
+        let mut found: BTreeSet<Place> = walk(&self.needed, of, |_| true).into_keys().collect();
         found.remove(of);
         found
     }
@@ -156,7 +169,7 @@ impl Graph {
     /// none.
     #[must_use]
     pub fn path(&self, from: &Place, to: &Place) -> Vec<Place> {
-        let found = walk(&self.needs, from);
+        let found = walk(&self.needs, from, |_| true);
         let mut path = Vec::new();
         let mut next = found.contains_key(to).then(|| to.clone());
         while let Some(place) = next {
@@ -168,14 +181,19 @@ impl Graph {
     }
 }
 
-/// All that `edges` lead to, each with how far it is and who led there first.
+/// All that `edges` lead to, each with how far it is and who led there first; from those that
+/// are not `open` it goes no further.
 fn walk(
     edges: &BTreeMap<Place, BTreeSet<Place>>,
     from: &Place,
+    open: impl Fn(&Place) -> bool,
 ) -> BTreeMap<Place, (usize, Option<Place>)> {
     let mut found = BTreeMap::from([(from.clone(), (0, None))]);
     let mut next = VecDeque::from([(from.clone(), 0)]);
     while let Some((place, away)) = next.pop_front() {
+        if !open(&place) {
+            continue;
+        }
         for to in edges.get(&place).into_iter().flatten() {
             if !found.contains_key(to) {
                 found.insert(to.clone(), (away + 1, Some(place.clone())));

@@ -53,20 +53,17 @@ pub(super) fn links<'a>(
 }
 
 /// Pairs of components in trouble that may move together for the sake of a third one that
-/// shows none.
+/// shows none. What one needs only for the sake of another one in trouble is that one's matter.
 pub(super) fn confounded(ill: BTreeSet<Place>, graph: &Graph) -> Vec<Link> {
-    let reach: BTreeMap<Place, BTreeMap<Place, usize>> = ill
-        .into_iter()
-        .take(TROUBLED_MAX)
-        .map(|place| {
-            let reach = graph.reach(&place);
-            (place, reach)
-        })
+    let ill: BTreeSet<Place> = ill.into_iter().take(TROUBLED_MAX).collect();
+    let needs: Vec<(&Place, BTreeMap<Place, usize>, BTreeMap<Place, usize>)> = ill
+        .iter()
+        .map(|place| (place, graph.reach(place), graph.reach_to(place, &ill)))
         .collect();
     let mut links = Vec::new();
-    for (place, (from, own)) in reach.iter().enumerate() {
-        for (to, other) in reach.iter().skip(place + 1) {
-            if own.contains_key(to) || other.contains_key(from) {
+    for (at, (from, all, own)) in needs.iter().enumerate() {
+        for (to, of_other, other) in needs.iter().skip(at + 1) {
+            if all.contains_key(*to) || of_other.contains_key(*from) {
                 continue;
             }
             let common = || {
@@ -74,13 +71,13 @@ pub(super) fn confounded(ill: BTreeSet<Place>, graph: &Graph) -> Vec<Link> {
                     .filter_map(|(need, a)| Some((a + other.get(need)?, need)))
             };
             // A common need in trouble explains both by lines of its own.
-            if common().any(|(_, need)| reach.contains_key(need)) {
+            if common().any(|(_, need)| ill.contains(need)) {
                 continue;
             }
             if let Some((_, by)) = common().min() {
                 links.push(Link {
-                    from: from.clone(),
-                    to: to.clone(),
+                    from: (*from).clone(),
+                    to: (*to).clone(),
                     confounded_by: Some(by.clone()),
                 });
             }
@@ -155,7 +152,12 @@ mod tests {
             from: service(from),
             needs: service(needs),
         };
-        let edges = [edge("a", "store"), edge("b", "store"), edge("b", "cache")];
+        let edges = [
+            edge("a", "store"),
+            edge("b", "store"),
+            edge("b", "cache"),
+            edge("front", "a"),
+        ];
         let graph = Graph::of(&Told {
             edges: edges.iter().map(|edge| ("n", edge)).collect(),
             ..Told::default()
@@ -169,6 +171,17 @@ mod tests {
         // It is in trouble itself: lines of its own say so.
         let all = BTreeSet::from([at("a"), at("b"), at("store")]);
         assert!(confounded(all, &graph).is_empty());
+        // `front` needs the store for the sake of `a` alone, which is in trouble itself.
+        let front = at("front");
+        let ill = BTreeSet::from([at("a"), at("b"), front.clone()]);
+        let found = confounded(ill, &graph);
+        assert!(
+            found
+                .iter()
+                .all(|link| link.from != front && link.to != front),
+            "{found:?}"
+        );
+        assert_eq!(found.len(), 1);
         // One needs the other; and two that share nothing.
         assert!(confounded(BTreeSet::from([at("b"), at("cache")]), &graph).is_empty());
         assert!(confounded(BTreeSet::from([at("a"), at("cache")]), &graph).is_empty());

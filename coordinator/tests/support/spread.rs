@@ -241,8 +241,14 @@ pub fn spread(broker: u16, text: &str) -> Spread {
                     )],
                 ),
                 behind,
+                // Odd at the same time, and on the same node, which shows nothing.
+                suspect(service("recorder"), 0.05, &["it writes more than usual"]),
             ],
-            needs(&on_disk[..2]),
+            needs(&[
+                on_disk[0].clone(),
+                on_disk[1].clone(),
+                (service("recorder"), Component::Node),
+            ]),
             Some(TellApart {
                 between: (disk(), service("infer-1")),
                 look_at: disk(),
