@@ -34,7 +34,8 @@ mod kind {
 
 #[cfg(watchdog = "stm32")]
 mod kind {
-    //! The independent watchdog of STM32 chips, from a clock of its own of about 32 kHz.
+    //! The independent watchdog of STM32 chips, from a clock of its own: 32 kHz on F4, 40 kHz
+    //! on F1, where it may be anything from 30 to 60 kHz (DS5319).
     use crate::board::WATCHDOG_BASE;
     use crate::mmio;
 
@@ -45,9 +46,10 @@ mod kind {
     pub(crate) fn start() {
         mmio::write(KEY, 0xCCCC);
         mmio::write(KEY, 0x5555);
-        // 64 clocks for each of 2,048 counts: 4 s.
+        // 64 clocks for each of 4,096 counts: 4.4 s at least. In silence it is fed at each wrap
+        // of SysTick only, after 2.1 s at 8 MHz.
         mmio::write(PRESCALER, 4);
-        mmio::write(RELOAD, 2048);
+        mmio::write(RELOAD, 4095);
         feed();
     }
 

@@ -71,9 +71,6 @@ const PARTS: usize = 8;
 /// The odds of wandering are taken of at most this share.
 const WANDER_MAX: f32 = 0.98;
 
-/// From this score on, an incident may begin.
-pub const ALERT: f32 = 0.5;
-
 /// What several sensors say together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verdict<const K: usize> {

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 pub const VERSION: u8 = 1;
 
 /// Longest message in postcard. The longest there is, a health report with every count at
-/// its greatest, takes 57 bytes; below 249, so that a frame is one COBS block or few.
+/// its greatest, takes 54 bytes; below 249, so that a frame is one COBS block or few.
 pub const MESSAGE_MAX: usize = 64;
 
 /// Bytes of the CRC.

@@ -227,7 +227,10 @@ fn deny() -> Result<()> {
         return Ok(());
     }
     for manifest in MANIFESTS {
-        check(deny_check(manifest, &[quiet, "advisories"]))?;
+        check(deny_check(
+            manifest,
+            &[quiet, "--disable-fetch", "advisories"],
+        ))?;
     }
     Ok(())
 }
