@@ -106,7 +106,7 @@ fn opened(trace: &Trace) -> Vec<String> {
 }
 
 fn why(service: &str) -> Fault {
-    let service = ServiceId::new(service).unwrap();
+    let service = ServiceId::new(service).expect("a name that is valid");
     Fault::Order(Command::Why { service })
 }
 

@@ -223,21 +223,21 @@ impl Loop {
         };
         incident.suspicion.spared.get_or_insert(now);
         incident.retry_at = Some(now + SPARED_LOOK);
-        self.tell_spared(incident, why, now, effects);
+        self.tell_spared(incident, &why, now, effects);
         true
     }
 
     fn tell_spared(
         &mut self,
         incident: &mut Incident,
-        why: String,
+        why: &str,
         now: Micros,
         effects: &mut Vec<Effect>,
     ) {
-        if incident.suspicion.told.as_ref() == Some(&why) {
+        if incident.suspicion.told.as_deref() == Some(why) {
             return;
         }
-        incident.suspicion.told = Some(why.clone());
+        incident.suspicion.told = Some(why.to_owned());
         let service = incident.service.clone();
         let text = format!(
             "{service} is {}, and nothing is done to it for up to {SPARED_MAX}: {why}",
@@ -251,7 +251,7 @@ impl Loop {
             source: option.source,
             refusal: Some(Refusal {
                 rule: "likelier-cause".into(),
-                reason: why.clone(),
+                reason: why.to_owned(),
             }),
         });
         let health = self.health(now);

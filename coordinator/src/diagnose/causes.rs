@@ -412,7 +412,7 @@ pub(super) mod tests {
         let far = Component::Backend(ServiceId::new("east").unwrap());
         let west = told(case(1, "west", "gateway", 5_000), &[(far, 0.8)]);
         let border = Place::of(Kind::Route, "east", "infer");
-        assert_eq!(borders(&west, &[], &graph), [border.clone()]);
+        assert_eq!(borders(&west, &[], &graph), std::slice::from_ref(&border));
         let suspect = |place: &Place, confidence| Suspected {
             place: place.clone(),
             confidence,

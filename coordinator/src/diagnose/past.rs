@@ -102,7 +102,7 @@ const LIKENESS: [Likeness; 2] = [
 /// Whether the effect of acting on being well follows from such records, and by what.
 fn identified(graph: &str) -> (bool, String) {
     let found = Admg::from_str(graph).and_then(|graph| {
-        let (act, well) = (graph.set(&["act"])?, graph.set(&["well"])?);
+        let (act, well) = (graph.set(["act"])?, graph.set(["well"])?);
         Ok(match identify(&graph, well, act) {
             Ok(effect) => {
                 let criterion = effect.criterion().map(|criterion| criterion.text(&graph));

@@ -56,7 +56,8 @@ pub(super) fn links<'a>(
 /// shows none. What one needs only for the sake of another one in trouble is that one's matter.
 pub(super) fn confounded(ill: BTreeSet<Place>, graph: &Graph) -> Vec<Link> {
     let ill: BTreeSet<Place> = ill.into_iter().take(TROUBLED_MAX).collect();
-    let needs: Vec<(&Place, BTreeMap<Place, usize>, BTreeMap<Place, usize>)> = ill
+    type Steps = BTreeMap<Place, usize>;
+    let needs: Vec<(&Place, Steps, Steps)> = ill
         .iter()
         .map(|place| (place, graph.reach(place), graph.reach_to(place, &ill)))
         .collect();

@@ -14,7 +14,7 @@ use crate::rig::{eager, life, log, next_life, scene, until};
 
 /// What a browser makes of a page once its scripts have run; `None` where there is no browser.
 fn drawn(dir: &Path, url: &str) -> Result<Option<String>> {
-    let installed = |name: &&str| {
+    let installed = |name: &str| {
         let mut probe = Command::new(name);
         probe
             .arg("--version")
@@ -23,8 +23,8 @@ fn drawn(dir: &Path, url: &str) -> Result<Option<String>> {
         probe.status().is_ok_and(|status| status.success())
     };
     let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
-        .iter()
-        .find(installed)
+        .into_iter()
+        .find(|name| installed(name))
     else {
         return Ok(None);
     };
