@@ -147,17 +147,10 @@ mod tests {
 
     fn event(seq: u64, kind: &str, causes: &[u64], body: Value) -> Event {
         Event {
-            cursor: seq,
-            node: "edge-1".into(),
             stream: "aa".into(),
             seq,
             kind: kind.into(),
-            hlc_ms: 0,
-            hlc_count: 0,
-            received_ms: 0,
-            at_ms: 0,
             incident: (kind == "incident-opened").then_some(7),
-            meanwhile: false,
             causes: causes
                 .iter()
                 .map(|seq| Reference {
@@ -166,6 +159,7 @@ mod tests {
                 })
                 .collect(),
             body,
+            ..Event::default()
         }
     }
 
