@@ -3,12 +3,14 @@
 //!
 //! [`view`] and [`diagnosis`] hold the types of the API, [`plans`] those of plans across nodes, [`presence`] who is connected,
 //! [`timeline`] the causal order of events, [`story`] what was decided and done
-//! about an incident, [`traffic`] where routes lead, [`metrics`] the counters.
+//! about an incident, [`traffic`] where routes lead, [`metrics`] the counters, [`readings`]
+//! what nodes measure.
 
 pub mod diagnosis;
 pub mod metrics;
 pub mod plans;
 pub mod presence;
+pub mod readings;
 pub mod story;
 pub mod timeline;
 pub mod traffic;

@@ -298,20 +298,15 @@ mod tests {
 
     fn event(seq: u64, kind: &str, body: Value) -> Event {
         Event {
-            cursor: seq,
             node: "a".into(),
             stream: "s".into(),
             seq,
             kind: kind.into(),
             hlc_ms: seq * 10,
-            hlc_count: 0,
-            received_ms: 0,
             at_ms: seq * 10,
             incident: Some(7),
-            meanwhile: false,
-            relation: None,
-            causes: Vec::new(),
             body,
+            ..Event::default()
         }
     }
 

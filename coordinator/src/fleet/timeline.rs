@@ -222,17 +222,12 @@ mod tests {
 
     fn event(stream: &str, seq: u64, hlc_ms: u64, causes: &[(&str, u64)]) -> Event {
         Event {
-            cursor: 0,
             node: stream.into(),
             stream: stream.into(),
             seq,
             kind: "note".into(),
             hlc_ms,
-            hlc_count: 0,
-            received_ms: 0,
             at_ms: hlc_ms,
-            incident: None,
-            meanwhile: false,
             causes: causes
                 .iter()
                 .map(|(stream, seq)| Reference {
@@ -240,8 +235,7 @@ mod tests {
                     seq: *seq,
                 })
                 .collect(),
-            body: serde_json::Value::Null,
-            relation: None,
+            ..Event::default()
         }
     }
 

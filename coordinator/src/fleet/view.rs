@@ -514,7 +514,7 @@ pub struct Reference {
 }
 
 /// An event as its node sent it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Its number in order of arrival; pass it as `after` to go on from here.
     pub cursor: u64,

@@ -6,7 +6,8 @@ const SWEEPS_MAX: usize = 30;
 
 /// The eigenvalues of a symmetric matrix of `size` rows, largest first, each with its
 /// eigenvector of length 1.
-pub(crate) fn eigen(mut matrix: Vec<f64>, size: usize) -> Vec<(f64, Vec<f64>)> {
+#[must_use]
+pub fn eigen(mut matrix: Vec<f64>, size: usize) -> Vec<(f64, Vec<f64>)> {
     let at = |row: usize, column: usize| row * size + column;
     // Row `i` is the `i`-th eigenvector: rows lie together in memory.
     let mut vectors = vec![0.0; size * size];

@@ -16,10 +16,10 @@ pub const TREES: usize = 200;
 
 /// One of so many features is tried at a node, which is more than the square root of their
 /// number that is usual: many features are sparse, and say nothing at most nodes.
-const TRIED_OF: usize = 4;
+pub(crate) const TRIED_OF: usize = 4;
 
 /// Deepest tree: beyond it rows are so alike that the split would be of one against one.
-const DEPTH_MAX: usize = 64;
+pub(crate) const DEPTH_MAX: usize = 64;
 
 /// Marks a leaf in the place of a feature.
 const LEAF: u32 = u32::MAX;

@@ -15,11 +15,11 @@
 //! part of the model, so columns may come in any order, and an event that was never seen in
 //! training is evidence of novelty. An event that a run does not have was counted 0 times.
 
+pub mod eigen;
 pub mod file;
 pub mod forest;
 pub mod usual;
 
-mod eigen;
 mod scale;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +72,20 @@ const TIE: f32 = 1e-3;
 
 /// Counts beyond this say no more; keeps every sum finite.
 const COUNT_MAX: f32 = 1e6;
+
+/// All that is fixed in how a model is made and answers, as text, to record beside a result.
+#[must_use]
+pub fn settings() -> String {
+    use forest::{DEPTH_MAX, TREES, TRIED_OF};
+    use usual::{KEPT, PER_EVENT, PER_GROUP, SPREAD_MIN, TAIL_MIN, TAILS, VARIES_MAX, WHOLE};
+    format!(
+        "{TREES} extremely randomised trees of depth {DEPTH_MAX} at most, 1/{TRIED_OF} of features \
+         tried; {PER_EVENT} features of an event, {WHOLE:?} of all, {PER_GROUP:?} of a service; \
+         spread from {SPREAD_MIN}, {KEPT} of the variance of at most {VARIES_MAX} events, {TAILS} \
+         tails from {TAIL_MIN}; {PARTS} parts; novel from {NOVEL}, unusual from {UNUSUAL} of at \
+         least {RANKED_MIN} runs, ties by {TIE}"
+    )
+}
 
 /// Why there is no model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

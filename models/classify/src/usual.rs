@@ -19,28 +19,28 @@ use crate::eigen::eigen;
 
 /// Added to the spread of each event's logarithm: an event that is always the same has none,
 /// and one more of it is then about two of these away (ln 2 / 0.3).
-const SPREAD_MIN: f32 = 0.3;
+pub(crate) const SPREAD_MIN: f32 = 0.3;
 
 /// The directions that are kept hold so much of the variance of healthy runs.
-const KEPT: f64 = 0.95;
+pub(crate) const KEPT: f64 = 0.95;
 
 /// The so many events that are least usual by themselves make up the third distance: one
 /// alone is chance among a hundred events, and a failure seldom moves fewer.
-const TAILS: usize = 5;
+pub(crate) const TAILS: usize = 5;
 
 /// Added to the share of healthy runs that had so many of an event: fewer than one in so
 /// many is told apart from none by no recording.
-const TAIL_MIN: f32 = 1e-3;
+pub(crate) const TAIL_MIN: f32 = 1e-3;
 
 /// Directions are sought among so many events, those that vary most: the work grows with the
 /// third power, and is half a second for these.
-const VARIES_MAX: usize = 256;
+pub(crate) const VARIES_MAX: usize = 256;
 
 /// Features of each event, before those of groups and of the whole.
-const PER_EVENT: usize = 3;
+pub(crate) const PER_EVENT: usize = 3;
 
 /// Features of the whole run.
-const WHOLE: [&str; 8] = [
+pub(crate) const WHOLE: [&str; 8] = [
     "errors",
     "kinds of errors",
     "events more or fewer than usual",
@@ -52,7 +52,7 @@ const WHOLE: [&str; 8] = [
 ];
 
 /// Features of each group of events.
-const PER_GROUP: [&str; 3] = ["events", "errors", "events fewer than usual"];
+pub(crate) const PER_GROUP: [&str; 3] = ["events", "errors", "events fewer than usual"];
 
 /// Whether an event says by its name that it is an error: a name with `ERROR`, or one that
 /// ends in an HTTP status from 400.

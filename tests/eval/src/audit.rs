@@ -128,20 +128,12 @@ mod tests {
 
     fn event(seq: u64, kind: &str) -> Event {
         Event {
-            cursor: seq,
-            node: "edge-1".into(),
             stream: "aa".into(),
             seq,
             kind: kind.into(),
-            hlc_ms: 0,
-            hlc_count: 0,
-            received_ms: 0,
-            at_ms: 0,
             incident: Some(1),
-            meanwhile: false,
-            relation: None,
-            causes: Vec::new(),
             body: json!({ "incident": 7, "from": 3, "through": 4 }),
+            ..Event::default()
         }
     }
 

@@ -306,18 +306,8 @@ fn outliers(recordings: &[Recording], seed: u64, rows: &mut Vec<Row>) {
         leak,
         None,
     );
-    baseline(
-        "t2",
-        "T2 of main components",
-        each(&|one| baseline::t2(one, false)),
-        Some(0.66),
-    );
-    baseline(
-        "t2q",
-        "T2 + Q",
-        each(&|one| baseline::t2(one, true)),
-        Some(0.76),
-    );
+    baseline("t2", "T2 of all sensors", each(&baseline::t2), Some(0.66));
+    baseline("t2q", "T2 + Q", each(&baseline::t2_or_q), Some(0.76));
     let near = each(&|one| baseline::mean_of_five(one, &[0, 1, 2, 3, 4, 5, 6, 7]));
     baseline("mahalanobis", "distance of 5 s means", near, None);
     let near = each(&|one| baseline::mean_of_five(one, &[0, 1, 2, 3, 6, 7]));

@@ -243,7 +243,9 @@ fn halves(channels: &[Channel], seed: u64, rows: &mut Vec<Row>) {
             high: values[values.len() - 1],
             n: SPLITS,
         };
-        let what = format!("settings chosen on the other half of the channels: {what}");
+        let what = format!(
+            "settings chosen on the other half of the channels: {what}, mean and range of splits"
+        );
         rows.push(Row::new(&format!("smap.halves.{id}"), &what, "ratio", estimate).higher());
     }
 }

@@ -241,4 +241,4 @@ pub(crate) fn uint(value: i64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -160,27 +160,42 @@ impl Db {
         Ok(taken)
     }
 
-    /// Ends what `source` has not repeated since `cutoff_ms`; how many.
+    /// Ends what `source` has not repeated since `cutoff_ms`; what that changed.
     ///
     /// # Errors
-    /// [`DbError::Statement`].
+    /// [`DbError::Statement`]; then nothing has changed.
     pub async fn end_unheard(
         &self,
         source: &str,
         cutoff_ms: u64,
         now_ms: u64,
-    ) -> Result<u64, DbError> {
-        sqlx::query(
+    ) -> Result<Taken, DbError> {
+        let on = || DbError::on("end alarms that nobody repeats");
+        let mut change = self
+            .write
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(on())?;
+        let ended = sqlx::query(
             "UPDATE outside_alarm SET raised = 0, ended_ms = ?3
              WHERE source = ?1 AND raised AND heard_ms < ?2",
         )
         .bind(source)
         .bind(int(cutoff_ms))
         .bind(int(now_ms))
-        .execute(&self.write)
+        .execute(&mut *change)
         .await
-        .map(|done| done.rows_affected())
-        .map_err(DbError::on("end alarms that nobody repeats"))
+        .map_err(on())?;
+        let mut taken = Taken {
+            resolved: ended.rows_affected(),
+            ..Taken::default()
+        };
+        if taken.resolved > 0 {
+            forget(&mut change).await.map_err(on())?;
+        }
+        taken.standing = standing(&mut change).await.map_err(on())?;
+        change.commit().await.map_err(on())?;
+        Ok(taken)
     }
 
     /// What each node is to know of other systems' alarms about it; nothing, for a node of
@@ -266,18 +281,13 @@ impl Db {
         .await
         .map_err(DbError::on("read what other systems said"))
     }
+}
 
-    /// How many alarms of others stand.
-    ///
-    /// # Errors
-    /// [`DbError::Statement`].
-    pub async fn outside_standing(&self) -> Result<u64, DbError> {
-        sqlx::query_scalar("SELECT COUNT(*) FROM outside_alarm WHERE raised")
-            .fetch_one(&self.write)
-            .await
-            .map(uint)
-            .map_err(DbError::on("count the alarms of other systems"))
-    }
+async fn standing(db: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    sqlx::query_scalar("SELECT COUNT(*) FROM outside_alarm WHERE raised")
+        .fetch_one(db)
+        .await
+        .map(uint)
 }
 
 async fn take(
@@ -286,11 +296,7 @@ async fn take(
     words: &[Word],
     now_ms: u64,
 ) -> Result<Taken, sqlx::Error> {
-    let mut standing = uint(
-        sqlx::query_scalar("SELECT COUNT(*) FROM outside_alarm WHERE raised")
-            .fetch_one(&mut *db)
-            .await?,
-    );
+    let before = standing(db).await?;
     let mut taken = Taken::default();
     let mut names = Names::default();
     for word in words {
@@ -333,16 +339,16 @@ async fn take(
             Severity::Critical => STANDING_MAX,
             Severity::Warning | Severity::Notice => CRITICAL_FROM,
         };
-        if standing + taken.raised - taken.resolved.min(standing + taken.raised) >= room {
+        if (before + taken.raised).saturating_sub(taken.resolved) >= room {
             taken.left_out += 1;
             continue;
         }
-        // A time to come, or none at all, is now.
+        // A time to come, or none at all, is now; one before 1970 is no time that is told.
         sqlx::query(
             "INSERT INTO outside_alarm(source, key, name, node, service, severity, text,
                since_ms, heard_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
-               MIN(?8, COALESCE(CAST(unixepoch(?9, 'subsec') * 1000 AS INTEGER), ?8)), ?8)",
+               MAX(0, MIN(?8, COALESCE(CAST(unixepoch(?9, 'subsec') * 1000 AS INTEGER), ?8))), ?8)",
         )
         .bind(source)
         .bind(&said.key)
@@ -357,19 +363,24 @@ async fn take(
         .await?;
         taken.raised += 1;
     }
-    standing = (standing + taken.raised).saturating_sub(taken.resolved);
-    taken.standing = standing;
+    taken.standing = (before + taken.raised).saturating_sub(taken.resolved);
     if taken.resolved > 0 {
-        sqlx::query(
-            "DELETE FROM outside_alarm WHERE NOT raised AND number IN (
-               SELECT number FROM outside_alarm WHERE NOT raised
-               ORDER BY ended_ms DESC LIMIT -1 OFFSET ?1)",
-        )
-        .bind(ENDED_MAX)
-        .execute(&mut *db)
-        .await?;
+        forget(db).await?;
     }
     Ok(taken)
+}
+
+/// Of those that are over the newest stay.
+async fn forget(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM outside_alarm WHERE NOT raised AND number IN (
+           SELECT number FROM outside_alarm WHERE NOT raised
+           ORDER BY ended_ms DESC LIMIT -1 OFFSET ?1)",
+    )
+    .bind(ENDED_MAX)
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Ends one alarm, or with `all` each whose key begins so; how many.

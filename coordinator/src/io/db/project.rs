@@ -127,7 +127,7 @@ pub(super) async fn apply(
             boot(db, at, body).await?;
             alarm::started(db, at).await?;
         }
-        Body::Telemetry(body) => backlog(db, at, body).await?,
+        Body::Telemetry(body) => telemetry(db, at, body).await?,
         Body::RouteChange(body) => route(db, at, body).await?,
         Body::Topology(body) => topology(db, at, body).await?,
         Body::Budgets(body) => {
@@ -400,19 +400,18 @@ async fn boot(db: &mut SqliteConnection, at: At, body: &Boot) -> Result<(), sqlx
 }
 
 /// What the node itself says is waiting there.
-async fn backlog(db: &mut SqliteConnection, at: At, body: &Telemetry) -> Result<(), sqlx::Error> {
-    let Some(series) = body.series.iter().find(|series| {
+/// Remembers which telemetry is the newest, and how many records wait by it.
+async fn telemetry(db: &mut SqliteConnection, at: At, body: &Telemetry) -> Result<(), sqlx::Error> {
+    let backlog = body.series.iter().find(|series| {
         series.service.is_none() && Metric::from_number(series.metric) == Some(Metric::Backlog)
-    }) else {
-        return Ok(());
-    };
+    });
     sqlx::query(
         "UPDATE stream SET backlog_seq = ?2, backlog = CAST(?3 AS INTEGER)
          WHERE id = ?1 AND backlog_seq < ?2",
     )
     .bind(at.stream)
     .bind(at.seq)
-    .bind(f64::from(series.max))
+    .bind(backlog.map(|series| f64::from(series.max)))
     .execute(db)
     .await?;
     Ok(())

@@ -12,6 +12,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::{Db, DbError, int, uint};
 use crate::fleet::metrics::Gauges;
+use crate::fleet::readings::Told;
 use crate::fleet::traffic::resolve;
 use crate::fleet::view::{
     Alarm, Budget, Event, Incident, IncidentState, Node, Presence, Reference, Route, Service,
@@ -155,6 +156,27 @@ impl Db {
             })
             .collect::<Result<_, sqlx::Error>>()
             .map_err(DbError::on(doing))
+    }
+
+    /// What each node has measured, by the newest telemetry that came since `from_ms`.
+    ///
+    /// # Errors
+    /// [`DbError::Statement`].
+    pub async fn readings(&self, from_ms: u64) -> Result<Vec<(String, Told)>, DbError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT node.name, event.body FROM node JOIN stream ON stream.id = node.stream
+             JOIN event ON event.stream = stream.id AND event.seq = stream.backlog_seq
+             WHERE event.kind = 'telemetry' AND event.received_ms >= ?1
+             ORDER BY node.site, node.name LIMIT ?2",
+        )
+        .bind(int(from_ms))
+        .bind(LIST_MAX)
+        .fetch_all(&self.read)
+        .await
+        .map_err(DbError::on("read what nodes measure"))?;
+        // One of another version says nothing that is understood.
+        let told = |(node, body): (String, String)| Some((node, serde_json::from_str(&body).ok()?));
+        Ok(rows.into_iter().filter_map(told).collect())
     }
 
     /// The services, of one node or of all.

@@ -25,8 +25,10 @@ use crate::fleet::timeline::causal_order;
 use crate::fleet::view::{Incident, IncidentState};
 
 mod history;
+mod outside;
 mod own;
-mod sent;
+mod readings;
+pub(crate) mod sent;
 
 use self::sent::{budgets, charge, envelope, note, ring, route, start, story};
 

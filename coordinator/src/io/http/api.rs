@@ -17,6 +17,7 @@ use super::{Shared, failed, problem};
 use crate::control::{Hub, now_ms};
 use crate::diagnose;
 use crate::fleet::diagnosis::Why;
+use crate::fleet::readings;
 use crate::fleet::story::story;
 use crate::fleet::timeline::{Order, causal_order};
 use crate::fleet::view::{
@@ -484,9 +485,17 @@ pub(super) async fn healthz(State(hub): Shared) -> Response {
     (status = 200, content_type = "text/plain", body = String),
 ))]
 pub(super) async fn metrics(State(hub): Shared) -> Response {
-    let asked = async { Ok::<_, DbError>((hub.db.gauges().await?, hub.db.budgets().await?)) };
+    let since = now_ms().saturating_sub(readings::OLD_MS);
+    let asked = async {
+        let db = &hub.db;
+        Ok::<_, DbError>((
+            db.gauges().await?,
+            db.budgets().await?,
+            db.readings(since).await?,
+        ))
+    };
     match asked.await {
-        Ok((mut gauges, budgets)) => {
+        Ok((mut gauges, budgets, told)) => {
             hub.with_presence(|presence| {
                 gauges.broker = presence.broker();
                 gauges.online = presence
@@ -496,7 +505,7 @@ pub(super) async fn metrics(State(hub): Shared) -> Response {
             });
             (
                 [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-                hub.metrics.text(&gauges, &budgets),
+                hub.metrics.text(&gauges, &budgets) + &readings::text(&told),
             )
                 .into_response()
         }

@@ -6,7 +6,7 @@
 
 mod repairs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use homeostat_sim::certify::{Certificate, Depth, Kept};
@@ -14,7 +14,7 @@ use homeostat_sim::fault::{Coupling, Incident, distance, novelty};
 use homeostat_sim::topology::{Topology, Version};
 use homeostat_sim::world::{Order, Progress, Settings, Target, World};
 
-use self::repairs::{Repair, repair};
+use self::repairs::{Repair, names, repair};
 
 /// Seeds of each check; a repair has to hold on all.
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -157,10 +157,11 @@ enum Known {
 
 impl Known {
     fn orders(&self) -> Vec<&str> {
-        match self {
-            Self::ByHand(repair) => repair.orders().to_vec(),
-            Self::Certified(orders) => orders.iter().map(String::as_str).collect(),
-        }
+        let orders = match self {
+            Self::ByHand(repair) => repair.orders(),
+            Self::Certified(orders) => orders,
+        };
+        orders.iter().map(String::as_str).collect()
     }
 }
 
@@ -217,6 +218,15 @@ fn every_file_of_the_folders_is_in_the_catalogue() {
         let names = files.map(|file| file.unwrap().path());
         let incidents = names.filter(|path| path.extension().is_some_and(|end| end == "toml"));
         assert_eq!(incidents.count(), known.len(), "{folder}");
+    }
+}
+
+#[test]
+fn every_repair_is_of_one_incident() {
+    let known: BTreeSet<String> = all().into_iter().map(|incident| incident.name).collect();
+    let mut seen = BTreeSet::new();
+    for name in names() {
+        assert!(known.contains(name) && seen.insert(name), "{name}");
     }
 }
 

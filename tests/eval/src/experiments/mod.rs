@@ -65,7 +65,7 @@ pub const LIST: [[&str; 3]; 24] = [
     [
         "detect",
         "detectors on public recordings, by published protocols; --set and --data",
-        "seconds to a few minutes a set",
+        "seconds to 15 minutes a set",
     ],
     [
         "rca",

@@ -23,12 +23,6 @@ use crate::result::{Report, Row};
 use crate::stats::{self, Estimate};
 use score::{Score, score};
 
-/// Templates the miner may keep: the default of the agent.
-const LIMITS: fn(Thresholds) -> Limits = |thresholds| Limits {
-    thresholds,
-    ..Limits::default()
-};
-
 /// How the file of a set ends.
 const ENDS: [&str; 2] = ["log_structured.csv.gz", "log_structured.csv"];
 
@@ -81,7 +75,7 @@ pub fn run(data: &Path, _seed: u64) -> Result<Report> {
     let begun = Instant::now();
     let sets = read(&data.join("loghub"))?;
     let defaults = Limits::default();
-    let mut report = Report::new("detect-loghub", &format!("{defaults:?} {CANDIDATES:?}"));
+    let mut report = Report::new("detect.loghub", &format!("{defaults:?} {CANDIDATES:?}"));
     for set in &sets {
         let published = PUBLISHED.iter().find(|row| row.set == set.name);
         let n = set.lines.len();
@@ -251,7 +245,10 @@ fn choose(sets: &[Set]) -> Vec<Row> {
             for value in CANDIDATES {
                 let thresholds = Thresholds { name, value, prose };
                 let scores = sets.iter().map(|set| {
-                    let miner = Miner::new(LIMITS(thresholds));
+                    let miner = Miner::new(Limits {
+                        thresholds,
+                        ..Limits::default()
+                    });
                     score(&mine(miner, &set.lines), &set.truth)
                 });
                 tried.push((thresholds, scores.collect()));

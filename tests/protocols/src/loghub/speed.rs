@@ -16,7 +16,7 @@ const LINES: usize = if cfg!(debug_assertions) {
     400_000
 };
 
-/// Measurements; the best of them is the least disturbed.
+/// Measurements, of which the median, the slowest and the quickest are told.
 const ROUNDS: usize = 5;
 
 /// Rates of all sets.

@@ -46,11 +46,6 @@ use data::{Kind, Workload};
 /// The workloads.
 const WORKLOADS: [&str; 3] = ["DEPL", "NET", "STO"];
 
-/// All that is fixed: the settings are constants of the crate that is measured.
-const SETTINGS: &str = "homeostat-classify: 200 extremely randomised trees, 1/4 of features, \
-    3 features per event, 8 of all, 3 per service; spread floor 0.3, 95 % of variance, 5 tails, \
-    4 parts; novel 0.97, unusual 0.95";
-
 /// Runs the protocols on the recordings in `data/openstack_failures`.
 ///
 /// # Errors
@@ -58,7 +53,7 @@ const SETTINGS: &str = "homeostat-classify: 200 extremely randomised trees, 1/4 
 pub fn run(data: &Path, seed: u64) -> Result<Report> {
     let start = Instant::now();
     let folder = data.join("openstack_failures");
-    let mut report = Report::new("detect.openstack", SETTINGS);
+    let mut report = Report::new("detect.openstack", &homeostat_classify::settings());
     let read = |kind| -> Result<Vec<Workload>> {
         let all = WORKLOADS.iter();
         all.map(|name| Workload::read(&folder, name, kind))

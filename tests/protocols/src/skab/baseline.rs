@@ -1,5 +1,9 @@
 //! What others would do: control charts, computed here.
 
+use std::ops::Range;
+
+use homeostat_classify::eigen;
+
 use super::{Recording, SENSORS, TRAINING};
 
 /// What the F distribution of `m` and `400 - m` degrees of freedom passes once in 1000.
@@ -15,15 +19,24 @@ const MEDIAN: usize = 5;
 
 type Matrix = [[f64; SENSORS]; SENSORS];
 
-/// Hotelling's T2 of the components that hold 85 % of the variance, and if `with_q` the
-/// residual Q as well (Jackson and Mudholkar 1979): the settings of the source.
-pub(super) fn t2(recording: &Recording, with_q: bool) -> Vec<bool> {
-    let (mean, spread) = frame(recording);
-    let place = |row: &[f32; SENSORS]| {
-        std::array::from_fn(|at| finite((f64::from(row[at]) - mean[at]) / spread[at]))
-    };
-    let training: Vec<[f64; SENSORS]> = recording.training().iter().map(place).collect();
-    let (values, vectors) = eigen(covariance(&training));
+/// Hotelling's T2 of all sensors beyond twice its limit, as the source alarms.
+pub(super) fn t2(recording: &Recording) -> Vec<bool> {
+    let space = Space::of(recording);
+    let limit = 2.0 * limit(SENSORS);
+    let charts: Vec<f64> = recording
+        .judged()
+        .iter()
+        .map(|row| space.along(row, 0..SENSORS, true))
+        .collect();
+    medians(&charts).into_iter().map(|t2| t2 > limit).collect()
+}
+
+/// Hotelling's T2 of the components that hold 85 % of the variance, or the residual Q (Jackson
+/// and Mudholkar 1979), each beyond its limit: the settings and formulas of the source, but for
+/// the order of the components that it takes the limit of Q from, which there is by chance.
+pub(super) fn t2_or_q(recording: &Recording) -> Vec<bool> {
+    let space = Space::of(recording);
+    let values = &space.values;
     let all: f64 = values.iter().sum();
     let mut held = 0.0;
     let main = values.iter().position(|value| {
@@ -31,8 +44,6 @@ pub(super) fn t2(recording: &Recording, with_q: bool) -> Vec<bool> {
         held >= 0.85 * all
     });
     let main = main.map_or(SENSORS, |at| at + 1);
-    let (n, m) = (TRAINING as f64, main as f64);
-    let limit = m * (n - 1.0) * (n + 1.0) / (n * (n - m)) * F_1000[main - 1];
     let power = |k: i32| {
         values[main..]
             .iter()
@@ -46,23 +57,69 @@ pub(super) fn t2(recording: &Recording, with_q: bool) -> Vec<bool> {
             + NORMAL_1000 * h * (2.0 * power(2)).sqrt() / power(1)
             + power(2) * h * (h - 1.0) / power(1).powi(2))
         .powf(1.0 / h);
+    let limit = limit(main);
     let (charts, residuals): (Vec<f64>, Vec<f64>) = recording
         .judged()
         .iter()
         .map(|row| {
-            let row = place(row);
-            let along = |k: usize| (0..SENSORS).map(|i| row[i] * vectors[i][k]).sum::<f64>();
-            let t2 = (0..main)
-                .map(|k| along(k).powi(2) / values[k].max(1e-12))
-                .sum::<f64>();
-            let q = (main..SENSORS).map(|k| along(k).powi(2)).sum::<f64>();
-            (t2, q)
+            let t2 = space.along(row, 0..main, true);
+            (t2, space.along(row, main..SENSORS, false))
         })
         .unzip();
     let charts = medians(&charts).into_iter().zip(medians(&residuals));
-    charts
-        .map(|(t2, q)| t2 > limit || with_q && q > limit_q)
-        .collect()
+    charts.map(|(t2, q)| t2 > limit || q > limit_q).collect()
+}
+
+/// What T2 of `main` components passes once in 1000 training rows.
+fn limit(main: usize) -> f64 {
+    let (n, m) = (TRAINING as f64, main as f64);
+    m * (n - 1.0) * (n + 1.0) / (n * (n - m)) * F_1000[main - 1]
+}
+
+/// The components of the training rows.
+struct Space {
+    mean: [f64; SENSORS],
+    spread: [f64; SENSORS],
+    values: [f64; SENSORS],
+    vectors: Matrix,
+}
+
+impl Space {
+    fn of(recording: &Recording) -> Self {
+        let (mean, spread) = frame(recording);
+        let mut space = Self {
+            mean,
+            spread,
+            values: [0.0; SENSORS],
+            vectors: [[0.0; SENSORS]; SENSORS],
+        };
+        let training: Vec<[f64; SENSORS]> = recording
+            .training()
+            .iter()
+            .map(|row| space.place(row))
+            .collect();
+        (space.values, space.vectors) = eigen(covariance(&training));
+        space
+    }
+
+    fn place(&self, row: &[f32; SENSORS]) -> [f64; SENSORS] {
+        std::array::from_fn(|at| finite((f64::from(row[at]) - self.mean[at]) / self.spread[at]))
+    }
+
+    /// Squared length along some components, each by its variance if `scaled`.
+    fn along(&self, row: &[f32; SENSORS], components: Range<usize>, scaled: bool) -> f64 {
+        let row = self.place(row);
+        let square = |k: usize| {
+            let along: f64 = (0..SENSORS).map(|i| row[i] * self.vectors[i][k]).sum();
+            let by = if scaled {
+                self.values[k].max(1e-12)
+            } else {
+                1.0
+            };
+            along.powi(2) / by
+        };
+        components.map(square).sum()
+    }
 }
 
 /// Mahalanobis distance of the mean of five rows of some sensors, beyond what one in 1000 of
@@ -132,37 +189,12 @@ fn covariance(rows: &[[f64; SENSORS]]) -> Matrix {
     matrix
 }
 
-/// Eigenvalues from the largest down, with their vectors as columns (Jacobi rotations).
-fn eigen(mut a: Matrix) -> ([f64; SENSORS], Matrix) {
-    let mut vectors: Matrix =
-        std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
-    for _ in 0..50 {
-        for p in 0..SENSORS {
-            for q in p + 1..SENSORS {
-                if a[p][q].abs() < 1e-15 {
-                    continue;
-                }
-                let theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q]);
-                let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
-                let c = 1.0 / (t * t + 1.0).sqrt();
-                let s = t * c;
-                for row in &mut a {
-                    (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
-                }
-                let (row_p, row_q) = (a[p], a[q]);
-                a[p] = std::array::from_fn(|k| c * row_p[k] - s * row_q[k]);
-                a[q] = std::array::from_fn(|k| s * row_p[k] + c * row_q[k]);
-                for row in &mut vectors {
-                    (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
-                }
-            }
-        }
-    }
-    let mut order: [usize; SENSORS] = std::array::from_fn(|at| at);
-    order.sort_by(|i, j| a[*j][*j].total_cmp(&a[*i][*i]));
+/// Eigenvalues from the largest down, with their vectors as columns.
+fn eigen(matrix: Matrix) -> ([f64; SENSORS], Matrix) {
+    let found = eigen::eigen(matrix.concat(), SENSORS);
     (
-        order.map(|at| a[at][at]),
-        vectors.map(|row| order.map(|at| row[at])),
+        std::array::from_fn(|k| found[k].0),
+        std::array::from_fn(|i| std::array::from_fn(|k| found[k].1[i])),
     )
 }
 

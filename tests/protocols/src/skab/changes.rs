@@ -168,7 +168,7 @@ pub(super) fn rows(recordings: &[Recording], seed: u64, rows: &mut Vec<Row>) {
         blind.precision(),
     ));
     let flips = score(recordings, |one| {
-        let alarms = baseline::t2(one, true);
+        let alarms = baseline::t2_or_q(one);
         let flips = alarms
             .windows(2)
             .enumerate()

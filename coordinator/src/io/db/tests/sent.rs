@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) fn envelope(node: &str, seq: u64, body: Body) -> Envelope {
+pub(crate) fn envelope(node: &str, seq: u64, body: Body) -> Envelope {
     let mut stream = [0; 16];
     stream[..node.len()].copy_from_slice(node.as_bytes());
     Envelope {
@@ -17,7 +17,7 @@ pub(super) fn envelope(node: &str, seq: u64, body: Body) -> Envelope {
     }
 }
 
-pub(super) fn note(node: &str, seq: u64) -> Envelope {
+pub(crate) fn note(node: &str, seq: u64) -> Envelope {
     let body = Body::Note(Note {
         service: None,
         text: format!("event {seq}"),

@@ -20,10 +20,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use self::simulated::{Day, Found};
+use self::simulated::{Day, First, Seen};
 use super::progress;
 use crate::result::{Report, Row};
-use crate::stats::{Estimate, share};
+use crate::stats::{Estimate, clustered, share};
 
 /// More alarms than this on a day and node, and people stop to look.
 const GOAL: f64 = 1.0;
@@ -81,8 +81,8 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         quiet_rows(&days, &mut report);
     }
     if args.incidents > 0 {
-        let found = simulated::incidents(args.swing, args.incidents, seed)?;
-        fault_rows(&found, seed, &mut report);
+        let seen = simulated::incidents(args.swing, args.incidents, seed)?;
+        fault_rows(&seen, seed, &mut report);
     }
     for file in &args.recording {
         let replayed = recording::replay(file)?;
@@ -160,39 +160,45 @@ fn quiet_rows(days: &[Day], report: &mut Report) {
     ));
 }
 
-fn fault_rows(found: &[Found], seed: u64, report: &mut Report) {
-    let hits = |of: fn(&Found) -> Option<f64>| found.iter().filter_map(of).count();
-    let n = found.len();
-    let ours = hits(|one| one.ours);
+fn fault_rows(seen: &Seen, seed: u64, report: &mut Report) {
+    // Seeds of one incident are alike, so they are resampled together.
+    let found = |which: usize| {
+        let hits = |of: &Vec<First>| of.iter().map(|first| first[which].is_some()).collect();
+        let groups: Vec<Vec<bool>> = seen.incidents.values().map(hits).collect();
+        let share =
+            |drawn: &[&bool]| drawn.iter().filter(|hit| ***hit).count() as f64 / drawn.len() as f64;
+        clustered(&groups, share, seed).unwrap_or(Estimate::exact(f64::NAN, 0))
+    };
+    let other = "mean and deviation";
     report.rows.push(
         Row::new(
             "quiet-day.recall",
             "incidents with an alarm within 300 s",
             "share",
-            share(ours, n),
+            found(0),
         )
         .higher()
-        .against(
-            Some(share(hits(|one| one.plain), n).value),
-            "mean and deviation",
-        ),
+        .against(Some(found(1).value), other),
     );
+    let calm = |which: usize| {
+        let hits = seen.calm.iter().filter(|first| first[which].is_some());
+        share(hits.count(), seen.calm.len())
+    };
     report.rows.push(
         Row::new(
             "quiet-day.recall.chance",
-            "the same hours without an incident",
+            "the same time without an incident, once a seed",
             "share",
-            share(hits(|one| one.chance), n),
+            calm(0),
         )
-        .against(
-            Some(share(hits(|one| one.plain_chance), n).value),
-            "mean and deviation",
-        ),
+        .against(Some(calm(1).value), other),
     );
-    let delays: Vec<f64> = found.iter().filter_map(|one| one.ours).collect();
-    let plain: Vec<f64> = found.iter().filter_map(|one| one.plain).collect();
-    if let Some(delay) = Estimate::quantile(&delays, 0.5, seed) {
-        let other = Estimate::quantile(&plain, 0.5, seed).map(|one| one.value);
+    let delays = |which: usize| -> Vec<f64> {
+        let all = seen.incidents.values().flatten();
+        all.filter_map(|first| first[which]).collect()
+    };
+    if let Some(delay) = Estimate::quantile(&delays(0), 0.5, seed) {
+        let plain = Estimate::quantile(&delays(1), 0.5, seed).map(|one| one.value);
         report.rows.push(
             Row::new(
                 "quiet-day.delay",
@@ -200,7 +206,7 @@ fn fault_rows(found: &[Found], seed: u64, report: &mut Report) {
                 "s",
                 delay,
             )
-            .against(other, "mean and deviation"),
+            .against(plain, other),
         );
     }
 }
@@ -247,6 +253,29 @@ fn at_most(events: usize, mean: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_of_one_incident_and_calm_hours_count_for_what_they_are() {
+        // Twenty incidents, each the same for all of five seeds; calm once a seed.
+        let first = |hit: bool| [hit.then_some(6.0), None];
+        let incidents = (0..20).map(|at| (format!("i-{at}"), vec![first(at % 2 == 0); 5]));
+        let seen = Seen {
+            incidents: incidents.collect(),
+            calm: vec![[None, None]; 5],
+        };
+        let mut report = Report::new("test", "");
+        fault_rows(&seen, 1, &mut report);
+        let row = |id: &str| report.rows.iter().find(|row| row.id == id).unwrap();
+        let recall = row("quiet-day.recall");
+        assert_eq!(
+            (recall.ours, recall.n, recall.reference),
+            (0.5, 100, Some(0.0))
+        );
+        // As wide as of 20, not of 100: 1.96 * sqrt(.25 / 20) is .22 either way.
+        assert!(recall.high - recall.low > 0.35, "{recall:?}");
+        assert_eq!(row("quiet-day.recall.chance").n, 5);
+        assert_eq!(row("quiet-day.delay").ours, 6.0);
+    }
 
     #[test]
     fn the_interval_of_a_count_is_that_of_the_tables() {

@@ -7,7 +7,7 @@
 //! is learnt.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use homeostat_common::units::Micros;
 use super::watcher::{Key, Raised, Watcher};
 use crate::stage::interrupt;
 
-/// Longest line that makes sense: some thousand columns.
-const LINE_MAX: usize = 64 * 1024;
+/// Bytes of a line that are read: some thousand columns.
+const LINE_MAX: u64 = 64 * 1024;
 
 impl Key for String {
     type Scope = ();
@@ -51,11 +51,9 @@ pub(super) struct Replayed {
 /// When it cannot be read, or is none.
 pub(super) fn replay(file: &Path) -> Result<Replayed> {
     let name = || format!("cannot read {}", file.display());
-    let reader = BufReader::new(File::open(file).with_context(name)?);
-    let mut lines = reader.split(b'\n');
-    let head = lines.next().with_context(name)?.with_context(name)?;
-    let head = String::from_utf8_lossy(&head).trim().to_owned();
-    let columns: Vec<String> = head.split(',').skip(1).map(str::to_owned).collect();
+    let mut reader = BufReader::new(File::open(file).with_context(name)?);
+    let head = line(&mut reader).with_context(name)?.with_context(name)?;
+    let columns: Vec<String> = head.trim().split(',').skip(1).map(str::to_owned).collect();
     ensure!(
         !columns.is_empty(),
         "{} has no columns of metrics",
@@ -63,12 +61,12 @@ pub(super) fn replay(file: &Path) -> Result<Replayed> {
     );
     let mut watcher: Watcher<String> = Watcher::new();
     let (mut first, mut last, mut strange) = (None, 0.0_f64, 0);
-    for (number, line) in lines.enumerate() {
-        if number % 1000 == 0 {
+    let mut number = 0_u64;
+    while let Some(text) = line(&mut reader).with_context(name)? {
+        if number.is_multiple_of(1000) {
             interrupt::pause(Duration::ZERO)?;
         }
-        let line = line.with_context(name)?;
-        let text = String::from_utf8_lossy(line.get(..LINE_MAX).unwrap_or(&line)).into_owned();
+        number += 1;
         let text = text.trim();
         if text.is_empty() {
             continue;
@@ -98,6 +96,16 @@ pub(super) fn replay(file: &Path) -> Result<Replayed> {
         ours: watcher.ours,
         strange,
     })
+}
+
+/// The beginning of the next line, [`LINE_MAX`] bytes at most; `None` at the end.
+fn line(reader: &mut impl BufRead) -> std::io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let read = reader.take(LINE_MAX).read_until(b'\n', &mut line)?;
+    if read as u64 == LINE_MAX && line.last() != Some(&b'\n') {
+        reader.skip_until(b'\n')?;
+    }
+    Ok((read > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
 }
 
 #[cfg(test)]
@@ -131,5 +139,22 @@ mod tests {
         assert_eq!(replayed.ours[0].metric, "steps");
         assert!((3000.0..3030.0).contains(&replayed.ours[0].at_s));
         assert!(replay(&dir.path().join("none.csv")).is_err());
+    }
+
+    #[test]
+    fn of_a_line_without_an_end_only_the_beginning_is_read() {
+        let long = "7,".repeat(100_000);
+        let text = format!("a,b\n{long}\n9,1\nlast");
+        let mut reader = BufReader::new(text.as_bytes());
+        let mut next = || {
+            line(&mut reader)
+                .unwrap()
+                .map(|line| line.trim().to_owned())
+        };
+        assert_eq!(next().as_deref(), Some("a,b"));
+        assert_eq!(next().unwrap(), long[..64 * 1024]);
+        assert_eq!(next().as_deref(), Some("9,1"));
+        assert_eq!(next().as_deref(), Some("last"));
+        assert_eq!(next(), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Days of simulated nodes, with and without incidents.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,25 +127,28 @@ pub(super) fn day(topology: &str, swing: f64, hours: f64, seed: u64) -> Result<D
     })
 }
 
-/// What was seen of one incident: seconds from its onset to the first alarm of any node.
-pub(super) struct Found {
-    pub(super) ours: Option<f64>,
-    pub(super) plain: Option<f64>,
-    /// The same in the same time without it.
-    pub(super) chance: Option<f64>,
-    pub(super) plain_chance: Option<f64>,
+/// Seconds to the first alarm of any node, ours and the plain one.
+pub(super) type First = [Option<f64>; 2];
+
+/// What was seen of incidents.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// From the onset of each incident, for each seed.
+    pub(super) incidents: BTreeMap<String, Vec<First>>,
+    /// In the same time without one, for each seed.
+    pub(super) calm: Vec<First>,
 }
 
 /// The incidents to train on that fit the reference.
-pub(super) fn incidents(swing: f64, seeds: u64, seed: u64) -> Result<Vec<Found>> {
-    let mut all = Vec::new();
+pub(super) fn incidents(swing: f64, seeds: u64, seed: u64) -> Result<Seen> {
+    let mut all = Seen::default();
     for seed in seed..seed + seeds {
         let mut before = Fleet::new("reference", swing, seed)?;
         for _ in 0..BEFORE_S {
             before.step();
         }
         interrupt::pause(Duration::ZERO)?;
-        let [chance, plain_chance] = first_alarms(before.clone());
+        all.calm.push(first_alarms(before.clone()));
         for (name, text) in Incident::train() {
             let incident = Incident::read(&format!("{name}.toml"), text)?;
             if incident.topology != "reference" {
@@ -160,19 +164,15 @@ pub(super) fn incidents(swing: f64, seeds: u64, seed: u64) -> Result<Vec<Found>>
             };
             let [ours, plain] = first_alarms(fleet);
             super::progress(&format!("  {name}, seed {seed}: {ours:?}, plain {plain:?}"));
-            all.push(Found {
-                ours,
-                plain,
-                chance,
-                plain_chance,
-            });
+            let of = all.incidents.entry(incident.name).or_default();
+            of.push([ours, plain]);
         }
     }
     Ok(all)
 }
 
-/// Goes on, and returns after how many seconds the first alarm came, ours and the plain one.
-fn first_alarms(mut fleet: Fleet) -> [Option<f64>; 2] {
+/// Goes on, and returns after how many seconds the first alarms came.
+fn first_alarms(mut fleet: Fleet) -> First {
     let counts = |fleet: &Fleet| {
         let sum = |of: fn(&Watcher<Series>) -> usize| fleet.watchers.iter().map(of).sum::<usize>();
         [sum(|one| one.ours.len()), sum(|one| one.others.len())]
