@@ -741,7 +741,7 @@ mod tests {
             [&disk, &disk].into_iter(),
             1,
         );
-        assert_eq!(ways, [edge(&service("front"), &Component::Node)]);
+        assert_eq!(ways, [edge(&service("front"), &disk)]);
         assert!(chain(causal.edges(), &disk, &service("front")).is_empty());
     }
 }

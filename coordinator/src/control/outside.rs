@@ -350,7 +350,15 @@ mod tests {
         let (asks, _) = mpsc::channel(1);
         let key = Signer::new(&[7; 32]).key();
         let outside = Outside::new(Labels::default(), String::new());
-        Arc::new(Hub::new(db, asks, key, String::new(), outside, None, Vec::new()))
+        Arc::new(Hub::new(
+            db,
+            asks,
+            key,
+            String::new(),
+            outside,
+            None,
+            Vec::new(),
+        ))
     }
 
     fn about(node: &str, key: &str) -> Word {
