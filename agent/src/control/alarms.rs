@@ -296,8 +296,6 @@ impl Loop {
         // A device's name is none of those that are cleared at each start.
         if standing.shown || name.starts_with(super::outside::OF_DEVICE) {
             effects.push(Effect::ShowAlarm(name.to_owned(), None));
-        }
-        if standing.shown {
             let body = Body::Alarm(standing.alarm.clone());
             self.emit(Class::Heal, &[], body, effects);
         }

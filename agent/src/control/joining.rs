@@ -103,7 +103,8 @@ pub(super) struct Need {
 /// What something is put down to.
 struct Root {
     incident: Option<(IncidentId, u64)>,
-    /// Without it nothing can work, for as long as that lasts.
+    /// Without it nothing can work, for as long as that lasts; or it was mended a moment
+    /// ago, which is over soon.
     certain: bool,
     because: String,
 }
@@ -208,7 +209,7 @@ impl Loop {
         let settling = self.settling.get(service)?;
         (now < follows.settled(settling)).then(|| Root {
             incident: Some((settling.incident, settling.mark)),
-            certain: false,
+            certain: true,
             because: format!("{name} was mended a moment ago"),
         })
     }

@@ -71,7 +71,10 @@ impl Case {
 
     /// The suspects of its node, as places in the fleet.
     fn suspects(&self, graph: &Graph) -> Vec<Suspected> {
-        let Some((told, at_ms)) = &self.diagnosed else {
+        // Where nobody is suspected, as while nothing is known of what is usual, what is left
+        // is what the node believes of the service itself.
+        let told = self.diagnosed.as_ref();
+        let Some((told, at_ms)) = told.filter(|(told, _)| !told.suspects.is_empty()) else {
             return vec![Suspected {
                 place: self.alarmed(graph),
                 confidence: self.confidence.clamp(0.0, 1.0),
