@@ -15,7 +15,7 @@ use crate::diagnose::past::{About, what_if};
 use crate::diagnose::ranking::rank;
 use crate::diagnose::readings::readings;
 use crate::diagnose::why::{named, why};
-use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, WhatIf, Why};
+use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, Role, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
 use crate::io::db::{Db, DbError};
 
@@ -95,7 +95,8 @@ impl Hub {
         Ok(found)
     }
 
-    /// Why services of that name are in trouble; the one that is comes first.
+    /// Why services of that name are in trouble: the one that is comes first, one with an
+    /// incident of its own before those that need something with one.
     pub async fn why(&self, service: &str, node: Option<&str>) -> Result<Vec<Why>, DbError> {
         let services = self.db.services(node).await?;
         let services: Vec<(String, String)> = services
@@ -115,7 +116,11 @@ impl Hub {
             .iter()
             .map(|place| why(place, &cases, &graph, &heard))
             .collect();
-        found.sort_by_key(|one| (!one.open, std::cmp::Reverse(one.incident)));
+        found.sort_by_key(|one| {
+            let own = one.incident.and(one.chain.first());
+            let own = own.is_some_and(|of| of.role != Role::Between);
+            (!one.open, !own, std::cmp::Reverse(one.incident))
+        });
         Ok(found)
     }
 
