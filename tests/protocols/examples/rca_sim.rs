@@ -1,6 +1,6 @@
 //! Diagnosis on the simulator without the rest of `homeostat-eval`, which takes minutes to
 //! build: `cargo run --release -p homeostat-protocols --example rca_sim -- development [FILE]`.
-//! A third argument `tiny` proves that it works, at counts that say nothing.
+//! A third argument `quick` proves that it works, at counts that say nothing.
 
 use std::path::Path;
 
@@ -18,14 +18,10 @@ fn main() -> Result<()> {
         split,
         ..Args::default()
     };
-    if args.next().as_deref() == Some("tiny") {
+    if args.next().as_deref() == Some("quick") {
         how = Args {
-            lessons: 1,
-            drawn: 20,
-            seeds: 1,
-            cases: 5,
-            moments: 5,
-            ..how
+            split,
+            ..Args::quick()
         };
     }
     let report = run(&how, |what| eprintln!("{what}"))?;

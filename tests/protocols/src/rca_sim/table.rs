@@ -47,6 +47,21 @@ impl Default for Args {
     }
 }
 
+impl Args {
+    /// Counts that prove that it works, and nothing else.
+    #[must_use]
+    pub fn quick() -> Self {
+        Self {
+            lessons: 1,
+            drawn: 20,
+            seeds: 1,
+            cases: 5,
+            moments: 5,
+            ..Self::default()
+        }
+    }
+}
+
 /// Folds of the training split.
 const FOLDS: u64 = 5;
 /// Seconds of a longer quiet period before the incident.
