@@ -9,6 +9,7 @@
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
 
+use crate::confidence;
 use crate::events::Change;
 use crate::evidence::{Doubt, Evidence, Probe};
 use crate::frame::Frame;
@@ -16,6 +17,7 @@ use crate::graph::{Call, Component, Graph};
 use crate::own::{Account, Node, account};
 use crate::resource::{Resource, resources};
 use crate::signals::{Kind, Signals};
+use crate::weigh::{self, WEIGHTS};
 
 /// What is to be explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Alarm {
     pub component: Option<Component>,
     /// About which kind of signal; `None` if that is not known.
     pub kind: Option<Kind>,
+    /// Until when all is known to have been well; `None` means until the alarm.
+    pub well_until: Option<Duration>,
 }
 
 impl Alarm {
@@ -36,6 +40,7 @@ impl Alarm {
             at,
             component: Some(component),
             kind: Some(kind),
+            well_until: None,
         }
     }
 
@@ -46,6 +51,7 @@ impl Alarm {
             at,
             component: None,
             kind: None,
+            well_until: None,
         }
     }
 }
@@ -228,6 +234,13 @@ struct Scene<'a> {
     changes: Vec<Option<Change>>,
 }
 
+/// A component on its way to become a suspect.
+struct Ranked {
+    of: usize,
+    share: f32,
+    sure: f32,
+}
+
 /// What one kind of evidence says of all components.
 struct Finding {
     /// Parts of what is unexplained; they sum to 1.
@@ -273,26 +286,11 @@ impl Scene<'_> {
             roots: 0,
             explained_away: Vec::new(),
             coincident: self.coincident(confirm),
-            times: 0.0,
+            times: findings.iter().map(|one| one.times).fold(0.0, f32::max),
             probe: None,
             grade,
             doubts,
         };
-        let weight: f32 = findings.iter().map(Finding::weight).sum();
-        if weight <= 0.0 {
-            return diagnosis;
-        }
-        let mut ranked: Vec<(usize, f32)> = (0..self.graph.len())
-            .map(|of| {
-                let parts = findings.iter().map(|one| one.weight() * one.shares[of]);
-                (of, parts.sum::<f32>() / weight)
-            })
-            .filter(|(_, share)| *share > 0.0)
-            .collect();
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        ranked.truncate(settings.suspects);
-        let times = findings.iter().map(|one| one.times).fold(0.0, f32::max);
-        diagnosis.times = times;
         let doubtful = diagnosis.doubts.iter().any(|doubt| match doubt {
             Doubt::UnknownTarget
             | Doubt::NoTargetSignal
@@ -301,24 +299,66 @@ impl Scene<'_> {
             | Doubt::Cycle { .. } => true,
             Doubt::Cold { .. } | Doubt::Unseen { .. } => false,
         });
+        let shares = self.shares(&findings);
+        let weighed = weigh::of_frame(self.graph, self.signals, &self.frame, alarm);
+        let (mut ranked, root): (Vec<Ranked>, f32) = if weighed.is_empty() {
+            let ranked = shares.iter().enumerate().map(|(of, share)| Ranked {
+                of,
+                share: *share,
+                sure: confidence::of_share(*share, doubtful),
+            });
+            let some = ranked.filter(|one| one.share > 0.0);
+            (
+                some.collect(),
+                confidence::of_share(settings.root, doubtful),
+            )
+        } else {
+            let ranked = weighed.iter().map(|one| Ranked {
+                of: one.component.index(),
+                share: shares[one.component.index()],
+                sure: confidence::of_odds(one.odds(&WEIGHTS), doubtful),
+            });
+            (ranked.collect(), ROOT)
+        };
+        let surest = |a: &Ranked, b: &Ranked| {
+            let share = b.share.total_cmp(&a.share);
+            b.sure.total_cmp(&a.sure).then(share).then(a.of.cmp(&b.of))
+        };
+        ranked.sort_by(surest);
+        ranked.truncate(settings.suspects);
         diagnosis.suspects = ranked
             .iter()
-            .map(|(of, share)| Suspect {
-                component: place(*of),
-                share: *share,
-                confidence: crate::confidence::of(*share, doubtful),
-                onset: self.onset(*of).and_then(|row| self.frame.begins(row)),
-                evidence: self.evidence(*of, alarm),
+            .map(|one| Suspect {
+                component: place(one.of),
+                share: one.share,
+                confidence: one.sure,
+                onset: self.onset(one.of).and_then(|row| self.frame.begins(row)),
+                evidence: self.evidence(one.of, alarm),
             })
             .collect();
         diagnosis.roots = ranked
             .iter()
-            .take_while(|(_, share)| *share >= settings.root)
+            .take_while(|one| one.sure >= root)
             .count()
             .clamp(ranked.len().min(1), ranked.len());
+        let ranked: Vec<(usize, f32)> = ranked.iter().map(|one| (one.of, one.share)).collect();
         diagnosis.explained_away = self.explained(&ranked[..diagnosis.roots]);
         diagnosis.probe = self.probe(&diagnosis.suspects);
         diagnosis
+    }
+
+    /// The part of each component of all that is unexplained; all 0 where nothing is.
+    fn shares(&self, findings: &[Finding]) -> Vec<f32> {
+        let weight: f32 = findings.iter().map(Finding::weight).sum();
+        let share = |of: usize| {
+            let parts = findings.iter().map(|one| one.weight() * one.shares[of]);
+            if weight > 0.0 {
+                parts.sum::<f32>() / weight
+            } else {
+                0.0
+            }
+        };
+        (0..self.graph.len()).map(share).collect()
     }
 
     fn candidate(&self, of: usize) -> bool {
@@ -597,6 +637,9 @@ impl Scene<'_> {
         Some(Probe::Ask { ask: of, other })
     }
 }
+
+/// Who is a root more likely than not is one of its own, where roles are known.
+const ROOT: f32 = 0.5;
 
 /// The least part of what a component shows that counts as explaining it.
 const EXPLAINS: f32 = 0.5;

@@ -25,6 +25,9 @@ const NOISE: f32 = 2.0;
 /// nobody is suspected for less than 15 %.
 const CHANGE_MIN: f32 = 0.065;
 
+/// So many more of an event than usual are half of what there can be.
+const HALF: f32 = 2.0;
+
 /// A pair whose faded count is below this is gone.
 const FORGOTTEN: f32 = 0.05;
 
@@ -90,6 +93,8 @@ impl Change {
 #[derive(Debug, Clone, Default)]
 pub struct Events {
     logs: BTreeMap<usize, Log>,
+    /// Spans that are reference, faded as their counts.
+    spans: f32,
 }
 
 impl Events {
@@ -109,6 +114,7 @@ impl Events {
         } else {
             1.0
         };
+        self.spans = self.spans * keep + 1.0;
         for log in self.logs.values_mut() {
             for change in log.changes() {
                 let habit = log.habits.entry(change.from).or_default();
@@ -134,6 +140,33 @@ impl Events {
             log.pairs.values_mut().for_each(|pair| pair.now = 0.0);
             log.pairs.retain(|_, pair| pair.reference >= FORGOTTEN);
         }
+    }
+
+    /// Of each component how much more of some event there is than one of `writers` usually has
+    /// in a span, in `0..1`; none before a span was closed.
+    pub(crate) fn novel(&self, writers: usize) -> BTreeMap<usize, f32> {
+        let mut usual: BTreeMap<Event, f32> = BTreeMap::new();
+        for log in self.logs.values() {
+            for ((_, to), pair) in &log.pairs {
+                *usual.entry(*to).or_default() += pair.reference;
+            }
+        }
+        let each = self.spans * writers.max(1) as f32;
+        let novel = |log: &Log| {
+            let pairs = log.pairs.iter().map(|((_, to), pair)| {
+                // Half a count more than was seen: none seen is no proof of none.
+                let usual = (usual.get(to).copied().unwrap_or(0.0) + 0.5) / each;
+                let more = pair.now - usual - 2.0 * libm::sqrtf(usual);
+                if more > 0.0 {
+                    more / (more + HALF)
+                } else {
+                    0.0
+                }
+            });
+            pairs.fold(0.0, f32::max)
+        };
+        let known = self.logs.iter().filter(|_| each > 0.0);
+        known.map(|(of, log)| (*of, novel(log))).collect()
     }
 
     pub(crate) fn forget(&mut self, of: Component) {

@@ -29,7 +29,7 @@ pub(crate) fn resources(
     let mut all: Vec<Option<Resource>> = Vec::new();
     all.resize(components, None);
     for column in &frame.columns {
-        if column.kind != Kind::Resource {
+        if !matches!(column.kind, Kind::Resource | Kind::Absence) {
             continue;
         }
         if let Some(found) = resource(column, frame.split, settings) {

@@ -34,6 +34,11 @@ pub enum Kind {
     /// How much of something limited is used: processor, memory, disk, queue, temperature. The
     /// component's own; the volume, where given, explains what comes of load.
     Resource,
+    /// Whether it is not there: 1 without a process, a carrier or a report, 0 with. Its own, like
+    /// a resource.
+    Absence,
+    /// How much is asked of it. Says nothing by itself, much beside the others.
+    Volume,
 }
 
 /// Where a kind is measured.
@@ -48,6 +53,9 @@ pub enum Level {
 }
 
 impl Kind {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 6;
+
     /// The kinds that callees hand up to their callers.
     pub(crate) const HANDED_UP: [Self; 3] = [Self::Latency, Self::Errors, Self::Quality];
 
@@ -55,9 +63,9 @@ impl Kind {
     #[must_use]
     pub fn level(self) -> Level {
         match self {
-            Self::Latency | Self::Errors => Level::Application,
+            Self::Latency | Self::Errors | Self::Volume => Level::Application,
             Self::Quality => Level::Model,
-            Self::Resource => Level::Infrastructure,
+            Self::Resource | Self::Absence => Level::Infrastructure,
         }
     }
 }

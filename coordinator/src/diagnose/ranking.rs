@@ -75,6 +75,7 @@ pub fn rank(border: &Place, graph: &Graph, readings: &[Reading], at_ms: u64) -> 
         at: Duration::from_millis(at_ms),
         component: places.get(border).copied(),
         kind: None,
+        well_until: None,
     };
     let found = diagnose(&model, &signals, &alarm);
     let names: BTreeMap<Component, &Place> =

@@ -7,13 +7,14 @@
 
 use core::time::Duration;
 
+use homeostat_causes::weigh::{Weighable, gather};
 use homeostat_causes::{
-    Alarm as Raised, Component, Diagnosis, Event, Graph, Kind as Says, Refusal, SeriesId, Signals,
-    diagnose,
+    Alarm as Raised, Component, Diagnosis, Event, Graph, Kind as Says, Refusal, Role, SeriesId,
+    Signals, diagnose,
 };
 use homeostat_common::observation::Metric;
 
-use super::parts::Parts;
+use super::parts::{Kind, Parts};
 use super::watch::{Alarm, Gauge, Telemetry};
 
 /// Samples that are kept of each series: more than an episode has, with ten minutes of quiet
@@ -32,6 +33,18 @@ impl Scene {
     /// # Errors
     /// When the fleet is larger than the core takes.
     pub fn of(told: &Telemetry, alarm: Alarm, parts: &Parts) -> Result<Self, Refusal> {
+        let mut scene = Self::at(told, alarm.look, parts)?;
+        let (says, _, _) = reads(told.series[alarm.series].gauge);
+        scene.raised.component = Some(component(alarm.part));
+        scene.raised.kind = Some(says);
+        Ok(scene)
+    }
+
+    /// The same without an alarm: something may be wrong since a look.
+    ///
+    /// # Errors
+    /// When the fleet is larger than the core takes.
+    pub fn at(told: &Telemetry, look: usize, parts: &Parts) -> Result<Self, Refusal> {
         let graph = graph(parts)?;
         let of: Vec<Component> = (0..parts.len()).map(component).collect();
         let mut signals = Signals::keeping(KEEP);
@@ -45,11 +58,9 @@ impl Scene {
             all.find(|one| one.part == part && one.gauge == wanted)
         };
         for series in &told.series {
-            let Some((says, name, sign)) = reads(series.gauge) else {
-                continue;
-            };
+            let (says, name, sign) = reads(series.gauge);
             let volume = match says {
-                Says::Resource => None,
+                Says::Resource | Says::Absence | Says::Volume => None,
                 Says::Latency | Says::Errors | Says::Quality => volume(series.part, series.gauge),
             };
             let id = signals.series(of[series.part], says, &name)?;
@@ -65,16 +76,20 @@ impl Scene {
             }
         }
         events(&mut signals, told, &of);
-        let says = reads(told.series[alarm.series].gauge).map(|(says, _, _)| says);
         Ok(Self {
             graph,
             signals,
             raised: Raised {
-                at: Duration::from_secs_f64(told.times[alarm.look]),
-                component: Some(of[alarm.part]),
-                kind: says,
+                well_until: told.usual.checked_sub(1).map(|look| time(told, look)),
+                ..Raised::at(time(told, look))
             },
         })
+    }
+
+    /// What speaks for each part.
+    #[must_use]
+    pub fn weighable(&self) -> Vec<Weighable> {
+        gather(&self.graph, &self.signals, &self.raised)
     }
 
     #[must_use]
@@ -85,7 +100,12 @@ impl Scene {
     /// The same without saying which part alarmed: whatever is wrong in the fleet.
     #[must_use]
     pub fn diagnose_all(&self) -> Diagnosis {
-        diagnose(&self.graph, &self.signals, &Raised::at(self.raised.at))
+        let anywhere = Raised {
+            component: None,
+            kind: None,
+            ..self.raised
+        };
+        diagnose(&self.graph, &self.signals, &anywhere)
     }
 
     /// Components and samples, for who reports the cost.
@@ -103,7 +123,8 @@ pub fn graph(parts: &Parts) -> Result<Graph, Refusal> {
     let mut graph = Graph::default();
     for part in 0..parts.len() {
         let own = parts.get(part);
-        graph.add(&format!("{} {}", own.kind.name(), own.name))?;
+        let of = graph.add(&format!("{} {}", own.kind.name(), own.name))?;
+        graph.role(of, role(own.kind))?;
     }
     for part in 0..parts.len() {
         for need in parts.needs(part) {
@@ -111,6 +132,21 @@ pub fn graph(parts: &Parts) -> Result<Graph, Refusal> {
         }
     }
     Ok(graph)
+}
+
+fn time(told: &Telemetry, look: usize) -> Duration {
+    Duration::from_secs_f64(told.times[look])
+}
+
+fn role(kind: Kind) -> Role {
+    match kind {
+        Kind::Replica => Role::Instance,
+        Kind::Service => Role::Service,
+        Kind::Node => Role::Host,
+        Kind::Uplink => Role::Link,
+        Kind::Site => Role::Site,
+        Kind::Outside => Role::Outside,
+    }
 }
 
 /// A part as the core knows it.
@@ -123,34 +159,44 @@ fn push(signals: &mut Signals, id: SeriesId, at: f64, value: f64, volume: f32) {
     signals.push(id, Duration::from_secs_f64(at), value as f32, volume);
 }
 
-/// What a gauge says, under which name, and with which sign more of it is worse; `None` for
-/// what says nothing by itself.
-fn reads(gauge: Gauge) -> Option<(Says, String, f64)> {
+/// What a gauge says, under which name, and with which sign more of it is worse.
+fn reads(gauge: Gauge) -> (Says, String, f64) {
     let name = match gauge {
         Gauge::Metric(metric) => metric.name().to_owned(),
         other => format!("{other:?}").to_lowercase(),
     };
     let (says, sign) = match gauge {
-        Gauge::Metric(Metric::LatencyP95) | Gauge::Slowness => (Says::Latency, 1.0),
+        Gauge::Metric(Metric::LatencyP95 | Metric::LatencyP50) | Gauge::Slowness => {
+            (Says::Latency, 1.0)
+        }
         Gauge::Errors => (Says::Errors, 1.0),
         Gauge::Metric(Metric::Availability) => (Says::Errors, -1.0),
         Gauge::Confidence => (Says::Quality, 1.0),
-        Gauge::Metric(Metric::LatencyP50 | Metric::Throughput) | Gauge::Passed => return None,
+        Gauge::Disagreement | Gauge::Strangeness => (Says::Quality, -1.0),
+        Gauge::Metric(Metric::Throughput) | Gauge::Arrival | Gauge::Passed => (Says::Volume, 1.0),
+        Gauge::Silent | Gauge::Gone | Gauge::Down | Gauge::Frozen | Gauge::Age => {
+            (Says::Absence, 1.0)
+        }
         Gauge::Metric(Metric::MemoryAvailable | Metric::DiskFree | Metric::InodesFree)
         | Gauge::Hit => (Says::Resource, -1.0),
         _ => (Says::Resource, 1.0),
     };
-    Some((says, name, sign))
+    (says, name, sign)
 }
 
 /// What is added to a resource that usually stands at nothing: the core takes its noise as a
-/// share of its level, and anything is infinitely more than nothing.
+/// share of its level, and anything is infinitely more than nothing. With it, a share is no
+/// steadier than 0.06, and what is counted than 2.
 fn above_nothing(gauge: Gauge) -> f64 {
     match gauge {
-        Gauge::Metric(Metric::CpuPressure | Metric::IoPressure | Metric::MemoryPressure) => 1.0,
-        Gauge::Metric(_) | Gauge::Hit | Gauge::RoundTrip | Gauge::Arrival => 0.0,
-        Gauge::Queue | Gauge::Complaints => 20.0,
-        _ => 1.0,
+        Gauge::Metric(
+            Metric::CpuBusy | Metric::CpuPressure | Metric::IoPressure | Metric::MemoryPressure,
+        )
+        | Gauge::Shed
+        | Gauge::Hit
+        | Gauge::Loss => 2.0,
+        Gauge::Queue | Gauge::Complaints => 66.0,
+        _ => 0.0,
     }
 }
 
@@ -160,7 +206,8 @@ const LINES: usize = 8;
 fn events(signals: &mut Signals, told: &Telemetry, of: &[Component]) {
     const RUNS: Event = Event(0);
     let event = |template: usize| Event(1 + u32::try_from(template).unwrap_or(u32::MAX - 1));
-    let before = told.lines.iter().filter(|line| line.look < told.usual);
+    let span = told.usual.saturating_sub(LINES)..told.usual;
+    let before = told.lines.iter().filter(|line| span.contains(&line.look));
     for line in before {
         signals
             .events

@@ -15,7 +15,6 @@ pub mod cases;
 pub mod confounded;
 pub mod core;
 pub mod counterfactual;
-pub mod evidence;
 pub mod incidents;
 pub mod parts;
 pub mod score;
@@ -34,10 +33,8 @@ use homeostat_sim::fault::{Incident, Split};
 use homeostat_sim::topology::Topology;
 
 use self::baseline::Baseline;
-use self::evidence::gather;
 use self::parts::Parts;
 use self::score::{Scored, order};
-use self::signs::Signs;
 pub use self::table::{Args, run};
 use self::watch::{Episode, Watch};
 use self::weigh::Weights;
@@ -123,7 +120,10 @@ impl Method<'_> {
                 };
                 core::scores(&diagnosis, parts.len())
             }
-            Self::Weighed(weights) => weighed(weights, episode),
+            Self::Weighed(weights) => {
+                let scene = core::Scene::of(told, alarm, parts).ok()?;
+                weighed(weights, &scene, parts.len())
+            }
         };
         let order = order(&scores, episode.seed);
         let confidence = order.first().and_then(|first| sure.get(*first)).copied();
@@ -137,14 +137,13 @@ impl Method<'_> {
 }
 
 /// The log odds and the probability of each part.
-fn weighed(weights: &Weights, episode: &Episode) -> (Vec<f64>, Vec<f64>) {
-    let parts = &*episode.parts;
-    let signs = Signs::of(&episode.told, parts);
-    let mut scores = vec![f64::NEG_INFINITY; parts.len()];
-    let mut sure = vec![0.0; parts.len()];
-    for one in gather(&episode.told, parts, &signs) {
-        scores[one.part] = f64::from(weights.odds(&one));
-        sure[one.part] = f64::from(weights.probability(&one));
+fn weighed(weights: &Weights, scene: &core::Scene, parts: usize) -> (Vec<f64>, Vec<f64>) {
+    let mut scores = vec![f64::NEG_INFINITY; parts];
+    let mut sure = vec![0.0; parts];
+    for one in scene.weighable() {
+        let at = usize::from(one.component.0);
+        scores[at] = f64::from(one.odds(weights.by_place()));
+        sure[at] = f64::from(weights.probability(&one));
     }
     (scores, sure)
 }
