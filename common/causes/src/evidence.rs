@@ -91,6 +91,7 @@ impl fmt::Display for Words<'_, Evidence> {
                     Kind::Quality => "answers are worse than its callees explain",
                     Kind::Resource | Kind::Volume => "it uses more",
                     Kind::Absence => "it is away",
+                    Kind::Complaints => "it logs more trouble",
                 };
                 write!(
                     f,

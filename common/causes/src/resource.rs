@@ -29,7 +29,8 @@ pub(crate) fn resources(
     let mut all: Vec<Option<Resource>> = Vec::new();
     all.resize(components, None);
     for column in &frame.columns {
-        if !matches!(column.kind, Kind::Resource | Kind::Absence) {
+        let own = [Kind::Resource, Kind::Absence, Kind::Complaints];
+        if !own.contains(&column.kind) {
             continue;
         }
         if let Some(found) = resource(column, frame.split, settings) {

@@ -37,6 +37,8 @@ pub enum Kind {
     /// Whether it is not there: 1 without a process, a carrier or a report, 0 with. Its own, like
     /// a resource.
     Absence,
+    /// How many lines of trouble it logs, at warning or above. Its own, like a resource.
+    Complaints,
     /// How much is asked of it. Says nothing by itself, much beside the others.
     Volume,
 }
@@ -54,7 +56,7 @@ pub enum Level {
 
 impl Kind {
     /// How many there are.
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 7;
 
     /// The kinds that callees hand up to their callers.
     pub(crate) const HANDED_UP: [Self; 3] = [Self::Latency, Self::Errors, Self::Quality];
@@ -65,7 +67,7 @@ impl Kind {
         match self {
             Self::Latency | Self::Errors | Self::Volume => Level::Application,
             Self::Quality => Level::Model,
-            Self::Resource | Self::Absence => Level::Infrastructure,
+            Self::Resource | Self::Absence | Self::Complaints => Level::Infrastructure,
         }
     }
 }

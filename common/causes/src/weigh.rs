@@ -24,9 +24,10 @@ pub const WEIGHED_MAX: usize = 1024;
 /// Deviations below this many spreads are no sign; at so many more the strength is a half.
 const DEAD_ZONE: f32 = 3.0;
 const HALF: f32 = 8.0;
-/// Least spread: of a level, of shares, of anything else in its unit.
+/// Least spread: of a level, of shares, of what is counted, of anything else in its unit.
 const SPREAD_OF_LEVEL: f32 = 0.03;
 const SPREAD_OF_SHARE: f32 = 0.06;
+const SPREAD_OF_COUNT: f32 = 2.0;
 const SPREAD_MIN: f32 = 0.2;
 /// Further than this is no further.
 const FAR_MAX: f32 = 1e6;
@@ -59,11 +60,16 @@ enum Relation {
     Ground,
     /// Those it calls.
     Called,
-    /// Those that call it.
+    /// Those that call it, or stand on it further up; the strongest, and on average.
     Callers,
+    CallersMean,
+    /// On average over what it holds, or over its callers, as far as those of the ones like it
+    /// do not show the same.
+    HeldAlone,
+    CallersAlone,
 }
 
-const RELATIONS: usize = 8;
+const RELATIONS: usize = 11;
 
 /// What is said of a component once.
 #[derive(Clone, Copy)]
@@ -143,29 +149,49 @@ pub(crate) fn of_frame(
     let first = signs.since.iter().flatten().min().copied();
     let target = alarm.component.map(Component::index).filter(|of| *of < n);
     let reached = target.map(|of| graph.reach(of));
+    let near = |of: usize| graph.role_of(of).map(|role| around.of_one(graph, of, role));
+    let near: Vec<Near> = (0..n).map(|of| near(of).unwrap_or_default()).collect();
+    let held: Vec<Moved> = near
+        .iter()
+        .map(|near| mean(&near.holds, &signs.moved))
+        .collect();
+    let called: Vec<Moved> = near
+        .iter()
+        .map(|near| mean(&near.callers, &signs.moved))
+        .collect();
     let mut all = Vec::new();
     for of in 0..n {
         let Some(role) = graph.role_of(of).filter(|_| !graph.is_proxy(of)) else {
             continue;
         };
-        let near = around.of_one(graph, of, role);
+        let near = &near[of];
         let own = signs.moved[of];
-        let (mut rare, mut alone) = (own, own);
-        let like = mean(&near.like, &signs.moved);
-        for code in 0..CODES {
+        let mut rare = own;
+        for (code, strength) in rare.iter_mut().enumerate() {
             let others = of_role[role as usize][code] - own[code];
-            rare[code] *= 1.0 / (1.0 + others.max(0.0));
-            alone[code] *= 1.0 - like[code];
+            *strength *= 1.0 / (1.0 + others.max(0.0));
         }
         let relations = [
             (Relation::Own, own),
             (Relation::Rare, rare),
-            (Relation::Alone, alone),
-            (Relation::Held, mean(&near.holds, &signs.moved)),
+            (
+                Relation::Alone,
+                without(&own, &mean(&near.like, &signs.moved)),
+            ),
+            (Relation::Held, held[of]),
             (Relation::OneHeld, most(&near.holds, &signs.moved)),
             (Relation::Ground, most(&near.ground, &signs.moved)),
             (Relation::Called, most(&near.called, &signs.moved)),
             (Relation::Callers, most(&near.callers, &signs.moved)),
+            (Relation::CallersMean, called[of]),
+            (
+                Relation::HeldAlone,
+                without(&held[of], &mean(&near.like, &held)),
+            ),
+            (
+                Relation::CallersAlone,
+                without(&called[of], &mean(&near.like, &called)),
+            ),
         ];
         let mut features = Features::new(role);
         for (relation, moved) in relations {
@@ -242,6 +268,7 @@ impl Signs {
             };
             let least = match column.kind {
                 Kind::Errors | Kind::Quality | Kind::Absence => SPREAD_OF_SHARE,
+                Kind::Complaints => SPREAD_OF_COUNT,
                 Kind::Latency | Kind::Resource | Kind::Volume => SPREAD_MIN,
             };
             let spread = spread
@@ -314,6 +341,11 @@ fn mean(of: &[usize], moved: &[Moved]) -> Moved {
     let mut mean = [0.0; CODES];
     of.iter().for_each(|of| add(&mut mean, &moved[*of]));
     mean.map(|sum| sum / of.len().max(1) as f32)
+}
+
+/// As far as others do not show the same.
+fn without(own: &Moved, others: &Moved) -> Moved {
+    core::array::from_fn(|code| own[code] * (1.0 - others[code]))
 }
 
 fn most(of: &[usize], moved: &[Moved]) -> Moved {

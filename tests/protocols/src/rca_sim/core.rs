@@ -60,7 +60,7 @@ impl Scene {
         for series in &told.series {
             let (says, name, sign) = reads(series.gauge);
             let volume = match says {
-                Says::Resource | Says::Absence | Says::Volume => None,
+                Says::Resource | Says::Absence | Says::Complaints | Says::Volume => None,
                 Says::Latency | Says::Errors | Says::Quality => volume(series.part, series.gauge),
             };
             let id = signals.series(of[series.part], says, &name)?;
@@ -177,6 +177,7 @@ fn reads(gauge: Gauge) -> (Says, String, f64) {
         Gauge::Silent | Gauge::Gone | Gauge::Down | Gauge::Frozen | Gauge::Age => {
             (Says::Absence, 1.0)
         }
+        Gauge::Complaints => (Says::Complaints, 1.0),
         Gauge::Metric(Metric::MemoryAvailable | Metric::DiskFree | Metric::InodesFree)
         | Gauge::Hit => (Says::Resource, -1.0),
         _ => (Says::Resource, 1.0),
@@ -195,7 +196,9 @@ fn above_nothing(gauge: Gauge) -> f64 {
         | Gauge::Shed
         | Gauge::Hit
         | Gauge::Loss => 2.0,
-        Gauge::Queue | Gauge::Complaints => 66.0,
+        Gauge::Queue => 66.0,
+        // Of the resources: what is weighed has a bound of its own.
+        Gauge::Complaints => 20.0,
         _ => 0.0,
     }
 }

@@ -190,6 +190,43 @@ pub fn run(args: &Args, mut note: impl FnMut(&str)) -> Result<Report> {
         let cases = confounded::cases(args.cases, args.split, 0, Watch::default())?;
         let cases: Vec<&Episode> = cases.iter().collect();
         rank(".confounded", &cases, &weighed_of(&cases), &mut report);
+        for one in cases.iter().copied().chain(each.iter().copied()) {
+            let Some(alarm) = one.alarm else { continue };
+            let scene = core::Scene::of(&one.told, alarm, &one.parts)?;
+            let (scores, sure) =
+                weighed(learned.without(&one.name, &train), &scene, one.parts.len());
+            let order = super::score::order(&scores, one.seed);
+            let ok = one
+                .roots
+                .iter()
+                .all(|r| order.iter().take(4).any(|o| r.is(*o)));
+            let ok1 = one.roots.iter().any(|r| r.is(order[0]));
+            if ok && ok1 {
+                continue;
+            }
+            let name = |p: usize| {
+                format!(
+                    "{} {} {:.2}",
+                    one.parts.kind(p).name(),
+                    one.parts.get(p).name,
+                    sure[p]
+                )
+            };
+            eprintln!(
+                "MISS {} alarm {} roots {:?} top {:?}",
+                one.name,
+                name(alarm.part),
+                one.roots
+                    .iter()
+                    .map(|r| (
+                        name(r.part),
+                        order.iter().position(|o| r.is(*o)),
+                        scores[r.part] > f64::NEG_INFINITY
+                    ))
+                    .collect::<Vec<_>>(),
+                order.iter().take(5).map(|p| name(*p)).collect::<Vec<_>>()
+            );
+        }
         report.finish(begun.elapsed());
         return Ok(report);
     }
