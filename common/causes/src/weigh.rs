@@ -4,8 +4,9 @@
 //! each other ([`Role`]), more can be asked: do those like it show the same, does everything
 //! that it holds, is what it stands on in trouble, how much of what is wrong could it explain?
 //! Each answer is a number; how much it counts for a component of that role was learned
-//! ([`WEIGHTS`]) by logistic regression. No name of anything goes in, of a component, a series
-//! or a log line: kinds of signals, directions and roles are all it knows.
+//! ([`WEIGHTS`]) by logistic regression. No name of a component or a series goes in: kinds of
+//! signals, directions, what new log lines are about ([`Topics`](crate::Topics)) and roles are
+//! all it knows.
 //!
 //! In: graph, signals, an alarm. Out: [`Weighable`]s, and their log odds of being a root.
 
@@ -16,6 +17,7 @@ use crate::frame::{Column, Frame};
 use crate::graph::{Component, Graph, Role};
 use crate::robust::{level, median};
 use crate::signals::{Kind, Signals};
+use crate::topic::TOPICS;
 pub use crate::weights::WEIGHTS;
 
 /// Most components of a graph that is weighed; what each could explain takes its square.
@@ -38,9 +40,9 @@ const STANDS: usize = 2;
 /// From this strength on a component is one that something has to explain.
 const LOUD: f32 = 0.4;
 
-/// What may have moved: each kind up and down, and what is logged.
-const CODES: usize = 2 * Kind::COUNT + 1;
-const SAID: usize = CODES - 1;
+/// What may have moved: each kind up and down, and each topic that is logged.
+const SAID: usize = 2 * Kind::COUNT;
+const CODES: usize = SAID + TOPICS;
 
 /// How strongly each code shows, in `0..=1`.
 type Moved = [f32; CODES];
@@ -287,9 +289,9 @@ impl Signs {
         let writers = (0..graph.len())
             .filter(|of| graph.role_of(*of) == Some(Role::Instance))
             .count();
-        for (of, strength) in signals.events.novel(writers) {
+        for (of, topics) in signals.events.novel(writers) {
             if let Some(moved) = signs.moved.get_mut(of) {
-                moved[SAID] = strength;
+                moved[SAID..].copy_from_slice(&topics);
             }
         }
         signs

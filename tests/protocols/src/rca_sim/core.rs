@@ -209,6 +209,9 @@ const LINES: usize = 8;
 fn events(signals: &mut Signals, told: &Telemetry, of: &[Component]) {
     const RUNS: Event = Event(0);
     let event = |template: usize| Event(1 + u32::try_from(template).unwrap_or(u32::MAX - 1));
+    for (at, (text, _)) in told.templates.iter().enumerate() {
+        signals.events.about(event(at), text);
+    }
     let span = told.usual.saturating_sub(LINES)..told.usual;
     let before = told.lines.iter().filter(|line| span.contains(&line.look));
     for line in before {
