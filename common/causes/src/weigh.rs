@@ -18,7 +18,7 @@ use crate::graph::{Component, Graph, Role};
 use crate::robust::{level, median};
 use crate::signals::{Kind, Signals};
 use crate::topic::TOPICS;
-pub use crate::weights::WEIGHTS;
+use crate::weights::HUNDREDTHS;
 
 /// Most components of a graph that is weighed; what each could explain takes its square.
 pub const WEIGHED_MAX: usize = 1024;
@@ -97,6 +97,18 @@ const FEATURES: usize = RELATIONS * CODES + PLAIN;
 
 /// Features of all roles, each with its weight.
 pub const PLACES: usize = Role::COUNT * FEATURES;
+
+/// What each feature counts, in log odds: learned from the training incidents of the simulator,
+/// by logistic regression.
+pub static WEIGHTS: [f32; PLACES] = {
+    let mut weights = [0.0; PLACES];
+    let mut at = 0;
+    while at < PLACES {
+        weights[at] = HUNDREDTHS[at] as f32 / 100.0;
+        at += 1;
+    }
+    weights
+};
 
 /// What speaks for one component.
 #[derive(Debug, Clone, PartialEq)]

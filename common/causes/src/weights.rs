@@ -2,5 +2,5 @@
 
 use crate::weigh::PLACES;
 
-/// By place.
-pub const WEIGHTS: [f32; PLACES] = [0.0; PLACES];
+/// By place, in hundredths.
+pub(crate) const HUNDREDTHS: [i16; PLACES] = [0; PLACES];

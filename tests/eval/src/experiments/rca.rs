@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use homeostat_protocols::rca::{nezha, petshop};
 use homeostat_protocols::rca_sim;
@@ -24,6 +24,10 @@ pub struct Args {
     /// learned on the training split.
     #[arg(long, default_value = "development", value_parser = split)]
     pub split: Split,
+    /// Of `sim`: learns from the training split alone, and writes what it learned to a file, in
+    /// the form in which `homeostat-causes` keeps it.
+    #[arg(long, value_name = "FILE")]
+    pub teach: Option<PathBuf>,
     /// Of `sim`: one incident of each kind, which says that it works and nothing else.
     #[arg(long)]
     pub quick: bool,
@@ -65,6 +69,10 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
                     rca_sim::Args::default()
                 }
             };
+            if let Some(file) = &args.teach {
+                std::fs::write(file, rca_sim::teach(&how)?)
+                    .with_context(|| format!("cannot write {}", file.display()))?;
+            }
             rca_sim::run(&how, |what| eprintln!("{what}"))
         }
     }?;

@@ -30,10 +30,12 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// `roles`: whether the core is told what parts are to each other.
+    ///
     /// # Errors
     /// When the fleet is larger than the core takes.
-    pub fn of(told: &Telemetry, alarm: Alarm, parts: &Parts) -> Result<Self, Refusal> {
-        let mut scene = Self::at(told, alarm.look, parts)?;
+    pub fn of(told: &Telemetry, alarm: Alarm, parts: &Parts, roles: bool) -> Result<Self, Refusal> {
+        let mut scene = Self::at(told, alarm.look, parts, roles)?;
         let (says, _, _) = reads(told.series[alarm.series].gauge);
         scene.raised.component = Some(component(alarm.part));
         scene.raised.kind = Some(says);
@@ -44,8 +46,8 @@ impl Scene {
     ///
     /// # Errors
     /// When the fleet is larger than the core takes.
-    pub fn at(told: &Telemetry, look: usize, parts: &Parts) -> Result<Self, Refusal> {
-        let graph = graph(parts)?;
+    pub fn at(told: &Telemetry, look: usize, parts: &Parts, roles: bool) -> Result<Self, Refusal> {
+        let graph = graph(parts, roles)?;
         let of: Vec<Component> = (0..parts.len()).map(component).collect();
         let mut signals = Signals::keeping(KEEP);
         // By part: where the volume of a series is told.
@@ -97,17 +99,6 @@ impl Scene {
         diagnose(&self.graph, &self.signals, &self.raised)
     }
 
-    /// The same without saying which part alarmed: whatever is wrong in the fleet.
-    #[must_use]
-    pub fn diagnose_all(&self) -> Diagnosis {
-        let anywhere = Raised {
-            component: None,
-            kind: None,
-            ..self.raised
-        };
-        diagnose(&self.graph, &self.signals, &anywhere)
-    }
-
     /// Components and samples, for who reports the cost.
     #[must_use]
     pub fn components(&self) -> usize {
@@ -119,12 +110,14 @@ impl Scene {
 ///
 /// # Errors
 /// When the fleet is larger than the core takes.
-pub fn graph(parts: &Parts) -> Result<Graph, Refusal> {
+pub fn graph(parts: &Parts, roles: bool) -> Result<Graph, Refusal> {
     let mut graph = Graph::default();
     for part in 0..parts.len() {
         let own = parts.get(part);
         let of = graph.add(&format!("{} {}", own.kind.name(), own.name))?;
-        graph.role(of, role(own.kind))?;
+        if roles {
+            graph.role(of, role(own.kind))?;
+        }
     }
     for part in 0..parts.len() {
         for need in parts.needs(part) {

@@ -83,7 +83,7 @@ impl Watched {
     /// # Errors
     /// When the fleet is larger than the core takes.
     pub fn counted(&self, settings: Settings) -> Result<Counted, Refusal> {
-        let graph = graph(&self.parts)?;
+        let graph = graph(&self.parts, true)?;
         let mut groups = Groups::new(settings);
         let mut opened: Vec<(IncidentNo, usize)> = Vec::new();
         for look in &self.looks {
@@ -292,7 +292,7 @@ impl<'a> Shift<'a> {
                     node: None,
                 });
             }
-            let scene = Scene::at(told, told.times.len() - 1, self.parts);
+            let scene = Scene::at(told, told.times.len() - 1, self.parts, true);
             let evidence = scene.map_or_else(|_| Vec::new(), |scene| scene.weighable());
             let suspects = evidence
                 .iter()

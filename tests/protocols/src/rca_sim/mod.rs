@@ -2,9 +2,9 @@
 //!
 //! Episodes in which nobody heals run until some seconds after the first alarm ([`watch`]); a
 //! method gets what was seen until then and ranks the parts of the fleet ([`parts`]). The truth
-//! is the injector's ([`truth`]) and is used for scoring alone. Two methods are measured beside
-//! the baselines: the core that ships ([`core`]), which was never taught, and evidence weighed
-//! by what the training set taught ([`evidence`], [`weigh`]).
+//! is the injector's ([`truth`]) and is used for scoring alone. Measured beside the baselines are
+//! the core as it ships ([`core`]), the same by own excess alone, and the same with weights that
+//! were learned anew ([`weigh`]), of which those that ship are the last.
 //!
 //! Everything is learned and set on the training split: on it, results are those of five folds
 //! (an incident and its twin in the same), on the development split those of weights from all
@@ -35,7 +35,7 @@ use homeostat_sim::topology::Topology;
 use self::baseline::Baseline;
 use self::parts::Parts;
 use self::score::{Scored, order};
-pub use self::table::{Args, run};
+pub use self::table::{Args, run, teach};
 use self::watch::{Episode, Watch};
 use self::weigh::Weights;
 
@@ -94,10 +94,11 @@ pub fn seed(split: Split, incident: usize, number: u64) -> u64 {
 #[derive(Debug, Clone, Copy)]
 pub enum Method<'w> {
     Baseline(Baseline),
-    /// The core that ships, told which part alarmed.
+    /// The core that ships.
     Core,
-    /// The same, told only when.
-    CoreAnywhere,
+    /// The same without knowing what parts are to each other.
+    OwnExcess,
+    /// With weights that it does not ship.
     Weighed(&'w Weights),
 }
 
@@ -112,16 +113,13 @@ impl Method<'_> {
                 baseline.scores(told, alarm, parts, episode.seed),
                 Vec::new(),
             ),
-            Self::Core | Self::CoreAnywhere => {
-                let scene = core::Scene::of(told, alarm, parts).ok()?;
-                let diagnosis = match self {
-                    Self::Core => scene.diagnose(),
-                    _ => scene.diagnose_all(),
-                };
-                core::scores(&diagnosis, parts.len())
+            Self::Core | Self::OwnExcess => {
+                let roles = matches!(self, Self::Core);
+                let scene = core::Scene::of(told, alarm, parts, roles).ok()?;
+                core::scores(&scene.diagnose(), parts.len())
             }
             Self::Weighed(weights) => {
-                let scene = core::Scene::of(told, alarm, parts).ok()?;
+                let scene = core::Scene::of(told, alarm, parts, true).ok()?;
                 weighed(weights, &scene, parts.len())
             }
         };

@@ -27,7 +27,7 @@ impl Lesson {
         let Some(alarm) = episode.alarm else {
             return Ok(None);
         };
-        let evidence = Scene::of(&episode.told, alarm, &episode.parts)?.weighable();
+        let evidence = Scene::of(&episode.told, alarm, &episode.parts, true)?.weighable();
         let roots = &episode.roots;
         let root = evidence.iter().map(|one| {
             let part = usize::from(one.component.0);
