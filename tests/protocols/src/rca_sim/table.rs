@@ -72,15 +72,18 @@ pub fn teach(args: &Args) -> Result<String> {
         ..args.clone()
     };
     let learned = Learned::of(&args, &mut Fleets::default())?;
-    let hundredth = |weight: &f32| format!("{:.0}", weight * 100.0);
-    let weights: Vec<String> = learned.all.by_place().iter().map(hundredth).collect();
+    let hundredth = |weight: &f32| format!("{:.0},", weight * 100.0).replace("-0,", "0,");
+    let rows = learned.all.by_place().chunks(20);
+    let rows = rows.map(|row| row.iter().map(hundredth).collect::<Vec<_>>().join(" "));
+    let rows: Vec<String> = rows.collect();
     Ok(format!(
         "//! Weights of what speaks for a component, learned from the training incidents of the\n\
          //! simulator: `homeostat-eval rca --set sim --teach FILE` writes this file.\n\n\
          use crate::weigh::PLACES;\n\n\
          /// By place, in hundredths.\n\
-         pub(crate) const HUNDREDTHS: [i16; PLACES] = [{}];\n",
-        weights.join(", ").replace("-0,", "0,")
+         #[rustfmt::skip]\n\
+         pub(crate) const HUNDREDTHS: [i16; PLACES] = [\n    {}\n];\n",
+        rows.join("\n    ")
     ))
 }
 
