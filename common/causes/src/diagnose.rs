@@ -17,7 +17,7 @@ use crate::graph::{Call, Component, Graph};
 use crate::own::{Account, Node, account};
 use crate::resource::{Resource, resources};
 use crate::signals::{Kind, Signals};
-use crate::weigh::{self, WEIGHTS};
+use crate::weigh::{self, WEIGHTS, Weighable};
 
 /// What is to be explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +103,16 @@ pub const SETTINGS: Settings = Settings {
     suspects: 16,
 };
 
+impl Settings {
+    /// See [`Settings::confirm`].
+    fn confirms(&self, grade: Grade) -> f32 {
+        match grade {
+            Grade::Full => self.confirm[0],
+            Grade::Cold => self.confirm[1],
+        }
+    }
+}
+
 /// How much history there was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grade {
@@ -174,52 +184,15 @@ pub fn diagnose_with(
     settings: &Settings,
 ) -> Diagnosis {
     let mut doubts = Vec::new();
-    let mut alarm = *alarm;
-    if alarm.component.is_some_and(|of| of.index() >= graph.len()) {
-        alarm.component = None;
-        doubts.push(Doubt::UnknownTarget);
-    }
-    let frame = Frame::build(signals, graph.len(), &alarm, settings, &mut doubts);
-    let frame = frame.unwrap_or_default();
-    let rows = frame.split;
-    let grade = if rows >= settings.full {
-        Grade::Full
-    } else {
-        doubts.push(Doubt::Cold { rows });
-        Grade::Cold
-    };
-    let target = alarm.component.map(Component::index);
-    if let (Some(of), Some(kind)) = (target, alarm.kind)
-        && frame.column(of, kind).is_none()
-    {
-        doubts.push(Doubt::NoTargetSignal);
-    }
-    let reach = target.map_or_else(|| vec![true; graph.len()], |of| graph.reach(of));
-    let calls = graph.condensed();
-    let cyclic = calls
-        .iter()
-        .position(|calls| calls.iter().any(|call| call.cyclic));
-    if let Some(component) = cyclic.filter(|of| reach[*of]) {
-        doubts.push(Doubt::Cycle {
-            component: place(component),
-        });
-    }
-    let scene = Scene {
-        graph,
-        signals,
-        accounts: Kind::HANDED_UP
-            .into_iter()
-            .filter_map(|kind| account(graph, &calls, &frame, kind, settings))
-            .collect(),
-        resources: resources(graph.len(), &frame, settings),
-        changes: (0..graph.len())
-            .map(|of| signals.events.change(of))
-            .collect(),
-        calls,
-        frame,
-        reach,
-    };
+    let (scene, alarm, grade) = Scene::of(graph, signals, alarm, settings, &mut doubts);
     scene.judge(&alarm, grade, settings, doubts)
+}
+
+/// What speaks for each component of a known role.
+pub(crate) fn weighable(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Vec<Weighable> {
+    let (scene, alarm, grade) = Scene::of(graph, signals, alarm, &SETTINGS, &mut Vec::new());
+    let findings = scene.findings(&alarm, SETTINGS.confirms(grade));
+    scene.weighable(&alarm, &scene.shares(&findings))
 }
 
 /// Everything that was computed before somebody is suspected.
@@ -263,7 +236,67 @@ impl Finding {
     }
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    fn of(
+        graph: &'a Graph,
+        signals: &'a Signals,
+        alarm: &Alarm,
+        settings: &Settings,
+        doubts: &mut Vec<Doubt>,
+    ) -> (Self, Alarm, Grade) {
+        let mut alarm = *alarm;
+        if alarm.component.is_some_and(|of| of.index() >= graph.len()) {
+            alarm.component = None;
+            doubts.push(Doubt::UnknownTarget);
+        }
+        let frame = Frame::build(signals, graph.len(), &alarm, settings, doubts);
+        let frame = frame.unwrap_or_default();
+        let rows = frame.split;
+        let grade = if rows >= settings.full {
+            Grade::Full
+        } else {
+            doubts.push(Doubt::Cold { rows });
+            Grade::Cold
+        };
+        let target = alarm.component.map(Component::index);
+        if let (Some(of), Some(kind)) = (target, alarm.kind)
+            && frame.column(of, kind).is_none()
+        {
+            doubts.push(Doubt::NoTargetSignal);
+        }
+        let reach = target.map_or_else(|| vec![true; graph.len()], |of| graph.reach(of));
+        let calls = graph.condensed();
+        let cyclic = calls
+            .iter()
+            .position(|calls| calls.iter().any(|call| call.cyclic));
+        if let Some(component) = cyclic.filter(|of| reach[*of]) {
+            doubts.push(Doubt::Cycle {
+                component: place(component),
+            });
+        }
+        let scene = Self {
+            graph,
+            signals,
+            accounts: Kind::HANDED_UP
+                .into_iter()
+                .filter_map(|kind| account(graph, &calls, &frame, kind, settings))
+                .collect(),
+            resources: resources(graph.len(), &frame, settings),
+            changes: (0..graph.len())
+                .map(|of| signals.events.change(of))
+                .collect(),
+            calls,
+            frame,
+            reach,
+        };
+        (scene, alarm, grade)
+    }
+
+    /// What speaks for each component, given its part of what is unexplained.
+    fn weighable(&self, alarm: &Alarm, shares: &[f32]) -> Vec<Weighable> {
+        weigh::of_frame(self.graph, self.signals, &self.frame, alarm, shares)
+    }
+
     fn judge(
         &self,
         alarm: &Alarm,
@@ -276,10 +309,7 @@ impl Scene<'_> {
         if blind > 0 {
             doubts.push(Doubt::Unseen { components: blind });
         }
-        let confirm = match grade {
-            Grade::Full => settings.confirm[0],
-            Grade::Cold => settings.confirm[1],
-        };
+        let confirm = settings.confirms(grade);
         let findings = self.findings(alarm, confirm);
         let mut diagnosis = Diagnosis {
             suspects: Vec::new(),
@@ -300,7 +330,7 @@ impl Scene<'_> {
             Doubt::Cold { .. } | Doubt::Unseen { .. } => false,
         });
         let shares = self.shares(&findings);
-        let weighed = weigh::of_frame(self.graph, self.signals, &self.frame, alarm);
+        let weighed = self.weighable(alarm, &shares);
         let (mut ranked, root): (Vec<Ranked>, f32) = if weighed.is_empty() {
             let ranked = shares.iter().enumerate().map(|(of, share)| Ranked {
                 of,

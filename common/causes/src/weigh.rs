@@ -12,7 +12,7 @@
 
 use alloc::{collections::BTreeMap, vec, vec::Vec};
 
-use crate::diagnose::{Alarm, SETTINGS, place};
+use crate::diagnose::{Alarm, place, weighable};
 use crate::frame::{Column, Frame};
 use crate::graph::{Component, Graph, Role};
 use crate::robust::{level, median};
@@ -88,9 +88,11 @@ enum Plain {
     Covers,
     /// Whether what is alarmed depends on it.
     Reached,
+    /// Its part of what own excess leaves unexplained.
+    Share,
 }
 
-const PLAIN: usize = 8;
+const PLAIN: usize = 9;
 
 /// Features of one role.
 const FEATURES: usize = RELATIONS * CODES + PLAIN;
@@ -134,16 +136,17 @@ impl Weighable {
 /// What speaks for each component of a known role for which anything does.
 #[must_use]
 pub fn gather(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Vec<Weighable> {
-    let frame = Frame::build(signals, graph.len(), alarm, &SETTINGS, &mut Vec::new());
-    frame.map_or_else(Vec::new, |frame| of_frame(graph, signals, &frame, alarm))
+    weighable(graph, signals, alarm)
 }
 
-/// The same of a frame that is there already.
+/// The same of a frame that is there already; `shares`: the part of each component of what own
+/// excess leaves unexplained.
 pub(crate) fn of_frame(
     graph: &Graph,
     signals: &Signals,
     frame: &Frame,
     alarm: &Alarm,
+    shares: &[f32],
 ) -> Vec<Weighable> {
     let n = graph.len();
     if n > WEIGHED_MAX || (0..n).all(|of| graph.role_of(of).is_none()) {
@@ -232,6 +235,7 @@ pub(crate) fn of_frame(
         let covered = around.depend_on(of);
         let covers = loud.iter().filter(|other| covered[**other]).count();
         plain(Plain::Covers, covers as f32 / loud.len().max(1) as f32);
+        plain(Plain::Share, shares.get(of).copied().unwrap_or(0.0));
         if let Some(reached) = &reached {
             plain(Plain::Reached, f32::from(u8::from(reached[of])));
         }

@@ -21,6 +21,79 @@ use super::watch::{Alarm, Gauge, Telemetry};
 /// before it.
 const KEEP: usize = 256;
 
+/// What the core is told of what there is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Known {
+    /// What parts are to each other.
+    pub roles: bool,
+    pub without: Without,
+}
+
+impl Known {
+    /// Everything.
+    pub const ALL: Self = Self {
+        roles: true,
+        without: Without::NOTHING,
+    };
+}
+
+/// What nobody measures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Without {
+    /// A bit for each kind of signal.
+    kinds: u16,
+    lines: bool,
+}
+
+impl Without {
+    pub const NOTHING: Self = Self {
+        kinds: 0,
+        lines: false,
+    };
+
+    /// All but times, failures and resources: what every monitoring has.
+    #[must_use]
+    pub fn what_is_rare() -> Self {
+        let rare = [Says::Quality, Says::Absence, Says::Complaints, Says::Volume];
+        Self {
+            kinds: rare.iter().fold(0, |kinds, says| kinds | bit(*says)),
+            lines: true,
+        }
+    }
+
+    /// At random: what is rare one time in three, the rest one in six.
+    #[must_use]
+    pub fn drawn(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut without = Self::NOTHING;
+        let rare = Self::what_is_rare();
+        for says in [
+            Says::Latency,
+            Says::Errors,
+            Says::Resource,
+            Says::Quality,
+            Says::Absence,
+            Says::Complaints,
+            Says::Volume,
+        ] {
+            let odds = if rare.contains(says) { 3 } else { 6 };
+            if rng.u8(..odds) == 0 {
+                without.kinds |= bit(says);
+            }
+        }
+        without.lines = rng.u8(..3) == 0;
+        without
+    }
+
+    fn contains(self, says: Says) -> bool {
+        self.kinds & bit(says) != 0
+    }
+}
+
+fn bit(says: Says) -> u16 {
+    1 << says as u16
+}
+
 /// The graph and the signals of an episode.
 #[derive(Debug, Clone)]
 pub struct Scene {
@@ -30,12 +103,15 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// `roles`: whether the core is told what parts are to each other.
-    ///
     /// # Errors
     /// When the fleet is larger than the core takes.
-    pub fn of(told: &Telemetry, alarm: Alarm, parts: &Parts, roles: bool) -> Result<Self, Refusal> {
-        let mut scene = Self::at(told, alarm.look, parts, roles)?;
+    pub fn of(
+        told: &Telemetry,
+        alarm: Alarm,
+        parts: &Parts,
+        known: Known,
+    ) -> Result<Self, Refusal> {
+        let mut scene = Self::at(told, alarm.look, parts, known)?;
         let (says, _, _) = reads(told.series[alarm.series].gauge);
         scene.raised.component = Some(component(alarm.part));
         scene.raised.kind = Some(says);
@@ -46,8 +122,8 @@ impl Scene {
     ///
     /// # Errors
     /// When the fleet is larger than the core takes.
-    pub fn at(told: &Telemetry, look: usize, parts: &Parts, roles: bool) -> Result<Self, Refusal> {
-        let graph = graph(parts, roles)?;
+    pub fn at(told: &Telemetry, look: usize, parts: &Parts, known: Known) -> Result<Self, Refusal> {
+        let graph = graph(parts, known.roles)?;
         let of: Vec<Component> = (0..parts.len()).map(component).collect();
         let mut signals = Signals::keeping(KEEP);
         // By part: where the volume of a series is told.
@@ -61,6 +137,9 @@ impl Scene {
         };
         for series in &told.series {
             let (says, name, sign) = reads(series.gauge);
+            if known.without.contains(says) {
+                continue;
+            }
             let volume = match says {
                 Says::Resource | Says::Absence | Says::Complaints | Says::Volume => None,
                 Says::Latency | Says::Errors | Says::Quality => volume(series.part, series.gauge),
@@ -77,7 +156,9 @@ impl Scene {
                 push(&mut signals, id, told.times[look], value, volume);
             }
         }
-        events(&mut signals, told, &of);
+        if !known.without.lines {
+            events(&mut signals, told, &of);
+        }
         Ok(Self {
             graph,
             signals,
@@ -228,7 +309,7 @@ pub fn scores(diagnosis: &Diagnosis, parts: usize) -> (Vec<f64>, Vec<f64>) {
     for suspect in &diagnosis.suspects {
         let at = usize::from(suspect.component.0);
         if at < parts {
-            scores[at] = f64::from(suspect.share);
+            scores[at] = f64::from(suspect.confidence);
             sure[at] = f64::from(suspect.confidence);
         }
     }

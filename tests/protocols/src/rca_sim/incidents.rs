@@ -18,7 +18,7 @@ use homeostat_sim::policy::{Kind as Does, Moves, Whom};
 use homeostat_sim::topology::Topology;
 use homeostat_sim::world::{OrderNo, Progress, World};
 
-use super::core::{Scene, component, graph};
+use super::core::{Known, Scene, component, graph};
 use super::parts::Parts;
 use super::signs::Signs;
 use super::truth::{Root, Roots};
@@ -292,7 +292,7 @@ impl<'a> Shift<'a> {
                     node: None,
                 });
             }
-            let scene = Scene::at(told, told.times.len() - 1, self.parts, true);
+            let scene = Scene::at(told, told.times.len() - 1, self.parts, Known::ALL);
             let evidence = scene.map_or_else(|_| Vec::new(), |scene| scene.weighable());
             let suspects = evidence
                 .iter()

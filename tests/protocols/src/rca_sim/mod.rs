@@ -33,6 +33,7 @@ use homeostat_sim::fault::{Incident, Split};
 use homeostat_sim::topology::Topology;
 
 use self::baseline::Baseline;
+use self::core::Known;
 use self::parts::Parts;
 use self::score::{Scored, order};
 pub use self::table::{Args, run, teach};
@@ -106,6 +107,12 @@ impl Method<'_> {
     /// Ranks the parts of an episode with an alarm; `None` without one.
     #[must_use]
     pub fn scored(&self, episode: &Episode) -> Option<Scored> {
+        self.scored_knowing(episode, Known::ALL)
+    }
+
+    /// The same where some of it is not known.
+    #[must_use]
+    pub fn scored_knowing(&self, episode: &Episode, known: Known) -> Option<Scored> {
         let alarm = episode.alarm?;
         let (told, parts) = (&episode.told, &*episode.parts);
         let (scores, sure) = match self {
@@ -114,12 +121,15 @@ impl Method<'_> {
                 Vec::new(),
             ),
             Self::Core | Self::OwnExcess => {
-                let roles = matches!(self, Self::Core);
-                let scene = core::Scene::of(told, alarm, parts, roles).ok()?;
+                let known = Known {
+                    roles: matches!(self, Self::Core),
+                    ..known
+                };
+                let scene = core::Scene::of(told, alarm, parts, known).ok()?;
                 core::scores(&scene.diagnose(), parts.len())
             }
             Self::Weighed(weights) => {
-                let scene = core::Scene::of(told, alarm, parts, true).ok()?;
+                let scene = core::Scene::of(told, alarm, parts, known).ok()?;
                 weighed(weights, &scene, parts.len())
             }
         };

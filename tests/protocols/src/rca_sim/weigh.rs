@@ -7,7 +7,7 @@
 use homeostat_causes::Refusal;
 use homeostat_causes::weigh::{PLACES, Weighable};
 
-use super::core::Scene;
+use super::core::{Known, Scene};
 use super::watch::Episode;
 
 /// What is learned from: evidence by part, and whether it was a root; `None` where either
@@ -23,11 +23,11 @@ impl Lesson {
     ///
     /// # Errors
     /// When the fleet is larger than the core takes.
-    pub fn of(episode: &Episode) -> Result<Option<Self>, Refusal> {
+    pub fn of(episode: &Episode, known: Known) -> Result<Option<Self>, Refusal> {
         let Some(alarm) = episode.alarm else {
             return Ok(None);
         };
-        let evidence = Scene::of(&episode.told, alarm, &episode.parts, true)?.weighable();
+        let evidence = Scene::of(&episode.told, alarm, &episode.parts, known)?.weighable();
         let roots = &episode.roots;
         let root = evidence.iter().map(|one| {
             let part = usize::from(one.component.0);
@@ -144,7 +144,7 @@ mod tests {
         let (topology, parts) = Fleets::default().named("reference").unwrap();
         let incident = Incident::named("expired-credential").unwrap();
         let episode = watch(&topology, &parts, &incident, 3, Watch::default()).unwrap();
-        let lesson = Lesson::of(&episode).unwrap().unwrap();
+        let lesson = Lesson::of(&episode, Known::ALL).unwrap().unwrap();
         let roots = lesson
             .root
             .iter()
