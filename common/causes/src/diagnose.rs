@@ -198,6 +198,7 @@ pub fn diagnose_with(
             component: place(component),
         });
     }
+    doubts.extend(signals.most_lost(|of| reach.get(of) == Some(&true) && !graph.is_proxy(of)));
     let scene = Scene {
         graph,
         signals,
@@ -298,6 +299,7 @@ impl Scene<'_> {
             | Doubt::NoTargetSignal
             | Doubt::AlarmOutside
             | Doubt::Clock { .. }
+            | Doubt::Lost { .. }
             | Doubt::Cycle { .. } => true,
             Doubt::Cold { .. } | Doubt::Unseen { .. } => false,
         });
@@ -306,7 +308,7 @@ impl Scene<'_> {
             .map(|(of, share)| Suspect {
                 component: place(*of),
                 share: *share,
-                confidence: crate::confidence::of(*share, doubtful),
+                confidence: crate::confidence::of(*share, doubtful || self.hides(*of)),
                 onset: self.onset(*of).and_then(|row| self.frame.begins(row)),
                 evidence: self.evidence(*of, alarm),
             })
@@ -329,6 +331,12 @@ impl Scene<'_> {
     fn blind(&self, of: usize) -> bool {
         let handed = self.accounts.iter().all(|one| one.nodes[of].is_none());
         handed && self.resources[of].is_none() && self.changes[of].is_none()
+    }
+
+    /// It calls somebody of whom nothing is known, and may show that one's fault.
+    fn hides(&self, of: usize) -> bool {
+        let mut callees = self.calls[of].iter().map(|call| call.callee);
+        callees.any(|callee| self.candidate(callee) && self.blind(callee))
     }
 
     /// What each kind of evidence says. Of those that are handed up only the alarmed one counts,
