@@ -211,7 +211,8 @@ struct Scene<'a> {
 struct Ranked {
     of: usize,
     share: f32,
-    sure: f32,
+    /// Log odds that it is a root.
+    odds: f32,
 }
 
 /// What one kind of evidence says of all components.
@@ -274,6 +275,7 @@ impl<'a> Scene<'a> {
                 component: place(component),
             });
         }
+        doubts.extend(signals.most_lost(|of| reach.get(of) == Some(&true) && !graph.is_proxy(of)));
         let scene = Self {
             graph,
             signals,
@@ -326,6 +328,7 @@ impl<'a> Scene<'a> {
             | Doubt::NoTargetSignal
             | Doubt::AlarmOutside
             | Doubt::Clock { .. }
+            | Doubt::Lost { .. }
             | Doubt::Cycle { .. } => true,
             Doubt::Cold { .. } | Doubt::Unseen { .. } => false,
         });
@@ -335,24 +338,22 @@ impl<'a> Scene<'a> {
             let ranked = shares.iter().enumerate().map(|(of, share)| Ranked {
                 of,
                 share: *share,
-                sure: confidence::of_share(*share, doubtful),
+                odds: confidence::odds(*share),
             });
             let some = ranked.filter(|one| one.share > 0.0);
-            (
-                some.collect(),
-                confidence::of_share(settings.root, doubtful),
-            )
+            (some.collect(), confidence::odds(settings.root))
         } else {
             let ranked = weighed.iter().map(|one| Ranked {
                 of: one.component.index(),
                 share: shares[one.component.index()],
-                sure: confidence::of_odds(one.odds(&WEIGHTS), doubtful),
+                odds: one.odds(&WEIGHTS),
             });
-            (ranked.collect(), ROOT)
+            // Who is a root more likely than not is one of its own.
+            (ranked.collect(), 0.0)
         };
         let surest = |a: &Ranked, b: &Ranked| {
             let share = b.share.total_cmp(&a.share);
-            b.sure.total_cmp(&a.sure).then(share).then(a.of.cmp(&b.of))
+            b.odds.total_cmp(&a.odds).then(share).then(a.of.cmp(&b.of))
         };
         ranked.sort_by(surest);
         ranked.truncate(settings.suspects);
@@ -361,14 +362,14 @@ impl<'a> Scene<'a> {
             .map(|one| Suspect {
                 component: place(one.of),
                 share: one.share,
-                confidence: one.sure,
+                confidence: confidence::of(one.odds, doubtful || self.hides(one.of)),
                 onset: self.onset(one.of).and_then(|row| self.frame.begins(row)),
                 evidence: self.evidence(one.of, alarm),
             })
             .collect();
         diagnosis.roots = ranked
             .iter()
-            .take_while(|one| one.sure >= root)
+            .take_while(|one| one.odds >= root)
             .count()
             .clamp(ranked.len().min(1), ranked.len());
         let ranked: Vec<(usize, f32)> = ranked.iter().map(|one| (one.of, one.share)).collect();
@@ -399,6 +400,12 @@ impl<'a> Scene<'a> {
     fn blind(&self, of: usize) -> bool {
         let handed = self.accounts.iter().all(|one| one.nodes[of].is_none());
         handed && self.resources[of].is_none() && self.changes[of].is_none()
+    }
+
+    /// It calls somebody of whom nothing is known, and may show that one's fault.
+    fn hides(&self, of: usize) -> bool {
+        let mut callees = self.calls[of].iter().map(|call| call.callee);
+        callees.any(|callee| self.candidate(callee) && self.blind(callee))
     }
 
     /// What each kind of evidence says. Of those that are handed up only the alarmed one counts,
@@ -667,9 +674,6 @@ impl<'a> Scene<'a> {
         Some(Probe::Ask { ask: of, other })
     }
 }
-
-/// Who is a root more likely than not is one of its own, where roles are known.
-const ROOT: f32 = 0.5;
 
 /// The least part of what a component shows that counts as explaining it.
 const EXPLAINS: f32 = 0.5;

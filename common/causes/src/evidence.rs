@@ -170,6 +170,13 @@ pub enum Doubt {
         /// How many.
         components: usize,
     },
+    /// At least half the values of a series were missing or nonsense: its medians say little.
+    Lost {
+        /// Whose.
+        component: Component,
+        /// How much of the worst series, in percent.
+        percent: u8,
+    },
     /// Components that call each other in a circle: which of them began is a guess.
     Cycle {
         /// One of them.
@@ -209,6 +216,11 @@ impl fmt::Display for Words<'_, Doubt> {
             Doubt::Unseen { components } => {
                 write!(f, "{components} components have no usable signal")
             }
+            Doubt::Lost { component, percent } => write!(
+                f,
+                "{percent} % of the values of {} are missing or no numbers",
+                self.1.name(*component)
+            ),
             Doubt::Cycle { component } => write!(
                 f,
                 "{} and others call each other in a circle",

@@ -77,13 +77,56 @@ fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resour
     };
     let usual = furthest
         .max(settings.noise * sigma)
-        .max(settings.noise * FLOOR * baseline.abs())
-        .max(f32::MIN_POSITIVE);
+        .max(settings.noise * FLOOR * baseline.abs());
     let moved = median((split..column.values.len()).map(rest))? - middle;
     Some(Resource {
         series: column.series,
         baseline,
         now: median(column.values[split..].iter().copied())?,
-        times: (moved / usual).max(0.0),
+        times: times(moved, usual),
     })
+}
+
+/// Most times of what is usual that are told: a resource that stood still at nothing shows no
+/// noise to compare with, and without this end it would outweigh all other evidence.
+const TIMES_MAX: f32 = 5000.0;
+
+/// How many times what is usual a resource moved up; 0 if that is no number.
+fn times(moved: f32, usual: f32) -> f32 {
+    if moved > 0.0 {
+        (moved / usual).min(TIMES_MAX).max(0.0)
+    } else {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::diagnose::SETTINGS;
+
+    /// Three rows of a fault after as many as are full history.
+    fn beyond(before: f32, after: f32) -> f32 {
+        let mut values = vec![before; SETTINGS.full];
+        values.resize(SETTINGS.full + 3, after);
+        let column = Column {
+            component: 0,
+            kind: Kind::Resource,
+            series: 0,
+            volumes: vec![f32::NAN; values.len()],
+            values,
+        };
+        resource(&column, SETTINGS.full, &SETTINGS).unwrap().times
+    }
+
+    #[test]
+    fn what_stood_at_nothing_is_told_without_end_of_times() {
+        for (before, after) in [(0.0, 0.4), (0.0, 1e12), (1e-30, 0.4), (0.0, 1e-30)] {
+            let times = beyond(before, after);
+            assert!((2.0..1e4).contains(&times), "{before} -> {after}: {times}");
+        }
+        assert_eq!([beyond(0.0, 0.0), beyond(0.4, 0.0)], [0.0; 2]);
+    }
 }

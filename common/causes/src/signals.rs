@@ -8,7 +8,9 @@
 use alloc::{borrow::ToOwned as _, collections::VecDeque, string::String, vec::Vec};
 use core::time::Duration;
 
+use crate::diagnose::place;
 use crate::events::Events;
+use crate::evidence::Doubt;
 use crate::graph::{Component, Refusal};
 
 /// Series that are kept: sixteen for each of 512 components.
@@ -19,6 +21,9 @@ pub const KEEP_MAX: usize = 1024;
 
 /// A value beyond this is nonsense, and dropped: sums of products stay finite.
 pub const VALUE_MAX: f32 = 1e12;
+
+/// Share of lost values from which on a median may be anything (its breakdown point).
+const LOST: f32 = 0.5;
 
 /// What a series says of its component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +96,17 @@ pub(crate) struct Series {
     pub(crate) kind: Kind,
     pub(crate) name: String,
     pub(crate) samples: VecDeque<Sample>,
+    /// Values that were pushed, and those of them that were none; both fade once there were as
+    /// many as are kept.
+    pushed: f32,
+    lost: f32,
+}
+
+impl Series {
+    /// The share of the values that were missing or nonsense, in `0.0..=1.0`.
+    pub(crate) fn lost(&self) -> f32 {
+        self.lost / self.pushed.max(1.0)
+    }
 }
 
 /// The signals of all components, and the order of their events.
@@ -132,6 +148,8 @@ impl Signals {
                     kind,
                     name: name.to_owned(),
                     samples: VecDeque::new(),
+                    pushed: 0.0,
+                    lost: 0.0,
                 });
                 self.series.len() - 1
             }
@@ -157,7 +175,14 @@ impl Signals {
                 f32::NAN
             },
         };
+        if series.pushed >= self.keep as f32 {
+            let fade = 1.0 - 1.0 / self.keep as f32;
+            series.pushed *= fade;
+            series.lost *= fade;
+        }
+        series.pushed += 1.0;
         if value.is_nan() || value.abs() > VALUE_MAX {
+            series.lost += 1.0;
             return;
         }
         let later = series
@@ -177,11 +202,25 @@ impl Signals {
         series.samples.insert(place, sample);
     }
 
+    /// The doubt about the series that lost most, of the components in question.
+    pub(crate) fn most_lost(&self, of: impl Fn(usize) -> bool) -> Option<Doubt> {
+        let series = self.series.iter().filter(|one| of(one.component));
+        let lost = series.filter(|one| one.lost() >= LOST);
+        let worst = lost.max_by(|a, b| a.lost().total_cmp(&b.lost()))?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // in 0..=100
+        let percent = (worst.lost() * 100.0) as u8;
+        Some(Doubt::Lost {
+            component: place(worst.component),
+            percent,
+        })
+    }
+
     /// Forgets all samples of a component, which is known from now on only.
     pub fn forget(&mut self, of: Component) {
         let mine = self.series.iter_mut();
         for series in mine.filter(|series| series.component == of.index()) {
             series.samples.clear();
+            (series.pushed, series.lost) = (0.0, 0.0);
         }
         self.events.forget(of);
     }
@@ -215,6 +254,20 @@ mod tests {
         assert_eq!(times, [5000, 7000, 9000]);
         assert!(signals.series[0].samples[0].volume.is_nan());
         assert_eq!(signals.series(Component(0), Kind::Resource, "cpu"), Ok(id));
+    }
+
+    #[test]
+    fn what_was_lost_is_told_and_fades() {
+        let mut signals = Signals::keeping(8);
+        let id = signals.series(Component(0), Kind::Latency, "p95").unwrap();
+        let mut push = |value: f32, times: u64| {
+            (0..times).for_each(|at| signals.push(id, Duration::from_secs(at), value, 1.0));
+            signals.series[0].lost()
+        };
+        assert_eq!(push(f32::NAN, 2), 1.0);
+        assert_eq!(push(1.0, 2), 0.5);
+        assert!(push(f32::INFINITY, 30) > 0.9);
+        assert!(push(1.0, 30) < 0.1);
     }
 
     #[test]
