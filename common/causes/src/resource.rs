@@ -77,7 +77,8 @@ fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resour
     };
     let usual = furthest
         .max(settings.noise * sigma)
-        .max(settings.noise * FLOOR * baseline.abs());
+        .max(settings.noise * FLOOR * baseline.abs())
+        .max(settings.noise * least(column.kind));
     let moved = median((split..column.values.len()).map(rest))? - middle;
     Some(Resource {
         series: column.series,
@@ -87,6 +88,16 @@ fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resour
     })
 }
 
+/// Noise of what usually stands at nothing.
+fn least(kind: Kind) -> f32 {
+    match kind {
+        // A look in fifty that finds nobody.
+        Kind::Absence => 0.02,
+        Kind::Complaints => 2.0,
+        _ => 0.0,
+    }
+}
+
 /// Most times of what is usual that are told: a resource that stood still at nothing shows no
 /// noise to compare with, and without this end it would outweigh all other evidence.
 const TIMES_MAX: f32 = 5000.0;
@@ -94,7 +105,7 @@ const TIMES_MAX: f32 = 5000.0;
 /// How many times what is usual a resource moved up; 0 if that is no number.
 fn times(moved: f32, usual: f32) -> f32 {
     if moved > 0.0 {
-        (moved / usual).min(TIMES_MAX).max(0.0)
+        (moved / usual).min(TIMES_MAX)
     } else {
         0.0
     }

@@ -261,7 +261,7 @@ fn reads(gauge: Gauge) -> (Says, String, f64) {
 
 /// What is added to a resource that usually stands at nothing: the core takes its noise as a
 /// share of its level, and anything is infinitely more than nothing. With it, a share is no
-/// steadier than 0.06, and what is counted than 2.
+/// steadier than 0.06, and a queue than 2.
 fn above_nothing(gauge: Gauge) -> f64 {
     match gauge {
         Gauge::Metric(
@@ -271,9 +271,8 @@ fn above_nothing(gauge: Gauge) -> f64 {
         | Gauge::Hit
         | Gauge::Loss => 2.0,
         Gauge::Queue => 66.0,
-        // Of the resources: what is weighed has a bound of its own.
-        Gauge::Complaints => 20.0,
-        _ => 0.0,
+        Gauge::Metric(_) | Gauge::RoundTrip | Gauge::Complaints => 0.0,
+        _ => 1.0,
     }
 }
 
