@@ -96,6 +96,9 @@ pub struct Report {
     pub settings_sha256: String,
     pub seconds: f64,
     pub rows: Vec<Row>,
+    /// What was wrong with the input, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Report {
@@ -110,6 +113,7 @@ impl Report {
             settings_sha256: sha256_hex(settings.as_bytes()),
             seconds: 0.0,
             rows: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -184,7 +188,10 @@ impl Report {
             self.settings_sha256.get(..12).unwrap_or_default(),
             self.seconds,
             columns(&cells)
-        )
+        ) + &self
+            .notes
+            .iter()
+            .fold(String::new(), |text, note| text + note + "\n")
     }
 }
 

@@ -13,5 +13,6 @@ mod case;
 pub mod nezha;
 pub mod petshop;
 mod score;
+mod wide;
 
 pub(crate) use case::{Case, Metric};

@@ -73,6 +73,19 @@ struct Metric {
     workload_ops: Option<f32>,
 }
 
+/// The columns of [`Metric::all`].
+const METRICS: [&str; 9] = [
+    "cpu_pct",
+    "mem_pct",
+    "sys_read",
+    "sys_write",
+    "net_rx",
+    "net_tx",
+    "client_p90_s",
+    "server_p90_s",
+    "workload_ops",
+];
+
 impl Metric {
     /// All of them, for the baseline that uses all.
     fn all(&self) -> [Option<f32>; 9] {
@@ -98,6 +111,32 @@ fn table<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Vec<T>> {
         .with_context(|| format!("cannot understand {}", file.display()))
 }
 
+/// The rows that can be read; the others are counted, with the first one's place and cause.
+fn readable<T: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<T>> {
+    let file = folder.join(name);
+    let text = recording::text(&file)?;
+    let (mut rows, mut bad, mut first) = (Vec::new(), 0, None);
+    for row in csv::Reader::from_reader(text.as_bytes()).into_deserialize() {
+        match row {
+            Ok(row) => rows.push(row),
+            Err(cause) => {
+                bad += 1;
+                first = first.or(Some(cause));
+            }
+        }
+    }
+    if let Some(cause) = first {
+        let file = file.display();
+        ensure!(!rows.is_empty(), "no row of {file} can be read: {cause}");
+        notes.push(format!("{file}: {bad} rows are left out, first: {cause}"));
+    }
+    Ok(rows)
+}
+
 struct Day {
     faults: Vec<Fault>,
     /// Of the normal minute, then of each fault.
@@ -106,6 +145,8 @@ struct Day {
     edges: HashMap<String, Vec<Edge>>,
     metrics: Vec<Metric>,
     services: Vec<String>,
+    /// What was wrong with the files.
+    notes: Vec<String>,
 }
 
 fn read(folder: &Path) -> Result<Day> {
@@ -116,17 +157,29 @@ fn read(folder: &Path) -> Result<Day> {
         windows.len() == 1 + WINDOWS * faults.len(),
         "minutes.csv must have a normal window and {WINDOWS} for each fault"
     );
-    let metrics: Vec<Metric> = table(folder, "metrics.csv")?;
+    let mut notes = Vec::new();
+    let metrics: Vec<Metric> = readable(folder, "metrics.csv", &mut notes)?;
     let mut bigrams: HashMap<String, Vec<Bigram>> = HashMap::new();
     let mut edges: HashMap<String, Vec<Edge>> = HashMap::new();
     let mut services: BTreeSet<String> = metrics.iter().map(|one| one.service.clone()).collect();
-    for one in table::<Bigram>(folder, "event_bigrams.csv")? {
+    for one in readable::<Bigram>(folder, "event_bigrams.csv", &mut notes)? {
         services.insert(one.service.clone());
         bigrams.entry(one.window.clone()).or_default().push(one);
     }
-    for one in table::<Edge>(folder, "trace_edges.csv")? {
+    for one in readable::<Edge>(folder, "trace_edges.csv", &mut notes)? {
         services.extend([one.caller.clone(), one.callee.clone()]);
         edges.entry(one.window.clone()).or_default().push(one);
+    }
+    for (name, cells) in METRICS.iter().zip(0..) {
+        if metrics.iter().all(|one| one.all()[cells].is_none()) {
+            notes.push(format!("metrics.csv has no values of {name}"));
+        }
+    }
+    let unknown: BTreeSet<&str> = faults.iter().map(|one| one.service.as_str()).collect();
+    for name in unknown.into_iter().filter(|name| !services.contains(*name)) {
+        notes.push(format!(
+            "faults.csv names {name}, of which there are no signals"
+        ));
     }
     Ok(Day {
         faults,
@@ -135,6 +188,7 @@ fn read(folder: &Path) -> Result<Day> {
         edges,
         metrics,
         services: services.into_iter().collect(),
+        notes,
     })
 }
 
@@ -354,8 +408,9 @@ const GOALS: [f64; 2] = [0.75, 0.95];
 /// When a file is missing or cannot be understood.
 pub fn run(data: &Path, seed: u64) -> Result<Report> {
     let begun = Instant::now();
-    let day = read(&data.join("nezha_trainticket"))?;
+    let mut day = read(&data.join("nezha_trainticket"))?;
     let mut report = Report::new("rca.nezha", &format!("{SETTINGS:?}"));
+    report.notes = std::mem::take(&mut day.notes);
     let mut took = Vec::new();
     let mut sure = Calibration::default();
     for (view, id, what) in [
@@ -485,4 +540,78 @@ pub fn explain(data: &Path) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METRIC: &str = "unix,service,cpu_pct,mem_pct,sys_read,sys_write,net_rx,net_tx,\
+        client_p90_s,server_p90_s,workload_ops\n\
+        60,a,1,2,3,4,5,6,7,8,9\n60,b,1,2,3,4,5,6,7,,9\n120,a,1,2,3,4,5,6,7,8,9\n";
+    const FILES: [(&str, &str); 5] = [
+        ("faults.csv", "inject_unix,service\n120,a\n"),
+        ("minutes.csv", "window\nnormal\nx\ny\nz\n"),
+        ("metrics.csv", METRIC),
+        (
+            "event_bigrams.csv",
+            "window,service,event,next_event,count\nnormal,a,^,$,5\n",
+        ),
+        // In a circle.
+        (
+            "trace_edges.csv",
+            "window,caller,callee,calls\nnormal,a,b,5\nnormal,b,a,5\n",
+        ),
+    ];
+
+    /// Reads the files with one of them replaced, or left out; what was noted.
+    fn day(name: &str, text: Option<&str>) -> Result<(Day, String)> {
+        let folder = tempfile::tempdir()?;
+        for (file, usual) in FILES {
+            if let Some(text) = if file == name { text } else { Some(usual) } {
+                std::fs::write(folder.path().join(file), text)?;
+            }
+        }
+        let day = read(folder.path())?;
+        let _ = day.diagnose(0, View::All)?;
+        let notes = day.notes.join("\n");
+        Ok((day, notes))
+    }
+
+    #[test]
+    fn rows_that_cannot_be_read_are_left_out_and_told() {
+        assert_eq!(day("", None).unwrap().1, "");
+        let (read, notes) = day("metrics.csv", Some(&METRIC.replace("60,b,1", "60,b,x"))).unwrap();
+        assert_eq!(read.metrics.len(), 2);
+        assert!(
+            notes.contains("metrics.csv: 1 rows are left out") && notes.contains("line: 3"),
+            "{notes}"
+        );
+        let cut = &METRIC[..METRIC.len() - 9];
+        assert!(day("metrics.csv", Some(cut)).unwrap().1.contains("1 rows"));
+        let huge = METRIC.replace("60,b,1", &format!("60,b,{}", "x".repeat(1 << 20)));
+        assert_eq!(day("metrics.csv", Some(&huge)).unwrap().0.metrics.len(), 2);
+    }
+
+    #[test]
+    fn a_missing_column_and_a_service_without_signals_are_told() {
+        let (_, notes) = day("metrics.csv", Some(&METRIC.replace("cpu_pct", "cpu"))).unwrap();
+        assert_eq!(notes, "metrics.csv has no values of cpu_pct");
+        let error = day("trace_edges.csv", Some("window,caller,calls\nnormal,a,5\n"));
+        let error = format!("{:#}", error.err().unwrap());
+        assert!(
+            error.contains("trace_edges.csv") && error.contains("callee"),
+            "{error}"
+        );
+        let (_, notes) = day("faults.csv", Some("inject_unix,service\n120,zed\n")).unwrap();
+        assert!(notes.contains("faults.csv names zed"), "{notes}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        for (name, _) in FILES {
+            let error = format!("{:#}", day(name, None).err().unwrap());
+            assert!(error.contains(name), "{error}");
+        }
+    }
 }

@@ -5,7 +5,6 @@
 //! were fixed on the issues in `train` and the first half of the normal period. Cold start has
 //! no normal rows: the two rows before the alarm are all the reference.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use serde::Deserialize;
 
 use super::baselines::{self, Ranked};
 use super::score::{Calibration, Hits, rows};
+use super::wide::{Table, Topology, strangers, table, topology};
 use super::{Case, Metric, calibrate};
 use crate::recording;
 use crate::result::{Report, Row};
@@ -27,12 +27,6 @@ const ISSUE: usize = 5;
 
 /// A scenario's folder, and whether its normal period is there.
 const SCENARIOS: [&str; 3] = ["low_traffic", "temporal_traffic1", "temporal_traffic2"];
-
-/// Columns by service and metric.
-struct Table {
-    rows: usize,
-    columns: HashMap<(String, String), Vec<f32>>,
-}
 
 /// What a method may know of an issue. What else the file holds is not read.
 #[derive(Deserialize)]
@@ -62,73 +56,13 @@ struct Issue {
     truth: String,
 }
 
-struct Topology {
-    names: Vec<String>,
-    calls: Vec<Vec<usize>>,
-}
-
-fn table(file: &Path) -> Result<Table> {
-    let text = recording::text(file)?;
-    let mut lines = csv::ReaderBuilder::new();
-    let mut lines = lines
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(text.as_bytes());
-    let records: Vec<csv::StringRecord> = lines
-        .records()
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{} is no CSV", file.display()))?;
-    let [services, metrics, statistics, _, body @ ..] = records.as_slice() else {
-        anyhow::bail!("{} lacks its three header rows", file.display());
-    };
-    let mut columns = HashMap::new();
-    for at in 1..services.len() {
-        let statistic = statistics.get(at).unwrap_or_default();
-        if !matches!(statistic, "Average" | "Sum") {
-            continue;
-        }
-        let cell = |record: &csv::StringRecord| -> f32 {
-            let cell = record.get(at).and_then(|cell| cell.trim().parse().ok());
-            cell.unwrap_or(f32::NAN)
-        };
-        let key = (
-            services.get(at).unwrap_or_default().to_owned(),
-            metrics.get(at).unwrap_or_default().to_owned(),
-        );
-        columns.insert(key, body.iter().map(cell).collect());
-    }
-    ensure!(
-        !columns.is_empty(),
-        "{} has no column of averages or sums",
-        file.display()
-    );
-    Ok(Table {
-        rows: body.len(),
-        columns,
-    })
-}
-
-fn topology(file: &Path) -> Result<Topology> {
-    let text = recording::text(file)?;
-    let mut lines = csv::Reader::from_reader(text.as_bytes());
-    let head = lines
-        .headers()
-        .with_context(|| format!("{} is no CSV", file.display()))?;
-    let names: Vec<String> = head.iter().skip(1).map(str::to_owned).collect();
-    let mut calls = vec![Vec::new(); names.len()];
-    for record in lines.records() {
-        let record = record.with_context(|| format!("{} is no matrix", file.display()))?;
-        let caller = record.get(0).unwrap_or_default();
-        let caller = names.iter().position(|name| name == caller);
-        let caller = caller.with_context(|| format!("{} has an unknown row", file.display()))?;
-        let callees = record.iter().skip(1).enumerate();
-        let called = callees.filter(|(_, cell)| cell.trim().parse() == Ok(1.0_f32));
-        calls[caller] = called.map(|(callee, _)| callee).collect();
-    }
-    Ok(Topology { names, calls })
-}
-
-fn issues(folder: &Path, scenario: usize) -> Result<Vec<Issue>> {
+/// The issues of a scenario; one that the graph cannot place is left out with a note.
+fn issues(
+    folder: &Path,
+    scenario: usize,
+    topology: &Topology,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Issue>> {
     let mut issues = Vec::new();
     for (part, train) in [("train", true), ("test", false)] {
         let folder = folder.join(part);
@@ -147,7 +81,12 @@ fn issues(folder: &Path, scenario: usize) -> Result<Vec<Issue>> {
                 "availability" => Metric::Availability,
                 other => anyhow::bail!("{}: no such metric: {other}", file.display()),
             };
-            let table = table(&issue.join("metrics.csv"))?;
+            if !topology.names.contains(&target.node) {
+                let (file, node) = (file.display(), &target.node);
+                notes.push(format!("{file} is left out: the graph has no {node}"));
+                continue;
+            }
+            let table = table(&issue.join("metrics.csv"), notes)?;
             ensure!(
                 table.rows >= ISSUE,
                 "{} has fewer than {ISSUE} rows",
@@ -290,21 +229,30 @@ struct Set {
     topologies: Vec<Topology>,
     normal: Table,
     issues: Vec<Issue>,
+    /// What was wrong with the files.
+    notes: Vec<String>,
 }
 
 fn read(data: &Path) -> Result<Set> {
-    let mut issues_all = Vec::new();
-    let mut topologies = Vec::new();
+    let mut set = Set {
+        topologies: Vec::new(),
+        normal: Table::default(),
+        issues: Vec::new(),
+        notes: Vec::new(),
+    };
+    let normal = data.join("petshop/low_traffic/noissue/metrics.csv");
+    set.normal = table(&normal, &mut set.notes)?;
     for (scenario, name) in SCENARIOS.iter().enumerate() {
         let folder = data.join("petshop").join(name);
-        topologies.push(topology(&folder.join("graph.csv"))?);
-        issues_all.extend(issues(&folder, scenario)?);
+        let topology = topology(&folder.join("graph.csv"), &mut set.notes)?;
+        let issues = issues(&folder, scenario, &topology, &mut set.notes)?;
+        let tables = issues.iter().map(|issue| &issue.table);
+        let normal = (scenario == 0).then_some(&set.normal);
+        strangers(name, &topology, tables.chain(normal), &mut set.notes);
+        set.issues.extend(issues);
+        set.topologies.push(topology);
     }
-    Ok(Set {
-        topologies,
-        normal: table(&data.join("petshop/low_traffic/noissue/metrics.csv"))?,
-        issues: issues_all,
-    })
+    Ok(set)
 }
 
 fn told(diagnosis: &Diagnosis) -> Ranked {
@@ -322,8 +270,9 @@ fn rank(case: &Case, ranked: &[usize], truth: &str) -> Option<usize> {
 /// When a file is missing or cannot be understood.
 pub fn run(data: &Path, seed: u64) -> Result<Report> {
     let begun = Instant::now();
-    let set = read(data)?;
+    let mut set = read(data)?;
     let mut report = Report::new("rca.petshop", &format!("{SETTINGS:?}"));
+    report.notes = std::mem::take(&mut set.notes);
     let mut took = Vec::new();
     for view in View::ALL {
         view_rows(&mut report, &set, view, &mut took)?;
