@@ -249,7 +249,7 @@ impl Topics {
                     let start = word.get(..stem.len());
                     start.is_some_and(|start| start.eq_ignore_ascii_case(stem.as_bytes()))
                 };
-                if stems.iter().any(|stem| tells(stem)) {
+                if stems.iter().any(tells) {
                     found |= 1 << *topic as u16;
                 }
             }
