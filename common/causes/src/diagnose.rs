@@ -15,7 +15,7 @@ use crate::frame::Frame;
 use crate::graph::{Call, Component, Graph};
 use crate::own::{Account, Node, account};
 use crate::resource::{Resource, resources};
-use crate::signals::{Kind, Signals};
+use crate::signals::{Kind, LOST, Signals};
 
 /// What is to be explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +198,6 @@ pub fn diagnose_with(
             component: place(component),
         });
     }
-    doubts.extend(signals.most_lost(|of| reach.get(of) == Some(&true) && !graph.is_proxy(of)));
     let scene = Scene {
         graph,
         signals,
@@ -211,6 +210,7 @@ pub fn diagnose_with(
             .map(|of| signals.events.change(of))
             .collect(),
         calls,
+        lost: signals.lost(graph.len()),
         frame,
         reach,
     };
@@ -227,6 +227,8 @@ struct Scene<'a> {
     accounts: Vec<Account>,
     resources: Vec<Option<Resource>>,
     changes: Vec<Option<Change>>,
+    /// Share of its values that each component lost.
+    lost: Vec<f32>,
 }
 
 /// What one kind of evidence says of all components.
@@ -264,6 +266,13 @@ impl Scene<'_> {
         if blind > 0 {
             doubts.push(Doubt::Unseen { components: blind });
         }
+        let lossy = (0..self.graph.len()).filter(|of| self.candidate(*of) && self.lossy(*of));
+        let worst = lossy.max_by(|a, b| self.lost[*a].total_cmp(&self.lost[*b]));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // in 0..=100
+        doubts.extend(worst.map(|of| Doubt::Lost {
+            component: place(of),
+            percent: (self.lost[of] * 100.0) as u8,
+        }));
         let confirm = match grade {
             Grade::Full => settings.confirm[0],
             Grade::Cold => settings.confirm[1],
@@ -299,9 +308,10 @@ impl Scene<'_> {
             | Doubt::NoTargetSignal
             | Doubt::AlarmOutside
             | Doubt::Clock { .. }
-            | Doubt::Lost { .. }
             | Doubt::Cycle { .. } => true,
-            Doubt::Cold { .. } | Doubt::Unseen { .. } => false,
+            // The first two count against those whom they are about, and a fit gave the third no
+            // weight.
+            Doubt::Unseen { .. } | Doubt::Lost { .. } | Doubt::Cold { .. } => false,
         });
         diagnosis.suspects = ranked
             .iter()
@@ -333,10 +343,16 @@ impl Scene<'_> {
         handed && self.resources[of].is_none() && self.changes[of].is_none()
     }
 
-    /// It calls somebody of whom nothing is known, and may show that one's fault.
+    /// Most of what it showed was lost.
+    fn lossy(&self, of: usize) -> bool {
+        self.lost[of] >= LOST
+    }
+
+    /// What it shows is hardly known, or may be the fault of a callee that is not known.
     fn hides(&self, of: usize) -> bool {
         let mut callees = self.calls[of].iter().map(|call| call.callee);
-        callees.any(|callee| self.candidate(callee) && self.blind(callee))
+        let unknown = |of| self.candidate(of) && (self.blind(of) || self.lossy(of));
+        self.lossy(of) || callees.any(unknown)
     }
 
     /// What each kind of evidence says. Of those that are handed up only the alarmed one counts,

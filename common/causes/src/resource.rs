@@ -92,8 +92,9 @@ const TIMES_MAX: f32 = 5000.0;
 
 /// How many times what is usual a resource moved up; 0 if that is no number.
 fn times(moved: f32, usual: f32) -> f32 {
-    if moved > 0.0 {
-        (moved / usual).min(TIMES_MAX).max(0.0)
+    let times = moved / usual;
+    if times > 0.0 {
+        times.min(TIMES_MAX)
     } else {
         0.0
     }
