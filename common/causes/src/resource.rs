@@ -86,8 +86,9 @@ fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resour
     })
 }
 
-/// Most times of what is usual that are told: a resource that stood still at nothing shows no
-/// noise to compare with, and without this end it would outweigh all other evidence.
+/// Most times of what is usual that are told: what a processor that idles at a third of a
+/// percent is beyond by when it is full. A resource that stood still at nothing shows no noise to
+/// compare with, and without this end it would outweigh all other evidence.
 const TIMES_MAX: f32 = 5000.0;
 
 /// How many times what is usual a resource moved up; 0 if that is no number.

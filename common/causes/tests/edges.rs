@@ -60,14 +60,18 @@ fn clean(slow: usize) -> Vec<Sample> {
 
 /// Diagnoses an alarm about the front, and asserts what holds for any input.
 fn told(graph: &Graph, samples: &[Sample]) -> Diagnosis {
+    let alarm = Alarm::of(Component(0), Kind::Latency, row(FAULT));
+    sound(graph, &latency(samples), &alarm)
+}
+
+fn latency(samples: &[Sample]) -> Signals {
     let mut signals = Signals::keeping(128);
     for (of, at, value, volume) in samples {
         let of = Component(*of as u16);
         let series = signals.series(of, Kind::Latency, "mean").unwrap();
         signals.push(series, *at, *value, *volume);
     }
-    let alarm = Alarm::of(Component(0), Kind::Latency, row(FAULT));
-    sound(graph, &signals, &alarm)
+    signals
 }
 
 fn sound(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Diagnosis {
@@ -201,14 +205,8 @@ fn a_missing_series_is_a_doubt_about_who_calls_its_component() {
 fn an_unknown_component_a_circle_and_a_clock_are_doubts() {
     let (mut graph, mut samples) = (graph(), clean(STORE));
     let good = told(&graph, &samples);
-    let mut signals = Signals::keeping(128);
-    for (of, at, value, volume) in &samples {
-        let of = Component(*of as u16);
-        let series = signals.series(of, Kind::Latency, "mean").unwrap();
-        signals.push(series, *at, *value, *volume);
-    }
     let alarm = Alarm::of(Component(900), Kind::Latency, row(FAULT));
-    let bad = sound(&graph, &signals, &alarm);
+    let bad = sound(&graph, &latency(&samples), &alarm);
     let words = "the alarm is about a component that nobody knows";
     doubted(&good, &bad, &graph, words);
 
