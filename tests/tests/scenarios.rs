@@ -94,6 +94,7 @@ fn a_stopped_process_is_none_that_waits_for_a_core() {
         9.000s fault    Pressure(0.6)
         10.000s fault    Stop("camera")
         10.096s detect   camera hung (hang), 93ms after the first sign
+        10.096s suspect  the node behind camera (0.76)
         10.096s decide   restart(camera, grace=0ms) (reflex)
         10.096s execute  restart(camera, grace=0ms)
         10.279s done     restart(camera, grace=0ms)
@@ -303,7 +304,7 @@ fn a_service_whose_dependency_is_being_mended_is_not_touched() {
         10.000s detect   camera dead (crash), 0ms after the first sign
         10.000s decide   restart(camera, grace=0ms) (reflex)
         10.000s execute  restart(camera, grace=0ms)
-        10.225s note     infer is hung while camera, which it needs, is being mended: waiting
+        10.225s join     infer is hung: camera, which it needs, is being mended
         10.902s done     restart(camera, grace=0ms)
         10.902s close    healed: camera answers again after 902ms
     "#]]

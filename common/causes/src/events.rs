@@ -12,6 +12,7 @@
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use crate::graph::Component;
+use crate::topic::{TOPICS, Topics};
 
 /// Pairs of events that a component may have; what comes beyond is dropped. A service of a few
 /// dozen operations and log statements has about thirty.
@@ -24,6 +25,9 @@ const NOISE: f32 = 2.0;
 /// The change of a continuation that is usual even for the steadiest event: with full history
 /// nobody is suspected for less than 15 %.
 const CHANGE_MIN: f32 = 0.065;
+
+/// So many more of an event than usual are half of what there can be.
+const HALF: f32 = 2.0;
 
 /// A pair whose faded count is below this is gone.
 const FORGOTTEN: f32 = 0.05;
@@ -90,9 +94,22 @@ impl Change {
 #[derive(Debug, Clone, Default)]
 pub struct Events {
     logs: BTreeMap<usize, Log>,
+    /// Spans that are reference, faded as their counts.
+    spans: f32,
+    topics: BTreeMap<Event, Topics>,
 }
 
+/// Events whose topics are kept; what comes beyond is about anything.
+pub const TOPICS_MAX: usize = 4096;
+
 impl Events {
+    /// Says what an event is about, by its text.
+    pub fn about(&mut self, event: Event, text: &str) {
+        if self.topics.len() < TOPICS_MAX || self.topics.contains_key(&event) {
+            self.topics.insert(event, Topics::of(text));
+        }
+    }
+
     /// `to` came `times` times right after `from`, since the last [`Events::close`].
     pub fn count(&mut self, of: Component, from: Event, to: Event, times: u32) {
         let pairs = &mut self.logs.entry(of.index()).or_default().pairs;
@@ -109,6 +126,7 @@ impl Events {
         } else {
             1.0
         };
+        self.spans = self.spans * keep + 1.0;
         for log in self.logs.values_mut() {
             for change in log.changes() {
                 let habit = log.habits.entry(change.from).or_default();
@@ -134,6 +152,38 @@ impl Events {
             log.pairs.values_mut().for_each(|pair| pair.now = 0.0);
             log.pairs.retain(|_, pair| pair.reference >= FORGOTTEN);
         }
+    }
+
+    /// Of each component and topic how much more of some event there is than one of `writers`
+    /// usually has in a span, in `0..1`; none before a span was closed.
+    pub(crate) fn novel(&self, writers: usize) -> BTreeMap<usize, [f32; TOPICS]> {
+        let mut usual: BTreeMap<Event, f32> = BTreeMap::new();
+        for log in self.logs.values() {
+            for ((_, to), pair) in &log.pairs {
+                *usual.entry(*to).or_default() += pair.reference;
+            }
+        }
+        let each = self.spans * writers.max(1) as f32;
+        let novel = |log: &Log| {
+            let mut strongest = [0.0_f32; TOPICS];
+            for ((_, to), pair) in &log.pairs {
+                // Half a count more than was seen: none seen is no proof of none.
+                let usual = (usual.get(to).copied().unwrap_or(0.0) + 0.5) / each;
+                let more = pair.now - usual - 2.0 * libm::sqrtf(usual);
+                if more <= 0.0 {
+                    continue;
+                }
+                let topics = self.topics.get(to).copied().unwrap_or_default();
+                for (topic, strongest) in strongest.iter_mut().enumerate() {
+                    if topics.place(topic) {
+                        *strongest = strongest.max(more / (more + HALF));
+                    }
+                }
+            }
+            strongest
+        };
+        let known = self.logs.iter().filter(|_| each > 0.0);
+        known.map(|(of, log)| (*of, novel(log))).collect()
     }
 
     pub(crate) fn forget(&mut self, of: Component) {

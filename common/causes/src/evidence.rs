@@ -89,7 +89,9 @@ impl fmt::Display for Words<'_, Evidence> {
                     Kind::Latency => "answers take longer than its callees explain",
                     Kind::Errors => "more answers fail than its callees explain",
                     Kind::Quality => "answers are worse than its callees explain",
-                    Kind::Resource => "it uses more",
+                    Kind::Resource | Kind::Volume => "it uses more",
+                    Kind::Absence => "it is away",
+                    Kind::Complaints => "it logs more trouble",
                 };
                 write!(
                     f,

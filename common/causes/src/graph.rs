@@ -45,6 +45,28 @@ impl fmt::Display for Refusal {
 
 impl core::error::Error for Refusal {}
 
+/// What a component is to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// One process of a service, somewhere.
+    Instance,
+    /// What callers call: a route, a service by its name. It needs its instances.
+    Service,
+    /// What instances run on: a node, a disk.
+    Host,
+    /// What hosts reach others by.
+    Link,
+    /// Where hosts stand together.
+    Site,
+    /// Somebody else's service.
+    Outside,
+}
+
+impl Role {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 6;
+}
+
 /// One component needs another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Call {
@@ -61,6 +83,7 @@ pub struct Graph {
     names: Vec<String>,
     by_name: BTreeMap<String, u16>,
     proxy: Vec<bool>,
+    roles: Vec<Option<Role>>,
     calls: Vec<Vec<Call>>,
     count: usize,
 }
@@ -81,6 +104,7 @@ impl Graph {
         self.names.push(name.to_owned());
         self.by_name.insert(name.to_owned(), place);
         self.proxy.push(false);
+        self.roles.push(None);
         self.calls.push(Vec::new());
         Ok(Component(place))
     }
@@ -119,6 +143,19 @@ impl Graph {
     pub fn proxy(&mut self, component: Component) -> Result<(), Refusal> {
         let mark = self.proxy.get_mut(component.index());
         *mark.ok_or(Refusal::Unknown(component))? = true;
+        Ok(())
+    }
+
+    /// Says what a component is to the others. Where that is said, [`diagnose`] weighs what
+    /// speaks for each component by what was learned of its role; without it by own excess alone.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`].
+    ///
+    /// [`diagnose`]: crate::diagnose()
+    pub fn role(&mut self, component: Component, role: Role) -> Result<(), Refusal> {
+        let place = self.roles.get_mut(component.index());
+        *place.ok_or(Refusal::Unknown(component))? = Some(role);
         Ok(())
     }
 
@@ -161,6 +198,23 @@ impl Graph {
         });
         self.count += 1;
         Ok(())
+    }
+
+    pub(crate) fn role_of(&self, component: usize) -> Option<Role> {
+        self.roles.get(component).copied().flatten()
+    }
+
+    /// Who each component needs, and who needs it.
+    pub(crate) fn both_ways(&self) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
+        let callees = |calls: &Vec<Call>| calls.iter().map(|call| call.callee).collect();
+        let needs: Vec<Vec<usize>> = self.calls.iter().map(callees).collect();
+        let mut serves = vec![Vec::new(); self.len()];
+        for (caller, callees) in needs.iter().enumerate() {
+            for callee in callees {
+                serves[*callee].push(caller);
+            }
+        }
+        (needs, serves)
     }
 
     pub(crate) fn is_proxy(&self, component: usize) -> bool {

@@ -99,7 +99,12 @@ impl Sums {
 /// Positive is worse.
 pub(crate) fn deviation(kind: Kind, value: f32, baseline: f32) -> f32 {
     match kind {
-        Kind::Latency | Kind::Errors | Kind::Resource => value - baseline,
+        Kind::Latency
+        | Kind::Errors
+        | Kind::Resource
+        | Kind::Absence
+        | Kind::Complaints
+        | Kind::Volume => value - baseline,
         Kind::Quality => baseline - value,
     }
 }
@@ -312,8 +317,10 @@ fn noise(
     } = wander;
     let known = |of: usize| Some((columns[of]?, baselines[of]?, sums[of].as_ref()?));
     let unit = |baseline: f32| match kind {
-        Kind::Latency | Kind::Resource => baseline.abs().max(BASELINE_MIN),
-        Kind::Errors | Kind::Quality => 1.0,
+        Kind::Latency | Kind::Resource | Kind::Complaints | Kind::Volume => {
+            baseline.abs().max(BASELINE_MIN)
+        }
+        Kind::Errors | Kind::Quality | Kind::Absence => 1.0,
     };
     let steps = |column: &Column, baseline: f32| -> Vec<f32> {
         let reference = column.values[..split].iter().zip(&column.volumes);
@@ -361,7 +368,12 @@ fn noise(
                     let chance = libm::sqrtf(share * (1.0 - share) * spread);
                     chance.max(one).max(floor * now * ERRORS)
                 }
-                Kind::Latency | Kind::Quality | Kind::Resource => {
+                Kind::Latency
+                | Kind::Quality
+                | Kind::Resource
+                | Kind::Absence
+                | Kind::Complaints
+                | Kind::Volume => {
                     let few = request * request / now.max(1.0);
                     let floor = libm::sqrtf(floor * floor + few) * unit(baseline) * now;
                     (unit(baseline) * libm::sqrtf(variance(of) * spread)).max(floor)

@@ -29,7 +29,8 @@ pub(crate) fn resources(
     let mut all: Vec<Option<Resource>> = Vec::new();
     all.resize(components, None);
     for column in &frame.columns {
-        if column.kind != Kind::Resource {
+        let own = [Kind::Resource, Kind::Absence, Kind::Complaints];
+        if !own.contains(&column.kind) {
             continue;
         }
         if let Some(found) = resource(column, frame.split, settings) {
@@ -76,7 +77,8 @@ fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resour
     };
     let usual = furthest
         .max(settings.noise * sigma)
-        .max(settings.noise * FLOOR * baseline.abs());
+        .max(settings.noise * FLOOR * baseline.abs())
+        .max(settings.noise * least(column.kind));
     let moved = median((split..column.values.len()).map(rest))? - middle;
     Some(Resource {
         series: column.series,
@@ -86,16 +88,24 @@ fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resour
     })
 }
 
-/// Most times of what is usual that are told: what a processor that idles at a third of a
-/// percent is beyond by when it is full. A resource that stood still at nothing shows no noise to
-/// compare with, and without this end it would outweigh all other evidence.
+/// Noise of what usually stands at nothing.
+fn least(kind: Kind) -> f32 {
+    match kind {
+        // A look in fifty that finds nobody.
+        Kind::Absence => 0.02,
+        Kind::Complaints => 2.0,
+        _ => 0.0,
+    }
+}
+
+/// Most times of what is usual that are told: a resource that stood still at nothing shows no
+/// noise to compare with, and without this end it would outweigh all other evidence.
 const TIMES_MAX: f32 = 5000.0;
 
 /// How many times what is usual a resource moved up; 0 if that is no number.
 fn times(moved: f32, usual: f32) -> f32 {
-    let times = moved / usual;
-    if times > 0.0 {
-        times.min(TIMES_MAX)
+    if moved > 0.0 {
+        (moved / usual).min(TIMES_MAX)
     } else {
         0.0
     }

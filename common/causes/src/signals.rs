@@ -37,6 +37,13 @@ pub enum Kind {
     /// How much of something limited is used: processor, memory, disk, queue, temperature. The
     /// component's own; the volume, where given, explains what comes of load.
     Resource,
+    /// Whether it is not there: 1 without a process, a carrier or a report, 0 with. Its own, like
+    /// a resource.
+    Absence,
+    /// How many lines of trouble it logs, at warning or above. Its own, like a resource.
+    Complaints,
+    /// How much is asked of it. Says nothing by itself, much beside the others.
+    Volume,
 }
 
 /// Where a kind is measured.
@@ -51,6 +58,9 @@ pub enum Level {
 }
 
 impl Kind {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 7;
+
     /// The kinds that callees hand up to their callers.
     pub(crate) const HANDED_UP: [Self; 3] = [Self::Latency, Self::Errors, Self::Quality];
 
@@ -58,9 +68,9 @@ impl Kind {
     #[must_use]
     pub fn level(self) -> Level {
         match self {
-            Self::Latency | Self::Errors => Level::Application,
+            Self::Latency | Self::Errors | Self::Volume => Level::Application,
             Self::Quality => Level::Model,
-            Self::Resource => Level::Infrastructure,
+            Self::Resource | Self::Absence | Self::Complaints => Level::Infrastructure,
         }
     }
 }

@@ -393,7 +393,9 @@ proptest! {
         for kind in [None, Some(Kind::Latency), Some(Kind::Resource)] {
             let component = target.map(Component);
             let at = Duration::from_millis(if at % 2 == 0 { at } else { at % 3_000_000 });
-            let diagnosis = diagnose(&graph, &signals, &Alarm { at, component, kind });
+            let well_until = None;
+            let alarm = Alarm { at, component, kind, well_until };
+            let diagnosis = diagnose(&graph, &signals, &alarm);
             let shares: f32 = diagnosis.suspects.iter().map(|one| one.share).sum();
             prop_assert!(diagnosis.suspects.is_empty() || (0.5..1.01).contains(&shares), "{shares}");
             prop_assert!(diagnosis.roots <= diagnosis.suspects.len());

@@ -17,8 +17,8 @@
 //! | [`Member::Shift`] | means of some 30 and some 100 samples, from the level | EWMA chart, Roberts 1959 | shifts below a spread / 5 |
 //! | [`Member::Spread`] | mean size of the residual | Sweet 1986 | a change of level alone |
 //! | [`Member::Season`] | short and longer mean of the residual from the time of day | [`season`] | the first two days |
-//! | [`Member::Frozen`] | length of a run of equal values | [`crate::frozen`] | values that always stand still |
-//! | [`Member::Missing`] | silence, in usual gaps | [`crate::missing`] | |
+//! | [`Member::Frozen`] | length of a run of equal values | stuck-at test, Sharma et al. 2010 | values that always stand still |
+//! | [`Member::Missing`] | silence, in usual gaps | Chen et al. 2002 | |
 //!
 //! State 0.4 KiB with 48 slots of the day. All windows count samples, except the day. A slow
 //! ramp sets one small record after the other and stays below a threshold: that is

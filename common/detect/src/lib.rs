@@ -5,10 +5,7 @@
 //! | [`bank`] | is anything about this metric unusual, by all of its own past? | 0.4 KiB |
 //! | [`slope`] | does this value grow without end, and when does it hit its limit? | 1 KiB |
 //! | [`forecast`] | when does a value that grows slowly reach its limit? | 1.5 KiB |
-//! | [`level`] | is this value unusual for this service? | 0.5 KiB |
 //! | [`hang`] | does this process still answer, or is the machine merely busy? | 0.6 KiB |
-//! | [`frozen`] | does a value stand still that must move? | 48 B |
-//! | [`missing`] | did samples stop coming? | 64 B |
 //! | [`joint`] | is this combination of values of several sensors usual, and which is not? | 0.4 KiB for 8 |
 //! | [`change`] | when did several sensors change together? | 1.2 KiB for 8 |
 //! | [`shape`] | does the course of this value look like any it took before? | 12 KiB for 3000 |
@@ -33,11 +30,8 @@ pub mod bank;
 pub mod change;
 pub mod drift;
 pub mod forecast;
-pub mod frozen;
 pub mod hang;
 pub mod joint;
-pub mod level;
-pub mod missing;
 pub mod shape;
 pub mod slope;
 

@@ -1,21 +1,23 @@
 //! Who is behind a component that no node looked behind: ranked by what nodes measured.
 //!
 //! In: readings of the fleet, means over five minutes, and who needs whom. Out: suspects by
-//! `homeostat-causes`, with confidence, evidence in words, and the look that tells the first
-//! two apart. A node's own ranking rests on seconds and goes before; this one answers where
-//! there is none: behind the border of a node, and for agents that tell nothing but an alarm.
+//! `homeostat-causes`, which is told what each is to the others, with confidence, evidence in
+//! words, and the look that tells the first two apart. A node's own ranking rests on seconds
+//! and goes before; this one answers where there is none: behind the border of a node, and for
+//! agents that tell nothing but an alarm.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use homeostat_causes::{
-    Alarm, Component, Diagnosis, Graph as Model, Kind as Signal, Probe as Look, Signals, diagnose,
+    Alarm, Component, Diagnosis, Graph as Model, Kind as Signal, Probe as Look, Role, Signals,
+    diagnose,
 };
 use homeostat_common::suspect::REASONS_MAX;
 
 use super::graph::Graph;
 use super::readings::{Reading, Sign};
-use crate::fleet::diagnosis::{Place, Probe, Suspected};
+use crate::fleet::diagnosis::{Kind, Place, Probe, Suspected};
 
 /// Most components behind a border that are ranked, the nearest.
 const COMPONENTS_MAX: usize = 64;
@@ -45,8 +47,10 @@ pub fn rank(border: &Place, graph: &Graph, readings: &[Reading], at_ms: u64) -> 
     near.truncate(COMPONENTS_MAX);
     let mut model = Model::default();
     let mut places: BTreeMap<Place, Component> = BTreeMap::new();
-    for (_, place) in &near {
-        places.insert(place.clone(), model.add(&place.to_string()).ok()?);
+    for (_, place) in near.iter().filter(|(_, place)| place.kind != Kind::Model) {
+        let of = model.add(&place.to_string()).ok()?;
+        model.role(of, role(place.kind)).ok()?;
+        places.insert(place.clone(), of);
     }
     for (place, from) in &places {
         for to in graph.needs(place).filter_map(|need| places.get(need)) {
@@ -55,7 +59,12 @@ pub fn rank(border: &Place, graph: &Graph, readings: &[Reading], at_ms: u64) -> 
     }
     let mut signals = Signals::keeping(KEEP);
     for one in readings {
-        let Some(of) = places.get(&one.place) else {
+        // What a model answers with is the service that answers.
+        let of = match one.place.kind {
+            Kind::Model => places.get(&Place::of(Kind::Service, &one.place.at, &one.place.name)),
+            _ => places.get(&one.place),
+        };
+        let Some(of) = of else {
             continue;
         };
         let (kind, value) = match one.sign {
@@ -75,11 +84,22 @@ pub fn rank(border: &Place, graph: &Graph, readings: &[Reading], at_ms: u64) -> 
         at: Duration::from_millis(at_ms),
         component: places.get(border).copied(),
         kind: None,
+        well_until: None,
     };
     let found = diagnose(&model, &signals, &alarm);
     let names: BTreeMap<Component, &Place> =
         places.iter().map(|(place, of)| (*of, place)).collect();
     (!found.suspects.is_empty()).then(|| told(&found, &model, &names))
+}
+
+/// What a place is to the others.
+fn role(kind: Kind) -> Role {
+    match kind {
+        Kind::Service | Kind::Model => Role::Instance,
+        Kind::Route => Role::Service,
+        Kind::Node | Kind::Part => Role::Host,
+        Kind::Dependency | Kind::Backend => Role::Outside,
+    }
 }
 
 fn told(found: &Diagnosis, model: &Model, names: &BTreeMap<Component, &Place>) -> Ranked {
@@ -144,7 +164,6 @@ mod tests {
 
     use super::super::graph::tests::two;
     use super::*;
-    use crate::fleet::diagnosis::Kind;
 
     const STEP: u64 = 300_000;
 

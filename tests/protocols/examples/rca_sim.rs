@@ -1,11 +1,12 @@
 //! Diagnosis on the simulator without the rest of `homeostat-eval`, which takes minutes to
 //! build: `cargo run --release -p homeostat-protocols --example rca_sim -- development [FILE]`.
-//! A third argument `tiny` proves that it works, at counts that say nothing.
+//! A third argument `quick` proves that it works, at counts that say nothing; with `teach`
+//! instead, FILE becomes the weights that `homeostat-causes` ships.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use homeostat_protocols::rca_sim::{Args, run};
+use homeostat_protocols::rca_sim::{Args, run, teach};
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
@@ -18,15 +19,18 @@ fn main() -> Result<()> {
         split,
         ..Args::default()
     };
-    if args.next().as_deref() == Some("tiny") {
-        how = Args {
-            lessons: 1,
-            drawn: 20,
-            seeds: 1,
-            cases: 5,
-            moments: 5,
-            ..how
-        };
+    match args.next().as_deref() {
+        Some("quick") => {
+            how = Args {
+                split,
+                ..Args::quick()
+            };
+        }
+        Some("teach") => {
+            let file = file.context("which file?")?;
+            return Ok(std::fs::write(file, teach(&how)?)?);
+        }
+        _ => {}
     }
     let report = run(&how, |what| eprintln!("{what}"))?;
     print!("{}", report.table());

@@ -13,10 +13,7 @@ use homeostat_detect::bank::Bank;
 use homeostat_detect::change::Change;
 use homeostat_detect::drift::{Drift, Reference};
 use homeostat_detect::forecast::{self, Horizon};
-use homeostat_detect::frozen::{self, Frozen};
 use homeostat_detect::joint::Joint;
-use homeostat_detect::level::Level;
-use homeostat_detect::missing::{self, Missing};
 use homeostat_detect::shape::Shape;
 use homeostat_detect::slope::{self, Slope};
 
@@ -74,13 +71,6 @@ pub fn run(batches: u32, seed: u64) -> Result<Report> {
         *row = row.clone().goal(goal);
     }
 
-    let mut level: Level = Level::new(0.1);
-    let what = "level: learn and score";
-    costs.of::<Level, _, _>("level", what, (BATCH, &values), |_, value| {
-        level.learn(value);
-        level.score(value)
-    })?;
-
     let mut slope = Slope::new(slope::Policy::default());
     costs.of::<Slope, _, _>("slope", "slope", (BATCH, &values), |at, value| {
         slope.push(at, value)
@@ -89,18 +79,6 @@ pub fn run(batches: u32, seed: u64) -> Result<Report> {
     let mut horizon = Horizon::new(forecast::Policy::new(1000.0, 100.0));
     costs.of::<Horizon, _, _>("forecast", "forecast", (BATCH, &values), |at, value| {
         horizon.push(at, value)
-    })?;
-
-    let mut frozen = Frozen::new(frozen::Policy::default());
-    costs.of::<Frozen, _, _>("frozen", "frozen", (BATCH, &values), |at, value| {
-        frozen.push(at, value)
-    })?;
-
-    let mut missing = Missing::new(missing::Policy::default(), Duration::ZERO);
-    let what = "missing: arrived and check";
-    costs.of::<Missing, _, _>("missing", what, (BATCH, &values), |at, _| {
-        missing.arrived(at);
-        missing.check(at)
     })?;
 
     let mut first: Vec<f32> = values.iter().take(1000).copied().collect();
@@ -249,7 +227,7 @@ mod tests {
     #[test]
     fn every_detector_has_a_time_and_a_size() {
         let report = run(3, 1).unwrap();
-        assert_eq!(report.rows.len(), 22);
+        assert_eq!(report.rows.len(), 16);
         assert!(
             report
                 .rows

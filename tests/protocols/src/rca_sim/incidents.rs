@@ -18,8 +18,7 @@ use homeostat_sim::policy::{Kind as Does, Moves, Whom};
 use homeostat_sim::topology::Topology;
 use homeostat_sim::world::{OrderNo, Progress, World};
 
-use super::core::{component, graph};
-use super::evidence::gather;
+use super::core::{Known, Scene, component, graph};
 use super::parts::Parts;
 use super::signs::Signs;
 use super::truth::{Root, Roots};
@@ -84,7 +83,7 @@ impl Watched {
     /// # Errors
     /// When the fleet is larger than the core takes.
     pub fn counted(&self, settings: Settings) -> Result<Counted, Refusal> {
-        let graph = graph(&self.parts)?;
+        let graph = graph(&self.parts, true)?;
         let mut groups = Groups::new(settings);
         let mut opened: Vec<(IncidentNo, usize)> = Vec::new();
         for look in &self.looks {
@@ -293,10 +292,11 @@ impl<'a> Shift<'a> {
                     node: None,
                 });
             }
-            let evidence = gather(told, self.parts, &signs);
+            let scene = Scene::at(told, told.times.len() - 1, self.parts, Known::ALL);
+            let evidence = scene.map_or_else(|_| Vec::new(), |scene| scene.weighable());
             let suspects = evidence
                 .iter()
-                .map(|one| (component(one.part), weights.probability(one)));
+                .map(|one| (one.component, weights.probability(one)));
             look.suspects = suspects.filter(|(_, sure)| *sure > LEAST).collect();
         }
         self.looks.push(look);

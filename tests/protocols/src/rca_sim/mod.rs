@@ -2,9 +2,9 @@
 //!
 //! Episodes in which nobody heals run until some seconds after the first alarm ([`watch`]); a
 //! method gets what was seen until then and ranks the parts of the fleet ([`parts`]). The truth
-//! is the injector's ([`truth`]) and is used for scoring alone. Two methods are measured beside
-//! the baselines: the core that ships ([`core`]), which was never taught, and evidence weighed
-//! by what the training set taught ([`evidence`], [`weigh`]).
+//! is the injector's ([`truth`]) and is used for scoring alone. Measured beside the baselines are
+//! the core as it ships ([`core`]), the same by own excess alone, and the same with weights that
+//! were learned anew ([`weigh`]), of which those that ship are the last.
 //!
 //! Everything is learned and set on the training split: on it, results are those of five folds
 //! (an incident and its twin in the same), on the development split those of weights from all
@@ -15,7 +15,6 @@ pub mod cases;
 pub mod confounded;
 pub mod core;
 pub mod counterfactual;
-pub mod evidence;
 pub mod incidents;
 pub mod parts;
 pub mod score;
@@ -34,11 +33,10 @@ use homeostat_sim::fault::{Incident, Split};
 use homeostat_sim::topology::Topology;
 
 use self::baseline::Baseline;
-use self::evidence::gather;
+use self::core::Known;
 use self::parts::Parts;
 use self::score::{Scored, order};
-use self::signs::Signs;
-pub use self::table::{Args, run};
+pub use self::table::{Args, run, teach};
 use self::watch::{Episode, Watch};
 use self::weigh::Weights;
 
@@ -97,10 +95,11 @@ pub fn seed(split: Split, incident: usize, number: u64) -> u64 {
 #[derive(Debug, Clone, Copy)]
 pub enum Method<'w> {
     Baseline(Baseline),
-    /// The core that ships, told which part alarmed.
+    /// The core that ships.
     Core,
-    /// The same, told only when.
-    CoreAnywhere,
+    /// The same without knowing what parts are to each other.
+    OwnExcess,
+    /// With weights that it does not ship.
     Weighed(&'w Weights),
 }
 
@@ -108,6 +107,12 @@ impl Method<'_> {
     /// Ranks the parts of an episode with an alarm; `None` without one.
     #[must_use]
     pub fn scored(&self, episode: &Episode) -> Option<Scored> {
+        self.scored_knowing(episode, Known::ALL)
+    }
+
+    /// The same where some of it is not known.
+    #[must_use]
+    pub fn scored_knowing(&self, episode: &Episode, known: Known) -> Option<Scored> {
         let alarm = episode.alarm?;
         let (told, parts) = (&episode.told, &*episode.parts);
         let (scores, sure) = match self {
@@ -115,15 +120,18 @@ impl Method<'_> {
                 baseline.scores(told, alarm, parts, episode.seed),
                 Vec::new(),
             ),
-            Self::Core | Self::CoreAnywhere => {
-                let scene = core::Scene::of(told, alarm, parts).ok()?;
-                let diagnosis = match self {
-                    Self::Core => scene.diagnose(),
-                    _ => scene.diagnose_all(),
+            Self::Core | Self::OwnExcess => {
+                let known = Known {
+                    roles: matches!(self, Self::Core),
+                    ..known
                 };
-                core::scores(&diagnosis, parts.len())
+                let scene = core::Scene::of(told, alarm, parts, known).ok()?;
+                core::scores(&scene.diagnose(), parts.len())
             }
-            Self::Weighed(weights) => weighed(weights, episode),
+            Self::Weighed(weights) => {
+                let scene = core::Scene::of(told, alarm, parts, known).ok()?;
+                weighed(weights, &scene, parts.len())
+            }
         };
         let order = order(&scores, episode.seed);
         let confidence = order.first().and_then(|first| sure.get(*first)).copied();
@@ -137,14 +145,13 @@ impl Method<'_> {
 }
 
 /// The log odds and the probability of each part.
-fn weighed(weights: &Weights, episode: &Episode) -> (Vec<f64>, Vec<f64>) {
-    let parts = &*episode.parts;
-    let signs = Signs::of(&episode.told, parts);
-    let mut scores = vec![f64::NEG_INFINITY; parts.len()];
-    let mut sure = vec![0.0; parts.len()];
-    for one in gather(&episode.told, parts, &signs) {
-        scores[one.part] = f64::from(weights.odds(&one));
-        sure[one.part] = f64::from(weights.probability(&one));
+fn weighed(weights: &Weights, scene: &core::Scene, parts: usize) -> (Vec<f64>, Vec<f64>) {
+    let mut scores = vec![f64::NEG_INFINITY; parts];
+    let mut sure = vec![0.0; parts];
+    for one in scene.weighable() {
+        let at = usize::from(one.component.0);
+        scores[at] = f64::from(one.odds(weights.by_place()));
+        sure[at] = f64::from(weights.probability(&one));
     }
     (scores, sure)
 }

@@ -4,38 +4,45 @@
 //! as a root by the rules of scoring is left out of training rather than taught as wrong.
 //! Deterministic: episodes are dealt by a seed.
 
-use super::evidence::{Evidence, PLACES, gather};
-use super::signs::Signs;
+use homeostat_causes::Refusal;
+use homeostat_causes::weigh::{PLACES, Weighable};
+
+use super::core::{Known, Scene};
 use super::watch::Episode;
 
 /// What is learned from: evidence by part, and whether it was a root; `None` where either
 /// answer would be right.
 #[derive(Debug, Clone)]
 pub struct Lesson {
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<Weighable>,
     pub root: Vec<Option<bool>>,
 }
 
 impl Lesson {
-    /// What an episode teaches.
-    #[must_use]
-    pub fn of(episode: &Episode) -> Self {
-        let signs = Signs::of(&episode.told, &episode.parts);
-        let evidence = gather(&episode.told, &episode.parts, &signs);
+    /// What an episode teaches; `None` of one without an alarm.
+    ///
+    /// # Errors
+    /// When the fleet is larger than the core takes.
+    pub fn of(episode: &Episode, known: Known) -> Result<Option<Self>, Refusal> {
+        let Some(alarm) = episode.alarm else {
+            return Ok(None);
+        };
+        let evidence = Scene::of(&episode.told, alarm, &episode.parts, known)?.weighable();
         let roots = &episode.roots;
         let root = evidence.iter().map(|one| {
-            if roots.iter().any(|root| root.part == one.part) {
+            let part = usize::from(one.component.0);
+            if roots.iter().any(|root| root.part == part) {
                 Some(true)
-            } else if roots.iter().any(|root| root.is(one.part)) {
+            } else if roots.iter().any(|root| root.is(part)) {
                 None
             } else {
                 Some(false)
             }
         });
-        Self {
+        Ok(Some(Self {
             root: root.collect(),
             evidence,
-        }
+        }))
     }
 }
 
@@ -77,7 +84,7 @@ impl Weights {
             for lesson in order.iter().map(|at| lessons[*at]) {
                 for (evidence, root) in lesson.evidence.iter().zip(&lesson.root) {
                     let Some(root) = root else { continue };
-                    let given = sigmoid(sum(&weights, &evidence.features));
+                    let given = sigmoid(evidence.odds(&weights));
                     let off = given - f32::from(u8::from(*root));
                     for (place, value) in &evidence.features {
                         let place = *place as usize;
@@ -91,24 +98,17 @@ impl Weights {
         Self { by_place: weights }
     }
 
-    /// The log odds that a part is a root.
+    /// By place, as [`homeostat_causes::weigh`] takes them.
     #[must_use]
-    pub fn odds(&self, evidence: &Evidence) -> f32 {
-        sum(&self.by_place, &evidence.features)
+    pub fn by_place(&self) -> &[f32] {
+        &self.by_place
     }
 
-    /// The probability of it.
+    /// The probability that a part is a root.
     #[must_use]
-    pub fn probability(&self, evidence: &Evidence) -> f32 {
-        sigmoid(self.odds(evidence))
+    pub fn probability(&self, evidence: &Weighable) -> f32 {
+        sigmoid(evidence.odds(&self.by_place))
     }
-}
-
-fn sum(weights: &[f32], features: &[(u32, f32)]) -> f32 {
-    let parts = features
-        .iter()
-        .map(|(place, value)| weights[*place as usize] * value);
-    parts.sum()
 }
 
 fn sigmoid(odds: f32) -> f32 {
@@ -121,13 +121,14 @@ mod tests {
     use super::*;
     use crate::rca_sim::Fleets;
     use crate::rca_sim::watch::{Watch, watch};
+    use homeostat_causes::Component;
     use homeostat_sim::fault::Incident;
 
     #[test]
     fn what_goes_with_roots_speaks_for_them_and_the_rest_does_not() {
         let lesson = |root: bool| Lesson {
-            evidence: vec![Evidence {
-                part: 0,
+            evidence: vec![Weighable {
+                component: Component(0),
                 features: vec![(1, 1.0), (if root { 2 } else { 3 }, 1.0)],
             }],
             root: vec![Some(root)],
@@ -136,7 +137,6 @@ mod tests {
         let weights = Weights::learn(&[&yes, &no, &no, &yes], Settings::default(), 1);
         let (yes, no) = (&yes.evidence[0], &no.evidence[0]);
         assert!(weights.probability(yes) > 0.6 && weights.probability(no) < 0.4);
-        assert!(weights.odds(yes) > weights.odds(no));
     }
 
     #[test]
@@ -144,14 +144,14 @@ mod tests {
         let (topology, parts) = Fleets::default().named("reference").unwrap();
         let incident = Incident::named("expired-credential").unwrap();
         let episode = watch(&topology, &parts, &incident, 3, Watch::default()).unwrap();
-        let lesson = Lesson::of(&episode);
+        let lesson = Lesson::of(&episode, Known::ALL).unwrap().unwrap();
         let roots = lesson
             .root
             .iter()
             .filter(|root| **root == Some(true))
             .count();
         assert_eq!(roots, episode.roots.len());
-        let finite = |one: &Evidence| one.features.iter().all(|(_, value)| value.is_finite());
+        let finite = |one: &Weighable| one.features.iter().all(|(_, value)| value.is_finite());
         assert!(lesson.evidence.iter().all(finite));
         assert_eq!(lesson.evidence.len(), lesson.root.len());
     }
