@@ -16,7 +16,7 @@ use crate::frame::Frame;
 use crate::graph::{Call, Component, Graph};
 use crate::own::{Account, Node, account};
 use crate::resource::{Resource, resources};
-use crate::signals::{Kind, Signals};
+use crate::signals::{Kind, LOST, Signals};
 use crate::weigh::{self, WEIGHTS, Weighable};
 
 /// What is to be explained.
@@ -205,6 +205,8 @@ struct Scene<'a> {
     accounts: Vec<Account>,
     resources: Vec<Option<Resource>>,
     changes: Vec<Option<Change>>,
+    /// Share of its values that each component lost.
+    lost: Vec<f32>,
 }
 
 /// A component on its way to become a suspect.
@@ -275,7 +277,6 @@ impl<'a> Scene<'a> {
                 component: place(component),
             });
         }
-        doubts.extend(signals.most_lost(|of| reach.get(of) == Some(&true) && !graph.is_proxy(of)));
         let scene = Self {
             graph,
             signals,
@@ -288,6 +289,7 @@ impl<'a> Scene<'a> {
                 .map(|of| signals.events.change(of))
                 .collect(),
             calls,
+            lost: signals.lost(graph.len()),
             frame,
             reach,
         };
@@ -311,6 +313,13 @@ impl<'a> Scene<'a> {
         if blind > 0 {
             doubts.push(Doubt::Unseen { components: blind });
         }
+        let lossy = (0..self.graph.len()).filter(|of| self.candidate(*of) && self.lossy(*of));
+        let worst = lossy.max_by(|a, b| self.lost[*a].total_cmp(&self.lost[*b]));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // in 0..=100
+        doubts.extend(worst.map(|of| Doubt::Lost {
+            component: place(of),
+            percent: (self.lost[of] * 100.0) as u8,
+        }));
         let confirm = settings.confirms(grade);
         let findings = self.findings(alarm, confirm);
         let mut diagnosis = Diagnosis {
@@ -328,9 +337,10 @@ impl<'a> Scene<'a> {
             | Doubt::NoTargetSignal
             | Doubt::AlarmOutside
             | Doubt::Clock { .. }
-            | Doubt::Lost { .. }
             | Doubt::Cycle { .. } => true,
-            Doubt::Cold { .. } | Doubt::Unseen { .. } => false,
+            // The first two count against those whom they are about, and a fit gave the third no
+            // weight.
+            Doubt::Unseen { .. } | Doubt::Lost { .. } | Doubt::Cold { .. } => false,
         });
         let shares = self.shares(&findings);
         let weighed = self.weighable(alarm, &shares);
@@ -402,10 +412,16 @@ impl<'a> Scene<'a> {
         handed && self.resources[of].is_none() && self.changes[of].is_none()
     }
 
-    /// It calls somebody of whom nothing is known, and may show that one's fault.
+    /// Most of what it showed was lost.
+    fn lossy(&self, of: usize) -> bool {
+        self.lost[of] >= LOST
+    }
+
+    /// What it shows is hardly known, or may be the fault of a callee that is not known.
     fn hides(&self, of: usize) -> bool {
         let mut callees = self.calls[of].iter().map(|call| call.callee);
-        callees.any(|callee| self.candidate(callee) && self.blind(callee))
+        let unknown = |of| self.candidate(of) && (self.blind(of) || self.lossy(of));
+        self.lossy(of) || callees.any(unknown)
     }
 
     /// What each kind of evidence says. Of those that are handed up only the alarmed one counts,

@@ -170,11 +170,12 @@ pub enum Doubt {
         /// How many.
         components: usize,
     },
-    /// At least half the values of a series were missing or nonsense: its medians say little.
+    /// At least half the values of each series of a component were missing or nonsense: its
+    /// medians say little, and its fault may look like one of its callers.
     Lost {
-        /// Whose.
+        /// Who lost most.
         component: Component,
-        /// How much of the worst series, in percent.
+        /// How much of its best series, in percent.
         percent: u8,
     },
     /// Components that call each other in a circle: which of them began is a guess.

@@ -5,12 +5,10 @@
 //!
 //! [`diagnose`]: crate::diagnose()
 
-use alloc::{borrow::ToOwned as _, collections::VecDeque, string::String, vec::Vec};
+use alloc::{borrow::ToOwned as _, collections::VecDeque, string::String, vec, vec::Vec};
 use core::time::Duration;
 
-use crate::diagnose::place;
 use crate::events::Events;
-use crate::evidence::Doubt;
 use crate::graph::{Component, Refusal};
 
 /// Series that are kept: sixteen for each of 512 components.
@@ -23,7 +21,7 @@ pub const KEEP_MAX: usize = 1024;
 pub const VALUE_MAX: f32 = 1e12;
 
 /// Share of lost values from which on a median may be anything (its breakdown point).
-const LOST: f32 = 0.5;
+pub(crate) const LOST: f32 = 0.5;
 
 /// What a series says of its component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,17 +200,16 @@ impl Signals {
         series.samples.insert(place, sample);
     }
 
-    /// The doubt about the series that lost most, of the components in question.
-    pub(crate) fn most_lost(&self, of: impl Fn(usize) -> bool) -> Option<Doubt> {
-        let series = self.series.iter().filter(|one| of(one.component));
-        let lost = series.filter(|one| one.lost() >= LOST);
-        let worst = lost.max_by(|a, b| a.lost().total_cmp(&b.lost()))?;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // in 0..=100
-        let percent = (worst.lost() * 100.0) as u8;
-        Some(Doubt::Lost {
-            component: place(worst.component),
-            percent,
-        })
+    /// The share of values that each component lost, of the series that lost least; 0 where
+    /// nothing was pushed.
+    pub(crate) fn lost(&self, components: usize) -> Vec<f32> {
+        let mut lost: Vec<Option<f32>> = vec![None; components];
+        for one in self.series.iter().filter(|one| one.pushed > 0.0) {
+            if let Some(least) = lost.get_mut(one.component) {
+                *least = Some(least.map_or(one.lost(), |least| least.min(one.lost())));
+            }
+        }
+        lost.into_iter().map(Option::unwrap_or_default).collect()
     }
 
     /// Forgets all samples of a component, which is known from now on only.

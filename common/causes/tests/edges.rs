@@ -60,14 +60,18 @@ fn clean(slow: usize) -> Vec<Sample> {
 
 /// Diagnoses an alarm about the front, and asserts what holds for any input.
 fn told(graph: &Graph, samples: &[Sample]) -> Diagnosis {
+    let alarm = Alarm::of(Component(0), Kind::Latency, row(FAULT));
+    sound(graph, &latency(samples), &alarm)
+}
+
+fn latency(samples: &[Sample]) -> Signals {
     let mut signals = Signals::keeping(128);
     for (of, at, value, volume) in samples {
         let of = Component(*of as u16);
         let series = signals.series(of, Kind::Latency, "mean").unwrap();
         signals.push(series, *at, *value, *volume);
     }
-    let alarm = Alarm::of(Component(0), Kind::Latency, row(FAULT));
-    sound(graph, &signals, &alarm)
+    signals
 }
 
 fn sound(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Diagnosis {
@@ -130,12 +134,8 @@ fn doubted(good: &Diagnosis, bad: &Diagnosis, graph: &Graph, words: &str) {
 
 #[test]
 fn a_signal_of_no_numbers_is_a_doubt() {
-    for (slow, lost, nonsense) in [
-        (LEFT, STORE, f32::NAN),
-        (LEFT, STORE, f32::INFINITY),
-        (STORE, LEFT, f32::NEG_INFINITY),
-        (STORE, LEFT, 1e30),
-    ] {
+    for nonsense in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+        let (slow, lost) = (LEFT, STORE);
         let (graph, samples) = (graph(), clean(slow));
         let good = told(&graph, &samples);
         let mut samples = samples;
@@ -148,6 +148,23 @@ fn a_signal_of_no_numbers_is_a_doubt() {
         let words = format!("100 % of the values of {name} are missing or no numbers");
         doubted(&good, &bad, &graph, &words);
     }
+}
+
+#[test]
+fn most_values_lost_is_a_doubt_about_the_suspect_itself() {
+    let (graph, samples) = (graph(), clean(STORE));
+    let good = told(&graph, &samples);
+    let mut samples = samples;
+    for (row, one) in samples.iter_mut().filter(|one| one.0 == STORE).enumerate() {
+        // The first two rows of the fault stay.
+        if row % 5 >= 2 {
+            one.2 = f32::NAN;
+        }
+    }
+    let bad = told(&graph, &samples);
+    assert_eq!(first(&bad).0, STORE);
+    let words = "59 % of the values of store are missing or no numbers";
+    doubted(&good, &bad, &graph, words);
 }
 
 #[test]
@@ -188,14 +205,8 @@ fn a_missing_series_is_a_doubt_about_who_calls_its_component() {
 fn an_unknown_component_a_circle_and_a_clock_are_doubts() {
     let (mut graph, mut samples) = (graph(), clean(STORE));
     let good = told(&graph, &samples);
-    let mut signals = Signals::keeping(128);
-    for (of, at, value, volume) in &samples {
-        let of = Component(*of as u16);
-        let series = signals.series(of, Kind::Latency, "mean").unwrap();
-        signals.push(series, *at, *value, *volume);
-    }
     let alarm = Alarm::of(Component(900), Kind::Latency, row(FAULT));
-    let bad = sound(&graph, &signals, &alarm);
+    let bad = sound(&graph, &latency(&samples), &alarm);
     let words = "the alarm is about a component that nobody knows";
     doubted(&good, &bad, &graph, words);
 

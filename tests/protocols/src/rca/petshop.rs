@@ -588,3 +588,90 @@ fn quiet(report: &mut Report, set: &Set) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use homeostat_causes::Doubt;
+
+    /// Writes all files of the set, small: `a` calls `b`, which is slow in the issues.
+    fn folder(graph: &str, target: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = |from: usize, to: usize, slow: usize| -> String {
+            let head = "microservice,a,b,c,a,b\nmetric,latency,latency,latency,requests,requests\n\
+                statistic,Average,Average,Average,Sum,Sum\nunix_timestamp\n";
+            let rows = (from..to).map(|at| {
+                let extra = if at >= slow { 0.5 } else { 0.0 };
+                let noise = (at % 7) as f64 / 1000.0;
+                let (a, b) = (0.2 + extra + noise, 0.1 + extra + noise);
+                format!("{at},{a},{b},x,100,100\n")
+            });
+            head.to_owned() + &rows.collect::<String>()
+        };
+        let write = |file: &str, text: &str| {
+            let file = folder.path().join("petshop").join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        write("low_traffic/noissue/metrics.csv", &rows(0, 60, 99));
+        let label = format!(
+            r#"{{"target":{{"node":"{target}","metric":"latency"}},"root_cause":{{"node":"b"}}}}"#
+        );
+        for scenario in SCENARIOS {
+            write(&format!("{scenario}/graph.csv"), graph);
+            for part in ["train", "test"] {
+                let issue = format!("{scenario}/{part}/issue_0");
+                write(&format!("{issue}/metrics.csv"), &rows(60, 65, 62));
+                write(&format!("{issue}/target.json"), &label);
+            }
+        }
+        folder
+    }
+
+    fn first(set: &Set) -> (f32, Vec<Doubt>) {
+        let case = View::Full.case(&set.topologies[0], &set.normal, &set.issues[0]);
+        let (graph, diagnosis) = case.unwrap().diagnose().unwrap();
+        let first = &diagnosis.suspects[0];
+        assert_eq!(graph.name(first.component), "b");
+        (first.confidence, diagnosis.doubts)
+    }
+
+    #[test]
+    fn garbage_and_strangers_are_noted_and_a_circle_is_a_doubt() {
+        let set = read(folder("service,a,b\na,0,1\nb,0,0\n", "a").path()).unwrap();
+        let garbage = "noissue/metrics.csv: 60 cells that are no numbers are taken for empty, \
+            first in line 5, column 4";
+        assert!(
+            set.notes.iter().any(|one| one.ends_with(garbage)),
+            "{:?}",
+            set.notes
+        );
+        let stranger = "low_traffic: 1 components have metrics but no place in the graph";
+        assert!(
+            set.notes.iter().any(|one| one.starts_with(stranger)),
+            "{:?}",
+            set.notes
+        );
+        let (sure, doubts) = first(&set);
+        assert_eq!(doubts, []);
+        let set = read(folder("service,a,b\na,0,1\nb,1,0\n", "a").path()).unwrap();
+        let (unsure, doubts) = first(&set);
+        assert!(matches!(doubts[..], [Doubt::Cycle { .. }]), "{doubts:?}");
+        assert!(unsure < sure, "{unsure} {sure}");
+    }
+
+    #[test]
+    fn an_alarm_about_nobody_is_left_out_and_a_missing_file_is_named() {
+        let folder = folder("service,a,b\na,0,1\nb,0,0\n", "zed");
+        let set = read(folder.path()).unwrap();
+        assert_eq!(set.issues.len(), 0);
+        assert!(
+            set.notes
+                .iter()
+                .any(|one| one.ends_with("left out: the graph has no zed"))
+        );
+        std::fs::remove_file(folder.path().join("petshop/temporal_traffic1/graph.csv")).unwrap();
+        let error = format!("{:#}", read(folder.path()).err().unwrap());
+        assert!(error.contains("temporal_traffic1/graph.csv"), "{error}");
+    }
+}
