@@ -22,6 +22,9 @@ use crate::fleet::diagnosis::{Kind, Place, Probe, Suspected};
 /// Most components behind a border that are ranked, the nearest.
 const COMPONENTS_MAX: usize = 64;
 
+/// Who is behind it less than one time in twenty is not told of.
+const LIKELY_MIN: f32 = 0.05;
+
 /// Aggregates of each series that are kept: four hours of them.
 const KEEP: usize = 48;
 
@@ -86,7 +89,8 @@ pub fn rank(border: &Place, graph: &Graph, readings: &[Reading], at_ms: u64) -> 
         kind: None,
         well_until: None,
     };
-    let found = diagnose(&model, &signals, &alarm);
+    let mut found = diagnose(&model, &signals, &alarm);
+    found.suspects.retain(|one| one.confidence >= LIKELY_MIN);
     let names: BTreeMap<Component, &Place> =
         places.iter().map(|(place, of)| (*of, place)).collect();
     (!found.suspects.is_empty()).then(|| told(&found, &model, &names))
