@@ -21,6 +21,7 @@ pub mod power_cut;
 pub mod quiet;
 pub mod quiet_day;
 pub mod rca;
+mod rca_node;
 pub mod saga;
 pub mod sim;
 mod spread;

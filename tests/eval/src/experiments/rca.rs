@@ -9,6 +9,7 @@ use homeostat_protocols::rca::{nezha, petshop};
 use homeostat_protocols::rca_sim;
 use homeostat_sim::fault::Split;
 
+use super::rca_node;
 use crate::result::Report;
 
 /// What to measure.
@@ -17,7 +18,7 @@ pub struct Args {
     /// Which recordings.
     #[arg(long)]
     pub set: Set,
-    /// The folder that holds them, one folder for each set; not for `sim`.
+    /// The folder that holds them, one folder for each set; not for `sim` and `node`.
     #[arg(long, value_name = "DIR", required_if_eq_any([("set", "petshop"), ("set", "nezha")]))]
     pub data: Option<PathBuf>,
     /// Of `sim`: the split that is reported on, train or development; what is learned is
@@ -28,7 +29,7 @@ pub struct Args {
     /// the form in which `homeostat-causes` keeps it.
     #[arg(long, value_name = "FILE")]
     pub teach: Option<PathBuf>,
-    /// Of `sim`: one incident of each kind, which says that it works and nothing else.
+    /// Of `sim` and `node`: a few rounds, which say that it works and nothing else.
     #[arg(long)]
     pub quick: bool,
 }
@@ -50,6 +51,8 @@ pub enum Set {
     Nezha,
     /// Incidents of the simulator, with the injector's truth.
     Sim,
+    /// What a diagnosis costs in the agent of a node with fifty services.
+    Node,
 }
 
 /// # Errors
@@ -60,6 +63,7 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let mut report = match args.set {
         Set::Petshop => petshop::run(data, seed),
         Set::Nezha => nezha::run(data, seed),
+        Set::Node => rca_node::run(if args.quick { 20 } else { 2000 }, seed),
         Set::Sim => {
             let how = rca_sim::Args {
                 split: args.split,
