@@ -36,7 +36,7 @@ const METRICS: [(Metric, f64, f64); 5] = [
 ///
 /// # Errors
 /// When nothing was measured.
-pub fn run(rounds: usize, seed: u64) -> Result<Report> {
+pub(super) fn run(rounds: usize, seed: u64) -> Result<Report> {
     let begun = Instant::now();
     let mut report = Report::new("rca.node", &format!("{SERVICES} {LEARNT} {SLOWER}"));
     let mut node = Node::new(seed)?;
