@@ -390,7 +390,7 @@ impl Features {
     }
 
     fn put(&mut self, at: usize, value: f32) {
-        // There are fewer than a thousand places.
+        // There are some two thousand places.
         if let Ok(place) = u16::try_from(self.from + at)
             && value != 0.0
         {

@@ -179,12 +179,6 @@ impl Scene {
     pub fn diagnose(&self) -> Diagnosis {
         diagnose(&self.graph, &self.signals, &self.raised)
     }
-
-    /// Components and samples, for who reports the cost.
-    #[must_use]
-    pub fn components(&self) -> usize {
-        self.graph.len()
-    }
 }
 
 /// The dependencies of a fleet for the core, parts by the same numbers.

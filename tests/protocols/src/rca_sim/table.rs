@@ -126,7 +126,7 @@ impl Learned {
         let own = lessons(&train, LESSONS..LESSONS + args.lessons, fleets)?;
         let more = drawn(args.drawn)?;
         let more = lessons(&more, DRAWN..DRAWN + 1, fleets)?;
-        // On fleets and with seeds that are not reported on.
+        // With seeds, and made-up fleets, that are not reported on.
         let misleading = confounded::cases(16 * args.cases, Split::Train, 1, how)?;
         let mut more = more;
         for one in &misleading {
