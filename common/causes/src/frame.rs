@@ -4,7 +4,7 @@
 //! period in which anything was sampled, empty cells as no number, and the first row of the
 //! fault. Clocks that disagree by hours are moved onto each other and named.
 
-use alloc::{collections::BTreeSet, vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 use core::time::Duration;
 
 use crate::diagnose::{Alarm, Settings, place};
@@ -42,6 +42,34 @@ pub(crate) struct Frame {
     pub(crate) columns: Vec<Column>,
 }
 
+/// The periods in which anything was sampled, the newest [`KEEP_MAX`], in order.
+#[derive(Default)]
+struct Bins {
+    all: Vec<i64>,
+    merged: Vec<i64>,
+}
+
+impl Bins {
+    /// Takes in those of one series, which are in order. Most are known already, as series are
+    /// sampled together.
+    fn merge(&mut self, bins: impl Iterator<Item = i64>) {
+        self.merged.clear();
+        let mut known = self.all.iter().copied().peekable();
+        for bin in bins {
+            while let Some(before) = known.next_if(|known| *known <= bin) {
+                self.merged.push(before);
+            }
+            if self.merged.last() != Some(&bin) {
+                self.merged.push(bin);
+            }
+        }
+        self.merged.extend(known);
+        let old = self.merged.len().saturating_sub(KEEP_MAX);
+        self.merged.drain(..old);
+        core::mem::swap(&mut self.all, &mut self.merged);
+    }
+}
+
 impl Frame {
     /// `None` if there is no sample at all.
     #[allow(clippy::cast_possible_truncation)] // a period, capped
@@ -77,15 +105,12 @@ impl Frame {
             at = last;
         }
         let bin = |time: i64| (time - at).div_euclid(period);
-        let bins = series().flat_map(|one| {
+        let mut bins = Bins::default();
+        for one in series() {
             let shift = shifts[one.component];
-            one.samples
-                .iter()
-                .map(move |sample| signed(sample.at) - shift)
-        });
-        let bins: BTreeSet<i64> = bins.map(bin).collect();
-        let bins: Vec<i64> = bins.into_iter().rev().take(KEEP_MAX).collect();
-        let bins: Vec<i64> = bins.into_iter().rev().collect();
+            bins.merge(one.samples.iter().map(|one| bin(signed(one.at) - shift)));
+        }
+        let bins = bins.all;
         let mut frame = Self {
             begins: bins.iter().map(|bin| at + bin * period).collect(),
             split: bins.partition_point(|bin| *bin < 0),
@@ -102,13 +127,17 @@ impl Frame {
                 values: vec![f32::NAN; bins.len()],
                 volumes: vec![f32::NAN; bins.len()],
             };
-            let mut counts = vec![0.0_f32; bins.len()];
+            // Samples are in order, so the rows are passed once.
+            let (mut row, mut count) = (0, 0.0_f32);
             for sample in &one.samples {
-                let bin = bin(signed(sample.at) - shifts[one.component]);
-                let Ok(row) = bins.binary_search(&bin) else {
+                let time = signed(sample.at) - shifts[one.component];
+                while frame.begins.get(row + 1).is_some_and(|next| *next <= time) {
+                    (row, count) = (row + 1, 0.0);
+                }
+                // Older than all that is kept.
+                if frame.begins.get(row).is_none_or(|begins| time < *begins) {
                     continue;
-                };
-                let count = counts[row];
+                }
                 let mean = &mut column.values[row];
                 *mean = if count == 0.0 {
                     sample.value
@@ -121,7 +150,7 @@ impl Frame {
                 } else {
                     *volume + sample.volume
                 };
-                counts[row] += 1.0;
+                count += 1.0;
             }
             frame.columns.push(column);
         }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use crate::diagnose::Settings;
 use crate::frame::{Column, Frame};
-use crate::robust::{level, median, quantile, slope};
+use crate::robust::{deviation, median, quantile, slope};
 use crate::signals::Kind;
 
 /// The series of a component that is furthest beyond what is usual.
@@ -17,6 +17,7 @@ pub(crate) struct Resource {
     pub(crate) series: usize,
     pub(crate) baseline: f32,
     pub(crate) now: f32,
+    /// How many times what is usual it moved; of those within it only that they are at most 1.
     pub(crate) times: f32,
 }
 
@@ -62,24 +63,27 @@ fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resour
         .filter(|_| pairs.len() >= LOAD_MIN)
         .unwrap_or(0.0)
         .max(0.0);
-    let rest = |row: usize| {
-        let volume = column.volumes[row];
-        let load = if volume.is_finite() { volume } else { 0.0 };
-        column.values[row] - per_load * load
-    };
-    let (middle, sigma) = level((0..split).map(rest))?;
-    let baseline = median(column.values[..split].iter().copied())?;
-    let quiet = split.saturating_sub(settings.late);
-    let furthest = if quiet >= settings.full {
-        quantile((0..quiet).map(rest), settings.usual)? - middle
+    let rest: Vec<f32> = if per_load > 0.0 {
+        let load = |volume: &f32| if volume.is_finite() { *volume } else { 0.0 };
+        let rows = column.values.iter().zip(&column.volumes);
+        rows.map(|(value, volume)| value - per_load * load(volume))
+            .collect()
     } else {
-        0.0
+        column.values.clone()
     };
-    let usual = furthest
-        .max(settings.noise * sigma)
-        .max(settings.noise * FLOOR * baseline.abs())
-        .max(settings.noise * least(column.kind));
-    let moved = median((split..column.values.len()).map(rest))? - middle;
+    let (before, after) = rest.split_at(split);
+    let middle = median(before.iter().copied())?;
+    let moved = median(after.iter().copied())? - middle;
+    let baseline = median(column.values[..split].iter().copied())?;
+    // Most stay within what every reading wanders by, and need no look at their own past.
+    let mut usual = settings.noise * (FLOOR * baseline.abs()).max(least(column.kind));
+    if moved > usual {
+        usual = usual.max(settings.noise * deviation(before, middle)?);
+        let quiet = &before[..split.saturating_sub(settings.late)];
+        if quiet.len() >= settings.full {
+            usual = usual.max(quantile(quiet.iter().copied(), settings.usual)? - middle);
+        }
+    }
     Some(Resource {
         series: column.series,
         baseline,

@@ -265,7 +265,7 @@ impl Signs {
             frame.begins.partition_point(|begins| *begins <= until)
         });
         let well = well.min(frame.split);
-        let usual = |column: &Column| level(column.values[..well].iter().copied());
+        let usual = |column: &Column| level(&column.values[..well]);
         let usual: Vec<Option<(f32, f32)>> = frame.columns.iter().map(usual).collect();
         // A few rows say little of how far one series wanders: none is steadier than the middle
         // one of its name.
