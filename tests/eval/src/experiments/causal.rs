@@ -1,10 +1,13 @@
-//! Effects of actions, what would have been, and proposed links, by `homeostat-protocols`.
+//! Effects of actions, what would have been, and proposed links, by `homeostat-protocols`; and what
+//! the coordinator tells of the two.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::Result;
 use homeostat_protocols::causal::{self, Options};
 
+use super::what_if;
 use crate::result::Report;
 
 /// How much to measure.
@@ -41,5 +44,9 @@ pub fn run(args: &Args, seed: u64) -> Result<Report> {
         incidents: args.incidents.map_or(usize::MAX, |most| most as usize),
         python: args.python.clone(),
     };
-    causal::run(&options, seed)
+    let begun = Instant::now();
+    let mut report = causal::run(&options, seed)?;
+    what_if::run(options.plays, options.incidents, seed, &mut report)?;
+    report.finish(begun.elapsed());
+    Ok(report)
 }

@@ -28,6 +28,7 @@ mod spread;
 pub mod switch;
 pub mod testbed;
 pub mod tune;
+mod what_if;
 
 use std::time::{Duration, Instant};
 

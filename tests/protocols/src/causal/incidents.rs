@@ -54,10 +54,14 @@ const RESTARTED: usize = 0;
 const LACK: usize = 1;
 
 /// One incident of the set.
-struct Case {
-    incident: Incident,
-    topology: Arc<Topology>,
-    restart: Order,
+#[derive(Debug)]
+pub struct Case {
+    /// Its one fault sits on a replica.
+    pub incident: Incident,
+    /// The reference fleet.
+    pub topology: Arc<Topology>,
+    /// Restarts that replica.
+    pub restart: Order,
 }
 
 /// Both sides of one seed.
@@ -232,7 +236,12 @@ pub(super) fn run(plays: u64, most: usize, seed: u64, report: &mut Report) -> Re
     Ok(())
 }
 
-fn cases() -> Result<Vec<Case>> {
+/// The incidents of the training set that sit on one replica of the reference fleet, and of each
+/// that has no time of its own one more, which ends by itself.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn cases() -> Result<Vec<Case>> {
     let topology = Arc::new(Topology::reference());
     let moves = Moves::new(&topology);
     let mut cases = Vec::new();

@@ -6,7 +6,7 @@
 //! them ([`systems`]) and against tigramite on the same data ([`reference`]).
 
 mod effects;
-mod incidents;
+pub mod incidents;
 mod links;
 mod reference;
 mod systems;
