@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use homeostat_agent::io::forward::client::{Client, Event};
@@ -317,6 +317,25 @@ fn a_failing_check_takes_a_backend_out_and_a_good_one_brings_it_back() {
     let _a = Backend::at(port, "a", well);
     until("back", || is(Health::Healthy)(&rig));
     assert_eq!(rig.backend("b").health, Health::Healthy);
+}
+
+#[test]
+fn checks_come_at_their_period_however_soon_they_are_answered() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    fn well(mut stream: TcpStream, _: &str) {
+        ASKED.fetch_add(1, Ordering::SeqCst);
+        let _ = stream.read(&mut [0; 512]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+    }
+    let a = Backend::new("a", well);
+    let check =
+        "check = { kind = \"http\", path = \"/healthz\", period = \"20ms\", timeout = \"30ms\" }";
+    let begun = Instant::now();
+    let _rig = Rig::new(check, &[("a", a.port, 100)]);
+    let asked = || ASKED.load(Ordering::SeqCst);
+    until("fifty checks", || asked() >= 50);
+    let least = Duration::from_millis(20) * 49;
+    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
 }
 
 #[test]

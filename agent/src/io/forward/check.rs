@@ -26,8 +26,9 @@ pub(super) struct Checks(BTreeMap<Key, State>);
 
 #[derive(Debug)]
 enum State {
-    /// Until its timer.
-    Idle,
+    /// Nobody is asked until then. Whatever was set for an answer that came earlier says nothing
+    /// any more: taken for the next check's beginning, it would make two of each one.
+    Idle { until: Micros },
     Asking {
         socket: OwnedFd,
         until: Micros,
@@ -57,7 +58,7 @@ impl Server {
         self.checks.0.retain(|key, _| wanted.contains(key));
         for key in wanted {
             if let std::collections::btree_map::Entry::Vacant(entry) = self.checks.0.entry(key) {
-                entry.insert(State::Idle);
+                entry.insert(State::Idle { until: now });
                 self.timers.set(now, Due::Check(key));
             }
         }
@@ -72,10 +73,10 @@ impl Server {
             return;
         };
         match state {
-            State::Idle => self.ask(key, now),
+            State::Idle { until } if now >= *until => self.ask(key, now),
             State::Asking { until, .. } if now >= *until => self.verdict(key, false, now),
             // The timer of an earlier question.
-            State::Asking { .. } => {}
+            State::Idle { .. } | State::Asking { .. } => {}
         }
     }
 
@@ -91,15 +92,13 @@ impl Server {
             Ok(Dialled::Accepted(socket) | Dialled::Pending(socket)) => socket,
             Err(NotDialled::Backend(_)) => return self.verdict(key, false, now),
             // Says nothing about the backend.
-            Err(NotDialled::Local(_)) => {
-                return self.timers.set(now + check.period, Due::Check(key));
-            }
+            Err(NotDialled::Local(_)) => return self.rest(key, now + check.period),
         };
         if self
             .watch(&socket, check_word(key), EventFlags::OUT)
             .is_err()
         {
-            return self.timers.set(now + check.period, Due::Check(key));
+            return self.rest(key, now + check.period);
         }
         let until = now + check.timeout;
         let state = State::Asking {
@@ -164,11 +163,15 @@ impl Server {
         let Some(check) = self.check_of(key) else {
             return;
         };
-        self.checks.0.insert(key, State::Idle);
-        self.timers.set(now + check.period, Due::Check(key));
+        self.rest(key, now + check.period);
         if let Some(backend) = self.table.backend_of(key) {
             backend.checked(now, good, check.misses, check.rises);
         }
+    }
+
+    fn rest(&mut self, key: Key, until: Micros) {
+        self.checks.0.insert(key, State::Idle { until });
+        self.timers.set(until, Due::Check(key));
     }
 }
 
