@@ -348,10 +348,13 @@ impl<'a> Scene<'a> {
             let ranked = shares.iter().enumerate().map(|(of, share)| Ranked {
                 of,
                 share: *share,
-                odds: confidence::odds(*share),
+                odds: confidence::odds(*share, diagnosis.times),
             });
             let some = ranked.filter(|one| one.share > 0.0);
-            (some.collect(), confidence::odds(settings.root))
+            (
+                some.collect(),
+                confidence::odds(settings.root, diagnosis.times),
+            )
         } else {
             let ranked = weighed.iter().map(|one| Ranked {
                 of: one.component.index(),
