@@ -27,8 +27,9 @@ impl Loop {
         effects: &mut Vec<Effect>,
     ) {
         incident.told = true;
+        let suspected = self.suspect(incident, &evidence, now);
         evidence.extend(self.unusual_before(&incident.service, incident.since, now));
-        evidence.extend(self.suspect(incident, now));
+        evidence.extend(suspected);
         if let Some((words, mark)) = self.on_purpose(&incident.service, now) {
             evidence.insert(0, words);
             if mark > 0 {

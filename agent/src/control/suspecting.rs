@@ -136,7 +136,12 @@ impl Loop {
     }
 
     /// Who may be behind an incident; nobody is asked about a wish, or what has yet to come.
-    fn suspects_of(&mut self, incident: &Incident, now: Micros) -> Option<Diagnosed> {
+    fn suspects_of(
+        &mut self,
+        incident: &Incident,
+        seen: &[String],
+        now: Micros,
+    ) -> Option<Diagnosed> {
         if matches!(incident.symptom, Symptom::Requested | Symptom::Foreseen) {
             return None;
         }
@@ -144,7 +149,10 @@ impl Loop {
         let alarmed = Component::Service(incident.service.clone());
         let kind = kind_of(incident.symptom);
         let causal = &self.suspecting.causal;
-        let verdict = causal.diagnose(&alarmed, kind, incident.since, now);
+        let mut verdict = causal.diagnose(&alarmed, kind, incident.since, now);
+        if is_its_own(incident) {
+            verdict.befell(&alarmed, incident.confidence, seen);
+        }
         let named = verdict.suspects.iter().map(|one| &one.component);
         let mut affected = self.dependents_of(&incident.service);
         affected.truncate(AFFECTED_MAX);
@@ -162,9 +170,14 @@ impl Loop {
         Some(diagnosed)
     }
 
-    /// Finds out who may be behind an incident that is about to be told.
-    pub(super) fn suspect(&mut self, incident: &mut Incident, now: Micros) -> Option<String> {
-        let diagnosed = self.suspects_of(incident, now)?;
+    /// Finds out who may be behind an incident that is about to be told with what was `seen`.
+    pub(super) fn suspect(
+        &mut self,
+        incident: &mut Incident,
+        seen: &[String],
+        now: Micros,
+    ) -> Option<String> {
+        let diagnosed = self.suspects_of(incident, seen, now)?;
         let words = other(&diagnosed).map(|suspect| {
             let reason = suspect.evidence.first();
             let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
@@ -207,7 +220,8 @@ impl Loop {
             let first = known.and_then(|(_, one)| one.suspects.first());
             let first = first.map(|one| one.component.clone());
             let was = known.is_some_and(|(_, one)| one.spared.is_some());
-            let Some(diagnosed) = self.suspects_of(incident, now) else {
+            // Who may be innocent is not asked what befell it.
+            let Some(diagnosed) = self.suspects_of(incident, &[], now) else {
                 return false;
             };
             let is = diagnosed.spared.is_some();
@@ -307,7 +321,14 @@ impl Loop {
         self.look_now(now);
         let alarmed = Component::Service(id.clone());
         let causal = &self.suspecting.causal;
-        let verdict = causal.diagnose(&alarmed, kind_of(symptom), since, now);
+        let mut verdict = causal.diagnose(&alarmed, kind_of(symptom), since, now);
+        let incident = self.incidents.get(id).filter(|one| is_its_own(one));
+        if let Some(incident) = incident {
+            let told = incident.suspicion.last.as_ref();
+            let told = told.and_then(|(_, one)| one.suspects.first());
+            let seen = told.map_or(&[][..], |own| &own.evidence);
+            verdict.befell(&alarmed, incident.confidence, seen);
+        }
         text.push_str(match verdict.grade {
             Grade::Full => "",
             Grade::Short => "little is known of what is usual\n",
@@ -398,6 +419,24 @@ fn may_be_innocent(incident: &Incident) -> bool {
         incident.fault,
         Fault::SlowReplica | Fault::Saturation | Fault::WrongAnswers | Fault::StartFailure
     )
+}
+
+/// Whether what was seen happened to the service itself, as a death or what it holds does, and is
+/// no slowness or silence that it may have from somebody else.
+fn is_its_own(incident: &Incident) -> bool {
+    let seen = matches!(
+        incident.symptom,
+        Symptom::Dead
+            | Symptom::Leaking
+            | Symptom::LeakingDescriptors
+            | Symptom::Hogging
+            | Symptom::DataFull
+    );
+    let read = matches!(
+        incident.fault,
+        Fault::ModelCorrupt | Fault::BadModel | Fault::BadConfig
+    );
+    seen || read
 }
 
 /// Why nothing is done to it, if so.

@@ -108,6 +108,44 @@ pub struct Verdict {
     pub grade: Grade,
 }
 
+impl Verdict {
+    /// What was `seen` happened to `of` itself, for all that is `sure`: measurements of others
+    /// are left what is not.
+    pub fn befell(&mut self, of: &Component, sure: Ratio, seen: &[String]) {
+        let left = 1.0 - sure.get();
+        let known = self.suspects.iter().position(|one| one.component == *of);
+        let known = known.map(|place| self.suspects.remove(place));
+        for one in &mut self.suspects {
+            one.confidence = Ratio::saturating(one.confidence.get() * left);
+            one.share = Ratio::saturating(one.share.get() * left);
+        }
+        let doubted = |one: &Suspect| one.confidence > Ratio::ZERO || one.explained_by.is_some();
+        self.suspects.retain(doubted);
+        let part = |known: Option<Ratio>| {
+            let known = known.map_or(0.0, Ratio::get);
+            Ratio::saturating(sure.get() + left * known)
+        };
+        let measured = known.iter().flat_map(|one| &one.evidence);
+        let evidence = seen.iter().chain(measured).take(REASONS_MAX);
+        let own = Suspect {
+            component: of.clone(),
+            confidence: part(known.as_ref().map(|one| one.confidence)),
+            share: part(known.as_ref().map(|one| one.share)),
+            began: known.as_ref().and_then(|one| one.began),
+            evidence: evidence.map(|one| bounded(one, REASON_MAX)).collect(),
+            explained_by: None,
+        };
+        self.suspects.insert(0, own);
+        self.suspects.truncate(SUSPECTS_MAX);
+        let suspects = &self.suspects;
+        let first = |of: &Component| suspects.iter().take(2).any(|one| one.component == *of);
+        let both = |apart: &TellApart| first(&apart.between.0) && first(&apart.between.1);
+        if !self.tell_apart.as_ref().is_some_and(both) {
+            self.tell_apart = None;
+        }
+    }
+}
+
 impl Causal {
     /// A model of which only is known who needs whom.
     #[must_use]
@@ -656,6 +694,29 @@ mod tests {
             row.iter().map(|(series, value)| (series, *value)),
         );
         causal.diagnose(&service("front"), Kind::Latency, at(second), at(second))
+    }
+
+    #[test]
+    fn a_death_is_not_put_down_to_whoever_is_a_little_busier() {
+        let mut verdict = look(&mut learnt(520), 520, [0.0, 0.0, 0.3]);
+        assert_eq!(verdict.suspects[0].component, Component::Node);
+        let seen = ["the kernel says that process i1 is gone".to_owned()];
+        let sure = |verdict: &Verdict| {
+            let all = verdict.suspects.iter().map(|one| one.confidence.get());
+            (all.clone().next().unwrap(), all.sum::<f32>())
+        };
+        verdict.befell(&service("front"), Ratio::saturating(0.9), &seen);
+        let first = &verdict.suspects[0];
+        assert_eq!(
+            (&first.component, &first.evidence[0]),
+            (&service("front"), &seen[0])
+        );
+        let (front, all) = sure(&verdict);
+        assert!((0.9..1.0).contains(&front) && all <= 1.0, "{verdict:?}");
+        assert!(verdict.suspects.len() > 1, "{verdict:?}");
+        verdict.befell(&service("front"), Ratio::ONE, &seen);
+        assert_eq!(sure(&verdict), (1.0, 1.0), "{verdict:?}");
+        assert_eq!((verdict.suspects.len(), verdict.tell_apart), (1, None));
     }
 
     #[test]

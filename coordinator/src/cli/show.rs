@@ -34,7 +34,7 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
                 or_dash(incident.confidence.map(|c| format!("{c:.2}")))
             ),
         ),
-        ("opened", utc(incident.opened_ms)),
+        ("opened", opened(&detail)),
         (
             "detected",
             format!(
@@ -129,6 +129,27 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
         out.push_str("(cut for length)\n");
     }
     Ok(out)
+}
+
+/// A clock that is off by less than this misleads nobody.
+const CLOCK_OFF_MS: u64 = 10_000;
+
+/// When it was opened, by its node's clock; where that is off, by the coordinator's too, which all
+/// other times are of.
+fn opened(detail: &IncidentDetail) -> String {
+    let by_node = detail.incident.opened_ms;
+    let mut events = detail.timeline.iter();
+    let own = events.find(|event| {
+        event.kind == "incident-opened" && event.incident == Some(detail.incident.id)
+    });
+    match own.filter(|event| event.at_ms.abs_diff(by_node) > CLOCK_OFF_MS) {
+        Some(event) => format!(
+            "{}; its node's clock, which is off, said {}",
+            utc(event.at_ms),
+            utc(by_node)
+        ),
+        None => utc(by_node),
+    }
 }
 
 /// A decision with its options, and the steps of its plan.

@@ -392,6 +392,11 @@ fn rank(id: &str, all: &[&Episode], ours: &[Scored], report: &mut Report) {
         row.against(Some(calibration(&theirs)), "as it ships")
             .goal(0.05),
     );
+    let own = sure(&others[1].1);
+    let ece = Estimate::exact(calibration(&own), own.len());
+    let what = format!("{label}: calibration error of the first, own excess");
+    let id = format!("rca.sim{id}.ece.own-excess");
+    report.rows.push(Row::new(&id, &what, "ratio", ece));
 }
 
 fn group_rows(
