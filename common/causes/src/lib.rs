@@ -60,6 +60,7 @@ mod resource;
 mod robust;
 mod settings;
 mod signals;
+mod signs;
 mod topic;
 pub mod weigh;
 mod weights;
