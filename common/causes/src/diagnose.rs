@@ -18,7 +18,8 @@ use crate::own::{Account, Node, account};
 use crate::resource::{Resource, resources};
 use crate::settings::{SETTINGS, Settings};
 use crate::signals::{Kind, LOST, Signals};
-use crate::weigh::{self, WEIGHTS, Weighable};
+use crate::weigh::{self, WEIGHTS, Weighable, Weighing};
+use crate::weighed::Reasons;
 
 /// What is to be explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +137,7 @@ pub fn diagnose_with(
 pub(crate) fn weighable(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Vec<Weighable> {
     let (scene, alarm, grade) = Scene::of(graph, signals, alarm, &SETTINGS, &mut Vec::new());
     let findings = scene.findings(&alarm, SETTINGS.confirms(grade));
-    scene.weighable(&alarm, &scene.shares(&findings))
+    scene.weighing(&alarm, &scene.shares(&findings)).all
 }
 
 /// Everything that was computed before somebody is suspected.
@@ -241,7 +242,7 @@ impl<'a> Scene<'a> {
     }
 
     /// What speaks for each component, given its part of what is unexplained.
-    fn weighable(&self, alarm: &Alarm, shares: &[f32]) -> Vec<Weighable> {
+    fn weighing(&self, alarm: &Alarm, shares: &[f32]) -> Weighing {
         weigh::of_frame(self.graph, self.signals, &self.frame, alarm, shares)
     }
 
@@ -287,8 +288,8 @@ impl<'a> Scene<'a> {
             Doubt::Unseen { .. } | Doubt::Lost { .. } | Doubt::Cold { .. } => false,
         });
         let shares = self.shares(&findings);
-        let weighed = self.weighable(alarm, &shares);
-        let (mut ranked, root): (Vec<Ranked>, f32) = if weighed.is_empty() {
+        let weighing = self.weighing(alarm, &shares);
+        let (mut ranked, root): (Vec<Ranked>, f32) = if weighing.all.is_empty() {
             let ranked = shares.iter().enumerate().map(|(of, share)| Ranked {
                 of,
                 share: *share,
@@ -297,7 +298,7 @@ impl<'a> Scene<'a> {
             let some = ranked.filter(|one| one.share > 0.0);
             (some.collect(), confidence::odds(settings.root))
         } else {
-            let ranked = weighed.iter().map(|one| Ranked {
+            let ranked = weighing.all.iter().map(|one| Ranked {
                 of: one.component.index(),
                 share: shares[one.component.index()],
                 odds: one.odds(&WEIGHTS),
@@ -311,6 +312,7 @@ impl<'a> Scene<'a> {
         };
         ranked.sort_by(surest);
         ranked.truncate(settings.suspects);
+        let reasons = Reasons::of(self.graph, self.signals, &self.frame, &weighing);
         diagnosis.suspects = ranked
             .iter()
             .map(|one| Suspect {
@@ -318,7 +320,7 @@ impl<'a> Scene<'a> {
                 share: one.share,
                 confidence: confidence::of(one.odds, doubtful || self.hides(one.of)),
                 onset: self.onset(one.of).and_then(|row| self.frame.begins(row)),
-                evidence: self.evidence(one.of, alarm),
+                evidence: self.evidence(one.of, alarm, reasons.told(one.of)),
             })
             .collect();
         diagnosis.roots = ranked

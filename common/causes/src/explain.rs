@@ -7,7 +7,10 @@ use alloc::{vec, vec::Vec};
 
 use crate::diagnose::{Alarm, Explained, Scene, Suspect, place};
 use crate::evidence::{Evidence, Probe};
+use crate::graph::{Component, Role};
 use crate::own::{Account, Node};
+use crate::reason::{Reason, Sign, Weighed, Whose};
+use crate::signals::Kind;
 
 /// The least part of what a component shows that counts as explaining it.
 const EXPLAINS: f32 = 0.5;
@@ -16,8 +19,14 @@ const EXPLAINS: f32 = 0.5;
 const CHAIN_MAX: usize = 32;
 
 impl Scene<'_> {
-    pub(crate) fn evidence(&self, of: usize, alarm: &Alarm) -> Vec<Evidence> {
-        let mut evidence = Vec::new();
+    pub(crate) fn evidence(
+        &self,
+        of: usize,
+        alarm: &Alarm,
+        weighed: Vec<Weighed>,
+    ) -> Vec<Evidence> {
+        // Where it was weighed that is why it stands where it does.
+        let mut evidence: Vec<Evidence> = weighed.into_iter().map(Evidence::Weighed).collect();
         for account in &self.accounts {
             let Some(node) = account.nodes[of].as_ref() else {
                 continue;
@@ -42,8 +51,10 @@ impl Scene<'_> {
                 callee: place(*callee),
             }));
         }
-        if let Some(resource) = self.resources[of].as_ref().filter(|one| one.times > 1.0) {
-            let name = &self.signals.series[resource.series].name;
+        if let Some(resource) = self.resources[of].as_ref().filter(|one| one.times > 1.0)
+            && let name = &self.signals.series[resource.series].name
+            && !evidence.iter().any(|one| one.is_about(name))
+        {
             evidence.push(Evidence::Resource {
                 name: name.clone(),
                 baseline: resource.baseline,
@@ -150,24 +161,90 @@ impl Scene<'_> {
         let [first, second, ..] = suspects else {
             return None;
         };
-        let (of, other) = (first.component, second.component);
-        for evidence in &first.evidence {
-            match evidence {
-                // The one deeper down is asked, past the other.
-                Evidence::OwnExcess { .. } => {
-                    let deeper = self.graph.reach(of.index())[other.index()];
-                    let (ask, other) = if deeper { (other, of) } else { (of, other) };
-                    return Some(Probe::Ask { ask, other });
-                }
-                Evidence::Resource { .. } => return Some(Probe::Resources { of, other }),
-                Evidence::Mechanism { from, .. } => {
-                    let after = *from;
-                    return Some(Probe::Log { of, other, after });
-                }
-                Evidence::NewCallee { .. } | Evidence::First { .. } | Evidence::Explains { .. } => {
-                }
+        let other = second.component;
+        // What weighs for both tells little.
+        let apart = |one: &&Evidence| {
+            let Evidence::Weighed(one) = one else {
+                return false;
+            };
+            !second.evidence.iter().any(|other| match other {
+                Evidence::Weighed(other) => one.reason.is_like(&other.reason),
+                _ => false,
+            })
+        };
+        let probes = |one: &Evidence| self.probe_by(one, first.component, other);
+        let all = || first.evidence.iter();
+        all()
+            .filter(apart)
+            .find_map(probes)
+            .or_else(|| all().find_map(probes))
+            .or_else(|| Some(self.ask(first.component, other)))
+    }
+
+    /// Asks one directly, or looks at it where it is nobody that answers.
+    fn ask(&self, ask: Component, other: Component) -> Probe {
+        match self.graph.role_of(ask.index()) {
+            Some(Role::Host | Role::Link) => Probe::Resources { of: ask, other },
+            Some(Role::Site) => Probe::Look {
+                at: ask,
+                sign: Sign::Signal {
+                    kind: Kind::Absence,
+                    up: true,
+                },
+                of: ask,
+                other,
+            },
+            Some(Role::Instance | Role::Service | Role::Outside) | None => {
+                Probe::Ask { ask, other }
             }
         }
-        Some(Probe::Ask { ask: of, other })
+    }
+
+    /// The look that a piece of evidence calls for, if it is one about the suspect itself.
+    fn probe_by(&self, evidence: &Evidence, of: Component, other: Component) -> Option<Probe> {
+        // The one deeper down is asked, past the other.
+        let ask = || {
+            let deeper = self.graph.reach(of.index())[other.index()];
+            let (ask, other) = if deeper { (other, of) } else { (of, other) };
+            self.ask(ask, other)
+        };
+        match evidence {
+            Evidence::OwnExcess { .. } => Some(ask()),
+            Evidence::Resource { .. } => Some(Probe::Resources { of, other }),
+            Evidence::Mechanism { from, .. } => {
+                let after = *from;
+                Some(Probe::Log { of, other, after })
+            }
+            Evidence::Weighed(weighed) => {
+                let (at, sign) = match &weighed.reason {
+                    Reason::Shows { sign, .. } => (of, *sign),
+                    Reason::Around {
+                        whose: Whose::Held,
+                        sign,
+                        most,
+                        ..
+                    } => (most.0, *sign),
+                    Reason::Unexplained { .. } => return Some(ask()),
+                    Reason::Around { .. }
+                    | Reason::Less { .. }
+                    | Reason::Below { .. }
+                    | Reason::Began { .. }
+                    | Reason::Covers { .. }
+                    | Reason::Alarmed => return None,
+                };
+                let handed = |kind| Kind::HANDED_UP.contains(&kind);
+                match sign {
+                    Sign::Signal { kind, .. } if handed(kind) => Some(ask()),
+                    _ if at == other => None,
+                    Sign::Signal { .. } | Sign::Lines { .. } => Some(Probe::Look {
+                        at,
+                        sign,
+                        of,
+                        other,
+                    }),
+                }
+            }
+            Evidence::NewCallee { .. } | Evidence::First { .. } | Evidence::Explains { .. } => None,
+        }
     }
 }

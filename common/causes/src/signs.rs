@@ -35,10 +35,25 @@ pub(crate) const CODES: usize = SAID + TOPICS;
 pub(crate) type Moved = [f32; CODES];
 
 /// What has moved, by component.
+#[derive(Default)]
 pub(crate) struct Signs {
     pub(crate) moved: Vec<Moved>,
     /// The first row at which something of it stood beyond the dead zone.
     pub(crate) since: Vec<Option<usize>>,
+    /// Every series that moved.
+    pub(crate) moves: Vec<Move>,
+}
+
+/// A series that moved.
+pub(crate) struct Move {
+    pub(crate) component: usize,
+    pub(crate) code: usize,
+    /// Place among the series of the signals.
+    pub(crate) series: usize,
+    pub(crate) usual: f32,
+    pub(crate) now: f32,
+    /// In spreads, above 0.
+    pub(crate) far: f32,
 }
 
 impl Signs {
@@ -46,6 +61,7 @@ impl Signs {
         let mut signs = Self {
             moved: vec![[0.0; CODES]; graph.len()],
             since: vec![None; graph.len()],
+            moves: Vec::new(),
         };
         let well = alarm.well_until.map_or(frame.split, |until| {
             let until = i64::try_from(until.as_millis()).unwrap_or(i64::MAX);
@@ -81,9 +97,19 @@ impl Signs {
                 .max(SPREAD_OF_LEVEL * level.abs())
                 .max(least);
             let far = |value: f32| ((value - level) / spread).clamp(-FAR_MAX, FAR_MAX);
-            if let Some((up, strength, since)) = sign(&column.values, well, far) {
+            if let Some((far, since)) = sign(&column.values, well, far) {
                 let moved = &mut signs.moved[column.component];
-                let code = 2 * column.kind as usize + usize::from(up);
+                let code = 2 * column.kind as usize + usize::from(far > 0.0);
+                let more = far.abs() - DEAD_ZONE;
+                let strength = more / (more + HALF);
+                signs.moves.push(Move {
+                    component: column.component,
+                    code,
+                    series: column.series,
+                    usual: level,
+                    now: level + far * spread,
+                    far: far.abs(),
+                });
                 moved[code] = moved[code].max(strength);
                 let known = &mut signs.since[column.component];
                 *known = Some(known.map_or(since, |known| known.min(since)));
@@ -101,8 +127,8 @@ impl Signs {
     }
 }
 
-/// Whether a series is above its usual now, how strongly, and since which row.
-fn sign(values: &[f32], well: usize, far: impl Fn(f32) -> f32) -> Option<(bool, f32, usize)> {
+/// How far from its usual a series is now, in spreads, and since which row.
+fn sign(values: &[f32], well: usize, far: impl Fn(f32) -> f32) -> Option<(f32, usize)> {
     let now = median(
         values[values.len().saturating_sub(PRESENT)..]
             .iter()
@@ -128,6 +154,5 @@ fn sign(values: &[f32], well: usize, far: impl Fn(f32) -> f32) -> Option<(bool, 
             break;
         }
     }
-    let more = far_now.abs() - DEAD_ZONE;
-    Some((up, more / (more + HALF), since))
+    Some((far_now, since))
 }

@@ -27,8 +27,8 @@ const LOUD: f32 = 0.4;
 
 /// What components are to each other; the first three are the component itself: as it is, as
 /// far as no other of its role shows the same, and as far as those beside it do not.
-#[derive(Clone, Copy)]
-enum Relation {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relation {
     Own,
     Rare,
     Alone,
@@ -49,11 +49,28 @@ enum Relation {
     CallersAlone,
 }
 
-const RELATIONS: usize = 11;
+pub(crate) const RELATIONS: usize = 11;
+
+impl Relation {
+    /// Each at its place.
+    pub(crate) const ALL: [Self; RELATIONS] = [
+        Self::Own,
+        Self::Rare,
+        Self::Alone,
+        Self::Held,
+        Self::OneHeld,
+        Self::Ground,
+        Self::Called,
+        Self::Callers,
+        Self::CallersMean,
+        Self::HeldAlone,
+        Self::CallersAlone,
+    ];
+}
 
 /// What is said of a component once.
 #[derive(Clone, Copy)]
-enum Plain {
+pub(crate) enum Plain {
     Bias,
     /// Rows after the first that moved, and whether it is that one.
     Late,
@@ -70,10 +87,25 @@ enum Plain {
     Share,
 }
 
-const PLAIN: usize = 9;
+pub(crate) const PLAIN: usize = 9;
+
+impl Plain {
+    /// Each at its place.
+    pub(crate) const ALL: [Self; PLAIN] = [
+        Self::Bias,
+        Self::Late,
+        Self::First,
+        Self::Strongest,
+        Self::Below,
+        Self::Explained,
+        Self::Covers,
+        Self::Reached,
+        Self::Share,
+    ];
+}
 
 /// Features of one role.
-const FEATURES: usize = RELATIONS * CODES + PLAIN;
+pub(crate) const FEATURES: usize = RELATIONS * CODES + PLAIN;
 
 /// Features of all roles, each with its weight.
 pub const PLACES: usize = Role::COUNT * FEATURES;
@@ -111,6 +143,15 @@ impl Weighable {
     }
 }
 
+/// What speaks for all components, and what it was told from.
+#[derive(Default)]
+pub(crate) struct Weighing {
+    pub(crate) all: Vec<Weighable>,
+    pub(crate) signs: Signs,
+    /// By component.
+    pub(crate) near: Vec<Near>,
+}
+
 /// What speaks for each component of a known role for which anything does.
 #[must_use]
 pub fn gather(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Vec<Weighable> {
@@ -125,10 +166,10 @@ pub(crate) fn of_frame(
     frame: &Frame,
     alarm: &Alarm,
     shares: &[f32],
-) -> Vec<Weighable> {
+) -> Weighing {
     let n = graph.len();
     if n > WEIGHED_MAX || (0..n).all(|of| graph.role_of(of).is_none()) {
-        return Vec::new();
+        return Weighing::default();
     }
     let signs = Signs::of(graph, signals, frame, alarm);
     let around = Surroundings::of(graph);
@@ -222,7 +263,7 @@ pub(crate) fn of_frame(
             features: features.all,
         });
     }
-    all
+    Weighing { all, signs, near }
 }
 
 fn add(to: &mut Moved, other: &Moved) {
@@ -287,12 +328,12 @@ struct Surroundings {
 
 /// Who is what to a component.
 #[derive(Default)]
-struct Near {
-    like: Vec<usize>,
-    holds: Vec<usize>,
-    ground: Vec<usize>,
-    called: Vec<usize>,
-    callers: Vec<usize>,
+pub(crate) struct Near {
+    pub(crate) like: Vec<usize>,
+    pub(crate) holds: Vec<usize>,
+    pub(crate) ground: Vec<usize>,
+    pub(crate) called: Vec<usize>,
+    pub(crate) callers: Vec<usize>,
 }
 
 const ROUTES: &[Role] = &[Role::Service, Role::Outside];
