@@ -371,9 +371,9 @@ impl Causal {
     fn apart(&self, probe: causes::Probe, suspects: &[Suspect]) -> Option<TellApart> {
         let (look_at, other) = match probe {
             causes::Probe::Ask { ask, other } => (ask, other),
-            causes::Probe::Resources { of, other } | causes::Probe::Log { of, other, .. } => {
-                (of, other)
-            }
+            causes::Probe::Resources { of, other }
+            | causes::Probe::Log { of, other, .. }
+            | causes::Probe::Look { of, other, .. } => (of, other),
         };
         let (look_at, other) = self.component(look_at).zip(self.component(other))?;
         let known = |of: &Component| suspects.iter().any(|one| one.component == *of);
@@ -437,7 +437,8 @@ impl Causal {
             Evidence::Mechanism { .. }
             | Evidence::NewCallee { .. }
             | Evidence::First { .. }
-            | Evidence::Explains { .. } => evidence.words(&self.graph).to_string(),
+            | Evidence::Explains { .. }
+            | Evidence::Weighed(_) => evidence.words(&self.graph).to_string(),
         };
         bounded(&text, REASON_MAX)
     }

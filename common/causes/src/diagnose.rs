@@ -16,8 +16,10 @@ use crate::frame::Frame;
 use crate::graph::{Call, Component, Graph};
 use crate::own::{Account, Node, account};
 use crate::resource::{Resource, resources};
+use crate::settings::{SETTINGS, Settings};
 use crate::signals::{Kind, LOST, Signals};
-use crate::weigh::{self, WEIGHTS, Weighable};
+use crate::weigh::{self, WEIGHTS, Weighable, Weighing};
+use crate::weighed::Reasons;
 
 /// What is to be explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,63 +54,6 @@ impl Alarm {
             component: None,
             kind: None,
             well_until: None,
-        }
-    }
-}
-
-/// Everything that is fixed beforehand.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settings {
-    /// Rows of reference from which on history is full.
-    pub full: usize,
-    /// Rows by which an alarm may be late.
-    pub late: usize,
-    /// The quantile of a component's own past that is still usual.
-    pub usual: f32,
-    /// Standard deviations of noise that are still usual.
-    pub noise: f32,
-    /// Noise of any average as a share of it, and noise of a share of failures, with full
-    /// history and without: what changes from row to row for no reason that samples show.
-    pub floor: [f32; 2],
-    /// Spread of one request as a share of the average, with full history and without: averages
-    /// over few requests wander by that over the square root of their number.
-    pub request: [f32; 2],
-    /// Failed answers that are one standard deviation where none failed, likewise.
-    pub failures: [f32; 2],
-    /// The quantile of the reference that is the baseline, with full history and without: of two
-    /// or three samples one may hold the fault already.
-    pub baseline: [f32; 2],
-    /// How many times the usual somebody must be beyond before anybody is suspected, with full
-    /// history and without.
-    pub confirm: [f32; 2],
-    /// Share from which on a suspect is a root of its own.
-    pub root: f32,
-    /// Suspects that are told at most.
-    pub suspects: usize,
-}
-
-/// The one configuration, fixed on the PetShop training issues and the first half of its normal
-/// period.
-pub const SETTINGS: Settings = Settings {
-    full: 24,
-    late: 3,
-    usual: 0.98,
-    noise: 3.0,
-    floor: [0.005, 0.05],
-    request: [0.0, 4.0],
-    failures: [1.0, 2.0],
-    baseline: [0.5, 0.0],
-    confirm: [2.3, 1.2],
-    root: 0.25,
-    suspects: 16,
-};
-
-impl Settings {
-    /// See [`Settings::confirm`].
-    fn confirms(&self, grade: Grade) -> f32 {
-        match grade {
-            Grade::Full => self.confirm[0],
-            Grade::Cold => self.confirm[1],
         }
     }
 }
@@ -192,19 +137,19 @@ pub fn diagnose_with(
 pub(crate) fn weighable(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Vec<Weighable> {
     let (scene, alarm, grade) = Scene::of(graph, signals, alarm, &SETTINGS, &mut Vec::new());
     let findings = scene.findings(&alarm, SETTINGS.confirms(grade));
-    scene.weighable(&alarm, &scene.shares(&findings))
+    scene.weighing(&alarm, &scene.shares(&findings)).all
 }
 
 /// Everything that was computed before somebody is suspected.
-struct Scene<'a> {
-    graph: &'a Graph,
-    signals: &'a Signals,
-    calls: Vec<Vec<Call>>,
-    frame: Frame,
+pub(crate) struct Scene<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) signals: &'a Signals,
+    pub(crate) calls: Vec<Vec<Call>>,
+    pub(crate) frame: Frame,
     reach: Vec<bool>,
-    accounts: Vec<Account>,
-    resources: Vec<Option<Resource>>,
-    changes: Vec<Option<Change>>,
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) resources: Vec<Option<Resource>>,
+    pub(crate) changes: Vec<Option<Change>>,
     /// Share of its values that each component lost.
     lost: Vec<f32>,
 }
@@ -297,7 +242,7 @@ impl<'a> Scene<'a> {
     }
 
     /// What speaks for each component, given its part of what is unexplained.
-    fn weighable(&self, alarm: &Alarm, shares: &[f32]) -> Vec<Weighable> {
+    fn weighing(&self, alarm: &Alarm, shares: &[f32]) -> Weighing {
         weigh::of_frame(self.graph, self.signals, &self.frame, alarm, shares)
     }
 
@@ -343,8 +288,8 @@ impl<'a> Scene<'a> {
             Doubt::Unseen { .. } | Doubt::Lost { .. } | Doubt::Cold { .. } => false,
         });
         let shares = self.shares(&findings);
-        let weighed = self.weighable(alarm, &shares);
-        let (mut ranked, root): (Vec<Ranked>, f32) = if weighed.is_empty() {
+        let weighing = self.weighing(alarm, &shares);
+        let (mut ranked, root): (Vec<Ranked>, f32) = if weighing.all.is_empty() {
             let ranked = shares.iter().enumerate().map(|(of, share)| Ranked {
                 of,
                 share: *share,
@@ -356,7 +301,7 @@ impl<'a> Scene<'a> {
                 confidence::odds(settings.root, diagnosis.times),
             )
         } else {
-            let ranked = weighed.iter().map(|one| Ranked {
+            let ranked = weighing.all.iter().map(|one| Ranked {
                 of: one.component.index(),
                 share: shares[one.component.index()],
                 odds: one.odds(&WEIGHTS),
@@ -370,6 +315,7 @@ impl<'a> Scene<'a> {
         };
         ranked.sort_by(surest);
         ranked.truncate(settings.suspects);
+        let reasons = Reasons::of(self.graph, self.signals, &self.frame, &weighing);
         diagnosis.suspects = ranked
             .iter()
             .map(|one| Suspect {
@@ -377,7 +323,7 @@ impl<'a> Scene<'a> {
                 share: one.share,
                 confidence: confidence::of(one.odds, doubtful || self.hides(one.of)),
                 onset: self.onset(one.of).and_then(|row| self.frame.begins(row)),
-                evidence: self.evidence(one.of, alarm),
+                evidence: self.evidence(one.of, alarm, reasons.told(one.of)),
             })
             .collect();
         diagnosis.roots = ranked
@@ -405,7 +351,7 @@ impl<'a> Scene<'a> {
         (0..self.graph.len()).map(share).collect()
     }
 
-    fn candidate(&self, of: usize) -> bool {
+    pub(crate) fn candidate(&self, of: usize) -> bool {
         self.reach[of] && !self.graph.is_proxy(of)
     }
 
@@ -475,7 +421,7 @@ impl<'a> Scene<'a> {
     /// What a component runs on, if that has no signal that is handed up but a resource beyond
     /// the usual, and how much of the component's own excess is that one's: by how unusual the
     /// resources of both are.
-    fn host(&self, of: usize) -> Option<(usize, f32)> {
+    pub(crate) fn host(&self, of: usize) -> Option<(usize, f32)> {
         let unusual = |of: usize| {
             let resource = self.resources[of].as_ref();
             resource.map_or(0.0, |one| libm::logf(one.times.max(1.0)))
@@ -530,175 +476,14 @@ impl<'a> Scene<'a> {
         (0..self.graph.len()).filter(changed).map(place).collect()
     }
 
-    fn onset(&self, of: usize) -> Option<usize> {
+    pub(crate) fn onset(&self, of: usize) -> Option<usize> {
         let nodes = self
             .accounts
             .iter()
             .filter_map(|one| one.nodes[of].as_ref());
         nodes.filter_map(|node| node.onset).min()
     }
-
-    fn evidence(&self, of: usize, alarm: &Alarm) -> Vec<Evidence> {
-        let mut evidence = Vec::new();
-        for account in &self.accounts {
-            let Some(node) = account.nodes[of].as_ref() else {
-                continue;
-            };
-            if node.beyond() <= 0.0 {
-                continue;
-            }
-            let candidates = account.nodes.iter().enumerate();
-            let candidates = candidates.filter(|(of, _)| self.candidate(*of));
-            let all: f32 = candidates
-                .filter_map(|(_, node)| Some(node.as_ref()?.beyond()))
-                .sum();
-            evidence.push(Evidence::OwnExcess {
-                kind: account.kind,
-                baseline: node.baseline,
-                now: node.now,
-                share: node.beyond() / all,
-                times: node.times(),
-            });
-            let new = node.unseen.iter();
-            evidence.extend(new.map(|callee| Evidence::NewCallee {
-                callee: place(*callee),
-            }));
-        }
-        if let Some(resource) = self.resources[of].as_ref().filter(|one| one.times > 1.0) {
-            let name = &self.signals.series[resource.series].name;
-            evidence.push(Evidence::Resource {
-                name: name.clone(),
-                baseline: resource.baseline,
-                now: resource.now,
-                times: resource.times,
-            });
-        }
-        if let Some(change) = self.changes[of]
-            && change.times() > 1.0
-        {
-            evidence.push(Evidence::Mechanism {
-                from: change.from,
-                to: change.to,
-                before: change.before,
-                now: change.now,
-            });
-        }
-        let callers = (0..self.graph.len())
-            .filter(|caller| self.calls[*caller].iter().any(|call| call.callee == of));
-        let mut first: Option<usize> = None;
-        for caller in callers {
-            let later = self.onset(caller);
-            first = [first, later].into_iter().flatten().min();
-            let kind = |one: &&Account| alarm.kind.is_none_or(|kind| kind == one.kind);
-            for account in self.accounts.iter().filter(kind) {
-                let Some(node) = account.nodes[caller].as_ref() else {
-                    continue;
-                };
-                let part = node.explained.iter().find(|part| part.0 == of);
-                let share = part.map_or(0.0, |part| (part.1 / node.excess).min(1.0));
-                if node.excess > node.noise && share >= EXPLAINS {
-                    evidence.push(Evidence::Explains {
-                        caller: place(caller),
-                        share,
-                    });
-                }
-            }
-        }
-        let lead = |row: usize| {
-            let mine = self.frame.begins(self.onset(of)?)?;
-            self.frame.begins(row)?.checked_sub(mine)
-        };
-        if let Some(lead) = first.and_then(lead).filter(|lead| !lead.is_zero()) {
-            evidence.push(Evidence::First { lead });
-        }
-        evidence
-    }
-
-    /// Who shows a fault that a root explains, along all calls between them.
-    fn explained(&self, roots: &[(usize, f32)]) -> Vec<Explained> {
-        let mut best: Vec<Option<Explained>> = vec![None; self.graph.len()];
-        for account in &self.accounts {
-            for (root, _) in roots {
-                for (of, share) in self.carried(account, *root).into_iter().enumerate() {
-                    let a_root = roots.iter().any(|(root, _)| *root == of);
-                    let beyond = |node: &Node| node.excess > node.noise;
-                    let ill = account.nodes[of].as_ref().is_some_and(beyond);
-                    let known = best[of].map_or(0.0, |one| one.share);
-                    if ill && !a_root && self.candidate(of) && share >= EXPLAINS && share > known {
-                        best[of] = Some(Explained {
-                            component: place(of),
-                            by: place(*root),
-                            share,
-                        });
-                    }
-                }
-            }
-        }
-        best.into_iter().flatten().collect()
-    }
-
-    /// Which part of each component's excess comes from one root.
-    fn carried(&self, account: &Account, root: usize) -> Vec<f32> {
-        let mut carried = vec![0.0; self.graph.len()];
-        carried[root] = 1.0;
-        // Calls that carry excess have no circle, so this ends after the longest chain.
-        for _ in 0..CHAIN_MAX {
-            let mut moved = false;
-            for (of, node) in account.nodes.iter().enumerate() {
-                let Some(node) = node.as_ref().filter(|node| node.excess > 0.0) else {
-                    continue;
-                };
-                if of == root {
-                    continue;
-                }
-                let parts = node
-                    .explained
-                    .iter()
-                    .map(|(callee, part)| part * carried[*callee]);
-                let host = self.host(of).filter(|(host, _)| *host == root);
-                let hosted = host.map_or(0.0, |(_, share)| node.own * share);
-                let share = ((parts.sum::<f32>() + hosted) / node.excess).min(1.0);
-                moved |= (share - carried[of]).abs() > 1e-3;
-                carried[of] = share;
-            }
-            if !moved {
-                break;
-            }
-        }
-        carried
-    }
-
-    fn probe(&self, suspects: &[Suspect]) -> Option<Probe> {
-        let [first, second, ..] = suspects else {
-            return None;
-        };
-        let (of, other) = (first.component, second.component);
-        for evidence in &first.evidence {
-            match evidence {
-                // The one deeper down is asked, past the other.
-                Evidence::OwnExcess { .. } => {
-                    let deeper = self.graph.reach(of.index())[other.index()];
-                    let (ask, other) = if deeper { (other, of) } else { (of, other) };
-                    return Some(Probe::Ask { ask, other });
-                }
-                Evidence::Resource { .. } => return Some(Probe::Resources { of, other }),
-                Evidence::Mechanism { from, .. } => {
-                    let after = *from;
-                    return Some(Probe::Log { of, other, after });
-                }
-                Evidence::NewCallee { .. } | Evidence::First { .. } | Evidence::Explains { .. } => {
-                }
-            }
-        }
-        Some(Probe::Ask { ask: of, other })
-    }
 }
-
-/// The least part of what a component shows that counts as explaining it.
-const EXPLAINS: f32 = 0.5;
-
-/// Calls between a root and whom it explains, at most.
-const CHAIN_MAX: usize = 32;
 
 #[allow(clippy::cast_possible_truncation)] // graphs have at most `COMPONENTS_MAX`
 pub(crate) fn place(component: usize) -> Component {

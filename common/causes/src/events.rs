@@ -29,6 +29,12 @@ const CHANGE_MIN: f32 = 0.065;
 /// So many more of an event than usual are half of what there can be.
 const HALF: f32 = 2.0;
 
+/// How many more lines than usual make a strength that [`Events::novel`] gave.
+pub(crate) fn more_lines(strength: f32) -> f32 {
+    let strength = strength.clamp(0.0, 1.0 - f32::EPSILON);
+    HALF * strength / (1.0 - strength)
+}
+
 /// A pair whose faded count is below this is gone.
 const FORGOTTEN: f32 = 0.05;
 

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::events::Event;
 use crate::graph::{Component, Graph};
+use crate::reason::{self, About, Sign, Weighed};
 use crate::signals::Kind;
 
 /// What speaks for a suspect.
@@ -63,9 +64,19 @@ pub enum Evidence {
         /// Which part of what it shows.
         share: f32,
     },
+    /// What weighed most for it where roles are known.
+    Weighed(Weighed),
 }
 
 impl Evidence {
+    /// Whether it tells of a series of that name already.
+    pub(crate) fn is_about(&self, series: &str) -> bool {
+        match self {
+            Self::Weighed(one) => one.reason.series() == Some(series),
+            _ => false,
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn words<'a>(&'a self, graph: &'a Graph) -> impl fmt::Display + 'a {
@@ -139,6 +150,7 @@ impl fmt::Display for Words<'_, Evidence> {
                 share * 100.0,
                 self.1.name(*caller)
             ),
+            Evidence::Weighed(one) => reason::Words(one, self.1).fmt(f),
         }
     }
 }
@@ -258,6 +270,17 @@ pub enum Probe {
         /// After which event.
         after: Event,
     },
+    /// Look where what weighed most for `of` was seen.
+    Look {
+        /// There: `of` itself, or what it holds.
+        at: Component,
+        /// For what.
+        sign: Sign,
+        /// Who is suspected by it.
+        of: Component,
+        /// The other suspect.
+        other: Component,
+    },
 }
 
 impl Probe {
@@ -291,16 +314,57 @@ impl fmt::Display for Words<'_, Probe> {
                 after.0,
                 name(other)
             ),
+            Probe::Look {
+                at, sign, other, ..
+            } => {
+                let (at, other) = (name(at), name(other));
+                let kind = match sign {
+                    Sign::Signal { kind, .. } => *kind,
+                    Sign::Lines { topic, also } => {
+                        return write!(
+                            f,
+                            "read the log of {at} for lines about {}: if there are none but \
+                             the usual ones, suspect {other}",
+                            About(*topic, *also)
+                        );
+                    }
+                };
+                match kind {
+                    Kind::Resource => write!(
+                        f,
+                        "look at the resources of {at}: if they are as usual, suspect {other}"
+                    ),
+                    Kind::Absence => {
+                        write!(f, "see whether {at} is there: if it is, suspect {other}")
+                    }
+                    Kind::Complaints => write!(
+                        f,
+                        "read the log of {at}: if it tells of no more trouble than usual, suspect \
+                         {other}"
+                    ),
+                    Kind::Volume => write!(
+                        f,
+                        "see what is asked of {at}: if it is as much as usual, suspect {other}"
+                    ),
+                    Kind::Latency | Kind::Errors | Kind::Quality => write!(
+                        f,
+                        "ask {at} directly: if its answers are as usual, suspect {other}"
+                    ),
+                }
+            }
         }
     }
 }
 
 /// Three digits that matter.
-struct Short(f32);
+pub(crate) struct Short(pub(crate) f32);
 
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.abs() {
+            0.0 => f.write_str("0"),
+            size if size >= 1e9 => write!(f, "{:.2} G", self.0 / 1e9),
+            size if size >= 1e6 => write!(f, "{:.1} M", self.0 / 1e6),
             size if size >= 100.0 => write!(f, "{:.0}", self.0),
             size if size >= 1.0 => write!(f, "{:.2}", self.0),
             _ => write!(f, "{:.4}", self.0),

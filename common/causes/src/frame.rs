@@ -7,10 +7,11 @@
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
 
-use crate::diagnose::{Alarm, Settings, place};
+use crate::diagnose::{Alarm, place};
 use crate::evidence::Doubt;
 use crate::graph::Component;
 use crate::robust::median;
+use crate::settings::Settings;
 use crate::signals::{KEEP_MAX, Kind, Series, Signals};
 
 /// Milliseconds between clocks that no delay of a sample explains: an hour.

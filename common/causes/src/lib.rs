@@ -51,22 +51,27 @@ mod confidence;
 mod diagnose;
 mod events;
 mod evidence;
+mod explain;
 mod frame;
 mod graph;
 pub mod group;
 mod own;
+mod reason;
 mod resource;
 mod robust;
+mod settings;
 mod signals;
+mod signs;
 mod topic;
 pub mod weigh;
+mod weighed;
 mod weights;
 
-pub use diagnose::{
-    Alarm, Diagnosis, Explained, Grade, SETTINGS, Settings, Suspect, diagnose, diagnose_with,
-};
+pub use diagnose::{Alarm, Diagnosis, Explained, Grade, Suspect, diagnose, diagnose_with};
 pub use events::{Event, Events, PAIRS_MAX, TOPICS_MAX};
 pub use evidence::{Doubt, Evidence, Probe};
 pub use graph::{CALLS_MAX, COMPONENTS_MAX, Component, Graph, Refusal, Role};
+pub use reason::{Below, Far, Others, Reason, Series, Sign, Weighed, Whose};
+pub use settings::{SETTINGS, Settings};
 pub use signals::{KEEP_MAX, Kind, Level, SERIES_MAX, SeriesId, Signals, VALUE_MAX};
 pub use topic::{Topic, Topics};

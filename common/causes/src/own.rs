@@ -9,10 +9,10 @@
 
 use alloc::{rc::Rc, vec, vec::Vec};
 
-use crate::diagnose::Settings;
 use crate::frame::{Column, Frame};
 use crate::graph::{Call, Graph};
 use crate::robust::{median, quantile, slope};
+use crate::settings::Settings;
 use crate::signals::Kind;
 
 /// What one kind of signal says of all components.

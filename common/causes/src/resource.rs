@@ -6,9 +6,9 @@
 
 use alloc::vec::Vec;
 
-use crate::diagnose::Settings;
 use crate::frame::{Column, Frame};
 use crate::robust::{deviation, median, quantile, slope};
+use crate::settings::Settings;
 use crate::signals::Kind;
 
 /// The series of a component that is furthest beyond what is usual.
@@ -120,7 +120,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::diagnose::SETTINGS;
+    use crate::settings::SETTINGS;
 
     /// Three rows of a fault after as many as are full history.
     fn beyond(before: f32, after: f32) -> f32 {

@@ -61,6 +61,17 @@ impl Kind {
     /// How many there are.
     pub(crate) const COUNT: usize = 7;
 
+    /// Each at its place.
+    pub(crate) const ALL: [Self; Self::COUNT] = [
+        Self::Latency,
+        Self::Errors,
+        Self::Quality,
+        Self::Resource,
+        Self::Absence,
+        Self::Complaints,
+        Self::Volume,
+    ];
+
     /// The kinds that callees hand up to their callers.
     pub(crate) const HANDED_UP: [Self; 3] = [Self::Latency, Self::Errors, Self::Quality];
 

@@ -44,6 +44,28 @@ pub enum Topic {
 /// How many topics there are.
 pub(crate) const TOPICS: usize = 16;
 
+impl Topic {
+    /// Each at its place.
+    pub(crate) const ALL: [Self; TOPICS] = [
+        Self::Call,
+        Self::Link,
+        Self::Access,
+        Self::Config,
+        Self::Storage,
+        Self::Memory,
+        Self::Compute,
+        Self::Power,
+        Self::Process,
+        Self::Corrupt,
+        Self::Model,
+        Self::Order,
+        Self::Time,
+        Self::Limit,
+        Self::Change,
+        Self::Other,
+    ];
+}
+
 /// The beginnings of words that tell a topic.
 const STEMS: [(Topic, &[&str]); TOPICS - 1] = [
     (
@@ -280,6 +302,12 @@ impl Default for Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_topic_is_at_its_place() {
+        let places = Topic::ALL.map(|topic| topic as usize);
+        assert_eq!(places, core::array::from_fn(|at| at));
+    }
 
     #[test]
     fn lines_of_many_programs_are_read() {

@@ -10,47 +10,25 @@
 //!
 //! In: graph, signals, an alarm. Out: [`Weighable`]s, and their log odds of being a root.
 
-use alloc::{collections::BTreeMap, vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 
 use crate::diagnose::{Alarm, place, weighable};
-use crate::frame::{Column, Frame};
+use crate::frame::Frame;
 use crate::graph::{Component, Graph, Role};
-use crate::robust::{level, median};
-use crate::signals::{Kind, Signals};
-use crate::topic::TOPICS;
+use crate::signals::Signals;
+use crate::signs::{CODES, Moved, Signs};
 use crate::weights::HUNDREDTHS;
 
 /// Most components of a graph that is weighed; what each could explain takes its square.
 pub const WEIGHED_MAX: usize = 1024;
 
-/// Deviations below this many spreads are no sign; at so many more the strength is a half.
-const DEAD_ZONE: f32 = 3.0;
-const HALF: f32 = 8.0;
-/// Least spread: of a level, of shares, of what is counted, of anything else in its unit.
-const SPREAD_OF_LEVEL: f32 = 0.03;
-const SPREAD_OF_SHARE: f32 = 0.06;
-const SPREAD_OF_COUNT: f32 = 2.0;
-const SPREAD_MIN: f32 = 0.2;
-/// Further than this is no further.
-const FAR_MAX: f32 = 1e6;
-/// Rows at the end over which the present is taken.
-const PRESENT: usize = 3;
-/// A series has changed for good after so many rows beyond the dead zone.
-const STANDS: usize = 2;
 /// From this strength on a component is one that something has to explain.
 const LOUD: f32 = 0.4;
 
-/// What may have moved: each kind up and down, and each topic that is logged.
-const SAID: usize = 2 * Kind::COUNT;
-const CODES: usize = SAID + TOPICS;
-
-/// How strongly each code shows, in `0..=1`.
-type Moved = [f32; CODES];
-
 /// What components are to each other; the first three are the component itself: as it is, as
 /// far as no other of its role shows the same, and as far as those beside it do not.
-#[derive(Clone, Copy)]
-enum Relation {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relation {
     Own,
     Rare,
     Alone,
@@ -71,11 +49,28 @@ enum Relation {
     CallersAlone,
 }
 
-const RELATIONS: usize = 11;
+pub(crate) const RELATIONS: usize = 11;
+
+impl Relation {
+    /// Each at its place.
+    pub(crate) const ALL: [Self; RELATIONS] = [
+        Self::Own,
+        Self::Rare,
+        Self::Alone,
+        Self::Held,
+        Self::OneHeld,
+        Self::Ground,
+        Self::Called,
+        Self::Callers,
+        Self::CallersMean,
+        Self::HeldAlone,
+        Self::CallersAlone,
+    ];
+}
 
 /// What is said of a component once.
 #[derive(Clone, Copy)]
-enum Plain {
+pub(crate) enum Plain {
     Bias,
     /// Rows after the first that moved, and whether it is that one.
     Late,
@@ -92,10 +87,25 @@ enum Plain {
     Share,
 }
 
-const PLAIN: usize = 9;
+pub(crate) const PLAIN: usize = 9;
+
+impl Plain {
+    /// Each at its place.
+    pub(crate) const ALL: [Self; PLAIN] = [
+        Self::Bias,
+        Self::Late,
+        Self::First,
+        Self::Strongest,
+        Self::Below,
+        Self::Explained,
+        Self::Covers,
+        Self::Reached,
+        Self::Share,
+    ];
+}
 
 /// Features of one role.
-const FEATURES: usize = RELATIONS * CODES + PLAIN;
+pub(crate) const FEATURES: usize = RELATIONS * CODES + PLAIN;
 
 /// Features of all roles, each with its weight.
 pub const PLACES: usize = Role::COUNT * FEATURES;
@@ -133,6 +143,15 @@ impl Weighable {
     }
 }
 
+/// What speaks for all components, and what it was told from.
+#[derive(Default)]
+pub(crate) struct Weighing {
+    pub(crate) all: Vec<Weighable>,
+    pub(crate) signs: Signs,
+    /// By component.
+    pub(crate) near: Vec<Near>,
+}
+
 /// What speaks for each component of a known role for which anything does.
 #[must_use]
 pub fn gather(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Vec<Weighable> {
@@ -147,10 +166,10 @@ pub(crate) fn of_frame(
     frame: &Frame,
     alarm: &Alarm,
     shares: &[f32],
-) -> Vec<Weighable> {
+) -> Weighing {
     let n = graph.len();
     if n > WEIGHED_MAX || (0..n).all(|of| graph.role_of(of).is_none()) {
-        return Vec::new();
+        return Weighing::default();
     }
     let signs = Signs::of(graph, signals, frame, alarm);
     let around = Surroundings::of(graph);
@@ -244,105 +263,7 @@ pub(crate) fn of_frame(
             features: features.all,
         });
     }
-    all
-}
-
-/// What has moved, by component.
-struct Signs {
-    moved: Vec<Moved>,
-    /// The first row at which something of it stood beyond the dead zone.
-    since: Vec<Option<usize>>,
-}
-
-impl Signs {
-    fn of(graph: &Graph, signals: &Signals, frame: &Frame, alarm: &Alarm) -> Self {
-        let mut signs = Self {
-            moved: vec![[0.0; CODES]; graph.len()],
-            since: vec![None; graph.len()],
-        };
-        let well = alarm.well_until.map_or(frame.split, |until| {
-            let until = i64::try_from(until.as_millis()).unwrap_or(i64::MAX);
-            frame.begins.partition_point(|begins| *begins <= until)
-        });
-        let well = well.min(frame.split);
-        let usual = |column: &Column| level(&column.values[..well]);
-        let usual: Vec<Option<(f32, f32)>> = frame.columns.iter().map(usual).collect();
-        // A few rows say little of how far one series wanders: none is steadier than the middle
-        // one of its name.
-        let name = |column: &Column| (column.kind, signals.series[column.series].name.as_str());
-        let mut spreads: BTreeMap<(Kind, &str), Vec<f32>> = BTreeMap::new();
-        for (column, usual) in frame.columns.iter().zip(&usual) {
-            if let Some((_, spread)) = usual {
-                spreads.entry(name(column)).or_default().push(*spread);
-            }
-        }
-        let middle: BTreeMap<(Kind, &str), f32> = spreads
-            .into_iter()
-            .filter_map(|(name, spreads)| Some((name, median(spreads.into_iter())?)))
-            .collect();
-        for (column, usual) in frame.columns.iter().zip(&usual) {
-            let Some((level, spread)) = *usual else {
-                continue;
-            };
-            let least = match column.kind {
-                Kind::Errors | Kind::Quality | Kind::Absence => SPREAD_OF_SHARE,
-                Kind::Complaints => SPREAD_OF_COUNT,
-                Kind::Latency | Kind::Resource | Kind::Volume => SPREAD_MIN,
-            };
-            let spread = spread
-                .max(middle.get(&name(column)).copied().unwrap_or(0.0))
-                .max(SPREAD_OF_LEVEL * level.abs())
-                .max(least);
-            let far = |value: f32| ((value - level) / spread).clamp(-FAR_MAX, FAR_MAX);
-            if let Some((up, strength, since)) = sign(&column.values, well, far) {
-                let moved = &mut signs.moved[column.component];
-                let code = 2 * column.kind as usize + usize::from(up);
-                moved[code] = moved[code].max(strength);
-                let known = &mut signs.since[column.component];
-                *known = Some(known.map_or(since, |known| known.min(since)));
-            }
-        }
-        let writers = (0..graph.len())
-            .filter(|of| graph.role_of(*of) == Some(Role::Instance))
-            .count();
-        for (of, topics) in signals.events.novel(writers) {
-            if let Some(moved) = signs.moved.get_mut(of) {
-                moved[SAID..].copy_from_slice(&topics);
-            }
-        }
-        signs
-    }
-}
-
-/// Whether a series is above its usual now, how strongly, and since which row.
-fn sign(values: &[f32], well: usize, far: impl Fn(f32) -> f32) -> Option<(bool, f32, usize)> {
-    let now = median(
-        values[values.len().saturating_sub(PRESENT)..]
-            .iter()
-            .copied(),
-    );
-    let far_now = far(now?);
-    if far_now.abs() <= DEAD_ZONE {
-        return None;
-    }
-    let up = far_now > 0.0;
-    let beyond = |value: f32| {
-        let far = far(value);
-        far.abs() > DEAD_ZONE && (far > 0.0) == up
-    };
-    let (mut since, mut stood) = (values.len() - 1, 0);
-    for (row, value) in values.iter().enumerate().skip(well) {
-        if value.is_nan() {
-            continue;
-        }
-        stood = if beyond(*value) { stood + 1 } else { 0 };
-        if stood == STANDS {
-            since = row + 1 - STANDS;
-            break;
-        }
-    }
-    let more = far_now.abs() - DEAD_ZONE;
-    Some((up, more / (more + HALF), since))
+    Weighing { all, signs, near }
 }
 
 fn add(to: &mut Moved, other: &Moved) {
@@ -407,12 +328,12 @@ struct Surroundings {
 
 /// Who is what to a component.
 #[derive(Default)]
-struct Near {
-    like: Vec<usize>,
-    holds: Vec<usize>,
-    ground: Vec<usize>,
-    called: Vec<usize>,
-    callers: Vec<usize>,
+pub(crate) struct Near {
+    pub(crate) like: Vec<usize>,
+    pub(crate) holds: Vec<usize>,
+    pub(crate) ground: Vec<usize>,
+    pub(crate) called: Vec<usize>,
+    pub(crate) callers: Vec<usize>,
 }
 
 const ROUTES: &[Role] = &[Role::Service, Role::Outside];

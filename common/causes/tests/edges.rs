@@ -99,6 +99,7 @@ fn sound(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Diagnosis {
                 Evidence::Mechanism { before, now, .. } => [*before, *now, 0.0, 0.0],
                 Evidence::Explains { share, .. } => [*share, 0.0, 0.0, 0.0],
                 Evidence::NewCallee { .. } | Evidence::First { .. } => [0.0; 4],
+                Evidence::Weighed(one) => [one.odds, 0.0, 0.0, 0.0],
             };
             assert!(numbers.iter().all(|one| one.is_finite()), "{evidence:?}");
             words.push(evidence.words(graph).to_string());

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use homeostat_causes::{
-    Alarm, Component, Diagnosis, Graph as Model, Kind as Signal, Probe as Look, Role, Signals,
-    diagnose,
+    Alarm, Component, Diagnosis, Evidence, Graph as Model, Kind as Signal, Probe as Look, Role,
+    Signals, diagnose,
 };
-use homeostat_common::suspect::REASONS_MAX;
+use homeostat_common::suspect::{REASON_MAX, REASONS_MAX};
+use homeostat_common::wire::bounded;
 
 use super::graph::Graph;
 use super::readings::{Reading, Sign};
@@ -119,12 +120,13 @@ fn told(found: &Diagnosis, model: &Model, names: &BTreeMap<Component, &Place>) -
         .iter()
         .filter_map(|one| {
             let evidence = one.evidence.iter().take(REASONS_MAX);
+            let words = |one: &Evidence| bounded(&one.words(model).to_string(), REASON_MAX);
             Some(Suspected {
                 place: place(one.component)?,
                 confidence: f64::from(one.confidence) / scale,
                 share: f64::from(one.share),
                 began_ms: one.onset.and_then(|at| u64::try_from(at.as_millis()).ok()),
-                evidence: evidence.map(|one| one.words(model).to_string()).collect(),
+                evidence: evidence.map(words).collect(),
                 explained_by: None,
                 incident: None,
             })
@@ -151,12 +153,14 @@ fn told(found: &Diagnosis, model: &Model, names: &BTreeMap<Component, &Place>) -
     let probe = found.probe.as_ref().and_then(|look| {
         let (at, other) = match *look {
             Look::Ask { ask, other } => (ask, other),
-            Look::Resources { of, other } | Look::Log { of, other, .. } => (of, other),
+            Look::Resources { of, other }
+            | Look::Log { of, other, .. }
+            | Look::Look { of, other, .. } => (of, other),
         };
         Some(Probe {
             between: vec![place(at)?, place(other)?],
             look_at: place(at)?,
-            text: look.words(model).to_string(),
+            text: bounded(&look.words(model).to_string(), REASON_MAX),
         })
     });
     Ranked { suspects, probe }
