@@ -19,8 +19,9 @@ use homeostat_common::wire::body::{
 use super::message::{Class, Effect};
 use super::{Incident, Loop};
 use crate::config::ProbeKind;
-use crate::diagnose::causal::{Causal, between, chain, kind_of, matters};
-use crate::diagnose::topology;
+use crate::diagnose::causal::Causal;
+use crate::diagnose::meaning::{kind_of, matters};
+use crate::diagnose::topology::{self, between, chain};
 use crate::route::Routed;
 use crate::service::Watched;
 

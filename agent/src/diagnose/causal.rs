@@ -14,18 +14,15 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use homeostat_causes as causes;
-use homeostat_causes::{Alarm, Evidence, Kind, Signals};
-use homeostat_common::anomaly::Symptom;
-use homeostat_common::ids::{RouteId, ServiceId};
-use homeostat_common::observation::{Metric, Series};
+use homeostat_causes::{Alarm, Kind, Signals};
+use homeostat_common::observation::Series;
 use homeostat_common::suspect::{
     Component, Edge, Grade, REASON_MAX, REASONS_MAX, SUSPECTS_MAX, Suspect, TellApart,
 };
 use homeostat_common::units::{Micros, Ratio};
 use homeostat_common::wire::bounded;
 
-use crate::detect::usual::Concern;
-use crate::words::amount;
+use super::meaning::{Meaning, meaning, reason};
 
 /// Rows of which one sample of the history is the mean: at one a second it reaches back
 /// eight minutes.
@@ -43,37 +40,6 @@ const COMPONENTS_MAX: usize = 320;
 /// What the history takes at most, in bytes; what a diagnosis takes besides, for as long as it
 /// lasts, is less than a quarter of it for each of its rows.
 pub const BYTES_MAX: usize = 768 * 1024;
-
-/// Answers are quick enough when they differ by less than this, in milliseconds; without it
-/// one that takes no time at all has no noise to compare with.
-const QUICK: f64 = 1.0;
-
-/// What the ranking takes for noise of a reading that never moves: three times two percent.
-const STILL: f64 = 0.06;
-
-/// What of a component a series is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Meaning {
-    kind: Kind,
-    /// Less is worse: it is taken from this.
-    from: Option<f64>,
-    /// Added, so that what is tiny beside it counts for nothing.
-    offset: f64,
-}
-
-impl Meaning {
-    fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            from: None,
-            offset: 0.0,
-        }
-    }
-
-    fn value(self, value: f64) -> f64 {
-        self.from.map_or(value, |from| from - value) + self.offset
-    }
-}
 
 /// One series on its way into the history.
 #[derive(Debug, Clone)]
@@ -329,7 +295,7 @@ impl Causal {
                     confidence: Ratio::saturating(one.confidence),
                     share: Ratio::saturating(one.share),
                     began: began(one.onset),
-                    evidence: reasons.map(|one| self.reason(one)).collect(),
+                    evidence: reasons.map(|one| reason(one, &self.graph)).collect(),
                     explained_by: by(one.component),
                 })
             })
@@ -383,231 +349,6 @@ impl Causal {
             text: bounded(&probe.words(&self.graph).to_string(), REASON_MAX),
         })
     }
-
-    /// A reason in words, with the units of this node.
-    fn reason(&self, evidence: &Evidence) -> String {
-        let text = match evidence {
-            Evidence::OwnExcess {
-                kind,
-                baseline,
-                now,
-                times,
-                ..
-            } => {
-                // All times are in milliseconds, all the others are shares.
-                let (what, metric, offset) = match kind {
-                    Kind::Latency => ("its answers take", Metric::LatencyP95, QUICK),
-                    Kind::Errors => ("of its answers fail", Metric::FailureShare, 0.0),
-                    Kind::Quality => ("its answers are sure by", Metric::Confidence, 0.0),
-                    Kind::Resource | Kind::Absence | Kind::Complaints | Kind::Volume => {
-                        ("it uses", Metric::CpuBusy, 0.0)
-                    }
-                };
-                let shown = |value: f32| amount(metric, (f64::from(value) - offset).max(0.0));
-                let (now, usual) = (shown(*now), shown(*baseline));
-                match kind {
-                    Kind::Errors => format!(
-                        "{now} {what}, {usual} is usual: {times:.0} times what those that it \
-                         needs and chance explain"
-                    ),
-                    _ => format!(
-                        "{what} {now}, {usual} is usual: {times:.0} times what those that it \
-                         needs and chance explain"
-                    ),
-                }
-            }
-            Evidence::Resource {
-                name,
-                baseline,
-                now,
-                times,
-            } => match Metric::from_name(name) {
-                Some(metric) => {
-                    let meaning = of_metric(metric);
-                    let shown = |value: f32| {
-                        let value = f64::from(value) - meaning.map_or(0.0, |one| one.offset);
-                        let from = meaning.and_then(|one| one.from);
-                        amount(metric, from.map_or(value, |from| from - value).max(0.0))
-                    };
-                    let (now, usual) = (shown(*now), shown(*baseline));
-                    format!("{name} is {now}, {usual} is usual: {times:.1} times as far as ever")
-                }
-                None => evidence.words(&self.graph).to_string(),
-            },
-            Evidence::Mechanism { .. }
-            | Evidence::NewCallee { .. }
-            | Evidence::First { .. }
-            | Evidence::Explains { .. }
-            | Evidence::Weighed(_) => evidence.words(&self.graph).to_string(),
-        };
-        bounded(&text, REASON_MAX)
-    }
-}
-
-/// The kind of signal that a symptom is seen by.
-#[must_use]
-pub fn kind_of(symptom: Symptom) -> Kind {
-    match symptom {
-        Symptom::Dead | Symptom::Hung | Symptom::NotStarting | Symptom::WrongAnswers => {
-            Kind::Errors
-        }
-        Symptom::Slow | Symptom::Saturated | Symptom::Requested => Kind::Latency,
-        Symptom::Leaking
-        | Symptom::LeakingDescriptors
-        | Symptom::Hogging
-        | Symptom::DataFull
-        | Symptom::Foreseen => Kind::Resource,
-    }
-}
-
-/// Whether trouble is seen by a metric.
-#[must_use]
-pub fn matters(metric: Metric) -> bool {
-    of_metric(metric).is_some()
-}
-
-/// Of which component a series is, and what it means; `known`: of which a service that is none
-/// of this node is a backend elsewhere.
-fn meaning(series: &Series, known: &[Component]) -> Option<(Component, Meaning)> {
-    let meaning = of_metric(series.metric)?;
-    let component = match (&series.service, &series.part, series.metric) {
-        (Some(service), _, metric) if of_model(metric) => Component::Model(service.clone()),
-        (Some(service), _, _) => of_service(service, known),
-        (None, Some(part), Metric::Availability)
-        | (None, Some(part), Metric::ConnectLatency | Metric::ThirdPartyTrouble) => {
-            Component::Dependency(part.clone())
-        }
-        (None, Some(part), Metric::FailureShare | Metric::FirstByteP95) => {
-            Component::Route(RouteId::new(part.as_str()).ok()?)
-        }
-        // Of the slowest backend, which says less than what one of twenty takes.
-        (None, Some(_), Metric::FirstByteP50) => return None,
-        (None, Some(part), _) => Component::Part(part.clone()),
-        (None, None, _) => Component::Node,
-    };
-    Some((component, meaning))
-}
-
-fn of_service(service: &ServiceId, known: &[Component]) -> Component {
-    let backend = Component::Backend(service.clone());
-    if known.contains(&backend) {
-        backend
-    } else {
-        Component::Service(service.clone())
-    }
-}
-
-fn of_model(metric: Metric) -> bool {
-    matches!(
-        metric,
-        Metric::ServedErrors
-            | Metric::Confidence
-            | Metric::ConfidenceShift
-            | Metric::InputShift
-            | Metric::GoldenError
-            | Metric::Disagreement
-    )
-}
-
-/// What a metric means; `None` for those that no trouble is seen by.
-fn of_metric(metric: Metric) -> Option<Meaning> {
-    let plain = Meaning::new;
-    let late = |offset| Meaning {
-        offset,
-        ..plain(Kind::Latency)
-    };
-    let least = |least: f64| Meaning {
-        offset: least / STILL,
-        ..plain(Kind::Resource)
-    };
-    let below = |from: f64, meaning: Meaning| Meaning {
-        from: Some(from),
-        ..meaning
-    };
-    let concern = Concern::of(metric).least;
-    Some(match metric {
-        Metric::LatencyP95
-        | Metric::FirstByteP50
-        | Metric::FirstByteP95
-        | Metric::ConnectLatency => late(QUICK),
-        Metric::OwnLag | Metric::DiskAwait => least(5.0),
-        Metric::Availability => below(1.0, plain(Kind::Errors)),
-        Metric::FailureShare | Metric::ServedErrors => plain(Kind::Errors),
-        Metric::Confidence => plain(Kind::Quality),
-        Metric::CpuFrequencyCap | Metric::NetCarrier => below(1.0, least(0.02)),
-        Metric::CpuPressure
-        | Metric::IoPressure
-        | Metric::MemoryPressure
-        | Metric::CpuBusy
-        | Metric::CpuSteal
-        | Metric::CpuThrottled
-        | Metric::RunDelay
-        | Metric::GroupMemoryUsed
-        | Metric::DescriptorsUsed
-        | Metric::DiskBusy
-        | Metric::NetLoad
-        | Metric::GoldenError
-        | Metric::Disagreement
-        | Metric::CpuUsed
-        | Metric::MemoryResident
-        | Metric::Temperature
-        | Metric::SwapOut => least(concern.max(0.02)),
-        // Of no unit that says what little is.
-        Metric::ConfidenceShift | Metric::InputShift => least(0.05),
-        Metric::NetErrors | Metric::NetDrops | Metric::ThirdPartyTrouble => least(0.5),
-        _ => return None,
-    })
-}
-
-/// The shortest way from a component to one that it needs, both ends included; empty if there
-/// is none.
-#[must_use]
-pub fn chain(edges: &[Edge], from: &Component, to: &Component) -> Vec<Component> {
-    let mut before: BTreeMap<&Component, &Component> = BTreeMap::new();
-    let mut open = std::collections::VecDeque::from([from]);
-    while let Some(at) = open.pop_front() {
-        if at == to {
-            break;
-        }
-        for edge in edges.iter().filter(|edge| edge.from == *at) {
-            if edge.needs != *from && !before.contains_key(&edge.needs) {
-                before.insert(&edge.needs, at);
-                open.push_back(&edge.needs);
-            }
-        }
-    }
-    let mut chain = vec![to];
-    while let Some(last) = chain.last().filter(|last| **last != from) {
-        match before.get(*last) {
-            Some(next) => chain.push(next),
-            None => return Vec::new(),
-        }
-    }
-    chain.into_iter().rev().cloned().collect()
-}
-
-/// The edges on the shortest ways from one component to others.
-#[must_use]
-pub fn between<'c>(
-    edges: &[Edge],
-    from: &Component,
-    to: impl Iterator<Item = &'c Component>,
-    most: usize,
-) -> Vec<Edge> {
-    let mut found: Vec<Edge> = Vec::new();
-    for component in to {
-        let chain = chain(edges, from, component);
-        for (from, needs) in chain.iter().zip(chain.iter().skip(1)) {
-            let edge = Edge {
-                from: from.clone(),
-                needs: needs.clone(),
-            };
-            if found.len() < most && !found.contains(&edge) {
-                found.push(edge);
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]

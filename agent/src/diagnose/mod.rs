@@ -2,9 +2,11 @@
 //!
 //! In: a finding and what is known of the service's slots. Out: a [`Diagnosis`],
 //! or a wish to look closer first ([`Step::CheckSlot`]). [`diagnose`] looks at one
-//! service; who else may be behind it says [`causal`], over the graph of [`topology`].
+//! service; who else may be behind it says [`causal`], over the graph of [`topology`], by what
+//! metrics mean there ([`meaning`]).
 
 pub mod causal;
+pub mod meaning;
 pub mod topology;
 
 use std::collections::BTreeMap;

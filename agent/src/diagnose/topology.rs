@@ -1,9 +1,11 @@
 //! Who needs whom on a node: the graph along which trouble travels.
 //!
-//! In go the services and routes as configured; out come edges. A service needs the services of `depends_on`, the routes of `calls`, the
+//! In go the services and routes as configured; out come edges, and the ways along them. A service needs the services of `depends_on`, the routes of `calls`, the
 //! dependencies of `needs`, the model that it answers with, and the node that it runs on; a
 //! route needs who stands behind it and the forwarder. Which parts the node needs is known once
 //! they are measured.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use homeostat_common::ids::ServiceId;
 use homeostat_common::suspect::{Component, Edge};
@@ -70,4 +72,55 @@ fn serves(service: &Service) -> bool {
         ProbeKind::Tcp | ProbeKind::Http { .. } | ProbeKind::Metrics { .. } => false,
     });
     service.model.is_some() || asked
+}
+
+/// The shortest way from a component to one that it needs, both ends included; empty if there
+/// is none.
+#[must_use]
+pub fn chain(edges: &[Edge], from: &Component, to: &Component) -> Vec<Component> {
+    let mut before: BTreeMap<&Component, &Component> = BTreeMap::new();
+    let mut open = VecDeque::from([from]);
+    while let Some(at) = open.pop_front() {
+        if at == to {
+            break;
+        }
+        for edge in edges.iter().filter(|edge| edge.from == *at) {
+            if edge.needs != *from && !before.contains_key(&edge.needs) {
+                before.insert(&edge.needs, at);
+                open.push_back(&edge.needs);
+            }
+        }
+    }
+    let mut chain = vec![to];
+    while let Some(last) = chain.last().filter(|last| **last != from) {
+        match before.get(*last) {
+            Some(next) => chain.push(next),
+            None => return Vec::new(),
+        }
+    }
+    chain.into_iter().rev().cloned().collect()
+}
+
+/// The edges on the shortest ways from one component to others.
+#[must_use]
+pub fn between<'c>(
+    edges: &[Edge],
+    from: &Component,
+    to: impl Iterator<Item = &'c Component>,
+    most: usize,
+) -> Vec<Edge> {
+    let mut found: Vec<Edge> = Vec::new();
+    for component in to {
+        let chain = chain(edges, from, component);
+        for (from, needs) in chain.iter().zip(chain.iter().skip(1)) {
+            let edge = Edge {
+                from: from.clone(),
+                needs: needs.clone(),
+            };
+            if found.len() < most && !found.contains(&edge) {
+                found.push(edge);
+            }
+        }
+    }
+    found
 }
