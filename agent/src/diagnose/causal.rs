@@ -355,7 +355,9 @@ impl Causal {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use homeostat_common::observation::Part;
+    use crate::diagnose::topology::{between, chain};
+    use homeostat_common::ids::ServiceId;
+    use homeostat_common::observation::{Metric, Part};
 
     fn service(name: &str) -> Component {
         Component::Service(ServiceId::new(name).unwrap())
