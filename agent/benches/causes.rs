@@ -5,7 +5,8 @@
 
 use std::hint::black_box;
 
-use homeostat_agent::diagnose::causal::{Causal, kind_of};
+use homeostat_agent::diagnose::causal::Causal;
+use homeostat_agent::diagnose::meaning::kind_of;
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::ServiceId;
 use homeostat_common::observation::{Metric, Series};
