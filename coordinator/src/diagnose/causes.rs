@@ -40,6 +40,8 @@ pub struct Case {
     pub node: String,
     /// Its service.
     pub service: String,
+    /// What its node takes it for.
+    pub fault: Option<String>,
     /// First sign, by the coordinator's clock.
     pub from_ms: u64,
     /// Its end; `u64::MAX` while it is open.
@@ -294,6 +296,7 @@ pub(super) mod tests {
     pub(crate) fn case(incident: u64, node: &str, service: &str, from_ms: u64) -> Case {
         Case {
             incident,
+            fault: None,
             node: node.into(),
             service: service.into(),
             from_ms,

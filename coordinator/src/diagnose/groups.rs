@@ -7,7 +7,8 @@
 //! Two incidents belong together if they were there in the same while, and
 //!
 //! - one is about what the other needs, and the other's cause lies there or beyond; or
-//! - both have the same likeliest cause; or
+//! - both have the same likeliest cause, unless that is what both are about and it is another
+//!   fault each time: then one was over before the other began; or
 //! - both suspect one and the same component, that is no alarmed one of either, each with at
 //!   least [`SHARED_MIN`]: seldom do two things break at once.
 //!
@@ -88,7 +89,10 @@ fn pair(a: &Judged<'_>, b: &Judged<'_>) -> Option<(u64, u64, String)> {
         (ids.1, ids.0)
     };
     let (own, other) = (a.causes.root.as_ref(), b.causes.root.as_ref());
-    if let Some(root) = own.filter(|root| Some(*root) == other) {
+    let another = a.causes.alarmed == b.causes.alarmed
+        && own == Some(&a.causes.alarmed)
+        && a.case.fault != b.case.fault;
+    if let Some(root) = own.filter(|root| Some(*root) == other && !another) {
         return Some((late, early, format!("both come from {root}")));
     }
     let alarmed = [&a.causes.alarmed, &b.causes.alarmed];
@@ -241,6 +245,28 @@ mod tests {
             ..a
         };
         assert!(groups(&[weak, late], &graph).is_empty());
+    }
+
+    #[test]
+    fn another_fault_of_the_same_service_is_another_cause() {
+        let graph = two();
+        let mut first = told(
+            case(1, "east", "infer-1", 4_000),
+            &[(service("infer-1"), 0.9)],
+        );
+        let mut second = told(
+            case(2, "east", "infer-1", 9_000),
+            &[(service("infer-1"), 0.9)],
+        );
+        (first.fault, second.fault) = (Some("hang".into()), Some("hang".into()));
+        let again = groups(&[first.clone(), second.clone()], &graph);
+        assert_eq!(lines(&again), ["1* 2: infer-1 on east"]);
+        second.fault = Some("bad_model".into());
+        assert!(groups(&[first.clone(), second.clone()], &graph).is_empty());
+        // What is behind both is one, whatever it does to them.
+        let disk = [(disk(), 0.75)];
+        let found = groups(&[told(first, &disk), told(second, &disk)], &graph);
+        assert_eq!(lines(&found), ["1* 2: sda of east"]);
     }
 
     #[test]

@@ -278,6 +278,7 @@ fn opened(event: &Event) -> Option<Case> {
         incident: event.incident?,
         node: event.node.clone(),
         service: text("service")?.to_owned(),
+        fault: text("fault").map(str::to_owned),
         from_ms: event
             .at_ms
             .saturating_sub(number("detected_after").unwrap_or(0)),
