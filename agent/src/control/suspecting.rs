@@ -151,8 +151,8 @@ impl Loop {
         let kind = kind_of(incident.symptom);
         let causal = &self.suspecting.causal;
         let mut verdict = causal.diagnose(&alarmed, kind, incident.since, now);
-        if is_its_own(incident) {
-            verdict.befell(&alarmed, incident.confidence, seen);
+        if let Some(of) = its_own(incident, causal) {
+            verdict.befell(&of, incident.confidence, seen);
         }
         let named = verdict.suspects.iter().map(|one| &one.component);
         let mut affected = self.dependents_of(&incident.service);
@@ -323,12 +323,12 @@ impl Loop {
         let alarmed = Component::Service(id.clone());
         let causal = &self.suspecting.causal;
         let mut verdict = causal.diagnose(&alarmed, kind_of(symptom), since, now);
-        let incident = self.incidents.get(id).filter(|one| is_its_own(one));
-        if let Some(incident) = incident {
+        let incident = self.incidents.get(id);
+        if let Some((incident, of)) = incident.and_then(|one| Some((one, its_own(one, causal)?))) {
             let told = incident.suspicion.last.as_ref();
             let told = told.and_then(|(_, one)| one.suspects.first());
             let seen = told.map_or(&[][..], |own| &own.evidence);
-            verdict.befell(&alarmed, incident.confidence, seen);
+            verdict.befell(&of, incident.confidence, seen);
         }
         text.push_str(match verdict.grade {
             Grade::Full => "",
@@ -422,9 +422,9 @@ fn may_be_innocent(incident: &Incident) -> bool {
     )
 }
 
-/// Whether what was seen happened to the service itself, as a death or what it holds does, and is
-/// no slowness or silence that it may have from somebody else.
-fn is_its_own(incident: &Incident) -> bool {
+/// Who it was seen to happen to, if that is the service itself or its model, as with a death or
+/// what it holds, and no slowness or silence that it may have from somebody else.
+fn its_own(incident: &Incident, causal: &Causal) -> Option<Component> {
     let seen = matches!(
         incident.symptom,
         Symptom::Dead
@@ -433,11 +433,16 @@ fn is_its_own(incident: &Incident) -> bool {
             | Symptom::Hogging
             | Symptom::DataFull
     );
-    let read = matches!(
-        incident.fault,
-        Fault::ModelCorrupt | Fault::BadModel | Fault::BadConfig
-    );
-    seen || read
+    let service = Component::Service(incident.service.clone());
+    match incident.fault {
+        Fault::ModelCorrupt | Fault::BadModel => {
+            let model = Component::Model(incident.service.clone());
+            let known = causal.edges().iter().any(|edge| edge.needs == model);
+            Some(if known { model } else { service })
+        }
+        Fault::BadConfig => Some(service),
+        _ => seen.then_some(service),
+    }
 }
 
 /// Why nothing is done to it, if so.

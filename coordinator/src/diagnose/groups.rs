@@ -89,8 +89,13 @@ fn pair(a: &Judged<'_>, b: &Judged<'_>) -> Option<(u64, u64, String)> {
         (ids.1, ids.0)
     };
     let (own, other) = (a.causes.root.as_ref(), b.causes.root.as_ref());
+    // Of the service or its model.
+    let of_itself = |root: &Place| {
+        let alarmed = &a.causes.alarmed;
+        (&root.at, &root.name) == (&alarmed.at, &alarmed.name)
+    };
     let another = a.causes.alarmed == b.causes.alarmed
-        && own == Some(&a.causes.alarmed)
+        && own.is_some_and(of_itself)
         && a.case.fault != b.case.fault;
     if let Some(root) = own.filter(|root| Some(*root) == other && !another) {
         return Some((late, early, format!("both come from {root}")));
