@@ -22,7 +22,7 @@ use super::core::{Known, Scene, component, graph};
 use super::parts::Parts;
 use super::signs::Signs;
 use super::truth::{Root, Roots};
-use super::watch::{LOOK_S, QUIET_S, Recorder};
+use super::watch::{Alarm, LOOK_S, QUIET_S, Recorder};
 use super::weigh::Weights;
 
 /// After the first alarm an episode goes on for so long, in seconds.
@@ -224,6 +224,8 @@ struct Shift<'a> {
     observer: Observer,
     recorder: Recorder<'a>,
     next: f64,
+    /// The last one, which is what a diagnosis is asked about.
+    alarm: Option<Alarm>,
     /// Looks since the last alarm.
     calm: u32,
     looks: Vec<Moment>,
@@ -236,6 +238,7 @@ impl<'a> Shift<'a> {
             observer: Observer::new(seed),
             recorder: Recorder::new(topology, parts, QUIET_S),
             next: LOOK_S,
+            alarm: None,
             calm: CALM,
             looks: Vec::new(),
         }
@@ -253,6 +256,7 @@ impl<'a> Shift<'a> {
     fn look(&mut self, world: &World, weights: &Weights, recoveries: Vec<Recovery>) -> bool {
         let alarm = self.recorder.see(&self.observer.look(world));
         let alarmed = alarm.is_some();
+        self.alarm = alarm.or(self.alarm);
         self.calm = if alarmed {
             0
         } else {
@@ -276,7 +280,6 @@ impl<'a> Shift<'a> {
                         component: component(part),
                         onset: Duration::from_secs_f64(told.times[since]),
                         level,
-                        node: None,
                     });
                 }
             }
@@ -289,10 +292,12 @@ impl<'a> Shift<'a> {
                     component: component(alarm.part),
                     onset: Duration::from_secs_f64(told.times[since]),
                     level: 1.0,
-                    node: None,
                 });
             }
-            let scene = Scene::at(told, told.times.len() - 1, self.parts, Known::ALL);
+            let scene = match self.alarm {
+                Some(alarm) => Scene::of(told, alarm, self.parts, Known::ALL),
+                None => Scene::at(told, told.times.len() - 1, self.parts, Known::ALL),
+            };
             let evidence = scene.map_or_else(|_| Vec::new(), |scene| scene.weighable());
             let suspects = evidence
                 .iter()
