@@ -299,10 +299,12 @@ fn events(signals: &mut Signals, told: &Telemetry, of: &[Component]) {
 #[must_use]
 pub fn scores(diagnosis: &Diagnosis, parts: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut scores, mut sure) = (vec![0.0; parts], vec![0.0; parts]);
-    for suspect in &diagnosis.suspects {
+    let suspects = &diagnosis.suspects;
+    for (place, suspect) in suspects.iter().enumerate() {
         let at = usize::from(suspect.component.0);
         if at < parts {
-            scores[at] = f64::from(suspect.confidence);
+            // Its place: confidence has an end at both sides, and two may share it.
+            scores[at] = (suspects.len() - place) as f64;
             sure[at] = f64::from(suspect.confidence);
         }
     }
