@@ -54,6 +54,7 @@ fn a_plan_is_resumed_when_the_agent_was_killed() {
     expect![[r#"
         10.000s fault    Corrupt("infer")
         10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s suspect  the model of infer behind infer (0.99)
         10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.202s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
@@ -102,6 +103,7 @@ fn a_full_disk_does_not_keep_a_service_down() {
         10.033s close    healed: camera answers again after 32ms
         20.000s fault    Corrupt("infer")
         20.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        20.189s suspect  the model of infer behind infer (0.99)
         20.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         20.189s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         20.201s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
@@ -123,6 +125,7 @@ fn a_disk_that_stands_still_delays_each_step_by_five_seconds_at_most() {
         5.000s fault    SlowSync(Millis(3600000))
         20.000s fault    Corrupt("infer")
         20.188s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        20.188s suspect  the model of infer behind infer (0.99)
         20.188s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         25.188s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         25.199s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
@@ -141,6 +144,7 @@ fn a_reboot_in_the_middle_of_a_plan_leaves_nothing_halfway() {
     expect![[r#"
         10.000s fault    Corrupt("infer")
         10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s suspect  the model of infer behind infer (0.99)
         10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.200s fault    Reboot(Millis(8000))

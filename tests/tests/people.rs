@@ -314,6 +314,7 @@ fn a_stop_finishes_the_step_that_runs_and_begins_no_other() {
     expect![[r#"
         10.000s fault    Corrupt("infer")
         10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s suspect  the model of infer behind infer (0.99)
         10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.195s person   all healing on this node is stopped: they flap, by the file STOP
@@ -338,6 +339,7 @@ fn a_stop_finishes_the_step_that_runs_and_begins_no_other() {
         26.000s alarm    healing-stopped (critical): nothing on this node is healed, not even what is dead: they flap; homeostat-agent resume-healing ends that
         26.000s alarm    store-dead (critical): store is dead, and not healed: healing is stopped on this node: they flap; homeostat-agent resume-healing ends that
         26.105s detect   infer wrong-answers (bad-model), 0ms after the first sign
+        26.105s suspect  the model of infer behind infer (0.99)
         26.105s alarm    infer-wrong-answers (critical): infer is wrong-answers, and not healed: healing is stopped on this node: they flap; homeostat-agent resume-healing ends that
         26.105s refuse   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms): stopped
         26.105s refuse   restart(infer, grace=500ms): stopped

@@ -94,7 +94,7 @@ fn a_stopped_process_is_none_that_waits_for_a_core() {
         9.000s fault    Pressure(0.6)
         10.000s fault    Stop("camera")
         10.096s detect   camera hung (hang), 93ms after the first sign
-        10.096s suspect  the node behind camera (0.69)
+        10.096s suspect  the node behind camera (0.86)
         10.096s decide   restart(camera, grace=0ms) (reflex)
         10.096s execute  restart(camera, grace=0ms)
         10.279s done     restart(camera, grace=0ms)
@@ -111,6 +111,7 @@ fn a_corrupt_model_is_put_back_before_the_restart() {
     expect![[r#"
         10.000s fault    Corrupt("infer")
         10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s suspect  the model of infer behind infer (0.99)
         10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.202s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
@@ -382,6 +383,7 @@ fn a_model_check_that_is_never_answered_counts_as_a_bad_model() {
         9.000s fault    NoModelCheck(true)
         10.000s fault    Corrupt("infer")
         20.241s detect   infer wrong-answers (model-corrupt), 10062ms after the first sign
+        20.241s suspect  the model of infer behind infer (0.95)
         20.241s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         20.243s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         20.254s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
@@ -402,6 +404,7 @@ fn a_rollback_that_fails_is_taken_back_and_the_next_recipe_is_tried() {
         9.000s fault    NoRollback(true)
         10.000s fault    Corrupt("infer")
         10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s suspect  the model of infer behind infer (0.99)
         10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.202s failed   rollback-model(infer, to=aaaaaaaaaaaaaaaa): no space left
@@ -487,6 +490,7 @@ fn a_service_that_ignores_term_is_killed() {
         5.000s fault    Stubborn("infer", true)
         10.000s fault    Corrupt("infer")
         10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s suspect  the model of infer behind infer (0.99)
         10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         10.190s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.202s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
@@ -511,6 +515,7 @@ fn two_faults_at_once_are_healed_independently() {
         10.033s done     restart(camera, grace=0ms)
         10.033s close    healed: camera answers again after 32ms
         10.189s detect   infer wrong-answers (model-corrupt), 9ms after the first sign
+        10.189s suspect  the model of infer behind infer (0.99)
         10.189s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms) (playbook)
         10.189s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.201s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)

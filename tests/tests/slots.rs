@@ -54,6 +54,7 @@ fn a_model_that_answers_wrongly_goes_back_without_a_restart() {
     expect![[r#"
         10.000s fault    BadModel("infer")
         10.109s detect   infer wrong-answers (bad-model), 8ms after the first sign
+        10.109s suspect  the model of infer behind infer (0.99)
         10.109s decide   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; probe(infer, within=2s) (playbook)
         10.110s execute  rollback-model(infer, to=aaaaaaaaaaaaaaaa)
         10.127s done     rollback-model(infer, to=aaaaaaaaaaaaaaaa)
@@ -63,6 +64,7 @@ fn a_model_that_answers_wrongly_goes_back_without_a_restart() {
         30.000s fault    Corrupt("infer")
         30.134s note     infer: its model is eeeeeeeeeeeeeeee again, which was replaced here
         30.134s detect   infer wrong-answers (model-corrupt), 2ms after the first sign
+        30.134s suspect  the model of infer behind infer (0.99)
         30.134s alarm    infer-wrong-answers (critical): infer is wrong-answers, and not healed: infer was healed a short while ago; held for 40098ms more
         30.134s refuse   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; probe(infer, within=2s): hold
         30.134s refuse   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms): hold
@@ -135,6 +137,7 @@ fn a_new_model_is_switched_to_and_counts_as_good_once_it_has_worked() {
         10.105s close    healed: what was asked for was done in 105ms
         80.000s fault    Corrupt("infer")
         80.109s detect   infer wrong-answers (model-corrupt), 1ms after the first sign
+        80.109s suspect  the model of infer behind infer (0.99)
         80.109s decide   rollback-model(infer, to=bbbbbbbbbbbbbbbb) ; probe(infer, within=2s) (playbook)
         80.110s execute  rollback-model(infer, to=bbbbbbbbbbbbbbbb)
         80.123s done     rollback-model(infer, to=bbbbbbbbbbbbbbbb)
