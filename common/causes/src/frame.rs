@@ -10,7 +10,7 @@ use core::time::Duration;
 use crate::diagnose::{Alarm, place};
 use crate::evidence::Doubt;
 use crate::graph::Component;
-use crate::robust::median;
+use crate::robust::{median, quantile};
 use crate::settings::Settings;
 use crate::signals::{KEEP_MAX, Kind, Series, Signals};
 
@@ -182,10 +182,12 @@ impl Frame {
         };
         let least = self.split.saturating_sub(settings.late).max(1);
         let mut split = self.split;
+        let q = settings.baseline[usize::from(split < settings.full)];
+        let q = if kind == Kind::Quality { 1.0 - q } else { q };
         while split > least {
             let (before, after) = column.values.split_at(split);
-            // Without the row in question.
-            let usual = median(before[..split - 1].iter().copied());
+            // Without the row in question; of the few others one may belong to the fault too.
+            let usual = quantile(before[..split - 1].iter().copied(), q);
             let (Some(usual), Some(fault)) = (usual, median(after.iter().copied())) else {
                 break;
             };

@@ -40,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) unseen: Vec<usize>,
     /// The first row that is beyond noise.
     pub(crate) onset: Option<usize>,
+    /// Excess is summed over requests, not over rows.
+    pub(crate) counted: bool,
 }
 
 impl Node {
@@ -54,6 +56,16 @@ impl Node {
             self.own / self.usual
         } else {
             0.0
+        }
+    }
+
+    /// How many times what is usual of its own can have reached the alarmed one: nobody hands
+    /// up more than that shows. Where either's requests are not counted, that cannot be told.
+    pub(crate) fn reaching(&self, alarmed: &Self) -> f32 {
+        if self.counted && alarmed.counted && self.usual > 0.0 {
+            self.own.min(alarmed.excess) / self.usual
+        } else {
+            self.times()
         }
     }
 }
@@ -182,6 +194,7 @@ pub(crate) fn account(
             explained: ties[component].iter().map(tie).collect(),
             unseen: unseen(&calls[component], graph, &columns, &baselines),
             onset,
+            counted: mine.known,
         })
     });
     Some(Account {

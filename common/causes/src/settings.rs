@@ -25,7 +25,7 @@ pub struct Settings {
     /// or three samples one may hold the fault already.
     pub baseline: [f32; 2],
     /// How many times the usual somebody must be beyond before anybody is suspected, with full
-    /// history and without.
+    /// history and without; of what is handed up only what the alarmed one shows too counts.
     pub confirm: [f32; 2],
     /// Share from which on a suspect is a root of its own.
     pub root: f32,
@@ -44,7 +44,7 @@ pub const SETTINGS: Settings = Settings {
     request: [0.0, 4.0],
     failures: [1.0, 2.0],
     baseline: [0.5, 0.0],
-    confirm: [2.3, 1.2],
+    confirm: [2.3, 1.0],
     root: 0.25,
     suspects: 16,
 };
