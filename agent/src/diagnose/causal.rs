@@ -48,6 +48,8 @@ struct Track {
     meaning: Meaning,
     sum: f64,
     count: u32,
+    /// Samples that the last look put into the history.
+    looked: u8,
 }
 
 /// The model of one node.
@@ -155,6 +157,7 @@ impl Causal {
     /// Takes the readings of a sample in.
     pub fn observe<'s>(&mut self, now: Micros, row: impl Iterator<Item = (&'s Series, f64)>) {
         self.left_out = 0;
+        self.forget_look();
         for (series, value) in row {
             self.take(series, value);
         }
@@ -164,14 +167,38 @@ impl Causal {
         }
     }
 
-    /// Takes the present in, as it is: what is wrong has just begun.
+    /// Takes the present in, as it is: what is wrong has just begun. It is held until the next
+    /// look or sample and no longer: a look each second would push what was usual out of the
+    /// history within a minute.
     pub fn look<'s>(&mut self, now: Micros, row: impl Iterator<Item = (&'s Series, f64)>) {
+        self.forget_look();
         // What came before it is of a time when all may have been well.
-        self.close(Micros(now.0.saturating_sub(1000)));
+        let held: Vec<(Series, f64, u32)> = self
+            .tracks
+            .iter()
+            .map(|(series, track)| (series.clone(), track.sum, track.count))
+            .collect();
+        let rows = self.rows;
+        self.push(Micros(now.0.saturating_sub(1000)), 1);
         for (series, value) in row {
             self.take(series, value);
         }
-        self.close(now);
+        self.push(now, 1);
+        self.rows = rows;
+        for (series, sum, count) in held {
+            if let Some(track) = self.tracks.get_mut(&series) {
+                (track.sum, track.count) = (sum, count);
+            }
+        }
+    }
+
+    /// Takes back what the last look put in.
+    fn forget_look(&mut self) {
+        for track in self.tracks.values_mut() {
+            for _ in 0..std::mem::take(&mut track.looked) {
+                self.signals.pop(track.id);
+            }
+        }
     }
 
     fn take(&mut self, series: &Series, value: f64) {
@@ -190,12 +217,17 @@ impl Causal {
     /// Ends a sample of the history.
     fn close(&mut self, now: Micros) {
         self.rows = 0;
+        self.push(now, 0);
+    }
+
+    fn push(&mut self, now: Micros, looked: u8) {
         let at = Duration::from_micros(now.0);
         for track in self.tracks.values_mut().filter(|track| track.count > 0) {
             let mean = track.sum / f64::from(track.count);
             let mean = homeostat_common::units::narrow(mean);
             self.signals.push(track.id, at, mean, f32::NAN);
             (track.sum, track.count) = (0.0, 0);
+            track.looked += looked;
         }
     }
 
@@ -232,6 +264,7 @@ impl Causal {
             meaning,
             sum: 0.0,
             count: 0,
+            looked: 0,
         };
         self.tracks.insert(series.clone(), track);
         true
@@ -461,6 +494,27 @@ mod tests {
         verdict.befell(&service("front"), Ratio::ONE, &seen);
         assert_eq!(sure(&verdict), (1.0, 1.0), "{verdict:?}");
         assert_eq!((verdict.suspects.len(), verdict.tell_apart), (1, None));
+    }
+
+    #[test]
+    fn looks_each_second_leave_what_was_usual_in_place() {
+        let mut causal = learnt(520);
+        let since = at(520);
+        let ill = |second| row(second, [30.0, 30.0, 0.0]);
+        for second in 520..700 {
+            let now = ill(second);
+            causal.look(
+                at(second),
+                now.iter().map(|(series, value)| (series, *value)),
+            );
+            let verdict = causal.diagnose(&service("front"), Kind::Latency, since, at(second));
+            let first = verdict.suspects.first().map(|one| &one.component);
+            assert_eq!(first, Some(&service("store")), "{second}: {verdict:?}");
+            causal.observe(
+                at(second),
+                now.iter().map(|(series, value)| (series, *value)),
+            );
+        }
     }
 
     #[test]

@@ -211,6 +211,13 @@ impl Signals {
         series.samples.insert(place, sample);
     }
 
+    /// Takes the newest sample of a series back.
+    pub fn pop(&mut self, series: SeriesId) {
+        if let Some(series) = self.series.get_mut(usize::from(series.0)) {
+            series.samples.pop_back();
+        }
+    }
+
     /// The share of values that each component lost, of the series that lost least; 0 where
     /// nothing was pushed.
     pub(crate) fn lost(&self, components: usize) -> Vec<f32> {
