@@ -28,6 +28,11 @@ pub(crate) fn odds(share: f32, times: f32) -> f32 {
     BIAS + SHARE * libm::logf(share / (1.0 - share))
 }
 
+/// A probability that a doubt lowers.
+pub(crate) fn lowered(probability: f32) -> f32 {
+    of(libm::logf(probability / (1.0 - probability)), true)
+}
+
 /// Probability in `0.0..=1.0` from log odds.
 pub(crate) fn of(odds: f32, doubtful: bool) -> f32 {
     let doubt = if doubtful { DOUBT } else { 0.0 };

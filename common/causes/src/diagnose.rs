@@ -114,6 +114,18 @@ pub struct Diagnosis {
     pub doubts: Vec<Doubt>,
 }
 
+impl Diagnosis {
+    /// Lowers the confidence as one of its own doubts does, once: for what is wrong with the
+    /// input and only the caller can know.
+    pub fn doubt(&mut self) {
+        if !self.doubts.iter().any(Doubt::about_all) {
+            for suspect in &mut self.suspects {
+                suspect.confidence = confidence::lowered(suspect.confidence);
+            }
+        }
+    }
+}
+
 /// Explains an alarm with [`SETTINGS`].
 #[must_use]
 pub fn diagnose(graph: &Graph, signals: &Signals, alarm: &Alarm) -> Diagnosis {
@@ -277,16 +289,7 @@ impl<'a> Scene<'a> {
             grade,
             doubts,
         };
-        let doubtful = diagnosis.doubts.iter().any(|doubt| match doubt {
-            Doubt::UnknownTarget
-            | Doubt::NoTargetSignal
-            | Doubt::AlarmOutside
-            | Doubt::Clock { .. }
-            | Doubt::Cycle { .. } => true,
-            // The first two count against those whom they are about, and a fit gave the third no
-            // weight.
-            Doubt::Unseen { .. } | Doubt::Lost { .. } | Doubt::Cold { .. } => false,
-        });
+        let doubtful = diagnosis.doubts.iter().any(Doubt::about_all);
         let shares = self.shares(&findings);
         let weighing = self.weighing(alarm, &shares);
         let (mut ranked, root): (Vec<Ranked>, f32) = if weighing.all.is_empty() {

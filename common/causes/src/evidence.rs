@@ -198,6 +198,21 @@ pub enum Doubt {
 }
 
 impl Doubt {
+    /// Whether it lowers the confidence of every suspect.
+    #[must_use]
+    pub fn about_all(&self) -> bool {
+        match self {
+            Self::UnknownTarget
+            | Self::NoTargetSignal
+            | Self::AlarmOutside
+            | Self::Clock { .. }
+            | Self::Cycle { .. } => true,
+            // The first two count against those whom they are about, and a fit gave the third no
+            // weight.
+            Self::Unseen { .. } | Self::Lost { .. } | Self::Cold { .. } => false,
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn words<'a>(&'a self, graph: &'a Graph) -> impl fmt::Display + 'a {

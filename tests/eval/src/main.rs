@@ -102,7 +102,17 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    interrupt::listen()?;
+    // What only reads and computes owns nothing that must be ended in order: a signal ends it.
+    let alone = matches!(
+        cli.command,
+        Command::List | Command::Detect(_) | Command::Rca(_) | Command::Cost(_)
+    );
+    if !alone {
+        interrupt::listen()?;
+    }
+    if let Some(file) = &cli.json {
+        Report::writable(file)?;
+    }
     let report: Report = match &cli.command {
         Command::List => {
             let head = ["command", "what it measures", "how long it takes"];

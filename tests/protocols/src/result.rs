@@ -122,6 +122,20 @@ impl Report {
         self.seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
     }
 
+    /// Tries whether a file can be written, before what takes long; leaves no new file behind.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn writable(file: &Path) -> Result<()> {
+        let new = !file.exists();
+        let open = fs::OpenOptions::new().append(true).create(true).open(file);
+        open.with_context(|| format!("cannot write {}", file.display()))?;
+        if new {
+            fs::remove_file(file).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
+
     /// Writes the JSON form.
     ///
     /// # Errors

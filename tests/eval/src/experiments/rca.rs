@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use homeostat_protocols::rca::{nezha, petshop};
 use homeostat_protocols::rca_sim;
@@ -59,6 +59,12 @@ pub enum Set {
 /// When the recordings are missing or cannot be understood.
 pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let begun = Instant::now();
+    let (quick, sim) = (matches!(args.set, Set::Sim | Set::Node), args.set == Set::Sim);
+    ensure!(sim || args.teach.is_none(), "--teach is for --set sim alone");
+    ensure!(quick || !args.quick, "--quick is for --set sim and node alone");
+    if let Some(file) = &args.teach {
+        Report::writable(file)?;
+    }
     let data = args.data.as_deref().unwrap_or_else(|| Path::new(""));
     let mut report = match args.set {
         Set::Petshop => petshop::run(data, seed),

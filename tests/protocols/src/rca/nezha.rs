@@ -7,190 +7,28 @@
 //! reference; the minute before is. The thresholds on events were chosen on the faults with
 //! even numbers; the same faults are repeated, so the odd ones are of the same services.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod day;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use homeostat_causes::{
     Alarm, Component, Diagnosis, Event, Graph, KEEP_MAX, Kind, SETTINGS, Signals, diagnose,
 };
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::score::{Calibration, Hits, rows};
-use crate::recording;
+use super::{Doubts, warnings};
 use crate::result::{Report, Row};
 use crate::stats::Estimate;
+use day::{Day, Metric, read};
 
 /// Windows of a fault: one before it, two since.
 const WINDOWS: usize = 3;
 
 /// Seconds after the injection that may be looked at.
 const AFTER: u64 = 180;
-
-/// What a method may know of a fault, and the service, which is for scoring alone.
-#[derive(Deserialize)]
-struct Fault {
-    inject_unix: u64,
-    service: String,
-}
-
-#[derive(Deserialize)]
-struct Minute {
-    window: String,
-}
-
-#[derive(Deserialize)]
-struct Bigram {
-    window: String,
-    service: String,
-    event: String,
-    next_event: String,
-    count: u32,
-}
-
-#[derive(Deserialize)]
-struct Edge {
-    window: String,
-    caller: String,
-    callee: String,
-    calls: u32,
-}
-
-#[derive(Deserialize)]
-struct Metric {
-    unix: u64,
-    service: String,
-    cpu_pct: Option<f32>,
-    mem_pct: Option<f32>,
-    sys_read: Option<f32>,
-    sys_write: Option<f32>,
-    net_rx: Option<f32>,
-    net_tx: Option<f32>,
-    client_p90_s: Option<f32>,
-    server_p90_s: Option<f32>,
-    workload_ops: Option<f32>,
-}
-
-/// The columns of [`Metric::all`].
-const METRICS: [&str; 9] = [
-    "cpu_pct",
-    "mem_pct",
-    "sys_read",
-    "sys_write",
-    "net_rx",
-    "net_tx",
-    "client_p90_s",
-    "server_p90_s",
-    "workload_ops",
-];
-
-impl Metric {
-    /// All of them, for the baseline that uses all.
-    fn all(&self) -> [Option<f32>; 9] {
-        [
-            self.cpu_pct,
-            self.mem_pct,
-            self.sys_read,
-            self.sys_write,
-            self.net_rx,
-            self.net_tx,
-            self.client_p90_s,
-            self.server_p90_s,
-            self.workload_ops,
-        ]
-    }
-}
-
-fn table<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Vec<T>> {
-    let file = folder.join(name);
-    let text = recording::text(&file)?;
-    let rows = csv::Reader::from_reader(text.as_bytes()).into_deserialize();
-    rows.collect::<Result<_, _>>()
-        .with_context(|| format!("cannot understand {}", file.display()))
-}
-
-/// The rows that can be read; the others are counted, with the first one's place and cause.
-fn readable<T: DeserializeOwned>(
-    folder: &Path,
-    name: &str,
-    notes: &mut Vec<String>,
-) -> Result<Vec<T>> {
-    let file = folder.join(name);
-    let text = recording::text(&file)?;
-    let (mut rows, mut bad, mut first) = (Vec::new(), 0, None);
-    for row in csv::Reader::from_reader(text.as_bytes()).into_deserialize() {
-        match row {
-            Ok(row) => rows.push(row),
-            Err(cause) => {
-                bad += 1;
-                first = first.or(Some(cause));
-            }
-        }
-    }
-    if let Some(cause) = first {
-        let file = file.display();
-        ensure!(!rows.is_empty(), "no row of {file} can be read: {cause}");
-        notes.push(format!("{file}: {bad} rows are left out, first: {cause}"));
-    }
-    Ok(rows)
-}
-
-struct Day {
-    faults: Vec<Fault>,
-    /// Of the normal minute, then of each fault.
-    windows: Vec<String>,
-    bigrams: HashMap<String, Vec<Bigram>>,
-    edges: HashMap<String, Vec<Edge>>,
-    metrics: Vec<Metric>,
-    services: Vec<String>,
-    /// What was wrong with the files.
-    notes: Vec<String>,
-}
-
-fn read(folder: &Path) -> Result<Day> {
-    let faults: Vec<Fault> = table(folder, "faults.csv")?;
-    let minutes: Vec<Minute> = table(folder, "minutes.csv")?;
-    let windows: Vec<String> = minutes.into_iter().map(|one| one.window).collect();
-    ensure!(
-        windows.len() == 1 + WINDOWS * faults.len(),
-        "minutes.csv must have a normal window and {WINDOWS} for each fault"
-    );
-    let mut notes = Vec::new();
-    let metrics: Vec<Metric> = readable(folder, "metrics.csv", &mut notes)?;
-    let mut bigrams: HashMap<String, Vec<Bigram>> = HashMap::new();
-    let mut edges: HashMap<String, Vec<Edge>> = HashMap::new();
-    let mut services: BTreeSet<String> = metrics.iter().map(|one| one.service.clone()).collect();
-    for one in readable::<Bigram>(folder, "event_bigrams.csv", &mut notes)? {
-        services.insert(one.service.clone());
-        bigrams.entry(one.window.clone()).or_default().push(one);
-    }
-    for one in readable::<Edge>(folder, "trace_edges.csv", &mut notes)? {
-        services.extend([one.caller.clone(), one.callee.clone()]);
-        edges.entry(one.window.clone()).or_default().push(one);
-    }
-    for (name, cells) in METRICS.iter().zip(0..) {
-        if metrics.iter().all(|one| one.all()[cells].is_none()) {
-            notes.push(format!("metrics.csv has no values of {name}"));
-        }
-    }
-    let unknown: BTreeSet<&str> = faults.iter().map(|one| one.service.as_str()).collect();
-    for name in unknown.into_iter().filter(|name| !services.contains(*name)) {
-        notes.push(format!(
-            "faults.csv names {name}, of which there are no signals"
-        ));
-    }
-    Ok(Day {
-        faults,
-        windows,
-        bigrams,
-        edges,
-        metrics,
-        services: services.into_iter().collect(),
-        notes,
-    })
-}
 
 /// What goes into a diagnosis.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -247,8 +85,12 @@ impl Day {
         }
         let alarm = Alarm::at(Duration::from_secs(at + late));
         let start = Instant::now();
-        let diagnosis = diagnose(&graph, &signals, &alarm);
-        Ok((graph, diagnosis, start.elapsed().as_secs_f64() * 1000.0))
+        let mut diagnosis = diagnose(&graph, &signals, &alarm);
+        let took = start.elapsed().as_secs_f64() * 1000.0;
+        if self.faults[fault].doubtful {
+            diagnosis.doubt();
+        }
+        Ok((graph, diagnosis, took))
     }
 
     /// Who calls whom, with shares, as traced so far.
@@ -305,6 +147,7 @@ impl Day {
             .map(String::as_str)
             .into_iter()
             .chain(before)
+            .filter(|window| !window.is_empty())
         {
             count(signals, window);
             signals.events.close(1.0);
@@ -410,7 +253,7 @@ pub fn run(data: &Path, seed: u64) -> Result<Report> {
     let begun = Instant::now();
     let mut day = read(&data.join("nezha_trainticket"))?;
     let mut report = Report::new("rca.nezha", &format!("{SETTINGS:?}"));
-    report.notes = std::mem::take(&mut day.notes);
+    let mut doubts = Doubts::default();
     let mut took = Vec::new();
     let mut sure = Calibration::default();
     for (view, id, what) in [
@@ -430,6 +273,7 @@ pub fn run(data: &Path, seed: u64) -> Result<Report> {
             }
             if view == View::All {
                 took.push(ms);
+                doubts.add(&format!("case {}", fault.case), &graph, &diagnosis);
                 let suspects = diagnosis.suspects.iter().zip(0..);
                 sure.0.extend(
                     suspects.map(|(one, at)| (f64::from(one.confidence), rank == Some(at))),
@@ -510,6 +354,8 @@ pub fn run(data: &Path, seed: u64) -> Result<Report> {
             .rows
             .push(Row::new("rca.nezha.time", what, "ms", p95).goal(10.0));
     }
+    day.notes.extend(doubts.notes());
+    report.notes = warnings(day.notes);
     report.finish(begun.elapsed());
     Ok(report)
 }
@@ -521,7 +367,8 @@ pub fn run(data: &Path, seed: u64) -> Result<Report> {
 pub fn explain(data: &Path) -> Result<String> {
     use std::fmt::Write as _;
     let day = read(&data.join("nezha_trainticket"))?;
-    let mut text = String::new();
+    let warnings = warnings(day.notes.clone());
+    let mut text: String = warnings.iter().map(|one| format!("{one}\n")).collect();
     for (place, fault) in day.faults.iter().enumerate().step_by(2) {
         let (graph, diagnosis, _) = day.diagnose(place, View::All)?;
         let mut suspects = diagnosis.suspects.iter();
@@ -540,78 +387,4 @@ pub fn explain(data: &Path) -> Result<String> {
         }
     }
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const METRIC: &str = "unix,service,cpu_pct,mem_pct,sys_read,sys_write,net_rx,net_tx,\
-        client_p90_s,server_p90_s,workload_ops\n\
-        60,a,1,2,3,4,5,6,7,8,9\n60,b,1,2,3,4,5,6,7,,9\n120,a,1,2,3,4,5,6,7,8,9\n";
-    const FILES: [(&str, &str); 5] = [
-        ("faults.csv", "inject_unix,service\n120,a\n"),
-        ("minutes.csv", "window\nnormal\nx\ny\nz\n"),
-        ("metrics.csv", METRIC),
-        (
-            "event_bigrams.csv",
-            "window,service,event,next_event,count\nnormal,a,^,$,5\n",
-        ),
-        // In a circle.
-        (
-            "trace_edges.csv",
-            "window,caller,callee,calls\nnormal,a,b,5\nnormal,b,a,5\n",
-        ),
-    ];
-
-    /// Reads the files with one of them replaced, or left out; what was noted.
-    fn day(name: &str, text: Option<&str>) -> Result<(Day, String)> {
-        let folder = tempfile::tempdir()?;
-        for (file, usual) in FILES {
-            if let Some(text) = if file == name { text } else { Some(usual) } {
-                std::fs::write(folder.path().join(file), text)?;
-            }
-        }
-        let day = read(folder.path())?;
-        let _ = day.diagnose(0, View::All)?;
-        let notes = day.notes.join("\n");
-        Ok((day, notes))
-    }
-
-    #[test]
-    fn rows_that_cannot_be_read_are_left_out_and_told() {
-        assert_eq!(day("", None).unwrap().1, "");
-        let (read, notes) = day("metrics.csv", Some(&METRIC.replace("60,b,1", "60,b,x"))).unwrap();
-        assert_eq!(read.metrics.len(), 2);
-        assert!(
-            notes.contains("metrics.csv: 1 rows are left out") && notes.contains("line: 3"),
-            "{notes}"
-        );
-        let cut = &METRIC[..METRIC.len() - 9];
-        assert!(day("metrics.csv", Some(cut)).unwrap().1.contains("1 rows"));
-        let huge = METRIC.replace("60,b,1", &format!("60,b,{}", "x".repeat(1 << 20)));
-        assert_eq!(day("metrics.csv", Some(&huge)).unwrap().0.metrics.len(), 2);
-    }
-
-    #[test]
-    fn a_missing_column_and_a_service_without_signals_are_told() {
-        let (_, notes) = day("metrics.csv", Some(&METRIC.replace("cpu_pct", "cpu"))).unwrap();
-        assert_eq!(notes, "metrics.csv has no values of cpu_pct");
-        let error = day("trace_edges.csv", Some("window,caller,calls\nnormal,a,5\n"));
-        let error = format!("{:#}", error.err().unwrap());
-        assert!(
-            error.contains("trace_edges.csv") && error.contains("callee"),
-            "{error}"
-        );
-        let (_, notes) = day("faults.csv", Some("inject_unix,service\n120,zed\n")).unwrap();
-        assert!(notes.contains("faults.csv names zed"), "{notes}");
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        for (name, _) in FILES {
-            let error = format!("{:#}", day(name, None).err().unwrap());
-            assert!(error.contains(name), "{error}");
-        }
-    }
 }

@@ -27,7 +27,7 @@ impl Hits {
     }
 }
 
-/// Adds a row for each of the first `tops` shares.
+/// Adds a row for each of the first `tops` shares; none of no faults.
 pub(crate) fn rows(
     report: &mut Report,
     id: &str,
@@ -36,6 +36,7 @@ pub(crate) fn rows(
     tops: usize,
     beside: &[(Option<f64>, &str, Option<f64>)],
 ) {
+    let tops = if hits.n == 0 { 0 } else { tops };
     for (of, top) in TOPS.iter().enumerate().take(tops) {
         let row = Row::new(
             &format!("{id}.top{top}"),

@@ -6,15 +6,36 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use homeostat_causes::COMPONENTS_MAX;
 
+use super::list;
 use crate::recording;
 
 /// Columns by service and metric.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) rows: usize,
+    /// Seconds since 1970 of each row, no number where the file has none.
+    pub(super) times: Vec<f64>,
     pub(super) columns: HashMap<(String, String), Vec<f32>>,
+}
+
+impl Table {
+    /// Whether there is no value at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.columns.values().flatten().all(|cell| cell.is_nan())
+    }
+
+    /// Leaves some of its rows.
+    pub(super) fn keep(&mut self, rows: std::ops::Range<usize>) {
+        let kept = |cells: usize| rows.start.min(cells)..rows.end.min(cells);
+        for cells in self.columns.values_mut() {
+            *cells = cells[kept(cells.len())].to_vec();
+        }
+        self.times = self.times[kept(self.times.len())].to_vec();
+        self.rows = self.times.len();
+    }
 }
 
 #[derive(Debug)]
@@ -25,9 +46,6 @@ pub(super) struct Topology {
 
 /// The metrics that a diagnosis uses.
 const METRICS: [&str; 3] = ["latency", "availability", "requests"];
-
-/// Names that a note lists.
-const NAMES_MAX: usize = 4;
 
 /// Something that happened many times in a file: how often, and the first line and column.
 #[derive(Default)]
@@ -56,17 +74,43 @@ impl Tally {
     }
 }
 
-/// A cell: nothing if it is empty; what is no finite number is counted.
+/// Largest value of a cell, beyond all that can be counted in five minutes.
+const VALUE_MAX: f32 = 1e12;
+
+/// Most rows of a table: fifty years of the format's five minutes are five times as many.
+const ROWS_MAX: usize = 1_000_000;
+
+/// Largest availability, with room for rounding.
+const PERCENT_MAX: f32 = 100.01;
+
+/// Seconds since 1970 up to the year 9999.
+const TIME_MAX: f64 = 253_402_300_800.0;
+
+/// The first cells of the rows above the numbers.
+const HEAD: [&str; 4] = ["microservice", "metric", "statistic", "unix_timestamp"];
+
+/// A cell: nothing if it is empty; what is no finite number, or below 0, is counted.
 fn cell(record: &csv::StringRecord, at: usize, unreadable: &mut Tally) -> Option<f32> {
     let text = record.get(at)?.trim();
     if text.is_empty() {
         return None;
     }
-    let value = text.parse().ok().filter(|value: &f32| value.is_finite());
+    let value = text
+        .parse()
+        .ok()
+        .filter(|value| (0.0..=VALUE_MAX).contains(value));
     if value.is_none() {
         unreadable.add(record, at);
     }
     value
+}
+
+/// Notes a file that breaks off.
+pub(super) fn whole(file: &Path, text: &str, notes: &mut Vec<String>) {
+    if !text.ends_with('\n') {
+        let file = file.display();
+        notes.push(format!("{file}: its last line does not end, it may be cut"));
+    }
 }
 
 /// Reads averages and sums.
@@ -79,10 +123,24 @@ pub(super) fn table(file: &Path, notes: &mut Vec<String>) -> Result<Table> {
         .records()
         .collect::<Result<_, _>>()
         .with_context(|| format!("{} is no CSV", file.display()))?;
-    let [services, metrics, statistics, _, body @ ..] = records.as_slice() else {
-        anyhow::bail!("{} lacks its three header rows", file.display());
+    let name = file.display();
+    let [services, metrics, statistics, stamp, body @ ..] = records.as_slice() else {
+        bail!("{name} lacks its four header rows");
     };
-    let (mut unreadable, mut short) = (Tally::default(), Tally::default());
+    for (row, wanted) in [services, metrics, statistics, stamp].iter().zip(HEAD) {
+        let line = row.position().map_or(0, csv::Position::line);
+        ensure!(
+            row.get(0) == Some(wanted),
+            "{name}, line {line} does not begin with {wanted}"
+        );
+    }
+    ensure!(
+        body.len() <= ROWS_MAX,
+        "{name} has more than {ROWS_MAX} rows"
+    );
+    whole(file, &text, notes);
+    let (mut unreadable, mut short, mut disorder) =
+        (Tally::default(), Tally::default(), Tally::default());
     for record in body.iter().filter(|record| record.len() < services.len()) {
         short.add(record, record.len());
     }
@@ -94,19 +152,47 @@ pub(super) fn table(file: &Path, notes: &mut Vec<String>) -> Result<Table> {
     let mut cells = vec![Vec::with_capacity(body.len()); used.len()];
     for record in body {
         for (at, cells) in used.iter().zip(&mut cells) {
-            cells.push(cell(record, *at, &mut unreadable).unwrap_or(f32::NAN));
+            let mut value = cell(record, *at, &mut unreadable).unwrap_or(f32::NAN);
+            if value > PERCENT_MAX && metrics.get(*at) == Some("availability") {
+                unreadable.add(record, *at);
+                value = f32::NAN;
+            }
+            cells.push(value);
         }
     }
     for (at, cells) in used.into_iter().zip(cells) {
         let head = |row: &csv::StringRecord| row.get(at).unwrap_or_default().to_owned();
-        columns.insert((head(services), head(metrics)), cells);
+        let (of, metric) = (head(services), head(metrics));
+        let column = format!("{name} has column {} ({of}, {metric})", at + 1);
+        ensure!(!of.trim().is_empty(), "{column} of nobody");
+        let known = columns.insert((of, metric), cells);
+        ensure!(known.is_none(), "{column} a second time");
     }
     ensure!(
         !columns.is_empty(),
-        "{} has no column of averages or sums",
-        file.display()
+        "{name} has no column of averages or sums"
     );
-    unreadable.note(file, "cells that are no numbers are taken for empty", notes);
+    let mut times = Vec::with_capacity(body.len());
+    for record in body {
+        let time = record.get(0).and_then(|cell| cell.trim().parse().ok());
+        let time = time.filter(|time| (0.0..TIME_MAX).contains(time));
+        let last = times.last().copied().unwrap_or(f64::NEG_INFINITY);
+        // What is no number is not later either.
+        if !time.is_some_and(|time| time > last || last.is_nan()) {
+            disorder.add(record, 0);
+        }
+        times.push(time.unwrap_or(f64::NAN));
+    }
+    disorder.note(
+        file,
+        "times are none or not after the one before; the order of rows is taken",
+        notes,
+    );
+    unreadable.note(
+        file,
+        "cells that are no numbers from 0 on are taken for empty",
+        notes,
+    );
     short.note(file, "rows end before the header does", notes);
     for metric in METRICS {
         if !columns.keys().any(|(_, of)| of == metric) {
@@ -114,7 +200,11 @@ pub(super) fn table(file: &Path, notes: &mut Vec<String>) -> Result<Table> {
         }
     }
     let rows = body.len();
-    Ok(Table { rows, columns })
+    Ok(Table {
+        rows,
+        times,
+        columns,
+    })
 }
 
 /// Reads who calls whom.
@@ -126,25 +216,75 @@ pub(super) fn topology(file: &Path, notes: &mut Vec<String>) -> Result<Topology>
         .headers()
         .with_context(|| format!("{} is no CSV", file.display()))?;
     let names: Vec<String> = head.iter().skip(1).map(str::to_owned).collect();
-    ensure!(!names.is_empty(), "{} names no component", file.display());
+    let place: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
+    let name = file.display();
+    ensure!(!names.is_empty(), "{name} names no component");
+    ensure!(
+        names.len() <= COMPONENTS_MAX,
+        "{name} names more than {COMPONENTS_MAX} components"
+    );
+    ensure!(
+        !place.contains_key(""),
+        "{name} has a column without a name"
+    );
+    let twice = names
+        .iter()
+        .zip(0..)
+        .find(|(one, at)| place[one.as_str()] != *at);
+    ensure!(
+        twice.is_none(),
+        "{name} has column {} twice",
+        twice.map_or("", |(one, _)| one)
+    );
     let (mut unreadable, mut unknown) = (Tally::default(), Tally::default());
-    let mut calls = vec![Vec::new(); names.len()];
+    let mut calls = vec![None; names.len()];
     for record in lines.records() {
-        let record = record.with_context(|| format!("{} is no matrix", file.display()))?;
+        let record = record.with_context(|| format!("{name} is no matrix"))?;
         let caller = record.get(0).unwrap_or_default();
-        let Some(caller) = names.iter().position(|name| name == caller) else {
+        let Some(row) = place.get(caller) else {
             unknown.add(&record, 0);
             continue;
         };
-        let called = |callee: &usize| cell(&record, callee + 1, &mut unreadable) == Some(1.0);
-        calls[caller] = (0..names.len()).filter(called).collect();
+        let (cells, wanted) = (record.len(), names.len() + 1);
+        ensure!(
+            cells == wanted,
+            "{name}: the row of {caller} has {cells} cells, not {wanted}"
+        );
+        let mut callees = Vec::new();
+        for callee in 0..names.len() {
+            match cell(&record, callee + 1, &mut unreadable) {
+                Some(1.0) => callees.push(callee),
+                None | Some(0.0) => {}
+                Some(_) => unreadable.add(&record, callee + 1),
+            }
+        }
+        ensure!(
+            calls[*row].replace(callees).is_none(),
+            "{name} has two rows of {caller}"
+        );
     }
+    let missing = names
+        .iter()
+        .zip(&calls)
+        .filter(|(_, calls)| calls.is_none());
+    let missing: Vec<&str> = missing.map(|(one, _)| one.as_str()).collect();
+    let (count, missing) = (missing.len(), list(&missing));
+    ensure!(
+        count == 0,
+        "{name} has columns but no rows of {count} components: {missing}"
+    );
+    whole(file, &text, notes);
     unreadable.note(
         file,
-        "cells that are no numbers are taken for no call",
+        "cells that are neither 0 nor 1 are taken for no call",
         notes,
     );
     unknown.note(file, "rows of unknown callers are left out", notes);
+    let calls: Vec<Vec<usize>> = calls.into_iter().flatten().collect();
+    ensure!(
+        calls.iter().any(|callees| !callees.is_empty()),
+        "{name} has no call"
+    );
     Ok(Topology { names, calls })
 }
 
@@ -168,12 +308,8 @@ pub(super) fn strangers<'a>(
     ] {
         let only: Vec<&str> = these.difference(those).copied().collect();
         if !only.is_empty() {
-            let names = only[..only.len().min(NAMES_MAX)].join(", ");
-            let more = if only.len() > NAMES_MAX { ", ..." } else { "" };
-            let count = only.len();
-            notes.push(format!(
-                "{scenario}: {count} components {what}: {names}{more}"
-            ));
+            let (count, names) = (only.len(), list(&only));
+            notes.push(format!("{scenario}: {count} components {what}: {names}"));
         }
     }
 }
