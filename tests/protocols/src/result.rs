@@ -323,6 +323,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_that_cannot_be_written_is_found_before_and_none_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new"), folder.path().join("old"));
+        fs::write(&old, "kept").unwrap();
+        Report::writable(&new).unwrap();
+        Report::writable(&old).unwrap();
+        assert!(!new.exists() && fs::read_to_string(&old).unwrap() == "kept");
+        for bad in [folder.path(), &folder.path().join("none/new")] {
+            let error = format!("{:#}", Report::writable(bad).unwrap_err());
+            assert!(error.contains(&bad.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
     fn a_goal_is_held_in_the_direction_that_is_better() {
         let row = |ours| Row::new("a.b", "a", "ms", Estimate::exact(ours, 1));
         assert_eq!(row(5.0).goal(5.0).holds, Some(true));

@@ -354,7 +354,8 @@ mod tests {
     fn garbage_is_counted_with_its_place() {
         let (table, notes) = read(&TABLE.replace("0.2", "inf").replace("0.3", "0,3x"), table);
         assert!(table.unwrap().columns[&key("b", "latency")][0].is_nan());
-        let words = "cells that are no numbers are taken for empty, first in line 5, column 4";
+        let words =
+            "cells that are no numbers from 0 on are taken for empty, first in line 5, column 4";
         assert_eq!(notes[0], format!("file.csv: 1 {words}"));
         let (graph, notes) = read(
             &format!("{}c,1,1\n", GRAPH.replace("a,0,1", "a,?,1")),
@@ -395,6 +396,10 @@ mod tests {
         assert!(cells[0] == 0.2 && cells[1].is_nan());
         assert_eq!(
             notes[0],
+            "file.csv: its last line does not end, it may be cut"
+        );
+        assert_eq!(
+            notes[1],
             "file.csv: 1 rows end before the header does, first in line 6, column 4"
         );
         let huge = "9".repeat(1 << 20);

@@ -532,3 +532,269 @@ pub(super) fn read(folder: &Path) -> Result<Day> {
         notes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rca::nezha::View;
+
+    const METRIC: &str = "unix,service,cpu_pct,mem_pct,sys_read,sys_write,net_rx,net_tx,\
+        client_p90_s,server_p90_s,workload_ops\n\
+        60,a,1,2,3,4,5,6,7,8,9\n60,b,1,2,3,4,5,6,7,,9\n\
+        180,a,1,2,3,4,5,6,7,8,9\n180,b,1,2,3,4,5,6,7,8,9\n";
+    const FAULTS: &str = "case,inject_time_utc,inject_unix,service\n0,1970-01-01T00:02:00Z,120,a\n";
+    const MINUTES: &str = "window,start_utc_minute\nnormal,1970-01-01T00:00Z\n\
+        x,1970-01-01T00:02Z\ny,1970-01-01T00:03Z\nz,1970-01-01T00:04Z\n";
+    const BIGRAMS: &str = "window,service,event,next_event,count\n\
+        normal,a,^,$,5\nx,a,^,$,5\ny,a,^,$,5\nz,a,^,$,5\n";
+    /// In a circle.
+    const EDGES: &str = "window,caller,callee,calls\n\
+        normal,a,b,5\nnormal,b,a,5\nx,a,b,5\ny,a,b,5\nz,a,b,5\n";
+    const FILES: [(&str, &str); 5] = [
+        ("faults.csv", FAULTS),
+        ("minutes.csv", MINUTES),
+        ("metrics.csv", METRIC),
+        ("event_bigrams.csv", BIGRAMS),
+        ("trace_edges.csv", EDGES),
+    ];
+
+    /// Reads the files with one of them replaced, or left out; what was noted.
+    fn day(name: &str, text: Option<&str>) -> Result<(Day, String)> {
+        let folder = tempfile::tempdir()?;
+        for (file, usual) in FILES {
+            if let Some(text) = if file == name { text } else { Some(usual) } {
+                std::fs::write(folder.path().join(file), text)?;
+            }
+        }
+        let day = read(folder.path())?;
+        for fault in 0..day.faults.len() {
+            let _ = day.diagnose(fault, View::All)?;
+        }
+        let notes = day.notes.join("\n");
+        Ok((day, notes))
+    }
+
+    #[test]
+    fn what_is_not_a_recording_is_an_error_with_file_and_place() {
+        let rows = |head: &str| head.lines().next().unwrap().to_owned() + "\n";
+        let cases = [
+            ("metrics.csv", String::new(), "has no rows"),
+            ("metrics.csv", rows(METRIC), "has no rows"),
+            ("event_bigrams.csv", rows(BIGRAMS), "has no rows"),
+            ("trace_edges.csv", rows(EDGES), "has no rows"),
+            ("metrics.csv", METRIC.replace("unix", "time"), "`unix`"),
+            (
+                "event_bigrams.csv",
+                BIGRAMS.replace("count", "n"),
+                "`count`",
+            ),
+            ("trace_edges.csv", EDGES.replace("callee", "to"), "`callee`"),
+            ("faults.csv", FAULTS.replace("case", "number"), "`case`"),
+            (
+                "faults.csv",
+                FAULTS[..FAULTS.len() - 3].to_owned(),
+                "line: 2",
+            ),
+            (
+                "faults.csv",
+                format!("{FAULTS}1,noon,400,b\n"),
+                "inject_time_utc is no time",
+            ),
+            (
+                "faults.csv",
+                FAULTS.replace(",a", ","),
+                "line 2: service is empty",
+            ),
+            (
+                "faults.csv",
+                format!("{FAULTS}0,1970-01-01T00:02:00Z,120,a\n"),
+                "case 0 twice",
+            ),
+            (
+                "minutes.csv",
+                MINUTES.replace("00:03", "25:03"),
+                "line 4: start_utc_minute",
+            ),
+            (
+                "minutes.csv",
+                format!("{MINUTES}x,1970-01-01T00:09Z\n"),
+                "window x twice",
+            ),
+            (
+                "minutes.csv",
+                format!("{MINUTES}v,1970-01-01T00:02Z\n"),
+                "windows x and v",
+            ),
+            (
+                "minutes.csv",
+                MINUTES.replace("normal", "usual"),
+                "no window normal",
+            ),
+            (
+                "minutes.csv",
+                MINUTES.replace("-01T", "-02T"),
+                "no window of any fault",
+            ),
+        ];
+        for (file, text, wanted) in cases {
+            let error = format!("{:#}", day(file, Some(&text)).err().unwrap());
+            assert!(
+                error.contains(file) && error.contains(wanted),
+                "{wanted}: {error}"
+            );
+        }
+        for (file, _) in FILES {
+            let error = format!("{:#}", day(file, None).err().unwrap());
+            assert!(error.contains(file), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_world_does_to_recordings_is_a_warning_and_a_ranking() {
+        let (whole, notes) = day("", None).unwrap();
+        assert_eq!((notes.as_str(), whole.faults[0].doubtful), ("", false));
+        // File, its text, what is noted, whether confidence is lower.
+        let huge = METRIC.replace("60,b,1", &format!("60,b,{}", "x".repeat(1 << 20)));
+        let cases = [
+            (
+                "metrics.csv",
+                METRIC.replace("60,b,1", "60,b,x"),
+                "1 rows are left out",
+                false,
+            ),
+            (
+                "metrics.csv",
+                METRIC.replace("60,b,1", "60,b,x"),
+                "in column cpu_pct",
+                false,
+            ),
+            (
+                "metrics.csv",
+                METRIC.replace("60,b,1", "60,b,NaN"),
+                "line 3: cpu_pct is NaN",
+                false,
+            ),
+            (
+                "metrics.csv",
+                METRIC.replace("60,b,1", "60,b,-1"),
+                "line 3: cpu_pct is -1",
+                false,
+            ),
+            ("metrics.csv", huge, "1 rows are left out", false),
+            (
+                "metrics.csv",
+                METRIC[..METRIC.len() - 9].to_owned(),
+                "may be cut",
+                false,
+            ),
+            (
+                "metrics.csv",
+                METRIC.replace("cpu_pct", "cpu"),
+                "has no values of cpu_pct",
+                false,
+            ),
+            (
+                "metrics.csv",
+                METRIC.replace(",b,", ",c,"),
+                "no rows of 1 services: b",
+                false,
+            ),
+            (
+                "metrics.csv",
+                METRIC.replace("180", "9999"),
+                "2 services in the 180 s after case 0: a, b",
+                true,
+            ),
+            (
+                "event_bigrams.csv",
+                BIGRAMS.replace("y,a,^,$,5", "y,a,^,$,-5"),
+                "line: 4",
+                true,
+            ),
+            (
+                "event_bigrams.csv",
+                BIGRAMS.replace("y,a,^,$,5", "y,a,^,$,4000000000"),
+                "line 4: count is 4000000000",
+                true,
+            ),
+            (
+                "trace_edges.csv",
+                EDGES.replace("x,a,b,5\n", ""),
+                "of 1 windows",
+                true,
+            ),
+            (
+                "minutes.csv",
+                MINUTES.replace("z,1970-01-01T00:04Z\n", ""),
+                "at 00:04 UTC, case 0",
+                true,
+            ),
+            (
+                "faults.csv",
+                FAULTS.replace(",a", ",zed"),
+                "case 0: zed has no signals",
+                false,
+            ),
+            (
+                "faults.csv",
+                FAULTS.replace("120", "28920"),
+                "8.0 h apart",
+                true,
+            ),
+            (
+                "faults.csv",
+                format!("{FAULTS}1,1970-01-01T00:03:00Z,180,b\n"),
+                "cases 0 and 1 share window y",
+                false,
+            ),
+            (
+                "minutes.csv",
+                format!("{MINUTES}v,1970-01-01T00:09Z\n"),
+                "faults.csv has no fault for 1 windows of minutes.csv, rows may be missing: v",
+                false,
+            ),
+        ];
+        for (file, text, wanted, doubtful) in cases {
+            let (day, notes) = day(file, Some(&text)).unwrap();
+            let wanted = wanted.replace("120 s", "180 s");
+            assert!(
+                notes.contains(file) && notes.contains(&wanted),
+                "{wanted}: {notes}"
+            );
+            assert_eq!(day.faults[0].doubtful, doubtful, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn minutes_and_faults_in_any_order_are_read_alike() {
+        let shuffled: Vec<&str> = MINUTES.lines().rev().collect();
+        let shuffled = format!("window,start_utc_minute\n{}\n", shuffled[..4].join("\n"));
+        let (read, notes) = day("minutes.csv", Some(&shuffled)).unwrap();
+        assert_eq!(
+            (read.windows, notes.as_str()),
+            (day("", None).unwrap().0.windows, "")
+        );
+        let both = "case,inject_time_utc,inject_unix,service\n\
+            9,1970-01-01T00:09:00Z,540,b\n0,1970-01-01T00:02:00Z,120,a\n";
+        let (read, _) = day("faults.csv", Some(both)).unwrap();
+        assert_eq!(
+            (read.faults[0].case.as_str(), read.windows[1].as_str()),
+            ("0", "x")
+        );
+    }
+
+    #[test]
+    fn times_are_read_as_calendars_have_them() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00Z", Some(0)),
+            ("2023-01-29T08:43:04Z", Some(1_674_981_784)),
+            ("2024-02-29T00:00:00Z", Some(1_709_164_800)),
+            ("2023-01-29", None),
+            ("2023-13-29T08:43Z", None),
+            ("99999999999999999999-01-29T08:43Z", None),
+            ("\u{e9}T\u{e9}Z", None),
+        ] {
+            assert_eq!(unix(text), seconds, "{text}");
+        }
+    }
+}

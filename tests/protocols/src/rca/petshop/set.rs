@@ -250,3 +250,240 @@ fn clocks(times: &[f64], alarm: f64) -> Option<String> {
         format!("the alarm of target.json is {hours:+.1} h off the rows, which are taken in order")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rca::petshop::View;
+    use homeostat_causes::Doubt;
+
+    const GRAPH: &str = "service,a,b\na,0,1\nb,0,0\n";
+    const NORMAL: &str = "low_traffic/noissue/metrics.csv";
+    const ISSUE: &str = "low_traffic/train/issue_0/metrics.csv";
+    const TARGET: &str = "low_traffic/train/issue_0/target.json";
+
+    fn rows(from: usize, to: usize, slow: usize) -> String {
+        let head = "microservice,a,b,c,a,b\nmetric,latency,latency,latency,requests,requests\n\
+            statistic,Average,Average,Average,Sum,Sum\nunix_timestamp\n";
+        let rows = (from..to).map(|at| {
+            let extra = if at >= slow { 0.5 } else { 0.0 };
+            let noise = (at % 7) as f64 / 1000.0;
+            let (a, b) = (0.2 + extra + noise, 0.1 + extra + noise);
+            format!("{},{a},{b},1,100,100\n", 300 * at)
+        });
+        head.to_owned() + &rows.collect::<String>()
+    }
+
+    fn issue() -> String {
+        rows(60, 65, 62)
+    }
+
+    fn label(target: &str, root: &str, at: u32) -> String {
+        format!(
+            r#"{{"target":{{"node":"{target}","metric":"latency","timestamp":{at}}},"root_cause":{{"node":"{root}"}}}}"#
+        )
+    }
+
+    /// All files of the set, small: `a` calls `b`, which is slow in the issues. One is replaced.
+    fn folder(file: &str, text: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, usual: &str| {
+            let path = folder.path().join("petshop").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, if name == file { text } else { usual }).unwrap();
+        };
+        write(NORMAL, &rows(0, 60, 99));
+        for scenario in SCENARIOS {
+            write(&format!("{scenario}/graph.csv"), GRAPH);
+            for part in ["train", "test"] {
+                let name = format!("{scenario}/{part}/issue_0");
+                write(&format!("{name}/metrics.csv"), &issue());
+                write(&format!("{name}/target.json"), &label("a", "b", 18_600));
+            }
+        }
+        folder
+    }
+
+    fn set(file: &str, text: &str) -> Result<Set> {
+        read(folder(file, text).path())
+    }
+
+    /// The first issue's root, its confidence, and doubts.
+    fn first(set: &Set) -> (f32, Vec<Doubt>) {
+        let issue = &set.issues[0];
+        let case = View::Full.case(&set.topologies[0], &set.normal, issue);
+        let (graph, mut diagnosis) = case.unwrap().diagnose().unwrap();
+        if issue.doubtful {
+            diagnosis.doubt();
+        }
+        let first = &diagnosis.suspects[0];
+        assert_eq!(graph.name(first.component), "b");
+        (first.confidence, diagnosis.doubts)
+    }
+
+    #[test]
+    fn what_is_not_a_recording_is_an_error_with_its_file() {
+        let graph = "low_traffic/graph.csv";
+        let cases = [
+            (graph, "", "names no component"),
+            (graph, "service,a,b\na,0,1\n", "no rows of 1 components: b"),
+            (
+                graph,
+                "service,a,b\na,0,1\nb,0\n",
+                "the row of b has 2 cells, not 3",
+            ),
+            (graph, "service,a,a\na,0,1\na,0,0\n", "column a twice"),
+            (graph, "service,a,b\na,0,1\na,0,1\nb,0,0\n", "two rows of a"),
+            (graph, "service,a,b\na,NaN,NaN\nb,NaN,NaN\n", "has no call"),
+            (NORMAL, "", "lacks its four header rows"),
+            (NORMAL, &rows(0, 0, 9), "has 0 rows, 10"),
+            (NORMAL, &rows(0, 1, 9), "has 1 rows, 10"),
+            (
+                NORMAL,
+                &rows(0, 60, 99).replace("unix_timestamp\n", ""),
+                "line 4 does not begin",
+            ),
+            (ISSUE, &rows(60, 64, 62), "has 4 rows, fewer than 5"),
+            (
+                ISSUE,
+                &issue().replace("microservice,a,b,c", "microservice,a,b,b"),
+                "a second time",
+            ),
+            (TARGET, "{", "cannot understand"),
+            (
+                TARGET,
+                &label("a", "b", 1).replace("latency", "cost"),
+                "no such metric: cost",
+            ),
+        ];
+        for (file, text, wanted) in cases {
+            let error = format!("{:#}", set(file, text).err().unwrap());
+            assert!(
+                error.contains(file) && error.contains(wanted),
+                "{wanted}: {error}"
+            );
+        }
+        let folder = folder("", "");
+        let graph = "petshop/temporal_traffic1/graph.csv";
+        std::fs::remove_file(folder.path().join(graph)).unwrap();
+        let error = format!("{:#}", read(folder.path()).err().unwrap());
+        assert!(error.contains(graph), "{error}");
+    }
+
+    #[test]
+    fn what_the_world_does_to_recordings_is_a_warning_and_a_ranking() {
+        let whole = set("", "").unwrap();
+        let (sure, doubts) = first(&whole);
+        assert_eq!((doubts, whole.issues.len()), (vec![], 6));
+        let stranger = "low_traffic: 1 components have metrics but no place in the graph";
+        assert!(whole.notes.iter().any(|one| one.starts_with(stranger)));
+        let garbage = rows(0, 60, 99).replacen("0.2,0.1,1,", "0.2,0.1,x,", 1);
+        let shuffled = issue().replace("18600,", "5,");
+        let text = issue().replace("18600,", "noon,");
+        let cut = issue();
+        let cut = cut.trim_end();
+        // File, its text, what is noted, whether confidence is lower.
+        let cases = [
+            (
+                NORMAL,
+                garbage.as_str(),
+                "1 cells that are no numbers from 0 on",
+                false,
+            ),
+            (NORMAL, &garbage, "line 5, column 4", false),
+            (ISSUE, cut, "may be cut", false),
+            (ISSUE, &shuffled, "times are none or not after", true),
+            (
+                ISSUE,
+                &text,
+                "train/issue_0: times of metrics.csv jump or are none",
+                true,
+            ),
+            (
+                TARGET,
+                &label("a", "b", 47_400),
+                "is +7.8 h off the rows",
+                true,
+            ),
+            (TARGET, &label("a", "b", 0), "is -5.0 h off the rows", true),
+            (
+                TARGET,
+                &label("a", "zed", 18_600),
+                "issue_0 counts as missed: the graph has no zed",
+                false,
+            ),
+            (
+                "low_traffic/graph.csv",
+                "service,a,b\na,0,1\nb,?,0\n",
+                "line 3, column 2",
+                false,
+            ),
+            (
+                "low_traffic/graph.csv",
+                "service,a,b\na,7,1\nb,0,0\n",
+                "neither 0 nor 1",
+                false,
+            ),
+            (
+                "low_traffic/graph.csv",
+                "s,a,b\na,0,1\nb,0,0\nc,0,0\n",
+                "rows of unknown callers",
+                false,
+            ),
+        ];
+        for (file, text, wanted, doubtful) in cases {
+            let set = set(file, text).unwrap();
+            assert!(
+                set.notes.join("\n").contains(wanted),
+                "{wanted}: {:?}",
+                set.notes
+            );
+            let (confidence, _) = first(&set);
+            let lower = confidence < sure;
+            assert_eq!(
+                (set.issues[0].doubtful, lower),
+                (doubtful, doubtful),
+                "{wanted}"
+            );
+        }
+        let circle = set("low_traffic/graph.csv", "service,a,b\na,0,1\nb,1,0\n").unwrap();
+        let (unsure, doubts) = first(&circle);
+        assert!(matches!(doubts[..], [Doubt::Cycle { .. }]), "{doubts:?}");
+        assert!(unsure < sure, "{unsure} {sure}");
+    }
+
+    #[test]
+    fn an_issue_that_cannot_be_ranked_is_left_out_and_told() {
+        let head: String = issue()
+            .lines()
+            .take(4)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let empty = head + "1,,,,,\n2,,,,,\n3,,,,,\n4,,,,,\n5,,,,,\n";
+        for (file, text, wanted) in [
+            (ISSUE, empty.as_str(), "has no value in any row"),
+            (
+                TARGET,
+                &label("zed", "b", 18_600),
+                "the graph has no zed, which alarms",
+            ),
+        ] {
+            let set = set(file, text).unwrap();
+            assert_eq!(set.issues.len(), 5);
+            let wanted = format!("low_traffic/train/issue_0 is left out: {wanted}");
+            assert!(
+                set.notes
+                    .iter()
+                    .any(|one| one.starts_with(&wanted) || one.contains("no value")),
+                "{:?}",
+                set.notes
+            );
+        }
+        let folder = folder("", "");
+        let part = folder.path().join("petshop/low_traffic/test");
+        std::fs::rename(part.join("issue_0"), part.join("issue_2")).unwrap();
+        let notes = read(folder.path()).unwrap().notes;
+        let gone = "low_traffic/test: 2 issues are missing, first issue_0".to_owned();
+        assert!(notes.contains(&gone), "{notes:?}");
+    }
+}
