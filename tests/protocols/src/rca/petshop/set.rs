@@ -245,7 +245,7 @@ fn clocks(times: &[f64], alarm: f64) -> Option<String> {
     } else {
         (alarm - last).max(0.0)
     };
-    (!(off.abs() <= CLOCKS)).then(|| {
+    (off.abs() > CLOCKS).then(|| {
         let hours = off / 3600.0;
         format!("the alarm of target.json is {hours:+.1} h off the rows, which are taken in order")
     })
