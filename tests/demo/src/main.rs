@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         return code;
     }
     let cli = Cli::parse();
-    let played = interrupt::listen().and_then(|()| match cli.repeat {
+    let played = interrupt::listen(false).and_then(|()| match cli.repeat {
         1 => Ok(run(&cli, cli.seed)?.is_empty()),
         n => repeat(&cli, n),
     });

@@ -102,14 +102,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    // What only reads and computes owns nothing that must be ended in order: a signal ends it.
+    // What only reads and computes looks for no signal, and owns nothing that must end in order.
     let alone = matches!(
         cli.command,
         Command::List | Command::Detect(_) | Command::Rca(_) | Command::Cost(_)
     );
-    if !alone {
-        interrupt::listen()?;
-    }
+    interrupt::listen(alone)?;
     if let Some(file) = &cli.json {
         Report::writable(file)?;
     }

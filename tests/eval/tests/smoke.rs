@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use homeostat_sim::fault::{Incident, may_learn};
 use homeostat_sim::topology::Topology;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Runs a command and returns its rows by id.
@@ -529,4 +530,41 @@ fn a_plan_across_nodes_is_whole_whoever_dies() {
         assert_eq!(value(&rows, id), 0.0, "{id}");
     }
     assert!(value(&rows, "saga.killed") >= 3.0);
+}
+
+#[test]
+fn a_root_cause_run_ends_at_the_first_signal_and_tries_its_files_before() {
+    let command = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_homeostat-eval"));
+        command.arg("rca").args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    };
+    for signal in [Signal::INT, Signal::TERM] {
+        // Far longer than the test waits.
+        let mut run = command(&["--set", "sim"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        let asked = Instant::now();
+        kill_process(Pid::from_child(&run), signal).unwrap();
+        let ended = run.wait().unwrap();
+        assert!(!ended.success(), "{ended}");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{signal:?}");
+    }
+    for (args, wanted) in [
+        (
+            ["--set", "nezha", "--teach", "file"],
+            "--teach is for --set sim",
+        ),
+        (
+            ["--set", "petshop", "--json", "/none/file"],
+            "cannot write /none/file",
+        ),
+    ] {
+        let run = command(&args).args(["--data", "/none"]).output().unwrap();
+        let told = String::from_utf8_lossy(&run.stderr);
+        assert!(!run.status.success() && told.contains(wanted), "{told}");
+    }
 }

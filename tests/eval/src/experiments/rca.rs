@@ -59,9 +59,18 @@ pub enum Set {
 /// When the recordings are missing or cannot be understood.
 pub fn run(args: &Args, seed: u64) -> Result<Report> {
     let begun = Instant::now();
-    let (quick, sim) = (matches!(args.set, Set::Sim | Set::Node), args.set == Set::Sim);
-    ensure!(sim || args.teach.is_none(), "--teach is for --set sim alone");
-    ensure!(quick || !args.quick, "--quick is for --set sim and node alone");
+    let (quick, sim) = (
+        matches!(args.set, Set::Sim | Set::Node),
+        args.set == Set::Sim,
+    );
+    ensure!(
+        sim || args.teach.is_none(),
+        "--teach is for --set sim alone"
+    );
+    ensure!(
+        quick || !args.quick,
+        "--quick is for --set sim and node alone"
+    );
     if let Some(file) = &args.teach {
         Report::writable(file)?;
     }

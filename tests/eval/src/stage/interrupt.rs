@@ -21,12 +21,13 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 #[error("interrupted")]
 pub struct Interrupted;
 
-/// Starts listening for the signals. A second one ends the program at once; the kernel then
-/// ends what it started.
+/// Starts listening for the signals. A second one ends the program at once, as does the first
+/// with `at_once`; the kernel then ends what it started. Also where a shell that started it in
+/// the background had SIGINT ignored.
 ///
 /// # Errors
 /// When signals cannot be received.
-pub fn listen() -> Result<()> {
+pub fn listen(at_once: bool) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -56,7 +57,7 @@ pub fn listen() -> Result<()> {
                         _ = second.recv() => {}
                         _ = third.recv() => {}
                     }
-                    if ASKED.swap(true, Ordering::Relaxed) {
+                    if ASKED.swap(true, Ordering::Relaxed) || at_once {
                         std::process::exit(EXIT_CODE.into());
                     }
                 }

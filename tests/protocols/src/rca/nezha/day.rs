@@ -512,7 +512,10 @@ pub(super) fn read(folder: &Path) -> Result<Day> {
     );
     for (name, cells) in METRICS.iter().zip(0..) {
         if metrics.iter().all(|one| one.all()[cells].is_none()) {
-            notes.push(format!("metrics.csv has no values of {name}"));
+            notes.push(format!(
+                "metrics.csv has no values of {name}, confidence is lower"
+            ));
+            faults.iter_mut().for_each(|fault| fault.doubtful = true);
         }
     }
     gaps(&services, &metrics, &mut faults, &mut notes);
@@ -691,7 +694,7 @@ mod tests {
                 "metrics.csv",
                 METRIC.replace("cpu_pct", "cpu"),
                 "has no values of cpu_pct",
-                false,
+                true,
             ),
             (
                 "metrics.csv",
