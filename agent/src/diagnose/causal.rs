@@ -19,7 +19,7 @@ use homeostat_common::observation::Series;
 use homeostat_common::suspect::{
     Component, Edge, Grade, REASON_MAX, REASONS_MAX, SUSPECTS_MAX, Suspect, TellApart,
 };
-use homeostat_common::units::{Micros, Ratio};
+use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::bounded;
 
 use super::meaning::{Meaning, meaning, reason};
@@ -316,7 +316,9 @@ impl Causal {
         };
         let began = |onset: Option<Duration>| {
             let onset = u64::try_from(onset?.as_micros()).unwrap_or(u64::MAX);
-            Some(now.since(Micros(onset)))
+            // Of means over seconds nobody knows the milliseconds.
+            let ago = now.since(Micros(onset));
+            Some(Millis(ago.0.next_multiple_of(1000)))
         };
         let mut suspects: Vec<Suspect> = found
             .suspects

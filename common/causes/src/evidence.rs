@@ -52,10 +52,12 @@ pub enum Evidence {
         /// What it calls.
         callee: Component,
     },
-    /// It began before what depends on it.
+    /// It began before what depends on it, by as much as the rows of samples can tell.
     First {
-        /// By so much.
-        lead: Duration,
+        /// By at least.
+        least: Duration,
+        /// By at most.
+        most: Duration,
     },
     /// What depends on it shows the same, and nothing else of its own.
     Explains {
@@ -141,8 +143,9 @@ impl fmt::Display for Words<'_, Evidence> {
             Evidence::NewCallee { callee } => {
                 write!(f, "it calls {}, as never before", self.1.name(*callee))
             }
-            Evidence::First { lead } => {
-                write!(f, "it began {} s before what depends on it", lead.as_secs())
+            Evidence::First { least, most } => {
+                let (least, most) = (least.as_secs(), most.as_secs());
+                write!(f, "it began {least} to {most} s before what depends on it")
             }
             Evidence::Explains { caller, share } => write!(
                 f,

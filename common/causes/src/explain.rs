@@ -93,12 +93,17 @@ impl Scene<'_> {
                 }
             }
         }
-        let lead = |row: usize| {
-            let mine = self.frame.begins(self.onset(of)?)?;
-            self.frame.begins(row)?.checked_sub(mine)
+        // Somewhere in its row.
+        let begins = |row: usize| {
+            let from = self.frame.begins(row)?;
+            Some((from, self.frame.begins(row + 1).unwrap_or(from)))
         };
-        if let Some(lead) = first.and_then(lead).filter(|lead| !lead.is_zero()) {
-            evidence.push(Evidence::First { lead });
+        let onsets = self.onset(of).and_then(begins).zip(first.and_then(begins));
+        if let Some((own, later)) = onsets.filter(|(own, later)| own.0 < later.0) {
+            evidence.push(Evidence::First {
+                least: later.0.saturating_sub(own.1),
+                most: later.1.saturating_sub(own.0),
+            });
         }
         evidence
     }
