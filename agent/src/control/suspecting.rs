@@ -88,7 +88,7 @@ impl Loop {
     /// meanwhile: an outage of minutes must not become what is usual.
     pub(super) fn remember_row(&mut self, now: Micros, readings: &[MetricReading]) {
         let wrong = |one: &Incident| !to_come(one.symptom) && now.since(one.since) < UNUSUAL_MAX;
-        if self.incidents.values().any(wrong) {
+        if self.suspecting.causal.knows() && self.incidents.values().any(wrong) {
             return;
         }
         let row = self.row(readings, now);
@@ -102,7 +102,12 @@ impl Loop {
             let watched = self.services.get(id);
             watched.is_some_and(|watched| wrong_answers(watched).is_some())
         };
-        let readings = readings.iter().filter(|one| matters(one.metric));
+        // What nobody asks for answers no more, and what it answered last says nothing.
+        let idle = |id: &ServiceId| self.services.get(id).is_some_and(|one| !one.wanted());
+        let idle = |one: &&MetricReading| one.service.as_ref().is_some_and(idle);
+        let readings = readings
+            .iter()
+            .filter(|one| matters(one.metric) && !idle(one));
         let measured = readings.filter_map(|one| {
             // What is asked of a model says more than what its server counts.
             let counted = one.metric == Metric::ServedErrors;

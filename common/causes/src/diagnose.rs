@@ -229,7 +229,7 @@ impl<'a> Scene<'a> {
                 .into_iter()
                 .filter_map(|kind| account(graph, &calls, &frame, kind, settings))
                 .collect(),
-            resources: resources(graph.len(), &frame, settings),
+            resources: resources(graph.len(), &frame, &signals.series, settings),
             changes: (0..graph.len())
                 .map(|of| signals.events.change(of))
                 .collect(),
@@ -277,16 +277,7 @@ impl<'a> Scene<'a> {
             grade,
             doubts,
         };
-        let doubtful = diagnosis.doubts.iter().any(|doubt| match doubt {
-            Doubt::UnknownTarget
-            | Doubt::NoTargetSignal
-            | Doubt::AlarmOutside
-            | Doubt::Clock { .. }
-            | Doubt::Cycle { .. } => true,
-            // The first two count against those whom they are about, and a fit gave the third no
-            // weight.
-            Doubt::Unseen { .. } | Doubt::Lost { .. } | Doubt::Cold { .. } => false,
-        });
+        let doubtful = diagnosis.doubts.iter().any(Doubt::of_all);
         let shares = self.shares(&findings);
         let weighing = self.weighing(alarm, &shares);
         let (mut ranked, root): (Vec<Ranked>, f32) = if weighing.all.is_empty() {

@@ -201,6 +201,20 @@ pub enum Doubt {
 }
 
 impl Doubt {
+    /// Whether it makes all suspects less sure. Of the others those of what is unseen or lost
+    /// count against those whom they are about, and a fit gave little history no weight.
+    #[must_use]
+    pub fn of_all(&self) -> bool {
+        match self {
+            Self::UnknownTarget
+            | Self::NoTargetSignal
+            | Self::AlarmOutside
+            | Self::Clock { .. }
+            | Self::Cycle { .. } => true,
+            Self::Unseen { .. } | Self::Lost { .. } | Self::Cold { .. } => false,
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn words<'a>(&'a self, graph: &'a Graph) -> impl fmt::Display + 'a {
