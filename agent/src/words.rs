@@ -238,7 +238,7 @@ fn suspected(diagnosed: &Diagnosed) -> String {
             ),
         });
         if let Some(began) = suspect.began {
-            text.push_str(&format!(", began {began} before"));
+            text.push_str(&format!(", began about {began} before"));
         }
         for reason in &suspect.evidence {
             text.push_str("\n    because ");

@@ -7,7 +7,7 @@ use homeostat_common::ids::{
     CertificateId, IncidentId, Instance, McuId, ModelVersion, NodeId, PlanId, RouteId, ServiceId,
     Token, WebhookId,
 };
-use homeostat_common::observation::{LogCount, Metric, MetricReading, Reading};
+use homeostat_common::observation::{LogCount, Metric, MetricReading, Part, Reading};
 use homeostat_common::plan::Plan;
 use homeostat_common::saga;
 use homeostat_common::transaction;
@@ -122,6 +122,8 @@ pub struct HostSample {
     pub battery: Reading<Battery>,
     /// Everything else that was measured, of the node, its parts and its services.
     pub sources: Vec<Sourced>,
+    /// What this node needs elsewhere that gave no right answer when it was asked last.
+    pub silent: Vec<Part>,
     /// Sources that held something else than they should.
     pub garbage: u32,
 }

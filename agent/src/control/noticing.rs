@@ -442,8 +442,9 @@ fn words(odd: &Oddity<'_, Series>, now: Micros) -> String {
         ),
         None => format!("for {}", whole(now.since(odd.since))),
     };
+    let is = if odd.ended.is_some() { "was" } else { "is" };
     format!(
-        "{} is {}, on average of the {learnt} before it was {}: {}, {until} (score {:.2}, \
+        "{} {is} {}, on average of the {learnt} before it was {}: {}, {until} (score {:.2}, \
          uncertainty {:.2})",
         series_name(odd.key),
         amount(metric, odd.value),

@@ -38,6 +38,9 @@ const SPARED_MAX: Millis = Millis::secs(300);
 /// A spared service is looked at again after this: a sample of the usual pace.
 const SPARED_LOOK: Millis = Millis::secs(1);
 
+/// What an incident shows is not learnt as usual for so long; then it is how things are now.
+const UNUSUAL_MAX: Millis = Millis::secs(3600);
+
 /// Records of suspects that one incident gets at most.
 const TOLD_MAX: u8 = 8;
 
@@ -81,8 +84,13 @@ impl Suspecting {
 }
 
 impl Loop {
-    /// Takes a sample into the history that a diagnosis compares with.
+    /// Takes a sample into the history that a diagnosis compares with, unless something is wrong
+    /// meanwhile: an outage of minutes must not become what is usual.
     pub(super) fn remember_row(&mut self, now: Micros, readings: &[MetricReading]) {
+        let wrong = |one: &Incident| !to_come(one.symptom) && now.since(one.since) < UNUSUAL_MAX;
+        if self.suspecting.causal.knows() && self.incidents.values().any(wrong) {
+            return;
+        }
         let row = self.row(readings, now);
         let row = row.iter().map(|(series, value)| (series, *value));
         self.suspecting.causal.observe(now, row);
@@ -94,7 +102,12 @@ impl Loop {
             let watched = self.services.get(id);
             watched.is_some_and(|watched| wrong_answers(watched).is_some())
         };
-        let readings = readings.iter().filter(|one| matters(one.metric));
+        // What nobody asks for answers no more, and what it answered last says nothing.
+        let idle = |id: &ServiceId| self.services.get(id).is_some_and(|one| !one.wanted());
+        let idle = |one: &&MetricReading| one.service.as_ref().is_some_and(idle);
+        let readings = readings
+            .iter()
+            .filter(|one| matters(one.metric) && !idle(one));
         let measured = readings.filter_map(|one| {
             // What is asked of a model says more than what its server counts.
             let counted = one.metric == Metric::ServedErrors;
@@ -119,16 +132,17 @@ impl Loop {
     fn look_now(&mut self, now: Micros) {
         let readings = self.readings(now);
         let mut row = self.row(&readings, now);
+        let silent = |series: &Series| match (&series.service, &series.part) {
+            (Some(id), _) => {
+                let watched = self.services.get(id);
+                watched.is_some_and(|one| !one.answering(now) && one.wanted())
+            }
+            (None, Some(part)) => self.host.silent.contains(part),
+            (None, None) => false,
+        };
         for (series, value) in &mut row {
-            let silent = series.service.as_ref().filter(|_| {
-                // What it answered before is no comfort.
-                series.metric == Metric::Availability
-            });
-            let silent = silent.and_then(|id| self.services.get(id));
-            if let Some(watched) = silent
-                && !watched.answering(now)
-                && watched.wanted()
-            {
+            // What it answered before is no comfort.
+            if series.metric == Metric::Availability && silent(series) {
                 *value = 0.0;
             }
         }
@@ -143,7 +157,7 @@ impl Loop {
         seen: &[String],
         now: Micros,
     ) -> Option<Diagnosed> {
-        if matches!(incident.symptom, Symptom::Requested | Symptom::Foreseen) {
+        if to_come(incident.symptom) {
             return None;
         }
         self.look_now(now);
@@ -410,6 +424,11 @@ fn other(diagnosed: &Diagnosed) -> Option<&Suspect> {
     (!own && first.explained_by.is_none()).then_some(first)
 }
 
+/// Whether nothing is wrong yet.
+fn to_come(symptom: Symptom) -> bool {
+    matches!(symptom, Symptom::Requested | Symptom::Foreseen)
+}
+
 /// Whether its symptom may be that of another one, and treating it would do no good then. What
 /// it reads is its own.
 fn may_be_innocent(incident: &Incident) -> bool {
@@ -479,7 +498,7 @@ fn suspect_words(suspect: &Suspect, first: bool) -> String {
         suspect.confidence.get()
     );
     if let Some(began) = suspect.began {
-        text.push_str(&format!(", since {began}"));
+        text.push_str(&format!(", for about {began}"));
     }
     text.push_str(")\n");
     for reason in &suspect.evidence {

@@ -134,7 +134,7 @@ pub struct Oddity<'u, K> {
     pub uncertainty: f32,
     /// Which detector speaks.
     pub member: Member,
-    /// The last value.
+    /// The last value; of one that has ended, the first.
     pub value: f64,
     /// What it was before, on average, and for how long that was learnt.
     pub usual: (f64, Millis),
@@ -452,7 +452,11 @@ fn told<'u, K>(
         score: verdict.map_or(0.0, |verdict| verdict.score),
         uncertainty: verdict.map_or(1.0, |verdict| verdict.uncertainty),
         member: told.member,
-        value: watch.value,
+        // What came after its end is no part of it.
+        value: match ended {
+            Some(_) => told.usual.0 + told.away,
+            None => watch.value,
+        },
         usual: told.usual,
         ended,
     }

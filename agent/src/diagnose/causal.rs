@@ -19,7 +19,7 @@ use homeostat_common::observation::Series;
 use homeostat_common::suspect::{
     Component, Edge, Grade, REASON_MAX, REASONS_MAX, SUSPECTS_MAX, Suspect, TellApart,
 };
-use homeostat_common::units::{Micros, Ratio};
+use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::bounded;
 
 use super::meaning::{Meaning, meaning, reason};
@@ -37,6 +37,9 @@ pub const SERIES_MAX: usize = 256;
 /// Most components; a node of 64 services behind routes, with models, has fewer.
 const COMPONENTS_MAX: usize = 320;
 
+/// What makes a diagnosis less sure is told with the likeliest suspect: so much of it.
+const DOUBTS_MAX: usize = 2;
+
 /// What the history takes at most, in bytes; what a diagnosis takes besides, for as long as it
 /// lasts, is less than a quarter of it for each of its rows.
 pub const BYTES_MAX: usize = 768 * 1024;
@@ -52,6 +55,15 @@ struct Track {
     looked: u8,
 }
 
+impl Track {
+    fn drain(&mut self) -> (f64, u32) {
+        (
+            std::mem::take(&mut self.sum),
+            std::mem::take(&mut self.count),
+        )
+    }
+}
+
 /// The model of one node.
 #[derive(Debug, Clone)]
 pub struct Causal {
@@ -61,7 +73,10 @@ pub struct Causal {
     components: Vec<Component>,
     edges: Vec<Edge>,
     tracks: BTreeMap<Series, Track>,
+    /// Of the sample that is not full yet, and when it began.
     rows: u8,
+    begun: Option<Micros>,
+    closed: usize,
     left_out: usize,
 }
 
@@ -120,11 +135,13 @@ impl Causal {
     pub fn new(edges: impl IntoIterator<Item = Edge>) -> Self {
         let mut this = Self {
             graph: causes::Graph::default(),
-            signals: Signals::keeping(SAMPLES),
+            signals: Signals::keeping(SAMPLES).of_one_clock(),
             components: Vec::new(),
             edges: Vec::new(),
             tracks: BTreeMap::new(),
             rows: 0,
+            begun: None,
+            closed: 0,
             left_out: 0,
         };
         for edge in edges {
@@ -161,9 +178,13 @@ impl Causal {
         for (series, value) in row {
             self.take(series, value);
         }
+        let begun = *self.begun.get_or_insert(now);
         self.rows += 1;
         if self.rows >= ROWS {
-            self.close(now);
+            // Ends a sample of the history.
+            (self.rows, self.begun) = (0, None);
+            self.closed = self.closed.saturating_add(1);
+            self.push(begun, 0);
         }
     }
 
@@ -172,22 +193,16 @@ impl Causal {
     /// history within a minute.
     pub fn look<'s>(&mut self, now: Micros, row: impl Iterator<Item = (&'s Series, f64)>) {
         self.forget_look();
-        // What came before it is of a time when all may have been well.
-        let held: Vec<(Series, f64, u32)> = self
-            .tracks
-            .iter()
-            .map(|(series, track)| (series.clone(), track.sum, track.count))
-            .collect();
-        let rows = self.rows;
-        self.push(Micros(now.0.saturating_sub(1000)), 1);
+        // A row that is not full yet, partly of the time before, would blur it.
+        let begun: Vec<(f64, u32)> = self.tracks.values_mut().map(Track::drain).collect();
+        let known: Vec<Series> = self.tracks.keys().cloned().collect();
         for (series, value) in row {
             self.take(series, value);
         }
         self.push(now, 1);
-        self.rows = rows;
-        for (series, sum, count) in held {
-            if let Some(track) = self.tracks.get_mut(&series) {
-                (track.sum, track.count) = (sum, count);
+        for (series, begun) in known.iter().zip(begun) {
+            if let Some(track) = self.tracks.get_mut(series) {
+                (track.sum, track.count) = begun;
             }
         }
     }
@@ -214,20 +229,20 @@ impl Causal {
         }
     }
 
-    /// Ends a sample of the history.
-    fn close(&mut self, now: Micros) {
-        self.rows = 0;
-        self.push(now, 0);
+    /// Whether enough of what is usual was seen to go by.
+    #[must_use]
+    pub fn knows(&self) -> bool {
+        self.closed >= causes::SETTINGS.full
     }
 
     fn push(&mut self, now: Micros, looked: u8) {
         let at = Duration::from_micros(now.0);
         for track in self.tracks.values_mut().filter(|track| track.count > 0) {
-            let mean = track.sum / f64::from(track.count);
-            let mean = homeostat_common::units::narrow(mean);
-            self.signals.push(track.id, at, mean, f32::NAN);
-            (track.sum, track.count) = (0.0, 0);
-            track.looked += looked;
+            let (sum, count) = track.drain();
+            let mean = homeostat_common::units::narrow(sum / f64::from(count));
+            if self.signals.push(track.id, at, mean, f32::NAN) {
+                track.looked += looked;
+            }
         }
     }
 
@@ -259,6 +274,8 @@ impl Causal {
         let Ok(id) = self.signals.series(place, meaning.kind, name) else {
             return false;
         };
+        let wanders = homeostat_common::units::narrow(series.metric.wanders());
+        self.signals.wanders(id, wanders);
         let track = Track {
             id,
             meaning,
@@ -316,7 +333,9 @@ impl Causal {
         };
         let began = |onset: Option<Duration>| {
             let onset = u64::try_from(onset?.as_micros()).unwrap_or(u64::MAX);
-            Some(now.since(Micros(onset)))
+            // Of means over seconds nobody knows the milliseconds.
+            let ago = now.since(Micros(onset));
+            Some(Millis(ago.0.next_multiple_of(1000)))
         };
         let mut suspects: Vec<Suspect> = found
             .suspects
@@ -350,6 +369,15 @@ impl Causal {
             }
         }
         suspects.sort_by_key(|one| one.explained_by.is_some());
+        if let Some(first) = suspects.first_mut() {
+            let doubts = found.doubts.iter().filter(|doubt| doubt.of_all());
+            let words = |one: &causes::Doubt| format!("less sure, as {}", one.words(&self.graph));
+            let doubts: Vec<String> = doubts.take(DOUBTS_MAX).map(words).collect();
+            first.evidence.truncate(REASONS_MAX - doubts.len());
+            first
+                .evidence
+                .extend(doubts.iter().map(|one| bounded(one, REASON_MAX)));
+        }
         suspects.truncate(SUSPECTS_MAX);
         let cold = found.doubts.iter().find_map(|doubt| match doubt {
             causes::Doubt::Cold { rows } => Some(*rows),
@@ -494,6 +522,22 @@ mod tests {
         verdict.befell(&service("front"), Ratio::ONE, &seen);
         assert_eq!(sure(&verdict), (1.0, 1.0), "{verdict:?}");
         assert_eq!((verdict.suspects.len(), verdict.tell_apart), (1, None));
+    }
+
+    #[test]
+    fn what_is_wrong_now_is_not_blurred_by_the_seconds_before() {
+        // Whatever part of a row is there when the look is taken.
+        for seconds in 240..244 {
+            let mut causal = learnt(seconds);
+            let mut now = row(seconds, [0.0; 3]);
+            (now[2].1, now[3].1) = (0.0, 0.0);
+            let row = now.iter().map(|(series, value)| (series, *value));
+            causal.look(at(seconds), row);
+            let (alarmed, since) = (service("front"), Micros(at(seconds).0 - 1_500_000));
+            let verdict = causal.diagnose(&alarmed, Kind::Errors, since, at(seconds));
+            let first = verdict.suspects.first().map(|one| &one.component);
+            assert_eq!(first, Some(&service("store")), "{seconds}: {verdict:?}");
+        }
     }
 
     #[test]

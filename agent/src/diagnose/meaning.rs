@@ -11,15 +11,11 @@ use homeostat_common::observation::{Metric, Series};
 use homeostat_common::suspect::{Component, REASON_MAX};
 use homeostat_common::wire::bounded;
 
-use crate::detect::usual::Concern;
 use crate::words::amount;
 
 /// Answers are quick enough when they differ by less than this, in milliseconds; without it
 /// one that takes no time at all has no noise to compare with.
 const QUICK: f64 = 1.0;
-
-/// What the ranking takes for noise of a reading that never moves: three times two percent.
-const STILL: f64 = 0.06;
 
 /// What of a component a series is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,26 +113,22 @@ fn of_metric(metric: Metric) -> Option<Meaning> {
         offset,
         ..plain(Kind::Latency)
     };
-    let least = |least: f64| Meaning {
-        offset: least / STILL,
-        ..plain(Kind::Resource)
-    };
     let below = |from: f64, meaning: Meaning| Meaning {
         from: Some(from),
         ..meaning
     };
-    let concern = Concern::of(metric).least;
     Some(match metric {
         Metric::LatencyP95
         | Metric::FirstByteP50
         | Metric::FirstByteP95
         | Metric::ConnectLatency => late(QUICK),
-        Metric::OwnLag | Metric::DiskAwait => least(5.0),
         Metric::Availability => below(1.0, plain(Kind::Errors)),
         Metric::FailureShare | Metric::ServedErrors => plain(Kind::Errors),
         Metric::Confidence => plain(Kind::Quality),
-        Metric::CpuFrequencyCap | Metric::NetCarrier => below(1.0, least(0.02)),
-        Metric::CpuPressure
+        Metric::CpuFrequencyCap | Metric::NetCarrier => below(1.0, plain(Kind::Resource)),
+        Metric::OwnLag
+        | Metric::DiskAwait
+        | Metric::CpuPressure
         | Metric::IoPressure
         | Metric::MemoryPressure
         | Metric::CpuBusy
@@ -152,10 +144,12 @@ fn of_metric(metric: Metric) -> Option<Meaning> {
         | Metric::CpuUsed
         | Metric::MemoryResident
         | Metric::Temperature
-        | Metric::SwapOut => least(concern.max(0.02)),
-        // Of no unit that says what little is.
-        Metric::ConfidenceShift | Metric::InputShift => least(0.05),
-        Metric::NetErrors | Metric::NetDrops | Metric::ThirdPartyTrouble => least(0.5),
+        | Metric::SwapOut
+        | Metric::ConfidenceShift
+        | Metric::InputShift
+        | Metric::NetErrors
+        | Metric::NetDrops
+        | Metric::ThirdPartyTrouble => plain(Kind::Resource),
         _ => return None,
     })
 }
@@ -201,7 +195,7 @@ pub(super) fn reason(evidence: &Evidence, graph: &Graph) -> String {
             Some(metric) => {
                 let meaning = of_metric(metric);
                 let shown = |value: f32| {
-                    let value = f64::from(value) - meaning.map_or(0.0, |one| one.offset);
+                    let value = f64::from(value);
                     let from = meaning.and_then(|one| one.from);
                     amount(metric, from.map_or(value, |from| from - value).max(0.0))
                 };

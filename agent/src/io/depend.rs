@@ -2,8 +2,9 @@
 //!
 //! In go `[[dependency]]` blocks; out come, for each sample, the share of the last questions
 //! that were answered rightly, the time to a connection, and for a third party's status page
-//! how bad it says it is. A question is one new connection, so it costs the other side next to
-//! nothing; bandwidth is never measured by filling a link. Each dependency has a task of its
+//! how bad it says it is, and who has fallen silent. A question is one new connection, so it
+//! costs the other side next to nothing; bandwidth is never measured by filling a link. After
+//! one that was not answered rightly, and when a service here is in doubt, the next comes soon. Each dependency has a task of its
 //! own on the agent's runtime, so that one that hangs delays none. Decides nothing.
 //!
 //! Addresses only, since a question to a name server may hang by itself. No https, as
@@ -18,8 +19,9 @@ use homeostat_common::observation::{Metric, MetricReading, Part, Reading};
 use homeostat_common::units::Micros;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::clock;
 use super::link::Counters;
@@ -28,6 +30,12 @@ use crate::control::Sourced;
 
 /// Questions that the share of right answers reaches back: one lost of 20 is 5 %.
 const QUESTIONS: usize = 20;
+
+/// So many questions in a row without a right answer are more than a lost packet.
+const SILENT: usize = 2;
+
+/// The next question comes so soon after one that found what was not before.
+const SOON: Duration = Duration::from_millis(250);
 
 /// Longest answer that is looked at. What a status page says of itself stands in front.
 const ANSWER_MAX: usize = 16 * 1024;
@@ -61,10 +69,34 @@ struct Known {
     new: bool,
 }
 
+impl Known {
+    /// Nothing is known of what it answers now.
+    fn silent(&self) -> bool {
+        let last = self.right.iter().rev().take(SILENT);
+        self.right.len() >= SILENT && !last.clone().any(|right| *right)
+    }
+
+    fn note(&mut self, found: Found, now: Micros) {
+        if self.right.len() >= QUESTIONS {
+            self.right.pop_front();
+        }
+        self.right.push_back(found.right);
+        if let Some(connected) = found.connected {
+            self.latency_ms = Some((connected.as_secs_f64() * 1e3, now));
+        }
+        if let Some(trouble) = found.trouble {
+            self.trouble = Some((f64::from(trouble), now));
+        }
+        self.last = found;
+        self.new = true;
+    }
+}
+
 /// All dependencies; those who ask end with it.
 #[derive(Debug)]
 pub struct Dependencies {
     known: Vec<(Part, bool, Arc<Mutex<Known>>)>,
+    doubted: Arc<Notify>,
     _tasks: JoinSet<()>,
 }
 
@@ -73,16 +105,31 @@ impl Dependencies {
     #[must_use]
     pub fn start(dependencies: &[Dependency]) -> Self {
         let mut tasks = JoinSet::new();
+        let doubted = Arc::new(Notify::new());
         let known = dependencies.iter().map(|dependency| {
             let known = Arc::new(Mutex::new(Known::default()));
-            tasks.spawn(watch(dependency.clone(), Arc::clone(&known)));
+            let doubted = Arc::clone(&doubted);
+            tasks.spawn(watch(dependency.clone(), Arc::clone(&known), doubted));
             let page = matches!(dependency.asked, Asked::StatusPage { .. });
             (dependency.name.clone(), page, known)
         });
         Self {
             known: known.collect(),
+            doubted,
             _tasks: tasks,
         }
+    }
+
+    /// A service here did not answer as it should: what it needs is asked soon.
+    pub fn doubt(&self) {
+        self.doubted.notify_waiters();
+    }
+
+    /// Those that gave no right answer to the last questions.
+    #[must_use]
+    pub fn silent(&self) -> Vec<Part> {
+        let silent = self.known.iter().filter(|(.., known)| lock(known).silent());
+        silent.map(|(name, ..)| name.clone()).collect()
     }
 
     /// What is known now.
@@ -149,29 +196,31 @@ fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn watch(dependency: Dependency, known: Arc<Mutex<Known>>) {
+async fn watch(dependency: Dependency, known: Arc<Mutex<Known>>, doubted: Arc<Notify>) {
     let every = crate::service::span(dependency.every);
+    let soon = SOON.min(every);
     // Nodes that start together must not ask together.
-    let first = Instant::now() + every.mul_f32(fastrand::f32());
-    let mut turns = tokio::time::interval_at(first, every);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = Instant::now();
+    let mut next = asked + every.mul_f32(fastrand::f32());
+    // A fleet in doubt must not add much to what whoever it doubts has to bear.
+    let mut hurry = asked;
     loop {
-        turns.tick().await;
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = doubted.notified() => {
+                if asked >= hurry {
+                    hurry = asked + every;
+                    next = next.min(asked + soon);
+                }
+                continue;
+            }
+        }
+        asked = Instant::now();
         let found = ask(&dependency).await;
-        let now = clock::now();
         let mut known = lock(&known);
-        if known.right.len() >= QUESTIONS {
-            known.right.pop_front();
-        }
-        known.right.push_back(found.right);
-        if let Some(connected) = found.connected {
-            known.latency_ms = Some((connected.as_secs_f64() * 1e3, now));
-        }
-        if let Some(trouble) = found.trouble {
-            known.trouble = Some((f64::from(trouble), now));
-        }
-        known.last = found;
-        known.new = true;
+        known.note(found, clock::now());
+        let sure = found.right || known.silent();
+        next = asked + if sure { every } else { soon };
     }
 }
 
@@ -347,6 +396,29 @@ mod tests {
         assert_eq!((other.right, other.trouble), (false, None));
         assert_eq!(trouble(b"\xff\"indicator\":\"critical\""), Some(3));
         assert_eq!(trouble(b"\"indicator\":critical"), None);
+    }
+
+    #[test]
+    fn one_that_is_doubted_is_asked_soon_and_its_silence_is_sure_after_two_questions() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut peer = dependency(listener.local_addr().unwrap(), Asked::Tcp);
+            drop(listener);
+            peer.every = Millis::secs(1_000_000);
+            let all = Dependencies::start(std::slice::from_ref(&peer));
+            let asked = || lock(&all.known[0].2).right.len();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(all.silent().is_empty());
+            for _ in 0..100 {
+                all.doubt();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!((asked(), all.silent()), (2, vec![peer.name.clone()]));
+        });
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Diagnosis {
     /// Lowers the confidence as one of its own doubts does, once: for what is wrong with the
     /// input and only the caller can know.
     pub fn doubt(&mut self) {
-        if !self.doubts.iter().any(Doubt::about_all) {
+        if !self.doubts.iter().any(Doubt::of_all) {
             for suspect in &mut self.suspects {
                 suspect.confidence = confidence::lowered(suspect.confidence);
             }
@@ -241,7 +241,7 @@ impl<'a> Scene<'a> {
                 .into_iter()
                 .filter_map(|kind| account(graph, &calls, &frame, kind, settings))
                 .collect(),
-            resources: resources(graph.len(), &frame, settings),
+            resources: resources(graph.len(), &frame, &signals.series, settings),
             changes: (0..graph.len())
                 .map(|of| signals.events.change(of))
                 .collect(),
@@ -289,7 +289,7 @@ impl<'a> Scene<'a> {
             grade,
             doubts,
         };
-        let doubtful = diagnosis.doubts.iter().any(Doubt::about_all);
+        let doubtful = diagnosis.doubts.iter().any(Doubt::of_all);
         let shares = self.shares(&findings);
         let weighing = self.weighing(alarm, &shares);
         let (mut ranked, root): (Vec<Ranked>, f32) = if weighing.all.is_empty() {

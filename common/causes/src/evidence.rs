@@ -52,10 +52,12 @@ pub enum Evidence {
         /// What it calls.
         callee: Component,
     },
-    /// It began before what depends on it.
+    /// It began before what depends on it, by as much as the rows of samples can tell.
     First {
-        /// By so much.
-        lead: Duration,
+        /// By at least.
+        least: Duration,
+        /// By at most.
+        most: Duration,
     },
     /// What depends on it shows the same, and nothing else of its own.
     Explains {
@@ -141,8 +143,9 @@ impl fmt::Display for Words<'_, Evidence> {
             Evidence::NewCallee { callee } => {
                 write!(f, "it calls {}, as never before", self.1.name(*callee))
             }
-            Evidence::First { lead } => {
-                write!(f, "it began {} s before what depends on it", lead.as_secs())
+            Evidence::First { least, most } => {
+                let (least, most) = (least.as_secs(), most.as_secs());
+                write!(f, "it began {least} to {most} s before what depends on it")
             }
             Evidence::Explains { caller, share } => write!(
                 f,
@@ -198,17 +201,16 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// Whether it lowers the confidence of every suspect.
+    /// Whether it makes all suspects less sure. Of the others those of what is unseen or lost
+    /// count against those whom they are about, and a fit gave little history no weight.
     #[must_use]
-    pub fn about_all(&self) -> bool {
+    pub fn of_all(&self) -> bool {
         match self {
             Self::UnknownTarget
             | Self::NoTargetSignal
             | Self::AlarmOutside
             | Self::Clock { .. }
             | Self::Cycle { .. } => true,
-            // The first two count against those whom they are about, and a fit gave the third no
-            // weight.
             Self::Unseen { .. } | Self::Lost { .. } | Self::Cold { .. } => false,
         }
     }

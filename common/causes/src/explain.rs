@@ -43,13 +43,19 @@ impl Scene<'_> {
                 kind: account.kind,
                 baseline: node.baseline,
                 now: node.now,
-                share: node.beyond() / all,
+                // One that nothing leads to is none of them.
+                share: (node.beyond() / all).min(1.0),
                 times: node.times(),
             });
-            let new = node.unseen.iter();
-            evidence.extend(new.map(|callee| Evidence::NewCallee {
+            let new = node.unseen.iter().map(|callee| Evidence::NewCallee {
                 callee: place(*callee),
-            }));
+            });
+            for new in new {
+                // Latency and errors are both those of the same calls.
+                if !evidence.contains(&new) {
+                    evidence.push(new);
+                }
+            }
         }
         if let Some(resource) = self.resources[of].as_ref().filter(|one| one.times > 1.0)
             && let name = &self.signals.series[resource.series].name
@@ -78,6 +84,7 @@ impl Scene<'_> {
         for caller in callers {
             let later = self.onset(caller);
             first = [first, later].into_iter().flatten().min();
+            let mut most: Option<f32> = None;
             let kind = |one: &&Account| alarm.kind.is_none_or(|kind| kind == one.kind);
             for account in self.accounts.iter().filter(kind) {
                 let Some(node) = account.nodes[caller].as_ref() else {
@@ -86,19 +93,25 @@ impl Scene<'_> {
                 let part = node.explained.iter().find(|part| part.0 == of);
                 let share = part.map_or(0.0, |part| (part.1 / node.excess).min(1.0));
                 if node.excess > node.noise && share >= EXPLAINS {
-                    evidence.push(Evidence::Explains {
-                        caller: place(caller),
-                        share,
-                    });
+                    most = Some(most.map_or(share, |most| most.max(share)));
                 }
             }
+            evidence.extend(most.map(|share| Evidence::Explains {
+                caller: place(caller),
+                share,
+            }));
         }
-        let lead = |row: usize| {
-            let mine = self.frame.begins(self.onset(of)?)?;
-            self.frame.begins(row)?.checked_sub(mine)
+        // Somewhere in its row.
+        let begins = |row: usize| {
+            let from = self.frame.begins(row)?;
+            Some((from, self.frame.begins(row + 1).unwrap_or(from)))
         };
-        if let Some(lead) = first.and_then(lead).filter(|lead| !lead.is_zero()) {
-            evidence.push(Evidence::First { lead });
+        let onsets = self.onset(of).and_then(begins).zip(first.and_then(begins));
+        if let Some((own, later)) = onsets.filter(|(own, later)| own.0 < later.0) {
+            evidence.push(Evidence::First {
+                least: later.0.saturating_sub(own.1),
+                most: later.1.saturating_sub(own.0),
+            });
         }
         evidence
     }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::frame::{Column, Frame};
 use crate::robust::{deviation, median, quantile, slope};
 use crate::settings::Settings;
-use crate::signals::Kind;
+use crate::signals::{Kind, Series};
 
 /// The series of a component that is furthest beyond what is usual.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,7 @@ pub(crate) struct Resource {
 pub(crate) fn resources(
     components: usize,
     frame: &Frame,
+    signals: &[Series],
     settings: &Settings,
 ) -> Vec<Option<Resource>> {
     let mut all: Vec<Option<Resource>> = Vec::new();
@@ -34,7 +35,10 @@ pub(crate) fn resources(
         if !own.contains(&column.kind) {
             continue;
         }
-        if let Some(found) = resource(column, frame.split, settings) {
+        let wanders = signals
+            .get(column.series)
+            .map_or(0.0, |series| series.least);
+        if let Some(found) = resource(column, frame.split, wanders, settings) {
             let best = &mut all[column.component];
             if best.is_none_or(|best| found.times > best.times) {
                 *best = Some(found);
@@ -50,7 +54,7 @@ const FLOOR: f32 = 0.02;
 /// Rows from which the part of the load is learnt.
 const LOAD_MIN: usize = 16;
 
-fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resource> {
+fn resource(column: &Column, split: usize, wanders: f32, settings: &Settings) -> Option<Resource> {
     let pairs: Vec<(f32, f32)> = column
         .volumes
         .iter()
@@ -76,7 +80,7 @@ fn resource(column: &Column, split: usize, settings: &Settings) -> Option<Resour
     let moved = median(after.iter().copied())? - middle;
     let baseline = median(column.values[..split].iter().copied())?;
     // Most stay within what every reading wanders by, and need no look at their own past.
-    let mut usual = settings.noise * (FLOOR * baseline.abs()).max(least(column.kind));
+    let mut usual = settings.noise * (FLOOR * baseline.abs()).max(least(column.kind)) + wanders;
     if moved > usual {
         usual = usual.max(settings.noise * deviation(before, middle)?);
         let quiet = &before[..split.saturating_sub(settings.late)];
@@ -123,7 +127,7 @@ mod tests {
     use crate::settings::SETTINGS;
 
     /// Three rows of a fault after as many as are full history.
-    fn beyond(before: f32, after: f32) -> f32 {
+    fn beyond(before: f32, after: f32, wanders: f32) -> f32 {
         let mut values = vec![before; SETTINGS.full];
         values.resize(SETTINGS.full + 3, after);
         let column = Column {
@@ -133,15 +137,19 @@ mod tests {
             volumes: vec![f32::NAN; values.len()],
             values,
         };
-        resource(&column, SETTINGS.full, &SETTINGS).unwrap().times
+        resource(&column, SETTINGS.full, wanders, &SETTINGS)
+            .unwrap()
+            .times
     }
 
     #[test]
     fn what_stood_at_nothing_is_told_without_end_of_times() {
         for (before, after) in [(0.0, 0.4), (0.0, 1e12), (1e-30, 0.4), (0.0, 1e-30)] {
-            let times = beyond(before, after);
+            let times = beyond(before, after, 0.0);
             assert!((2.0..1e4).contains(&times), "{before} -> {after}: {times}");
         }
-        assert_eq!([beyond(0.0, 0.0), beyond(0.4, 0.0)], [0.0; 2]);
+        assert_eq!([beyond(0.0, 0.0, 0.0), beyond(0.4, 0.0, 0.0)], [0.0; 2]);
+        // Where it is known what it wanders by, that is what it is compared with.
+        assert!((beyond(0.0, 0.4, 0.2) - 2.0).abs() < 1e-6);
     }
 }

@@ -104,6 +104,7 @@ pub(crate) struct Series {
     pub(crate) component: usize,
     pub(crate) kind: Kind,
     pub(crate) name: String,
+    pub(crate) least: f32,
     pub(crate) samples: VecDeque<Sample>,
     /// Values that were pushed, and those of them that were none; both fade once there were as
     /// many as are kept.
@@ -124,6 +125,7 @@ impl Series {
 #[derive(Debug, Clone)]
 pub struct Signals {
     keep: usize,
+    pub(crate) one_clock: bool,
     pub(crate) series: Vec<Series>,
     /// What follows what in logs and traces.
     pub events: Events,
@@ -135,8 +137,19 @@ impl Signals {
     pub fn keeping(keep: usize) -> Self {
         Self {
             keep: keep.clamp(2, KEEP_MAX),
+            one_clock: false,
             series: Vec::new(),
             events: Events::default(),
+        }
+    }
+
+    /// All times are of one clock: a component whose samples are old is silent, whatever else
+    /// might have been made of it.
+    #[must_use]
+    pub fn of_one_clock(self) -> Self {
+        Self {
+            one_clock: true,
+            ..self
         }
     }
 
@@ -156,6 +169,7 @@ impl Signals {
                     component: of.index(),
                     kind,
                     name: name.to_owned(),
+                    least: 0.0,
                     samples: VecDeque::new(),
                     pushed: 0.0,
                     lost: 0.0,
@@ -168,12 +182,23 @@ impl Signals {
             .map_err(|_| Refusal::Full)
     }
 
+    /// By how much the values of a resource wander for no reason, in their unit; 0 unless it is
+    /// told here, so that what usually stands at nothing has no noise to compare with.
+    pub fn wanders(&mut self, series: SeriesId, least: f32) {
+        if let Some(series) = self.series.get_mut(usize::from(series.0))
+            && (0.0..=VALUE_MAX).contains(&least)
+        {
+            series.least = least;
+        }
+    }
+
     /// Takes a sample. `at` counts from any moment that is the same for all; `volume` is how
     /// many requests the value stands for, `f32::NAN` if that is not known. A value that is no
     /// number, or beyond [`VALUE_MAX`], is dropped, and so is a series that was never made.
-    pub fn push(&mut self, series: SeriesId, at: Duration, value: f32, volume: f32) {
+    /// Returns whether it was kept.
+    pub fn push(&mut self, series: SeriesId, at: Duration, value: f32, volume: f32) -> bool {
         let Some(series) = self.series.get_mut(usize::from(series.0)) else {
-            return;
+            return false;
         };
         let sample = Sample {
             at: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
@@ -192,7 +217,7 @@ impl Signals {
         series.pushed += 1.0;
         if value.is_nan() || value.abs() > VALUE_MAX {
             series.lost += 1.0;
-            return;
+            return false;
         }
         let later = series
             .samples
@@ -203,12 +228,13 @@ impl Signals {
         if series.samples.len() >= self.keep {
             // Older than all that is kept.
             if place == 0 {
-                return;
+                return false;
             }
             series.samples.pop_front();
             place -= 1;
         }
         series.samples.insert(place, sample);
+        true
     }
 
     /// Takes the newest sample of a series back.
@@ -276,7 +302,9 @@ mod tests {
         let mut signals = Signals::keeping(8);
         let id = signals.series(Component(0), Kind::Latency, "p95").unwrap();
         let mut push = |value: f32, times: u64| {
-            (0..times).for_each(|at| signals.push(id, Duration::from_secs(at), value, 1.0));
+            for at in 0..times {
+                signals.push(id, Duration::from_secs(at), value, 1.0);
+            }
             signals.series[0].lost()
         };
         assert_eq!(push(f32::NAN, 2), 1.0);

@@ -305,6 +305,22 @@ impl Metric {
             _ => (f64::MIN, f64::MAX),
         }
     }
+
+    /// By how much something limited wanders while nothing is wrong with it, in its unit: what
+    /// usually stands at nothing shows no noise of its own to compare with.
+    #[must_use]
+    pub fn wanders(self) -> f64 {
+        match (self, self.unit()) {
+            // Of no unit that says what little is.
+            (Self::ConfidenceShift | Self::InputShift, _) => 0.05,
+            (_, "celsius" | "count") => 2.0,
+            (_, "ms") => 5.0,
+            (_, "bytes") => 1e6,
+            (_, "bytes_per_second") => 1e4,
+            (_, "per_second" | "level") => 0.5,
+            _ => 0.02,
+        }
+    }
 }
 
 impl Serialize for Metric {

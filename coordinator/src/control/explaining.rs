@@ -29,6 +29,12 @@ const BORDERS_MAX: usize = 4;
 /// Most incidents whose borders are looked behind to say why a service is in trouble.
 const WHY_MAX: usize = 8;
 
+/// Incidents that are grouped at once lie no further apart than this.
+const TOGETHER: u64 = 63;
+
+/// Most times that incidents of a list are grouped; of more the older ones are shown without.
+const LOOKS_MAX: usize = 16;
+
 /// Most plans that are asked about.
 const ACTIONS_MAX: usize = 4;
 
@@ -56,7 +62,7 @@ impl Hub {
         timeline: &[Event],
         decisions: &[Decision],
     ) -> Result<Explained, DbError> {
-        let cases = self.db.cases_near(incident.id).await?;
+        let cases = self.db.cases_near(incident.id..=incident.id).await?;
         let what_if = self.otherwise(incident, decisions).await?;
         let Some(case) = cases.iter().find(|case| case.incident == incident.id) else {
             return Ok(Explained {
@@ -79,18 +85,24 @@ impl Hub {
         })
     }
 
-    /// The groups of these incidents, by incident.
+    /// The groups of these incidents, by incident: the same whatever else is asked for.
     pub async fn grouped(&self, ids: &[u64]) -> Result<BTreeMap<u64, u64>, DbError> {
-        let cases = self.db.cases(ids).await?;
-        let graph = graph(&self.db, &cases).await?;
+        let mut left: BTreeSet<u64> = ids.iter().copied().collect();
         let mut found = BTreeMap::new();
-        for group in groups(&cases, &graph) {
-            found.extend(
-                group
-                    .members
-                    .iter()
-                    .map(|member| (member.incident, group.id)),
-            );
+        // The newest first: they are what is looked at.
+        for _ in 0..LOOKS_MAX {
+            let Some(last) = left.pop_last() else {
+                break;
+            };
+            let together = left.split_off(&last.saturating_sub(TOGETHER));
+            let first = together.first().copied().unwrap_or(last);
+            let cases = self.db.cases_near(first..=last).await?;
+            let graph = graph(&self.db, &cases).await?;
+            for group in groups(&cases, &graph) {
+                let members = group.members.iter().map(|member| member.incident);
+                let asked = members.filter(|one| (first..=last).contains(one));
+                found.extend(asked.map(|one| (one, group.id)));
+            }
         }
         Ok(found)
     }
@@ -107,7 +119,8 @@ impl Hub {
         if places.is_empty() {
             return Ok(Vec::new());
         }
-        let cases = self.db.cases_near(self.db.newest_incident().await?).await?;
+        let newest = self.db.newest_incident().await?;
+        let cases = self.db.cases_near(newest..=newest).await?;
         let graph = graph(&self.db, &cases).await?;
         let all: Vec<&Case> = cases.iter().collect();
         let newest: Vec<&Case> = cases.iter().rev().take(WHY_MAX).collect();

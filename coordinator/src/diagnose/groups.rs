@@ -12,11 +12,14 @@
 //! - both suspect one and the same component, that is no alarmed one of either, each with at
 //!   least [`SHARED_MIN`]: seldom do two things break at once.
 //!
-//! A chain of such pairs is one group. Incidents that only happen at the same time are none.
+//! A group is what has one cause: of a chain of such pairs, those that suspect what most of it
+//! speaks for, and those that pair with one of these because it needs what they are about.
+//! The rest is looked at again without them. Incidents that only happen at the same time are
+//! none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::causes::{Case, Heard, causes};
+use super::causes::{AROUND_MS, Case, Heard, causes};
 use super::graph::Graph;
 use crate::fleet::diagnosis::{Causes, Group, Member, Place};
 
@@ -32,6 +35,53 @@ struct Judged<'a> {
     causes: Causes,
     /// What its alarmed one needs.
     reach: BTreeMap<Place, usize>,
+    /// The likeliest cause, and others that are no less likely than [`SHARED_MIN`].
+    likely: BTreeSet<Place>,
+}
+
+impl<'a> Judged<'a> {
+    fn of(case: &'a Case, all: &[&Case], graph: &Graph) -> Self {
+        let causes = causes(case, all, graph, &Heard::new());
+        let own = causes.suspects.iter().filter(|s| s.explained_by.is_none());
+        let likely = own
+            .filter(|s| s.confidence >= SHARED_MIN)
+            .map(|s| s.place.clone());
+        Self {
+            case,
+            reach: graph.reach(&causes.alarmed),
+            likely: likely.chain(causes.root.clone()).collect(),
+            causes,
+        }
+    }
+
+    /// Whether it is about what needs the other's, and its cause lies there or beyond.
+    fn follows(&self, other: &Self) -> bool {
+        let alarmed = &self.causes.alarmed;
+        let beyond = |root: &Place| root != alarmed && other.reach.contains_key(root);
+        *alarmed != other.causes.alarmed
+            && self.reach.contains_key(&other.causes.alarmed)
+            && self.causes.root.as_ref().is_some_and(beyond)
+    }
+
+    /// Whether two belong together.
+    fn pairs(&self, other: &Self) -> bool {
+        if !self.case.meets(other.case) {
+            return false;
+        }
+        if self.follows(other) || other.follows(self) {
+            return true;
+        }
+        let (alarmed, others) = (&self.causes.alarmed, &other.causes.alarmed);
+        // Of the service or its model.
+        let of_itself = |root: &&Place| (&root.at, &root.name) == (&alarmed.at, &alarmed.name);
+        let root = self.causes.root.as_ref();
+        let same = root.is_some() && root == other.causes.root.as_ref();
+        let another = alarmed == others
+            && root.filter(of_itself).is_some()
+            && self.case.fault != other.case.fault;
+        let mut shared = self.likely.intersection(&other.likely);
+        (same && !another) || shared.any(|place| place != alarmed && place != others)
+    }
 }
 
 /// Groups of two or more, by number.
@@ -39,126 +89,89 @@ struct Judged<'a> {
 pub fn groups(cases: &[Case], graph: &Graph) -> Vec<Group> {
     let newest = &cases[cases.len().saturating_sub(CASES_MAX)..];
     let all: Vec<&Case> = newest.iter().collect();
-    let judged = newest.iter().map(|case| {
-        let causes = causes(case, &all, graph, &Heard::new());
-        Judged {
-            case,
-            reach: graph.reach(&causes.alarmed),
-            causes,
-        }
-    });
+    let judged = newest.iter().map(|case| Judged::of(case, &all, graph));
     let judged: Vec<Judged<'_>> = judged.collect();
-    // Each begins alone; a pair that belongs together takes the smaller name.
-    let mut name: Vec<usize> = (0..judged.len()).collect();
-    let mut because: BTreeMap<u64, (u64, String)> = BTreeMap::new();
-    for a in 0..judged.len() {
-        for b in a + 1..judged.len() {
-            if !judged[a].case.meets(judged[b].case) {
-                continue;
-            }
-            let Some((late, early, why)) = pair(&judged[a], &judged[b]) else {
-                continue;
-            };
-            because.entry(late).or_insert((early, why));
-            let (keep, lose) = (name[a].min(name[b]), name[a].max(name[b]));
-            name.iter_mut()
-                .filter(|one| **one == lose)
-                .for_each(|one| *one = keep);
+    let paired = |one: &Judged<'_>| judged.iter().map(|other| one.pairs(other)).collect();
+    let paired: Vec<Vec<bool>> = judged.iter().map(paired).collect();
+    let mut groups = Vec::new();
+    let mut open = chains((0..judged.len()).collect(), &paired);
+    while let Some(chain) = open.pop() {
+        let of = |place: usize| judged.get(place);
+        let members: Vec<&Judged<'_>> = chain.iter().copied().filter_map(of).collect();
+        let Some(cause) = likeliest(&members) else {
+            continue;
+        };
+        let core: Vec<&Judged<'_>> = members
+            .into_iter()
+            .filter(|one| one.likely.contains(&cause))
+            .collect();
+        let belongs = |one: &Judged<'_>| {
+            let near = |other: &&Judged<'_>| one.follows(other) || other.follows(one);
+            one.likely.contains(&cause) || core.iter().any(near)
+        };
+        let (own, rest): (Vec<usize>, Vec<usize>) =
+            chain.iter().partition(|one| of(**one).is_some_and(belongs));
+        let own: Vec<&Judged<'_>> = own.into_iter().filter_map(of).collect();
+        if own.len() > 1 {
+            groups.push(group(&own, &cause));
+        }
+        open.extend(chains(rest, &paired));
+    }
+    groups.sort_by_key(|group| group.id);
+    groups
+}
+
+/// Those that hang together by pairs, of two and more.
+fn chains(mut left: Vec<usize>, paired: &[Vec<bool>]) -> Vec<Vec<usize>> {
+    let mut chains = Vec::new();
+    let pair = |a: usize, b: usize| paired.get(a).and_then(|row| row.get(b)) == Some(&true);
+    while let Some(first) = left.pop() {
+        let (mut chain, mut next) = (vec![first], 0);
+        while let Some(one) = chain.get(next).copied() {
+            chain.extend(left.extract_if(.., |other| pair(one, *other)));
+            next += 1;
+        }
+        if chain.len() > 1 {
+            chains.push(chain);
         }
     }
-    let mut groups: BTreeMap<usize, Vec<&Judged<'_>>> = BTreeMap::new();
-    for (place, one) in judged.iter().enumerate() {
-        groups.entry(name[place]).or_default().push(one);
-    }
-    let several = groups.into_values().filter(|members| members.len() > 1);
-    several.map(|members| group(&members, &because)).collect()
+    chains
 }
 
-/// Whether two belong together: who follows from whom, and why.
-fn pair(a: &Judged<'_>, b: &Judged<'_>) -> Option<(u64, u64, String)> {
-    let ids = (a.case.incident, b.case.incident);
-    if let Some(why) = follows(a, b) {
-        return Some((ids.0, ids.1, why));
-    }
-    if let Some(why) = follows(b, a) {
-        return Some((ids.1, ids.0, why));
-    }
-    let (late, early) = if (a.case.from_ms, ids.0) > (b.case.from_ms, ids.1) {
-        (ids.0, ids.1)
-    } else {
-        (ids.1, ids.0)
-    };
-    let (own, other) = (a.causes.root.as_ref(), b.causes.root.as_ref());
-    // Of the service or its model.
-    let of_itself = |root: &Place| {
-        let alarmed = &a.causes.alarmed;
-        (&root.at, &root.name) == (&alarmed.at, &alarmed.name)
-    };
-    let another = a.causes.alarmed == b.causes.alarmed
-        && own.is_some_and(of_itself)
-        && a.case.fault != b.case.fault;
-    if let Some(root) = own.filter(|root| Some(*root) == other && !another) {
-        return Some((late, early, format!("both come from {root}")));
-    }
-    let alarmed = [&a.causes.alarmed, &b.causes.alarmed];
-    let likely = |one: &Judged<'_>| -> BTreeSet<Place> {
-        let suspects = one.causes.suspects.iter();
-        let likely = suspects.filter(|s| s.confidence >= SHARED_MIN && s.explained_by.is_none());
-        likely
-            .map(|s| s.place.clone())
-            .filter(|place| !alarmed.contains(&place))
-            .collect()
-    };
-    let shared = likely(a).intersection(&likely(b)).next().cloned();
-    shared.map(|place| (late, early, format!("both suspect {place}")))
-}
-
-/// Why `a` follows from `b`, if it does.
-fn follows(a: &Judged<'_>, b: &Judged<'_>) -> Option<String> {
-    if a.causes.alarmed == b.causes.alarmed || !a.reach.contains_key(&b.causes.alarmed) {
-        return None;
-    }
-    let root = a.causes.root.as_ref()?;
-    (b.reach.contains_key(root) && *root != a.causes.alarmed)
-        .then(|| format!("it needs {}, and {root} is behind both", b.causes.alarmed))
-}
-
-fn group(members: &[&Judged<'_>], because: &BTreeMap<u64, (u64, String)>) -> Group {
+/// What most of them speaks for.
+fn likeliest(members: &[&Judged<'_>]) -> Option<Place> {
     let mut votes: BTreeMap<&Place, f64> = BTreeMap::new();
-    for suspect in members.iter().flat_map(|one| &one.causes.suspects) {
-        if suspect.explained_by.is_none() {
+    for one in members {
+        let suspects = one.causes.suspects.iter();
+        for suspect in suspects.filter(|suspect| one.likely.contains(&suspect.place)) {
             *votes.entry(&suspect.place).or_default() += suspect.confidence;
         }
     }
-    let cause = votes
-        .into_iter()
-        .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0)));
-    let cause = cause.map(|(place, _)| place.clone());
-    // Nearest to the cause; of equally near ones, the first to show.
-    let root = members.iter().min_by_key(|one| {
-        let away = cause.as_ref().and_then(|cause| one.reach.get(cause));
-        (
-            away.copied().unwrap_or(usize::MAX),
-            one.case.from_ms,
-            one.case.incident,
-        )
+    let votes = votes.into_iter();
+    let most = votes.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0)));
+    most.map(|(place, _)| place.clone())
+}
+
+fn group(members: &[&Judged<'_>], cause: &Place) -> Group {
+    // Nearest to the cause; of equally near ones, the first to show. What shows long after
+    // another one has not led to it.
+    let first = members.iter().map(|one| one.case.from_ms).min();
+    let early = first.unwrap_or(0).saturating_add(AROUND_MS);
+    let early = members.iter().filter(|one| one.case.from_ms <= early);
+    let root = early.min_by_key(|one| {
+        let away = one.reach.get(cause).copied().unwrap_or(usize::MAX);
+        (away, one.case.from_ms, one.case.incident)
     });
     let root = root.map_or(0, |one| one.case.incident);
     let mut all: Vec<Member> = members
         .iter()
         .map(|one| {
             let incident = one.case.incident;
-            let told = because.get(&incident).or_else(|| {
-                // The other one of its pair was said to follow from it, and is the root.
-                because.values().find(|(early, _)| *early == incident)
-            });
             Member {
                 incident,
                 alarmed: one.causes.alarmed.clone(),
                 consequence: incident != root,
-                because: told
-                    .filter(|_| incident != root)
-                    .map(|(_, why)| why.clone()),
+                because: (incident != root).then(|| because(one, members, (root, cause))),
             }
         })
         .collect();
@@ -166,9 +179,28 @@ fn group(members: &[&Judged<'_>], because: &BTreeMap<u64, (u64, String)>) -> Gro
     Group {
         id: all.first().map_or(root, |first| first.incident),
         root,
-        cause,
+        cause: Some(cause.clone()),
         members: all,
     }
+}
+
+/// Why one belongs to a group: of those that it goes with, the root first.
+fn because(one: &Judged<'_>, members: &[&Judged<'_>], (root, cause): (u64, &Place)) -> String {
+    let mut others: Vec<&&Judged<'_>> = members.iter().collect();
+    others.sort_by_key(|other| (other.case.incident != root, other.case.incident));
+    if let Some(other) = others.iter().find(|other| one.follows(other)) {
+        return format!(
+            "it needs {}, and {cause} is behind both",
+            other.causes.alarmed
+        );
+    }
+    if one.likely.contains(cause) {
+        return format!("it comes from {cause} too, as far as is known");
+    }
+    let by = others.iter().find(|other| other.follows(one));
+    by.map_or_else(String::new, |other| {
+        format!("{} needs it, and comes from {cause}", other.causes.alarmed)
+    })
 }
 
 #[cfg(test)]
@@ -250,6 +282,54 @@ mod tests {
             ..a
         };
         assert!(groups(&[weak, late], &graph).is_empty());
+    }
+
+    #[test]
+    fn a_chain_of_pairs_is_as_many_groups_as_it_has_causes() {
+        let graph = two();
+        let broker = || Component::Dependency(Part::new("broker").unwrap());
+        // Each suspects something that the next does, and the ends share nothing.
+        let all = [
+            told(case(1, "east", "infer-1", 0), &[(disk(), 0.9)]),
+            told(
+                case(2, "east", "camera", 1_000),
+                &[(disk(), 0.5), (broker(), 0.4)],
+            ),
+            told(case(3, "west", "sync", 2_000), &[(broker(), 0.9)]),
+            told(case(4, "west", "log", 3_000), &[(broker(), 0.9)]),
+        ];
+        let found = groups(&all, &graph);
+        assert_eq!(
+            lines(&found),
+            ["2* 3 4: dependency broker of plant"],
+            "{found:?}"
+        );
+        let why: Vec<_> = found[0].members.iter().map(|m| &m.because).collect();
+        let too = "it comes from dependency broker of plant too, as far as is known";
+        assert_eq!(why, [&None, &Some(too.to_owned()), &Some(too.to_owned())]);
+    }
+
+    #[test]
+    fn what_shows_long_after_another_one_has_not_led_to_it() {
+        let graph = two();
+        let west = told(case(1, "west", "gateway", 5_000), &[(far(), 0.8)]);
+        let west = Case {
+            to_ms: u64::MAX,
+            ..west
+        };
+        let east = told(case(2, "east", "infer-1", 34_000), &[(disk(), 0.75)]);
+        let found = groups(&[west.clone(), east.clone()], &graph);
+        assert_eq!(lines(&found), ["1 2*: sda of east"]);
+        let late = Case {
+            from_ms: 36_000,
+            ..east
+        };
+        let found = groups(&[west, late], &graph);
+        assert_eq!(lines(&found), ["1* 2: sda of east"]);
+        assert_eq!(
+            found[0].members[1].because.as_deref(),
+            Some("it comes from sda of east too, as far as is known")
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use homeostat_causes::{
-    Alarm, Component, Diagnosis, Evidence, Graph as Model, Kind as Signal, Probe as Look, Role,
-    Signals, diagnose,
+    Alarm, Component, Diagnosis, Doubt, Evidence, Graph as Model, Kind as Signal, Probe as Look,
+    Role, Signals, diagnose,
 };
 use homeostat_common::suspect::{REASON_MAX, REASONS_MAX};
 use homeostat_common::wire::bounded;
@@ -25,6 +25,9 @@ const COMPONENTS_MAX: usize = 64;
 
 /// Who is behind it less than one time in twenty is not told of.
 const LIKELY_MIN: f32 = 0.05;
+
+/// What makes it less sure is told with the likeliest suspect: so much of it.
+const DOUBTS_MAX: usize = 2;
 
 /// Aggregates of each series that are kept: four hours of them.
 const KEEP: usize = 48;
@@ -61,7 +64,8 @@ pub fn rank(border: &Place, graph: &Graph, readings: &[Reading], at_ms: u64) -> 
             model.calls(*from, *to, None).ok()?;
         }
     }
-    let mut signals = Signals::keeping(KEEP);
+    // All times are by the coordinator's clock.
+    let mut signals = Signals::keeping(KEEP).of_one_clock();
     for one in readings {
         // What a model answers with is the service that answers.
         let of = match one.place.kind {
@@ -82,6 +86,8 @@ pub fn rank(border: &Place, graph: &Graph, readings: &[Reading], at_ms: u64) -> 
         // Means of five minutes: what f32 loses is noise.
         #[allow(clippy::cast_possible_truncation)]
         let (value, volume) = (value as f32, one.volume as f32);
+        #[allow(clippy::cast_possible_truncation)]
+        signals.wanders(series, one.metric.wanders() as f32);
         signals.push(series, Duration::from_millis(one.at_ms), value, volume);
     }
     let alarm = Alarm {
@@ -132,6 +138,14 @@ fn told(found: &Diagnosis, model: &Model, names: &BTreeMap<Component, &Place>) -
             })
         })
         .collect();
+    if let Some(first) = suspects.first_mut() {
+        let doubts = found.doubts.iter().filter(|doubt| doubt.of_all());
+        let words = |one: &Doubt| format!("less sure, as {}", one.words(model));
+        let doubts: Vec<String> = doubts.take(DOUBTS_MAX).map(words).collect();
+        first.evidence.truncate(REASONS_MAX - doubts.len());
+        let doubts = doubts.iter().map(|one| bounded(one, REASON_MAX));
+        first.evidence.extend(doubts);
+    }
     for away in &found.explained_away {
         let (Some(own), by) = (place(away.component), place(away.by)) else {
             continue;

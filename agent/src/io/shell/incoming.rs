@@ -103,6 +103,9 @@ impl Shell {
 
     pub(super) fn probe_event(&mut self, report: &ProbeReport) -> Option<Event> {
         let (service, probe) = self.probed.get(&report.target)?.clone();
+        if !matches!(report.outcome, ProbeEnd::Alive { .. }) {
+            self.dependencies.doubt();
+        }
         Some(Event::Probed {
             service,
             probe,
@@ -171,6 +174,7 @@ impl Shell {
             garbage: host.garbage,
             battery: host.battery,
             sources: host.sources,
+            silent: self.dependencies.silent(),
         };
         self.dependencies.sample(now, &mut sample.sources);
         // Without a broker nothing is ever acknowledged: absent.

@@ -4,6 +4,7 @@
 //! Every answer is bounded, and nothing is written: groups and causes follow from records.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use homeostat_common::suspect::Edge;
 use homeostat_common::wire::body::Diagnosed;
@@ -40,11 +41,11 @@ const PLACED_AT_ONCE: usize = 288;
 const SPAN_MS: u64 = 15 * 60_000;
 
 impl Db {
-    /// Incidents that arrived around this one, and all that are open.
+    /// Incidents that arrived around these, and all that are open.
     ///
     /// # Errors
     /// [`DbError::Statement`], as for all that follow.
-    pub async fn cases_near(&self, id: u64) -> Result<Vec<Case>, DbError> {
+    pub async fn cases_near(&self, ids: RangeInclusive<u64>) -> Result<Vec<Case>, DbError> {
         let ids: Vec<i64> = sqlx::query_scalar(
             "SELECT id FROM incident WHERE id BETWEEN ?1 AND ?2
              UNION
@@ -52,8 +53,8 @@ impl Db {
                JOIN node ON node.stream = incident.stream
                WHERE closed_seq IS NULL ORDER BY incident.id DESC LIMIT ?3)",
         )
-        .bind(int(id.saturating_sub(NEAR)))
-        .bind(int(id.saturating_add(NEAR)))
+        .bind(int(ids.start().saturating_sub(NEAR)))
+        .bind(int(ids.end().saturating_add(NEAR)))
         .bind(OPEN_MAX)
         .fetch_all(&self.read)
         .await
@@ -96,7 +97,12 @@ impl Db {
                     cases.extend(opened(event).map(|case| (incident, case)));
                 }
                 ("diagnosed", Some(case)) => {
-                    if let Ok(told) = Diagnosed::deserialize(&event.body) {
+                    let Ok(told) = Diagnosed::deserialize(&event.body) else {
+                        continue;
+                    };
+                    // That nobody shows it any more does not take back who did.
+                    let names = |told: &Diagnosed| !told.suspects.is_empty();
+                    if names(&told) || !case.diagnosed.as_ref().is_some_and(|one| names(&one.0)) {
                         case.diagnosed = Some((told, event.at_ms));
                     }
                 }

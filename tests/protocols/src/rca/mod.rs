@@ -52,7 +52,7 @@ struct Doubts(BTreeMap<String, (String, usize)>);
 
 impl Doubts {
     fn add(&mut self, case: &str, graph: &Graph, diagnosis: &Diagnosis) {
-        for doubt in diagnosis.doubts.iter().filter(|one| Doubt::about_all(one)) {
+        for doubt in diagnosis.doubts.iter().filter(|one| Doubt::of_all(one)) {
             let words = doubt.words(graph).to_string();
             let known = self.0.entry(words).or_insert_with(|| (case.to_owned(), 0));
             known.1 += 1;
