@@ -76,7 +76,9 @@ impl Hub {
         let causes = causes(case, &all, &graph, &heard);
         let own = |group: &Group| group.members.iter().any(|one| one.incident == incident.id);
         let group = groups(&cases, &graph).into_iter().find(own);
-        let impact = self.reach(case, &causes, &graph, timeline).await?;
+        let impact = self
+            .reach(case, incident, &causes, &graph, timeline)
+            .await?;
         Ok(Explained {
             causes: Some(causes),
             group,
@@ -140,6 +142,7 @@ impl Hub {
     async fn reach(
         &self,
         case: &Case,
+        incident: &Incident,
         causes: &Causes,
         graph: &Graph,
         timeline: &[Event],
@@ -159,7 +162,9 @@ impl Hub {
             .flat_map(|one| look(&one.node, one.at_ms, &one.body))
             .collect();
         let during = (case.from_ms, to_ms);
-        Ok(impact(during, &reached, &told, &looks, &self.objectives))
+        let symptom = incident.symptom.as_deref();
+        let told = (&told[..], &looks[..]);
+        Ok(impact(during, symptom, &reached, told, &self.objectives))
     }
 
     async fn otherwise(
