@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::{Hub, now_ms};
 use crate::diagnose::causes::{Case, Heard, borders, causes};
 use crate::diagnose::graph::{Graph, Told};
@@ -13,7 +15,7 @@ use crate::diagnose::groups::groups;
 use crate::diagnose::impact::{Reached, impact, look, spans};
 use crate::diagnose::past::{About, what_if};
 use crate::diagnose::ranking::rank;
-use crate::diagnose::readings::readings;
+use crate::diagnose::readings::{Reading, readings};
 use crate::diagnose::why::{named, why};
 use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, Role, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
@@ -248,14 +250,24 @@ async fn heard(
             let to_ms = case.to_ms.min(now_ms()).max(case.from_ms);
             let from_ms = case.from_ms.saturating_sub(USUAL_MS);
             let told = db.measured(&nodes, from_ms, to_ms).await?;
-            let all: Vec<_> = told
-                .iter()
-                .flat_map(|one| readings(&one.node, one.at_ms, &one.body, graph))
-                .collect();
+            let all = said(&told, to_ms, graph);
             heard.extend(rank(&border, graph, &all, case.from_ms).map(|found| (border, found)));
         }
     }
     Ok(heard)
+}
+
+/// What aggregates say whose span began before a time. What was measured after an incident is
+/// of another state, and would make the answer another one with each time of asking.
+fn said(told: &[Event], to_ms: u64, graph: &Graph) -> Vec<Reading> {
+    let began = |one: &Event| {
+        let span = one.body.get("span").and_then(Value::as_u64);
+        one.at_ms.saturating_sub(span.unwrap_or(0))
+    };
+    told.iter()
+        .filter(|one| began(one) < to_ms)
+        .flat_map(|one| readings(&one.node, one.at_ms, &one.body, graph))
+        .collect()
 }
 
 /// The routes that carry the trouble: those that need what is alarmed, and those by which it
@@ -282,4 +294,63 @@ fn reached(causes: &Causes, graph: &Graph) -> Vec<Reached> {
             }),
     });
     reached.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use homeostat_common::observation::{Metric, Part};
+    use homeostat_common::suspect::{Component, Edge};
+    use serde_json::json;
+
+    use super::*;
+
+    const STEP: u64 = 300_000;
+
+    /// Five minutes of the east that end at a time.
+    fn told(at_ms: u64, busy: f64, latency: f64) -> Event {
+        let body = json!({"span": STEP, "series": [
+            {"metric": Metric::DiskBusy as u8, "service": null, "part": "sda", "mean": busy},
+            {"metric": Metric::LatencyP50 as u8, "service": "infer-1", "part": null, "mean": latency},
+        ]});
+        serde_json::from_value(json!({
+            "cursor": 1, "node": "east", "stream": "", "seq": 1, "kind": "telemetry",
+            "hlc_ms": at_ms, "hlc_count": 0, "received_ms": at_ms, "at_ms": at_ms,
+            "incident": null, "meanwhile": false, "causes": [], "body": body,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn who_was_behind_it_is_the_same_after_it_is_well_again() {
+        let service =
+            || Component::Service(homeostat_common::ids::ServiceId::new("infer-1").unwrap());
+        let disk = Edge {
+            from: service(),
+            needs: Component::Part(Part::new("sda").unwrap()),
+        };
+        let graph = Graph::of(&Told {
+            sites: [("east", "plant")].into_iter().collect(),
+            services: &[],
+            routes: &[],
+            edges: vec![("east", &disk)],
+        });
+        let border = graph.place("east", &service());
+        // Thirty quiet spans, two of trouble, and three in which it is well again.
+        let all: Vec<Event> = (1..=35_u64)
+            .map(|step| {
+                let noise = (step * 7 % 5) as f64;
+                let ill = if (31..=32).contains(&step) { 1.0 } else { 0.0 };
+                told(
+                    step * STEP,
+                    0.1 + 0.01 * noise + 0.8 * ill,
+                    20.0 + noise + 300.0 * ill,
+                )
+            })
+            .collect();
+        let (from_ms, to_ms) = (30 * STEP, 32 * STEP);
+        let asked = |told: &[Event]| rank(&border, &graph, &said(told, to_ms, &graph), from_ms);
+        let at_its_end = asked(&all[..32]).expect("the disk is busy");
+        assert_eq!(at_its_end.suspects[0].place.to_string(), "sda of east");
+        assert_eq!(asked(&all), Some(at_its_end));
+    }
 }
