@@ -56,6 +56,12 @@ pub(super) fn why(
             }
         }
     }
+    if let Some(more) = all.last().map(|one| one.left_out).filter(|more| *more > 0) {
+        let _ = writeln!(
+            out,
+            "\n{more} more of that name; --node NODE asks about one"
+        );
+    }
     Ok(out)
 }
 

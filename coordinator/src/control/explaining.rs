@@ -16,8 +16,8 @@ use crate::diagnose::impact::{Reached, impact, look, spans};
 use crate::diagnose::past::{About, what_if};
 use crate::diagnose::ranking::rank;
 use crate::diagnose::readings::{Reading, readings};
-use crate::diagnose::why::{named, why};
-use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, Role, WhatIf, Why};
+use crate::diagnose::why::{answers, lately, named};
+use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
 use crate::io::db::{Db, DbError};
 
@@ -111,8 +111,7 @@ impl Hub {
         Ok(found)
     }
 
-    /// Why services of that name are in trouble: the one that is comes first, one with an
-    /// incident of its own before those that need something with one.
+    /// Why services of that name are in trouble, in the order of [`answers`].
     pub async fn why(&self, service: &str, node: Option<&str>) -> Result<Vec<Why>, DbError> {
         let services = self.db.services(node).await?;
         let services: Vec<(String, String)> = services
@@ -125,20 +124,22 @@ impl Hub {
         }
         let newest = self.db.newest_incident().await?;
         let cases = self.db.cases_near(newest..=newest).await?;
+        let cases = lately(cases, now_ms());
         let graph = graph(&self.db, &cases).await?;
         let all: Vec<&Case> = cases.iter().collect();
         let newest: Vec<&Case> = cases.iter().rev().take(WHY_MAX).collect();
         let heard = heard(&self.db, &newest, &all, &graph).await?;
-        let mut found: Vec<Why> = places
-            .iter()
-            .map(|place| why(place, &cases, &graph, &heard))
-            .collect();
-        found.sort_by_key(|one| {
-            let own = one.incident.and(one.chain.first());
-            let own = own.is_some_and(|of| of.role != Role::Between);
-            (!one.open, !own, std::cmp::Reverse(one.incident))
-        });
-        Ok(found)
+        // Hundreds of incidents may be open, of many nodes each.
+        let answers = move || answers(&places, &cases, &graph, &heard);
+        match tokio::task::spawn_blocking(answers)
+            .await
+            .map_err(|error| error.try_into_panic())
+        {
+            Ok(found) => Ok(found),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // Never begun: the program ends.
+            Err(Err(_)) => Ok(Vec::new()),
+        }
     }
 
     async fn reach(

@@ -361,4 +361,7 @@ pub struct Why {
     pub levels: Vec<Level>,
     /// All of it in a sentence.
     pub text: String,
+    /// Of the last answer: how many of that name are left out after it.
+    #[serde(default)]
+    pub left_out: u64,
 }
