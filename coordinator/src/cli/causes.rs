@@ -56,6 +56,12 @@ pub(super) fn why(
             }
         }
     }
+    if let Some(more) = all.last().map(|one| one.left_out).filter(|more| *more > 0) {
+        let _ = writeln!(
+            out,
+            "\n{more} more of that name; --node NODE asks about one"
+        );
+    }
     Ok(out)
 }
 
@@ -234,16 +240,45 @@ pub(super) fn impact(impact: &Impact) -> String {
         }
         (None, None) => {}
     }
-    match impact.failed {
-        Some(_) => {
-            let _ = writeln!(out, "failed       {} requests", count(impact.failed));
+    let at_most = if impact.failed_at_most {
+        " at most: what is usual is not known"
+    } else {
+        ""
+    };
+    match (impact.failed, impact.seen_failed) {
+        (Some(_), _) => {
+            let _ = writeln!(
+                out,
+                "failed       {} requests{at_most}",
+                count(impact.failed)
+            );
         }
-        None => out.push_str("failed       not known: no route told of that time\n"),
+        (None, Some(seen)) => {
+            let seen = percent(seen);
+            let _ = writeln!(
+                out,
+                "failed       not known yet; seen at opening: {seen} of new connections failed"
+            );
+        }
+        (None, None) => out.push_str("failed       not known: no route told of that time\n"),
+    }
+    if impact.wrong_at_most.is_some() {
+        let _ = writeln!(
+            out,
+            "wrong        {} requests at most: so many came while health checks had wrong answers",
+            count(impact.wrong_at_most)
+        );
+    }
+    if !impact.routes.is_empty() {
+        out.push_str(
+            "counted      connections that were refused or broke; a forwarder sees no answers, \
+             wrong ones are not among them\n",
+        );
     }
     if impact.slow_at_least.is_some() {
         let _ = writeln!(
             out,
-            "too slow     {} requests at least",
+            "too slow     {} requests at least, beyond the usual",
             count(impact.slow_at_least)
         );
     }
@@ -278,13 +313,17 @@ pub(super) fn impact(impact: &Impact) -> String {
                 Basis::Look => "one look",
             }
             .into(),
-            duration(route.to_ms.saturating_sub(route.from_ms)),
+            match route.basis {
+                Basis::Means => duration(route.to_ms.saturating_sub(route.from_ms)),
+                Basis::Look => "-".into(),
+            },
             count(route.asked),
             count(route.failed),
             or_dash(route.worst_failed.map(percent)),
-            match burns.is_empty() {
-                true => "no objective is configured".into(),
-                false => burns.join("; "),
+            match (burns.is_empty(), route.basis) {
+                (true, Basis::Means) => "no objective is configured".into(),
+                (true, Basis::Look) => "not known yet".into(),
+                (false, _) => burns.join("; "),
             },
         ]
     });
@@ -436,6 +475,26 @@ mod tests {
         });
         assert!(text.contains("failed       not known"), "{text}");
         assert!(text.contains("unknown      2 routes"), "{text}");
+        let text = impact(&Impact {
+            seen_failed: Some(0.25),
+            ..Impact::default()
+        });
+        let wanted = "not known yet; seen at opening: 25 % of new connections failed";
+        assert!(text.contains(wanted), "{text}");
+        let text = impact(&Impact {
+            failed: Some(30.0),
+            failed_at_most: true,
+            wrong_at_most: Some(1800.0),
+            ..Impact::default()
+        });
+        assert!(
+            text.contains("30 requests at most: what is usual"),
+            "{text}"
+        );
+        assert!(
+            text.contains("wrong        1800 requests at most"),
+            "{text}"
+        );
         let mut one = WhatIf {
             question: "Would it have healed by itself?".into(),
             action: None,

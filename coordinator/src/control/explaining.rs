@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::{Hub, now_ms};
 use crate::diagnose::causes::{Case, Heard, borders, causes};
 use crate::diagnose::graph::{Graph, Told};
@@ -13,9 +15,9 @@ use crate::diagnose::groups::groups;
 use crate::diagnose::impact::{Reached, impact, look, spans};
 use crate::diagnose::past::{About, what_if};
 use crate::diagnose::ranking::rank;
-use crate::diagnose::readings::readings;
-use crate::diagnose::why::{named, why};
-use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, Role, WhatIf, Why};
+use crate::diagnose::readings::{Reading, readings};
+use crate::diagnose::why::{answers, lately, named};
+use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
 use crate::io::db::{Db, DbError};
 
@@ -76,7 +78,9 @@ impl Hub {
         let causes = causes(case, &all, &graph, &heard);
         let own = |group: &Group| group.members.iter().any(|one| one.incident == incident.id);
         let group = groups(&cases, &graph).into_iter().find(own);
-        let impact = self.reach(case, &causes, &graph, timeline).await?;
+        let impact = self
+            .reach(case, incident, &causes, &graph, timeline)
+            .await?;
         Ok(Explained {
             causes: Some(causes),
             group,
@@ -107,8 +111,7 @@ impl Hub {
         Ok(found)
     }
 
-    /// Why services of that name are in trouble: the one that is comes first, one with an
-    /// incident of its own before those that need something with one.
+    /// Why services of that name are in trouble, in the order of [`answers`].
     pub async fn why(&self, service: &str, node: Option<&str>) -> Result<Vec<Why>, DbError> {
         let services = self.db.services(node).await?;
         let services: Vec<(String, String)> = services
@@ -121,25 +124,28 @@ impl Hub {
         }
         let newest = self.db.newest_incident().await?;
         let cases = self.db.cases_near(newest..=newest).await?;
+        let cases = lately(cases, now_ms());
         let graph = graph(&self.db, &cases).await?;
         let all: Vec<&Case> = cases.iter().collect();
         let newest: Vec<&Case> = cases.iter().rev().take(WHY_MAX).collect();
         let heard = heard(&self.db, &newest, &all, &graph).await?;
-        let mut found: Vec<Why> = places
-            .iter()
-            .map(|place| why(place, &cases, &graph, &heard))
-            .collect();
-        found.sort_by_key(|one| {
-            let own = one.incident.and(one.chain.first());
-            let own = own.is_some_and(|of| of.role != Role::Between);
-            (!one.open, !own, std::cmp::Reverse(one.incident))
-        });
-        Ok(found)
+        // Hundreds of incidents may be open, of many nodes each.
+        let answers = move || answers(&places, &cases, &graph, &heard);
+        match tokio::task::spawn_blocking(answers)
+            .await
+            .map_err(|error| error.try_into_panic())
+        {
+            Ok(found) => Ok(found),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // Never begun: the program ends.
+            Err(Err(_)) => Ok(Vec::new()),
+        }
     }
 
     async fn reach(
         &self,
         case: &Case,
+        incident: &Incident,
         causes: &Causes,
         graph: &Graph,
         timeline: &[Event],
@@ -159,7 +165,9 @@ impl Hub {
             .flat_map(|one| look(&one.node, one.at_ms, &one.body))
             .collect();
         let during = (case.from_ms, to_ms);
-        Ok(impact(during, &reached, &told, &looks, &self.objectives))
+        let symptom = incident.symptom.as_deref();
+        let told = (&told[..], &looks[..]);
+        Ok(impact(during, symptom, &reached, told, &self.objectives))
     }
 
     async fn otherwise(
@@ -243,14 +251,24 @@ async fn heard(
             let to_ms = case.to_ms.min(now_ms()).max(case.from_ms);
             let from_ms = case.from_ms.saturating_sub(USUAL_MS);
             let told = db.measured(&nodes, from_ms, to_ms).await?;
-            let all: Vec<_> = told
-                .iter()
-                .flat_map(|one| readings(&one.node, one.at_ms, &one.body, graph))
-                .collect();
+            let all = said(&told, to_ms, graph);
             heard.extend(rank(&border, graph, &all, case.from_ms).map(|found| (border, found)));
         }
     }
     Ok(heard)
+}
+
+/// What aggregates say whose span began before a time. What was measured after an incident is
+/// of another state, and would make the answer another one with each time of asking.
+fn said(told: &[Event], to_ms: u64, graph: &Graph) -> Vec<Reading> {
+    let began = |one: &Event| {
+        let span = one.body.get("span").and_then(Value::as_u64);
+        one.at_ms.saturating_sub(span.unwrap_or(0))
+    };
+    told.iter()
+        .filter(|one| began(one) < to_ms)
+        .flat_map(|one| readings(&one.node, one.at_ms, &one.body, graph))
+        .collect()
 }
 
 /// The routes that carry the trouble: those that need what is alarmed, and those by which it
@@ -277,4 +295,63 @@ fn reached(causes: &Causes, graph: &Graph) -> Vec<Reached> {
             }),
     });
     reached.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use homeostat_common::observation::{Metric, Part};
+    use homeostat_common::suspect::{Component, Edge};
+    use serde_json::json;
+
+    use super::*;
+
+    const STEP: u64 = 300_000;
+
+    /// Five minutes of the east that end at a time.
+    fn told(at_ms: u64, busy: f64, latency: f64) -> Event {
+        let body = json!({"span": STEP, "series": [
+            {"metric": Metric::DiskBusy as u8, "service": null, "part": "sda", "mean": busy},
+            {"metric": Metric::LatencyP50 as u8, "service": "infer-1", "part": null, "mean": latency},
+        ]});
+        serde_json::from_value(json!({
+            "cursor": 1, "node": "east", "stream": "", "seq": 1, "kind": "telemetry",
+            "hlc_ms": at_ms, "hlc_count": 0, "received_ms": at_ms, "at_ms": at_ms,
+            "incident": null, "meanwhile": false, "causes": [], "body": body,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn who_was_behind_it_is_the_same_after_it_is_well_again() {
+        let service =
+            || Component::Service(homeostat_common::ids::ServiceId::new("infer-1").unwrap());
+        let disk = Edge {
+            from: service(),
+            needs: Component::Part(Part::new("sda").unwrap()),
+        };
+        let graph = Graph::of(&Told {
+            sites: [("east", "plant")].into_iter().collect(),
+            services: &[],
+            routes: &[],
+            edges: vec![("east", &disk)],
+        });
+        let border = graph.place("east", &service());
+        // Thirty quiet spans, two of trouble, and three in which it is well again.
+        let all: Vec<Event> = (1..=35_u64)
+            .map(|step| {
+                let noise = (step * 7 % 5) as f64;
+                let ill = if (31..=32).contains(&step) { 1.0 } else { 0.0 };
+                told(
+                    step * STEP,
+                    0.1 + 0.01 * noise + 0.8 * ill,
+                    20.0 + noise + 300.0 * ill,
+                )
+            })
+            .collect();
+        let (from_ms, to_ms) = (30 * STEP, 32 * STEP);
+        let asked = |told: &[Event]| rank(&border, &graph, &said(told, to_ms, &graph), from_ms);
+        let at_its_end = asked(&all[..32]).expect("the disk is busy");
+        assert_eq!(at_its_end.suspects[0].place.to_string(), "sda of east");
+        assert_eq!(asked(&all), Some(at_its_end));
+    }
 }

@@ -7,8 +7,15 @@
 //!
 //! A mean over five minutes is no list of requests. So whole spans are counted that the
 //! incident overlaps, less what is usual there; what fell into the same spans and has another
-//! cause is counted too, and how many requests were slow is known only from below.
+//! cause is counted too, and how many requests were slow is known only from below. Where no
+//! span before says what is usual, what failed is known from above, and what was slow not at
+//! all. One look as the incident was opened says what was then, and is not taken for the rest.
+//!
+//! A forwarder counts connections and reads no answers: one that says 503 has not failed. Where
+//! health checks had wrong answers, all requests meanwhile are the most that were answered
+//! wrongly.
 
+use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::{NodeId, RouteId};
 use homeostat_common::observation::Metric;
 use homeostat_common::units::Millis;
@@ -174,13 +181,13 @@ fn gathered(
 /// The impact of an incident that lasted from `from_ms` until `to_ms`.
 ///
 /// `told`: spans of the routes in `reached`, from an hour before to after it; `looks`: what was
-/// seen as it was opened.
+/// seen as it was opened; `symptom`: what the incident is about.
 #[must_use]
 pub fn impact(
     (from_ms, to_ms): (u64, u64),
+    symptom: Option<&str>,
     reached: &[Reached],
-    told: &[RouteSpan],
-    looks: &[RouteSpan],
+    (told, looks): (&[RouteSpan], &[RouteSpan]),
     objectives: &[Objective],
 ) -> Impact {
     let routes = reached.iter().filter_map(|route| {
@@ -207,10 +214,20 @@ pub fn impact(
     let users = entries().filter_map(|route| route.users).max();
     let told = entries().count();
     let unknown = reached.iter().filter(|route| route.entry).count() - told;
+    let wrong = symptom == Some(Symptom::WrongAnswers.to_string().as_str());
+    let failed = sum(|route| route.failed);
+    let seen = entries().filter_map(|route| route.worst_failed);
     Impact {
         users,
-        failed: sum(|route| route.failed),
+        failed,
+        failed_at_most: entries()
+            .any(|route| route.failed.is_some() && route.usual_failed.is_none()),
         slow_at_least: sum(|route| route.slow_at_least),
+        wrong_at_most: sum(|route| route.meanwhile).filter(|_| wrong),
+        seen_failed: match failed {
+            None => seen.max_by(f64::total_cmp),
+            Some(_) => None,
+        },
         unknown: unknown as u64,
         routes,
     }
@@ -224,18 +241,15 @@ fn of_route(
     looks: &[RouteSpan],
     objective: Option<&Objective>,
 ) -> Option<RouteImpact> {
-    let before = |of: fn(&RouteSpan) -> Option<f64>| {
-        let mut before: Vec<&RouteSpan> = told.iter().filter(|one| one.to_ms <= from_ms).collect();
-        before.sort_by_key(|one| std::cmp::Reverse(one.to_ms));
-        median(
-            before
-                .into_iter()
-                .filter_map(of)
-                .take(USUAL_SPANS)
-                .collect(),
-        )
+    let mut before: Vec<&RouteSpan> = told.iter().filter(|one| one.to_ms <= from_ms).collect();
+    before.sort_by_key(|one| std::cmp::Reverse(one.to_ms));
+    let usual_of = |of: &dyn Fn(&RouteSpan) -> Option<f64>| {
+        let values = before.iter().filter_map(|span| of(span));
+        median(values.take(USUAL_SPANS).collect())
     };
-    let (usual_failed, usual_rate) = (before(|one| one.failed), before(|one| one.rate));
+    let usual_failed = usual_of(&|one| one.failed);
+    let usual_rate = usual_of(&|one| one.rate);
+    let usual_slow = usual_of(&|one| timed(one).then(|| slow(one, objective)));
     let mut during: Vec<RouteSpan> = told
         .iter()
         .filter(|one| one.from_ms < to_ms && one.to_ms > from_ms)
@@ -248,11 +262,7 @@ fn of_route(
             .iter()
             .filter(|one| one.failed.is_some() || one.p95.is_some());
         let look = look.min_by_key(|one| one.from_ms)?;
-        during = vec![RouteSpan {
-            from_ms,
-            to_ms,
-            ..look.clone()
-        }];
+        during = vec![look.clone()];
     }
     let usual = usual_failed.unwrap_or(0.0);
     let mut one = RouteImpact {
@@ -269,6 +279,7 @@ fn of_route(
         asked: None,
         failed: None,
         slow_at_least: None,
+        meanwhile: None,
         usual_failed,
         worst_failed: None,
         users: None,
@@ -277,18 +288,25 @@ fn of_route(
     let mut worst_bad: f64 = 0.0;
     for span in &during {
         let failed = span.failed.unwrap_or(0.0);
+        let slower = (slow(span, objective) - usual_slow.unwrap_or(0.0)).max(0.0);
         one.worst_failed = larger(one.worst_failed, span.failed);
-        worst_bad = worst_bad.max(failed - usual).max(slow(span, objective));
-        let Some(asked) = asked(span, usual_rate) else {
+        worst_bad = worst_bad.max(failed - usual).max(slower);
+        let Some(asked) = asked(span, usual_rate).filter(|_| basis == Basis::Means) else {
             continue;
         };
         add(&mut one.asked, asked);
         add(&mut one.failed, (failed - usual).max(0.0) * asked);
-        if objective.is_some_and(|one| limits(one).next().is_some()) {
-            add(&mut one.slow_at_least, slow(span, objective) * asked);
+        let overlap = span
+            .to_ms
+            .min(to_ms)
+            .saturating_sub(span.from_ms.max(from_ms));
+        let part = overlap as f64 / (span.to_ms - span.from_ms).max(1) as f64;
+        add(&mut one.meanwhile, part * asked);
+        if usual_slow.is_some() && objective.is_some_and(|one| limits(one).next().is_some()) {
+            add(&mut one.slow_at_least, slower * asked);
         }
     }
-    if let Some(objective) = objective {
+    if let Some(objective) = objective.filter(|_| basis == Basis::Means) {
         one.users = objective.users.map(|users| {
             // A share of a count: it fits.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -297,7 +315,15 @@ fn of_route(
         });
         let burns = objective.promises.iter();
         one.burns = burns
-            .map(|promise| burn(*promise, objective, usual, &during))
+            .map(|promise| {
+                let usual = match promise {
+                    Promise::Answered(_) => Some(usual),
+                    Promise::Within(limit, _) => {
+                        usual_of(&|one| timed(one).then(|| slower(one, *limit)))
+                    }
+                };
+                burn(*promise, objective, usual.unwrap_or(0.0), &during)
+            })
             .collect();
     }
     Some(one)
@@ -330,10 +356,6 @@ fn burn(promise: Promise, objective: &Objective, usual: f64, during: &[RouteSpan
         Promise::Answered(_) => span.failed.unwrap_or(0.0),
         Promise::Within(limit, _) => slower(span, limit),
     };
-    let usual = match promise {
-        Promise::Answered(_) => usual,
-        Promise::Within(..) => 0.0,
-    };
     let worst = during.iter().map(bad).fold(0.0, f64::max);
     let spent: f64 = during
         .iter()
@@ -362,6 +384,11 @@ fn limits(objective: &Objective) -> impl Iterator<Item = Millis> {
             Promise::Within(limit, _) => Some(*limit),
             Promise::Answered(_) => None,
         })
+}
+
+/// Whether it says how long answers took.
+fn timed(span: &RouteSpan) -> bool {
+    span.p50.is_some() || span.p95.is_some()
 }
 
 /// If the median passes a limit, half of the requests did, at least.
@@ -456,7 +483,13 @@ mod tests {
             span(25, Some(0.5), 10.0, 5.0),
         ];
         let slo = [objective(&[Promise::Answered(0.999)], Some(200))];
-        let found = impact((12 * MINUTE, 16 * MINUTE), &[web(true)], &told, &[], &slo);
+        let found = impact(
+            (12 * MINUTE, 16 * MINUTE),
+            None,
+            &[web(true)],
+            (&told, &[]),
+            &slo,
+        );
         let [route] = &found.routes[..] else {
             panic!("{found:?}")
         };
@@ -479,26 +512,91 @@ mod tests {
             span(5, Some(0.0), 10.0, 4.0),
             span(10, Some(1.0), 10.0, 0.0),
         ];
-        let found = impact((6 * MINUTE, 7 * MINUTE), &[web(true)], &told, &[], &[]);
+        let found = impact(
+            (6 * MINUTE, 7 * MINUTE),
+            None,
+            &[web(true)],
+            (&told, &[]),
+            &[],
+        );
         near(found.failed, 1200.0);
         assert_eq!(found.users, None, "nobody said how many there are");
         assert!(found.routes[0].burns.is_empty());
-        let blind = impact((6 * MINUTE, 7 * MINUTE), &[web(true)], &told[1..], &[], &[]);
+        let blind = impact(
+            (6 * MINUTE, 7 * MINUTE),
+            None,
+            &[web(true)],
+            (&told[1..], &[]),
+            &[],
+        );
         assert_eq!(blind.failed, None, "nothing says how many asked");
     }
 
     #[test]
     fn slow_requests_are_known_from_below() {
-        let told = [span(5, None, 400.0, 10.0), span(10, None, 200.0, 10.0)];
+        let told = [
+            span(5, None, 100.0, 10.0),
+            span(10, None, 400.0, 10.0),
+            span(15, None, 200.0, 10.0),
+        ];
         let slo = [objective(&[Promise::Within(Millis(300), 0.95)], None)];
-        let found = impact((MINUTE, 9 * MINUTE), &[web(true)], &told, &[], &slo);
+        let during = (6 * MINUTE, 14 * MINUTE);
+        let found = impact(during, None, &[web(true)], (&told, &[]), &slo);
         near(found.slow_at_least, 0.5 * 3000.0 + 0.05 * 3000.0);
         assert!(found.routes[0].burns[0].at_least);
         near(Some(found.routes[0].burns[0].rate), 10.0);
     }
 
     #[test]
-    fn a_look_stands_in_until_means_arrive_and_nothing_is_made_up() {
+    fn what_always_is_slow_is_not_charged_to_the_incident() {
+        let slo = [objective(&[Promise::Within(Millis(300), 0.95)], Some(100))];
+        let during = (11 * MINUTE, 14 * MINUTE);
+        let of = |told: &[RouteSpan]| impact(during, None, &[web(true)], (told, &[]), &slo);
+        // One in twenty is too slow at all times, and no more now.
+        let usual = [5, 10, 15].map(|minute| span(minute, None, 200.0, 10.0));
+        let found = of(&usual);
+        near(found.slow_at_least, 0.0);
+        assert_eq!(found.users, Some(0));
+        near(Some(found.routes[0].burns[0].spent), 0.0);
+        // Half of them now.
+        let now = [
+            usual[0].clone(),
+            usual[1].clone(),
+            span(15, None, 400.0, 10.0),
+        ];
+        near(of(&now).slow_at_least, 0.45 * 3000.0);
+        // Nothing says what is usual.
+        assert_eq!(of(&now[2..]).slow_at_least, None);
+    }
+
+    #[test]
+    fn where_the_usual_is_not_known_failures_are_known_from_above() {
+        let told = [
+            span(5, Some(0.01), 10.0, 9.9),
+            span(10, Some(0.01), 10.0, 9.9),
+        ];
+        let during = (6 * MINUTE, 9 * MINUTE);
+        let known = impact(during, None, &[web(true)], (&told, &[]), &[]);
+        near(known.failed, 0.0);
+        assert!(!known.failed_at_most);
+        let blind = impact(during, None, &[web(true)], (&told[1..], &[]), &[]);
+        near(blind.failed, 30.0);
+        assert!(blind.failed_at_most && blind.routes[0].usual_failed.is_none());
+    }
+
+    #[test]
+    fn wrong_answers_are_no_failures_to_a_forwarder_and_known_from_above() {
+        let told = [5, 10].map(|minute| span(minute, Some(0.0), 10.0, 10.0));
+        let during = (6 * MINUTE, 9 * MINUTE);
+        let of = |symptom| impact(during, Some(symptom), &[web(true)], (&told, &[]), &[]);
+        let found = of("wrong-answers");
+        near(found.failed, 0.0);
+        near(found.wrong_at_most, 1800.0);
+        assert_eq!(of("slow").wrong_at_most, None);
+    }
+
+    #[test]
+    fn a_look_says_nothing_of_what_came_after_and_nothing_is_made_up() {
         let look = RouteSpan {
             from_ms: MINUTE,
             to_ms: MINUTE,
@@ -511,18 +609,23 @@ mod tests {
                 ..web(true)
             },
         ];
-        let found = impact((MINUTE, 2 * MINUTE), &reached, &[], &[look], &[]);
+        let slo = [objective(&[Promise::Answered(0.999)], Some(200))];
+        let during = (MINUTE, 2 * MINUTE);
+        let found = impact(during, None, &reached, (&[], &[look]), &slo);
         assert_eq!(found.routes[0].basis, Basis::Look);
-        near(found.failed, 300.0);
+        assert_eq!((found.failed, found.seen_failed), (None, Some(0.5)));
+        assert_eq!((found.users, found.routes[0].asked), (None, None));
+        assert!(found.routes[0].burns.is_empty());
         assert_eq!(found.unknown, 1);
-        let none = impact((MINUTE, 2 * MINUTE), &reached, &[], &[], &[]);
+        let none = impact(during, None, &reached, (&[], &[]), &slo);
         assert_eq!((none.failed, none.unknown, none.routes.len()), (None, 2, 0));
+        assert_eq!(none.seen_failed, None);
     }
 
     #[test]
     fn what_is_counted_twice_on_its_way_counts_once() {
         let told = [span(5, Some(0.5), 10.0, 5.0)];
-        let found = impact((MINUTE, 2 * MINUTE), &[web(false)], &told, &[], &[]);
+        let found = impact((MINUTE, 2 * MINUTE), None, &[web(false)], (&told, &[]), &[]);
         assert_eq!(found.failed, None);
         near(found.routes[0].failed, 1500.0);
     }

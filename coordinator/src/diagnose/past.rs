@@ -9,8 +9,12 @@
 //! only those that nothing was done about would take the quick ones for all: nothing is done
 //! about them *because* they were over.
 //!
-//! **By an action.** The share of those that were well within the time, of all on which this
-//! plan was run.
+//! **By an action.** The share of those that were well within the time from its first step, of
+//! all times that this plan was run. An incident for which several plans were run counts for
+//! each of them: all but the last have failed, each has the time from its own first step, and
+//! which was run after others is on record. What was done before decides what is done next, and
+//! says how it goes; so first plans are compared alone, and later ones only where these are too
+//! few, which the answer says.
 //!
 //! Both are effects of doing only if nothing else decides both what is done and how it goes.
 //! What a healer decides by is on record: the fault, the symptom, and the service with its
@@ -46,14 +50,25 @@ pub struct Past {
     pub service: Option<String>,
     /// What was seen.
     pub symptom: Option<String>,
-    /// The plan that was chosen last.
-    pub plan: Option<String>,
+    /// The plans that were begun, in order; of a great many the last.
+    pub tried: Vec<Tried>,
     /// From the first sign to the first step of any plan.
     pub acted_after_ms: Option<u64>,
     /// How it ended; `None` while it is open.
     pub outcome: Option<String>,
     /// From the first sign to its end, or until now.
     pub lasted_ms: u64,
+}
+
+/// A plan that was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// Printed.
+    pub plan: String,
+    /// From the first sign to its first step.
+    pub after_ms: u64,
+    /// Nothing was done before.
+    pub first: bool,
 }
 
 /// The incident that is asked about.
@@ -70,6 +85,8 @@ pub struct About<'a> {
 /// Who counts as alike.
 struct Likeness {
     own: bool,
+    /// Plans that were run first, alone.
+    first: bool,
     words: &'static str,
     /// What decides what is done and how it goes, and what is hidden when these are compared.
     graph: &'static str,
@@ -78,9 +95,10 @@ struct Likeness {
 }
 
 /// The narrowest first.
-const LIKENESS: [Likeness; 2] = [
+const LIKENESS: [Likeness; 4] = [
     Likeness {
         own: true,
+        first: true,
         words: "incidents of this service with this fault and symptom",
         graph: "service -> fault, service -> symptom, fault -> symptom, \
                 fault -> act, symptom -> act, service -> act, \
@@ -89,13 +107,34 @@ const LIKENESS: [Likeness; 2] = [
         given_up: &[],
     },
     Likeness {
+        own: true,
+        first: false,
+        words: "incidents of this service with this fault and symptom, after other plans too",
+        graph: "service -> fault, service -> symptom, fault -> symptom, \
+                fault -> act, symptom -> act, service -> act, \
+                fault -> well, symptom -> well, service -> well, act -> well, act <-> well",
+        adjusted: &["fault", "symptom", "service"],
+        given_up: &["what was done before"],
+    },
+    Likeness {
         own: false,
+        first: true,
         words: "incidents of any service with this fault and symptom",
         graph: "fault -> symptom, fault -> act, symptom -> act, \
                 fault -> well, symptom -> well, act -> well, \
                 act <-> well, fault <-> act, fault <-> well, symptom <-> act, symptom <-> well",
         adjusted: &["fault", "symptom"],
         given_up: &["service"],
+    },
+    Likeness {
+        own: false,
+        first: false,
+        words: "incidents of any service with this fault and symptom, after other plans too",
+        graph: "fault -> symptom, fault -> act, symptom -> act, \
+                fault -> well, symptom -> well, act -> well, \
+                act <-> well, fault <-> act, fault <-> well, symptom <-> act, symptom <-> well",
+        adjusted: &["fault", "symptom"],
+        given_up: &["service", "what was done before"],
     },
 ];
 
@@ -131,21 +170,13 @@ fn answer(about: About<'_>, past: &[Past], action: Option<&str>) -> WhatIf {
         Some(action) => format!("Would {action} mend it?"),
     };
     let mut last = 0.0;
-    for likeness in &LIKENESS {
-        let likes = || past.iter().filter(|one| alike(about, one, likeness.own));
+    // What was done before is no matter where nothing is.
+    let asked = |one: &&Likeness| action.is_some() || one.first;
+    for likeness in LIKENESS.iter().filter(asked) {
+        let likes = past.iter().filter(|one| alike(about, one, likeness.own));
         let found = match action {
-            None => by_itself(likes()),
-            Some(action) => {
-                let wanted = recipe(action, about.service);
-                by_action(likes().filter(|one| {
-                    one.acted_after_ms.is_some()
-                        && one
-                            .plan
-                            .as_deref()
-                            .map(|plan| recipe(plan, one.service.as_deref()))
-                            == Some(wanted.clone())
-                }))
-            }
+            None => by_itself(likes),
+            Some(action) => by_action(likes, &recipe(action, about.service), likeness.first),
         };
         last = found.likes;
         if found.likes >= LIKES_MIN
@@ -268,21 +299,50 @@ fn untouched(one: &Past) -> Option<(u64, bool)> {
     }
 }
 
-/// The share of those acted upon that were well in time.
-fn by_action<'a>(past: impl Iterator<Item = &'a Past>) -> Found {
-    let (mut mended, mut all) = (0.0, 0.0);
+/// The share of times that a plan was run after which it was well in time. Times of one
+/// incident depend on each other, so its interval is that of as many trials as incidents.
+fn by_action<'a>(past: impl Iterator<Item = &'a Past>, wanted: &str, first: bool) -> Found {
+    let (mut mended, mut runs, mut incidents) = (0.0, 0.0, 0.0);
     for one in past {
-        let well = one.outcome.as_deref() == Some("healed") && one.lasted_ms <= WITHIN_MS;
-        // An open one may still be mended in time.
-        if well || one.outcome.is_some() || one.lasted_ms > WITHIN_MS {
-            all += 1.0;
-            mended += f64::from(u8::from(well));
+        let of = one.service.as_deref();
+        let ends: Vec<bool> = one
+            .tried
+            .iter()
+            .enumerate()
+            .filter(|(_, tried)| (tried.first || !first) && recipe(&tried.plan, of) == wanted)
+            .filter_map(|(at, _)| mends(one, at))
+            .collect();
+        if !ends.is_empty() {
+            incidents += 1.0;
         }
+        runs += ends.len() as f64;
+        mended += ends.iter().filter(|well| **well).count() as f64;
     }
+    let times = match round(runs) == round(incidents) {
+        true => String::new(),
+        false => format!(" times in {}", round(incidents)),
+    };
     Found {
-        estimate: (all > 0.0).then(|| wilson(mended / all, all)),
-        likes: all,
-        words: format!("it mended {} in time, of {}", round(mended), round(all)),
+        estimate: (runs > 0.0).then(|| wilson(mended / runs, incidents)),
+        likes: incidents,
+        words: format!(
+            "it mended {} in time, of {}{times}",
+            round(mended),
+            round(runs)
+        ),
+    }
+}
+
+/// Whether it was well in time after a plan; `None` while that is open.
+fn mends(one: &Past, at: usize) -> Option<bool> {
+    let took = one.lasted_ms.saturating_sub(one.tried.get(at)?.after_ms);
+    if at + 1 < one.tried.len() {
+        // Something else had to be done.
+        return Some(false);
+    }
+    match one.outcome.as_deref() {
+        Some(outcome) => Some(outcome == "healed" && took <= WITHIN_MS),
+        None => (took > WITHIN_MS).then_some(false),
     }
 }
 
@@ -315,15 +375,28 @@ mod tests {
         symptom: Some("hung"),
     };
 
+    const RESTART: &str = "restart(web, grace=0ms)";
+
     fn past(acted: Option<u64>, outcome: Option<&str>, lasted_ms: u64) -> Past {
         Past {
             node: "a".into(),
             service: Some("web".into()),
             symptom: Some("hung".into()),
-            plan: acted.map(|_| "restart(web, grace=0ms)".into()),
+            tried: acted
+                .map(|after| tried(RESTART, after, true))
+                .into_iter()
+                .collect(),
             acted_after_ms: acted,
             outcome: outcome.map(str::to_owned),
             lasted_ms,
+        }
+    }
+
+    fn tried(plan: &str, after_ms: u64, first: bool) -> Tried {
+        Tried {
+            plan: plan.into(),
+            after_ms,
+            first,
         }
     }
 
@@ -407,7 +480,7 @@ mod tests {
     fn likes_of_other_services_answer_only_when_there_are_too_few_and_say_so() {
         let far = |outcome, lasted| Past {
             service: Some("api".into()),
-            plan: Some("restart(api, grace=0ms)".into()),
+            tried: vec![tried("restart(api, grace=0ms)", 100, true)],
             ..past(Some(100), Some(outcome), lasted)
         };
         let mut all = vec![far("healed", 400); 6];
@@ -429,6 +502,60 @@ mod tests {
             ..ABOUT
         };
         assert_eq!(what_if(other, &all, &action)[1].estimate, None);
+    }
+
+    #[test]
+    fn each_plan_of_an_incident_answers_for_itself() {
+        const OTHER: &str = "prune(web, keep=1)";
+        let both = [RESTART.to_owned(), OTHER.to_owned()];
+        // The restart does nothing for 50 s, then the other plan mends it within 30.
+        let two = Past {
+            tried: vec![tried(RESTART, 1_000, true), tried(OTHER, 51_000, false)],
+            ..past(Some(1_000), Some("healed"), 81_000)
+        };
+        // The same, but after the restart nothing more may be done.
+        let held = past(Some(1_000), Some("escalated"), 600_000);
+        let all = [vec![two.clone(); 6], vec![held; 2]].concat();
+        let [itself, restart, other] = &what_if(ABOUT, &all, &both)[..] else {
+            panic!("three answers")
+        };
+        assert_eq!(restart.likes, 8);
+        assert!(restart.estimate.as_ref().unwrap().share < 1e-9 && restart.identified);
+        assert!(restart.estimate.as_ref().unwrap().high < 0.5);
+        assert_eq!(other.likes, 6);
+        assert!(other.estimate.as_ref().unwrap().share > 0.999);
+        assert!(!other.identified);
+        assert_eq!(other.not_adjusted_for, ["what was done before"]);
+        // Nothing is known of what is left alone for longer than a second.
+        assert!(itself.estimate.is_none());
+        // Where it was run first often enough, that alone counts.
+        let alone = Past {
+            tried: vec![tried(OTHER, 1_000, true)],
+            ..past(Some(1_000), Some("undone"), 100_000)
+        };
+        let all = [all, vec![alone; 5]].concat();
+        let other = &what_if(ABOUT, &all, &both)[2];
+        assert_eq!((other.likes, other.identified), (5, true));
+        assert!(other.estimate.as_ref().unwrap().share < 1e-9);
+        // The same plan three times in each is no more certain than once in each.
+        let thrice = Past {
+            tried: (0..3)
+                .map(|nth| tried(RESTART, 1_000 + nth, nth == 0))
+                .collect(),
+            ..two
+        };
+        let found = by_action([thrice].iter(), &recipe(RESTART, Some("web")), false);
+        assert_eq!(found.likes.to_bits(), 1.0_f64.to_bits());
+        assert_eq!(found.words, "it mended 0 in time, of 3 times in 1");
+    }
+
+    #[test]
+    fn a_plan_that_runs_has_not_failed_yet() {
+        let open = |lasted| past(Some(1_000), None, lasted);
+        assert_eq!(mends(&open(30_000), 0), None);
+        assert_eq!(mends(&open(1_001 + WITHIN_MS), 0), Some(false));
+        let late = past(Some(70_000), Some("healed"), 75_000);
+        assert_eq!(mends(&late, 0), Some(true), "its time begins with its step");
     }
 
     #[test]

@@ -228,10 +228,20 @@ pub struct Impact {
     /// says how many users the route has.
     pub users: Option<u64>,
     /// Requests that failed where users come in, beyond what is usual there; an estimate from
-    /// means over five minutes. Absent if nothing was told.
+    /// means over five minutes. Failed: no backend took the connection, or it broke; a
+    /// forwarder sees no status of an answer. Absent until such means have arrived.
     pub failed: Option<f64>,
-    /// Requests that took longer than promised, at least; absent without such a promise.
+    /// Of some route it is not known what fails there usually, and all that failed is counted.
+    pub failed_at_most: bool,
+    /// Requests that took longer than promised, beyond what is usual, at least; absent without
+    /// such a promise, and where it is not known what is usual.
     pub slow_at_least: Option<f64>,
+    /// Requests that came while health checks had wrong answers, so that as many at most were
+    /// answered wrongly. Absent where the incident is about something else.
+    pub wrong_at_most: Option<f64>,
+    /// The largest share of new connections that failed where users come in, seen as the
+    /// incident was opened; only where nothing more has arrived.
+    pub seen_failed: Option<f64>,
     /// Routes where users come in of which nothing was told for that time.
     pub unknown: u64,
     /// By route that the incident reaches.
@@ -254,15 +264,17 @@ pub struct RouteImpact {
     pub from_ms: u64,
     /// Until when.
     pub to_ms: u64,
-    /// Requests in that time.
+    /// Requests in that time; absent after a look alone, as all counts are.
     pub asked: Option<f64>,
-    /// Those that failed, beyond what is usual.
+    /// Those that failed, beyond what is usual; all that failed if `usual_failed` is absent.
     pub failed: Option<f64>,
-    /// Those that were slower than promised, at least.
+    /// Those that were slower than promised beyond what is usual, at least.
     pub slow_at_least: Option<f64>,
+    /// Those that came while the incident lasted.
+    pub meanwhile: Option<f64>,
     /// The share that failed in the hour before, in the median.
     pub usual_failed: Option<f64>,
-    /// The largest share that failed, over five minutes.
+    /// The largest share that failed, over five minutes; after a look alone, what it saw.
     pub worst_failed: Option<f64>,
     /// Users affected.
     pub users: Option<u64>,
@@ -276,7 +288,7 @@ pub struct RouteImpact {
 pub enum Basis {
     /// Means over five minutes that overlap the incident.
     Means,
-    /// One look as it was opened, taken to hold for as long as it lasted.
+    /// One look as it was opened, which says nothing of what came after.
     Look,
 }
 
@@ -302,7 +314,7 @@ pub struct WhatIf {
     pub question: String,
     /// The plan that is asked about; absent for "by itself".
     pub action: Option<String>,
-    /// Within which time from the first sign.
+    /// Within which time: from the first sign, by an action from its first step.
     pub within_ms: u64,
     /// How likely; absent where too little is on record.
     pub estimate: Option<Estimate>,
@@ -349,4 +361,7 @@ pub struct Why {
     pub levels: Vec<Level>,
     /// All of it in a sentence.
     pub text: String,
+    /// Of the last answer: how many of that name are left out after it.
+    #[serde(default)]
+    pub left_out: u64,
 }

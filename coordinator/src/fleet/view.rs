@@ -230,8 +230,7 @@ pub struct Incident {
     pub detected_after_ms: Option<u64>,
     /// Whether the node reached the coordinator when it was opened.
     pub connected: Option<bool>,
-    /// The plan that was chosen; absent while undecided and when nothing is
-    /// done.
+    /// The plan that was chosen last; absent while none was.
     pub plan: Option<String>,
     /// Where the plan came from: `reflex`, `playbook`, `resumed`, `operator`.
     pub source: Option<String>,

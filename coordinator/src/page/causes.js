@@ -200,26 +200,31 @@ const count = (value) => (known(value) ? Math.round(value).toLocaleString("en") 
 export function reachWords(impact) {
   if (!impact) return "–";
   if (known(impact.users)) return plural(impact.users, "user");
-  if (known(impact.failed)) return `${count(impact.failed)} requests failed`;
+  if (known(impact.failed)) return `${count(impact.failed)} requests failed${impact.failed_at_most ? " at most" : ""}`;
+  if (known(impact.seen_failed)) return `not known yet; at opening ${share(impact.seen_failed)} of new connections failed`;
   return "not known";
 }
 export function burnWords(impact) {
   const burns = impact ? impact.routes.filter((r) => r.entry).flatMap((r) => r.burns) : [];
-  if (!burns.length) return impact && impact.routes.length ? "no objective set" : "–";
+  if (!burns.length) return !impact || !impact.routes.length ? "–" : impact.routes.some((r) => r.basis === "look") ? "not known yet" : "no objective set";
   const worst = burns.reduce((a, b) => (b.spent > a.spent ? b : a));
   return `${worst.at_least ? "≥ " : ""}${share(worst.spent)} of ${duration(worst.window_ms)}, ${worst.rate.toFixed(1)}×`;
 }
 
 export function impactSection(impact) {
   if (!impact || !impact.routes.length) return null;
-  const basis = (r) => (r.basis === "look" ? "one look as it was opened" : `means over ${duration(r.to_ms - r.from_ms)}`);
+  const counted = (r) => (r.basis === "look"
+    ? el("p", {}, "Not known yet; ", known(r.worst_failed) ? `seen at opening: ${share(r.worst_failed)} of new connections failed.` : "at opening nobody asked.")
+    : el("p", {}, `${count(r.failed)} of some ${count(r.asked)} requests failed${known(r.usual_failed) ? " beyond the usual" : " at most: what is usual is not known"}`,
+      known(r.worst_failed) ? `, ${share(r.worst_failed)} at the worst time` : "", known(r.slow_at_least) ? `; ${count(r.slow_at_least)} at least were too slow beyond the usual` : "",
+      known(r.users) ? `; ${plural(r.users, "user")} affected` : "", el("span", { class: "soft" }, ` (means over ${duration(r.to_ms - r.from_ms)})`)));
   return section("", "Impact, by route", el("ul", { class: "card reach" }, impact.routes.map((r) => el("li", {},
     el("div", { class: "head" }, el("b", {}, `${r.route} on ${r.node}`), r.entry ? el("span", { class: "tag" }, "users come in here") : el("span", { class: "soft" }, "called by one that counts already")),
-    el("p", {}, `${count(r.failed)} of some ${count(r.asked)} requests failed beyond the usual`,
-      known(r.worst_failed) ? `, ${share(r.worst_failed)} at the worst time` : "", known(r.slow_at_least) ? `; ${count(r.slow_at_least)} at least were too slow` : "",
-      known(r.users) ? `; ${plural(r.users, "user")} affected` : "", el("span", { class: "soft" }, ` (${basis(r)})`)),
+    counted(r),
     r.burns.length ? r.burns.map((b) => el("p", {}, `${b.objective}: burnt ${b.at_least ? "at least " : ""}${b.rate.toFixed(1)} times as fast as allowed, ${share(b.spent)} of what ${duration(b.window_ms)} leave free`))
-      : el("p", { class: "soft" }, "No objective is configured for it.")))));
+      : r.basis === "look" ? null : el("p", { class: "soft" }, "No objective is configured for it."))),
+    el("li", {}, el("p", { class: "soft" }, "Failed: a connection that was refused or broke. A forwarder sees no answers: wrong ones are not among them.",
+      known(impact.wrong_at_most) ? ` ${count(impact.wrong_at_most)} requests at most were answered wrongly: so many came while health checks had wrong answers.` : ""))));
 }
 
 export function whatIfSection(all) {

@@ -11,11 +11,12 @@ use homeostat_common::wire::body::Diagnosed;
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::read::{LIST_MAX, event_sql};
 use super::{Db, DbError, int, uint};
 use crate::diagnose::causes::Case;
-use crate::diagnose::past::Past;
+use crate::diagnose::past::{Past, Tried};
 use crate::fleet::view::Event;
 
 /// Incidents before and after one, by arrival, that may belong to it. What a node held back
@@ -27,6 +28,10 @@ const OPEN_MAX: i64 = 128;
 
 /// Incidents with the same fault that tell how such a one goes; the newest.
 const PAST_MAX: i64 = 2_000;
+
+/// Records of plans that are read of one incident, the last: eight plans of a step or two, with
+/// what they were revised to. One that needs more is tried again and again.
+const RECORDS_MAX: i64 = 32;
 
 /// Aggregates of one node around an incident: an hour before, and twenty hours of it.
 const SPANS_MAX: i64 = 256;
@@ -232,8 +237,8 @@ impl Db {
     pub async fn past(&self, fault: &str, except: u64, now_ms: u64) -> Result<Vec<Past>, DbError> {
         let doing = "read how such incidents went";
         let rows = sqlx::query(
-            "SELECT node.name, service, symptom, plan, outcome, lasted_ms, detected_after_ms,
-               opened_ms, incident.stream AS stream,
+            "SELECT incident.id AS id, node.name, service, symptom, outcome, lasted_ms,
+               detected_after_ms, opened_ms,
                (SELECT MIN(hlc_ms) FROM event WHERE event.stream = incident.stream
                 AND event.incident = incident.number AND kind = 'step') AS step_ms,
                (SELECT MAX(hlc_ms - received_ms) FROM event WHERE event.stream = incident.stream
@@ -242,6 +247,9 @@ impl Db {
              JOIN node ON node.id = stream.node
              WHERE fault = ?1 AND incident.id <> ?2 AND opened_ms IS NOT NULL
                AND (closed_seq IS NOT NULL OR node.stream = incident.stream)
+               -- What came first is forgotten first, and with it what was done.
+               AND EXISTS (SELECT 1 FROM event WHERE event.stream = incident.stream
+                 AND event.seq = incident.opened_seq)
              ORDER BY incident.id DESC LIMIT ?3",
         )
         .bind(fault)
@@ -250,7 +258,9 @@ impl Db {
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
-        let read = |row: &sqlx::sqlite::SqliteRow| -> Result<Past, sqlx::Error> {
+        let ids: Result<Vec<i64>, _> = rows.iter().map(|row| row.try_get("id")).collect();
+        let mut ran = self.ran(&ids.map_err(DbError::on(doing))?).await?;
+        let mut read = |row: &SqliteRow| -> Result<Past, sqlx::Error> {
             let opened: i64 = row.try_get("opened_ms")?;
             let before: Option<i64> = row.try_get("detected_after_ms")?;
             let first = opened.saturating_sub(before.unwrap_or(0));
@@ -258,21 +268,110 @@ impl Db {
             let lasted: Option<i64> = row.try_get("lasted_ms")?;
             let ahead: Option<i64> = row.try_get("ahead_ms")?;
             let now = int(now_ms).saturating_add(ahead.unwrap_or(0));
+            let after = |at: i64| uint(at.saturating_sub(first));
+            let ran = ran.remove(&row.try_get("id")?).unwrap_or_default();
+            let tried = ran.plans.into_iter().enumerate().map(|(nth, one)| Tried {
+                plan: one.text,
+                after_ms: after(one.at_ms),
+                first: ran.whole && nth == 0,
+            });
             Ok(Past {
                 node: row.try_get("name")?,
                 service: row.try_get("service")?,
                 symptom: row.try_get("symptom")?,
-                plan: row.try_get("plan")?,
-                acted_after_ms: step.map(|step| uint(step.saturating_sub(first))),
+                tried: tried.collect(),
+                acted_after_ms: step.map(after),
                 outcome: row.try_get("outcome")?,
                 lasted_ms: uint(lasted.unwrap_or_else(|| now.saturating_sub(first))),
             })
         };
         rows.iter()
-            .map(read)
+            .map(&mut read)
             .collect::<Result<_, _>>()
             .map_err(DbError::on(doing))
     }
+
+    /// The plans that were begun for these incidents, by number of the incident.
+    async fn ran(&self, incidents: &[i64]) -> Result<BTreeMap<i64, Ran>, DbError> {
+        let doing = "read which plans were run";
+        // A plan that is revised, or goes on after a restart, keeps its number.
+        let rows = sqlx::query(
+            "SELECT id, kind, hlc_ms, number, source, text, records FROM (
+               SELECT incident.id AS id, event.seq AS seq, kind, hlc_ms,
+                 CAST(body ->> '$.plan' AS TEXT) AS number,
+                 (SELECT one.value ->> '$.source' FROM json_each(body, '$.considered') AS one
+                  WHERE kind = 'decided' AND one.value ->> '$.refusal' IS NULL
+                  ORDER BY one.key DESC LIMIT 1) AS source,
+                 (SELECT one.value ->> '$.plan' FROM json_each(body, '$.considered') AS one
+                  WHERE kind = 'decided' AND one.value ->> '$.refusal' IS NULL
+                  ORDER BY one.key DESC LIMIT 1) AS text,
+                 ROW_NUMBER() OVER (PARTITION BY incident.id ORDER BY event.seq DESC) AS back,
+                 COUNT(*) OVER (PARTITION BY incident.id) AS records
+               FROM incident JOIN event ON event.stream = incident.stream
+                 AND event.incident = incident.number
+               WHERE incident.id IN (SELECT value FROM json_each(?1))
+                 AND ((kind = 'decided' AND body ->> '$.plan' IS NOT NULL)
+                   OR (kind = 'step' AND body ->> '$.phase' = 'started')))
+             WHERE back <= ?2 ORDER BY id, seq",
+        )
+        .bind(serde_json::to_string(incidents).unwrap_or_default())
+        .bind(RECORDS_MAX)
+        .fetch_all(&self.read)
+        .await
+        .map_err(DbError::on(doing))?;
+        let mut all: BTreeMap<i64, Ran> = BTreeMap::new();
+        for row in &rows {
+            let mut read = || -> Result<(), sqlx::Error> {
+                let of = all.entry(row.try_get("id")?).or_default();
+                of.whole = row.try_get::<i64, _>("records")? <= RECORDS_MAX;
+                let number: String = row.try_get("number")?;
+                let at_ms: i64 = row.try_get("hlc_ms")?;
+                let resumed = row.try_get::<Option<&str>, _>("source")? == Some("resumed");
+                match row.try_get("kind")? {
+                    "decided" => {
+                        let text: Option<String> = row.try_get("text")?;
+                        if let Some(text) = text.filter(|_| !resumed) {
+                            of.plans.push(RanPlan {
+                                number,
+                                text,
+                                at_ms,
+                                stepped: false,
+                            });
+                        }
+                    }
+                    _ => {
+                        if let Some(plan) = of.plans.last_mut()
+                            && plan.number == number
+                            && !plan.stepped
+                        {
+                            (plan.at_ms, plan.stepped) = (at_ms, true);
+                        }
+                    }
+                }
+                Ok(())
+            };
+            read().map_err(DbError::on(doing))?;
+        }
+        Ok(all)
+    }
+}
+
+/// The plans of one incident.
+#[derive(Debug, Default)]
+struct Ran {
+    plans: Vec<RanPlan>,
+    /// Whether these are all.
+    whole: bool,
+}
+
+#[derive(Debug)]
+struct RanPlan {
+    /// Of its run, on its node.
+    number: String,
+    text: String,
+    /// When its first step was begun; while none is on record, when it was decided.
+    at_ms: i64,
+    stepped: bool,
 }
 
 fn opened(event: &Event) -> Option<Case> {

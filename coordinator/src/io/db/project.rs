@@ -231,23 +231,35 @@ async fn decided(db: &mut SqliteConnection, at: At, body: &Decided) -> Result<()
         .filter(|_| chosen.is_none())
         .map(|refusal| format!("{}: {}", refusal.rule, refusal.reason));
     sqlx::query(
-        "UPDATE incident SET decided_seq = ?3, plan = ?4, source = ?5, refusals = ?6, why = ?7,
-           cost = ?8, balance = ?9, health = ?10, predicted = ?11
+        "UPDATE incident SET decided_seq = ?3, refusals = ?4, why = ?5, cost = ?6, balance = ?7,
+           health = ?8, predicted = ?9
          WHERE stream = ?1 AND number = ?2 AND (decided_seq IS NULL OR decided_seq < ?3)",
     )
     .bind(at.stream)
     .bind(int(body.incident.0))
     .bind(at.seq)
-    .bind(chosen.map(|option| option.plan.as_str()))
-    .bind(chosen.map(|option| source(option.source)))
     .bind(int(refusals.count() as u64))
     .bind(why)
     .bind(body.cost)
     .bind(body.balance)
     .bind(body.health)
     .bind(body.predicted)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    // That nothing more may be done takes nothing back of what was.
+    if let Some(chosen) = chosen {
+        sqlx::query(
+            "UPDATE incident SET plan_seq = ?3, plan = ?4, source = ?5
+             WHERE stream = ?1 AND number = ?2 AND (plan_seq IS NULL OR plan_seq < ?3)",
+        )
+        .bind(at.stream)
+        .bind(int(body.incident.0))
+        .bind(at.seq)
+        .bind(chosen.plan.as_str())
+        .bind(source(chosen.source))
+        .execute(db)
+        .await?;
+    }
     Ok(())
 }
 

@@ -27,6 +27,7 @@ use crate::fleet::view::{Incident, IncidentState};
 mod history;
 mod outside;
 mod own;
+mod past;
 mod readings;
 pub(crate) mod sent;
 

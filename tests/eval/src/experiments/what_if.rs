@@ -2,18 +2,21 @@
 //! it?", beside what happens in the simulator.
 //!
 //! An incident has a history: it came [`HISTORY`] times, lasted as long as it liked, and somebody
-//! restarted the replica after some while, or nobody did. From such records alone
+//! restarted the replica after some while, or took it out of its route, and tried the other one
+//! of the two where that did not help; or nobody did anything. From such records alone
 //! [`what_if`] answers for the next one. The truth is what comes of more plays, in which
-//! nobody does anything, or the replica is restarted if it still is ill.
+//! nobody does anything, or one of the two is done if it still is ill, and nothing else.
 //!
-//! The baseline is the share of those that nothing was done about, which forgets that nothing is
-//! done about what is over.
+//! The baseline of the first question is the share of those that nothing was done about, which
+//! forgets that nothing is done about what is over; that of the others charges an incident to
+//! the plan that came last, from the first sign on.
 
 use anyhow::{Context as _, Result, ensure};
-use homeostat_coordinator::diagnose::past::{About, Past, WITHIN_MS, what_if};
+use homeostat_coordinator::diagnose::past::{About, Past, Tried, WITHIN_MS, what_if};
 use homeostat_coordinator::fleet::diagnosis::Estimate as Told;
 use homeostat_protocols::causal::incidents::{Case, cases};
-use homeostat_sim::world::{Settings, World};
+use homeostat_sim::policy::{Kind, Moves};
+use homeostat_sim::world::{Order, Settings, World};
 
 use crate::result::{Report, Row};
 use crate::stats::{Estimate, clustered, share};
@@ -28,7 +31,7 @@ const TRUTH: u64 = 40;
 /// How long a fault lasts, in seconds, from and to; drawn evenly in its logarithm.
 const LASTS: (f64, f64) = (5.0, 240.0);
 
-/// After how many seconds a replica is restarted, from and to, and how often that is done at all.
+/// After how many seconds something is done, from and to, and how often that is done at all.
 const ACTS: (f64, f64) = (1.0, 90.0);
 const DONE: f64 = 0.7;
 
@@ -42,39 +45,78 @@ const WATCHED: f64 = 180.0;
 /// A fault that shows nothing for so many seconds hurts nobody.
 const SHOWS: f64 = 60.0;
 
-const PLAN: &str = "restart(web, grace=0ms)";
+/// How many seconds the first plan is given, from and to, and how often another one follows it.
+const PATIENCE: (f64, f64) = (20.0, 90.0);
+const FOLLOWED: f64 = 0.5;
+
+/// What is done: the replica is restarted, or taken out of its route.
+const PLANS: [&str; 2] = ["restart(web, grace=0ms)", "isolate(shop, web, drain=2s)"];
+
+/// What somebody does about an incident.
+#[derive(Clone, Copy)]
+struct Deed {
+    /// Which of the plans.
+    plan: usize,
+    /// Seconds from the first sign.
+    after: f64,
+    /// Seconds until the other one is tried; nothing else is if absent.
+    patience: Option<f64>,
+}
 
 /// How one time of an incident went.
 struct Time {
-    /// Seconds from the first sign to the restart.
-    acted: Option<f64>,
+    /// What was done, each so many seconds from the first sign.
+    done: Vec<(usize, f64)>,
     /// Seconds from the first sign until it was well, for good.
     well: Option<f64>,
 }
 
 impl Time {
+    /// Whether it was well in time, counted from the first plan on.
     fn in_time(&self) -> bool {
-        self.well.is_some_and(|well| ms(well) <= WITHIN_MS)
+        let from = self.done.first().map_or(0.0, |(_, after)| *after);
+        self.well.is_some_and(|well| ms(well - from) <= WITHIN_MS)
     }
 
     /// What the coordinator has on record of it.
     fn past(&self) -> Past {
-        let outcome = match (self.well, self.acted) {
-            (Some(_), Some(_)) => Some("healed"),
-            (Some(_), None) => Some("recovered"),
-            (None, Some(_)) => Some("unhealed"),
-            (None, None) => None,
+        let outcome = match (self.well, self.done.is_empty()) {
+            (Some(_), false) => Some("healed"),
+            (Some(_), true) => Some("recovered"),
+            (None, false) => Some("escalated"),
+            (None, true) => None,
         };
+        let tried = self
+            .done
+            .iter()
+            .enumerate()
+            .map(|(nth, (plan, after))| Tried {
+                plan: PLANS[*plan].to_owned(),
+                after_ms: ms(*after),
+                first: nth == 0,
+            });
         Past {
             node: "edge".to_owned(),
             service: Some("web".to_owned()),
             symptom: Some("slow".to_owned()),
-            plan: self.acted.map(|_| PLAN.to_owned()),
-            acted_after_ms: self.acted.map(ms),
+            tried: tried.collect(),
+            acted_after_ms: self.done.first().map(|(_, after)| ms(*after)),
             outcome: outcome.map(str::to_owned),
             lasted_ms: ms(self.well.unwrap_or(WATCHED)),
         }
     }
+}
+
+/// The share that was well in time after the first sign, of those for which a plan came last.
+fn by_last(times: &[Time], plan: usize) -> Option<f64> {
+    let of = times
+        .iter()
+        .filter(|one| one.done.last().is_some_and(|(last, _)| *last == plan));
+    let well: Vec<bool> = of
+        .map(|one| one.well.is_some_and(|well| ms(well) <= WITHIN_MS))
+        .collect();
+    let count = well.iter().filter(|well| **well).count();
+    (!well.is_empty()).then(|| count as f64 / well.len() as f64)
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a few minutes
@@ -111,7 +153,7 @@ impl Asked {
         self.naive.extend(naive.map(|naive| (naive - truth).abs()));
     }
 
-    fn rows(&self, id: &str, what: &str, seed: u64, report: &mut Report) {
+    fn rows(&self, id: &str, what: &str, baseline: &str, seed: u64, report: &mut Report) {
         let id = |last: &str| format!("causal.told.{id}.{last}");
         let mean = |all: &[f64]| all.iter().sum::<f64>() / all.len() as f64;
         let hits =
@@ -130,7 +172,7 @@ impl Asked {
         let naive = (!self.naive.is_empty()).then(|| mean(&self.naive));
         let row = Row::new(&id("error"), &text, "ratio", error);
         report.rows.push(match naive {
-            Some(_) => row.against(naive, "those left alone"),
+            Some(_) => row.against(naive, baseline),
             None => row,
         });
         let text = format!("{what}, told: mean width of the interval");
@@ -152,49 +194,90 @@ impl Asked {
 /// When an incident cannot be played, or none hurts anybody.
 pub(super) fn run(plays: u64, most: usize, seed: u64, report: &mut Report) -> Result<()> {
     let (histories, truth) = (HISTORIES * plays, TRUTH * plays);
-    let (mut itself, mut mend) = (Asked::default(), Asked::default());
-    let (mut rng, mut used) = (fastrand::Rng::with_seed(seed), 0);
+    let (mut itself, mut mend) = (Asked::default(), [Asked::default(), Asked::default()]);
+    let (mut rng, mut used, mut followed) = (fastrand::Rng::with_seed(seed), 0, 0);
     // Those that end by themselves: the others never would.
     for case in cases()?.iter().filter(|case| passes(case)) {
         if used == most {
             break;
         }
-        let alone = times(case, truth, &mut rng, |_| None)?;
+        let Some(orders) = orders(case) else {
+            continue;
+        };
+        let alone = times(case, &orders, truth, &mut rng, |_| None)?;
         // What hurts nobody on most days has no incidents.
         if alone.len() * 2 < usize::try_from(truth)? {
             continue;
         }
         used += 1;
         itself.begin();
-        mend.begin();
-        let restarted = times(case, truth, &mut rng, |rng| Some(between(ACTS, rng.f64())))?;
-        let restarted = restarted.iter().filter(|one| one.acted.is_some());
-        let truths = in_time(alone.iter()).zip(in_time(restarted));
-        let (alone, restarted) = truths.context("nobody was restarted")?;
-        for _ in 0..histories {
-            let times = times(case, HISTORY, &mut rng, |rng| {
-                (rng.f64() < DONE).then(|| between(ACTS, rng.f64()))
+        let alone = in_time(alone.iter()).context("nobody was hurt")?;
+        let mut truths = Vec::new();
+        for (plan, asked) in mend.iter_mut().enumerate() {
+            asked.begin();
+            let treated = times(case, &orders, truth, &mut rng, |rng| {
+                let after = between(ACTS, rng.f64());
+                Some(Deed {
+                    plan,
+                    after,
+                    patience: None,
+                })
             })?;
+            let treated = treated.iter().filter(|one| !one.done.is_empty());
+            truths.push(in_time(treated).context("nobody was treated")?);
+        }
+        for _ in 0..histories {
+            let times = times(case, &orders, HISTORY, &mut rng, |rng| {
+                (rng.f64() < DONE).then(|| Deed {
+                    plan: rng.usize(..PLANS.len()),
+                    after: between(ACTS, rng.f64()),
+                    patience: (rng.f64() < FOLLOWED).then(|| between(PATIENCE, rng.f64())),
+                })
+            })?;
+            followed += times.iter().filter(|one| one.done.len() > 1).count();
             let past: Vec<Past> = times.iter().map(Time::past).collect();
             let about = About {
                 node: "edge",
                 service: Some("web"),
                 symptom: Some("slow"),
             };
-            let told = what_if(about, &past, &[PLAN.to_owned()]);
+            let told = what_if(about, &past, &PLANS.map(str::to_owned));
             let told = |at: usize| told.get(at).and_then(|one| one.estimate);
-            let untouched = times.iter().filter(|one| one.acted.is_none());
+            let untouched = times.iter().filter(|one| one.done.is_empty());
             itself.note(told(0), in_time(untouched), alone);
-            mend.note(told(1), None, restarted);
+            for (plan, asked) in mend.iter_mut().enumerate() {
+                asked.note(told(plan + 1), by_last(&times, plan), truths[plan]);
+            }
         }
     }
     ensure!(used > 0, "no incident hurts anybody");
-    itself.rows("itself", "would it heal by itself", seed, report);
-    mend.rows("mend", "would a restart mend it", seed, report);
+    let alone = "those left alone";
+    itself.rows("itself", "would it heal by itself", alone, seed, report);
+    let last = "by the last plan, from the first sign";
+    mend[0].rows("mend", "would a restart mend it", last, seed, report);
+    mend[1].rows(
+        "isolate",
+        "would leaving it out mend it",
+        last,
+        seed,
+        report,
+    );
     report.notes.push(format!(
-        "told: {histories} histories of {used} incidents, {HISTORY} times each; truth of {truth} plays"
+        "told: {histories} histories of {used} incidents, {HISTORY} times each, two plans in \
+         {followed} times; truth of {truth} plays"
     ));
     Ok(())
+}
+
+/// Restarts the replica, or takes it out of its route; `None` if it is on none.
+fn orders(case: &Case) -> Option<[Order; 2]> {
+    let moves = Moves::new(&case.topology);
+    let whom = moves
+        .of(Kind::Restart)
+        .find(|one| one.order == case.restart)?
+        .whom;
+    let isolate = moves.find(Kind::Isolate, whom)?;
+    Some([case.restart.clone(), isolate.order.clone()])
 }
 
 fn passes(case: &Case) -> bool {
@@ -216,21 +299,28 @@ fn between((from, to): (f64, f64), part: f64) -> f64 {
 /// Plays an incident again and again; those plays that hurt nobody are left out.
 fn times(
     case: &Case,
+    orders: &[Order; 2],
     plays: u64,
     rng: &mut fastrand::Rng,
-    acts: impl Fn(&mut fastrand::Rng) -> Option<f64>,
+    does: impl Fn(&mut fastrand::Rng) -> Option<Deed>,
 ) -> Result<Vec<Time>> {
     let mut times = Vec::new();
     for _ in 0..plays {
         let lasts = between(LASTS, rng.f64());
-        let acts = acts(rng);
-        times.extend(time(case, rng.u64(..), lasts, acts)?);
+        let deed = does(rng);
+        times.extend(time(case, orders, rng.u64(..), lasts, deed)?);
     }
     Ok(times)
 }
 
 /// `None` if it hurts nobody.
-fn time(case: &Case, seed: u64, lasts: f64, acts: Option<f64>) -> Result<Option<Time>> {
+fn time(
+    case: &Case,
+    orders: &[Order; 2],
+    seed: u64,
+    lasts: f64,
+    mut deed: Option<Deed>,
+) -> Result<Option<Time>> {
     let mut incident = case.incident.clone();
     for fault in &mut incident.faults {
         fault.trigger.lasts = Some(lasts);
@@ -245,19 +335,24 @@ fn time(case: &Case, seed: u64, lasts: f64, acts: Option<f64>) -> Result<Option<
         return Ok(None);
     }
     let began = world.now();
-    let (mut acted, mut well, mut held) = (None, None, 0);
+    let (mut done, mut well, mut held) = (Vec::new(), None, 0);
     while well.is_none() && world.now() < began + WATCHED {
         let since = world.now() - began;
-        if held == 0 && acted.is_none() && acts.is_some_and(|acts| since >= acts) {
+        if let Some(due) = deed.filter(|due| held == 0 && since >= due.after) {
             // Refused or not: what is measured is what comes of trying.
-            let _ = world.order(&case.restart);
-            acted = Some(since);
+            let _ = world.order(&orders[due.plan]);
+            done.push((due.plan, since));
+            deed = due.patience.map(|patience| Deed {
+                plan: 1 - due.plan,
+                after: since + patience,
+                patience: None,
+            });
         }
         world.tick();
         held = if ill(&world) { 0 } else { held + 1 };
         well = (held == HOLD).then(|| world.now() - began - f64::from(HOLD));
     }
-    Ok(Some(Time { acted, well }))
+    Ok(Some(Time { done, well }))
 }
 
 #[cfg(test)]
@@ -276,7 +371,7 @@ mod tests {
                 .unwrap()
                 .ours
         };
-        for id in ["itself", "mend"] {
+        for id in ["itself", "mend", "isolate"] {
             assert!(value(&format!("{id}.inside")) > 0.5, "{id}");
             assert!(value(&format!("{id}.error")) < 0.3, "{id}");
         }

@@ -49,47 +49,6 @@ pub fn drawn(count: usize) -> Result<Vec<Incident>> {
     Ok(all)
 }
 
-/// Incidents of one fault without couplings, drawn from the grammar with seeds of a split; a
-/// third of them passes by itself after a while.
-///
-/// # Errors
-/// When a shipped topology does not read.
-pub fn plain(split: Split, count: usize) -> Result<Vec<Incident>> {
-    let names = Topology::shipped().iter().map(|(name, _)| *name);
-    let fleets: Result<Vec<Topology>> = names.map(|name| Ok(Topology::named(name)?)).collect();
-    let fleets = fleets?;
-    let mut all: Vec<Incident> = Vec::with_capacity(count);
-    for number in 0..PLAIN_TRIED * count as u64 {
-        if all.len() >= count {
-            break;
-        }
-        let fleet = &fleets[place(number, fleets.len())];
-        let drawn = Incident::generate(split.seed(PLAIN + number), fleet)
-            .into_iter()
-            .next();
-        let Some(mut one) = drawn else { continue };
-        one.faults.truncate(1);
-        let Some(fault) = one.faults.first_mut() else {
-            continue;
-        };
-        fault.couplings.clear();
-        if number % 3 == 0 && fault.trigger.lasts.is_none() {
-            fault.trigger.lasts = Some(30.0 + (number % 11) as f64 * 15.0);
-        }
-        one.twin = None;
-        one.name = format!("plain-{number}");
-        if one.check(fleet).is_ok() {
-            all.push(one);
-        }
-    }
-    Ok(all)
-}
-
-/// Draws for each plain incident, at most.
-const PLAIN_TRIED: u64 = 4;
-/// The first of the numbers of their seeds.
-const PLAIN: u64 = 3 << 29;
-
 /// The first of the numbers of seeds that draw incidents, away from those of episodes.
 const DRAWN: u64 = 1 << 30;
 

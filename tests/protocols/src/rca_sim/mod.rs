@@ -14,7 +14,6 @@ pub mod baseline;
 pub mod cases;
 pub mod confounded;
 pub mod core;
-pub mod counterfactual;
 pub mod incidents;
 pub mod parts;
 pub mod score;

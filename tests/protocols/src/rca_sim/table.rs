@@ -7,9 +7,8 @@ use homeostat_causes::group;
 use homeostat_sim::fault::{Incident, Split};
 
 use super::baseline::Baseline;
-use super::cases::{drawn, plain, shipped};
+use super::cases::{drawn, shipped};
 use super::core::{Known, Without};
-use super::counterfactual::{self, Moment};
 use super::incidents::{self, Counted};
 use super::score::{Scored, calibration};
 use super::watch::{Episode, Watch, watch};
@@ -31,8 +30,6 @@ pub struct Args {
     pub seeds: u64,
     /// Confounded cases.
     pub cases: usize,
-    /// Incidents of one fault, drawn from the grammar, whose moments are asked about.
-    pub moments: usize,
 }
 
 impl Default for Args {
@@ -43,7 +40,6 @@ impl Default for Args {
             drawn: 4800,
             seeds: 4,
             cases: 150,
-            moments: 200,
         }
     }
 }
@@ -57,7 +53,6 @@ impl Args {
             drawn: 20,
             seeds: 1,
             cases: 5,
-            moments: 5,
             ..Self::default()
         }
     }
@@ -171,8 +166,6 @@ fn taught(episode: &Episode) -> Result<Vec<Lesson>> {
 /// First numbers of the seeds that are learned from, apart from those reported on.
 const LESSONS: u64 = 500;
 const DRAWN: u64 = 500_000_000;
-/// The first number of incidents that are asked about.
-const ASKED: usize = 100_000;
 
 /// The fold of an incident: that of its twin.
 fn fold(name: &str, train: &[Incident]) -> u64 {
@@ -281,8 +274,6 @@ pub fn run(args: &Args, mut note: impl FnMut(&str)) -> Result<Report> {
     group_rows(&incidents, args, &learned, &train, &mut fleets, &mut report)?;
     note("time");
     time(&all, &learned.all, &mut report)?;
-    note("what would have been");
-    asked(args, &mut fleets, &mut report)?;
     report.finish(begun.elapsed());
     Ok(report)
 }
@@ -509,67 +500,6 @@ fn time(all: &[Episode], weights: &Weights, report: &mut Report) -> Result<()> {
                 let row = Row::new(&format!("rca.sim.time.{id}.{name}"), &what, "ms", value);
                 report.rows.push(row.goal(10.0));
             }
-        }
-    }
-    Ok(())
-}
-
-/// What would have been, and what those reach who know nothing.
-fn asked(args: &Args, fleets: &mut Fleets, report: &mut Report) -> Result<()> {
-    let mut moments: Vec<Moment> = Vec::new();
-    for (at, incident) in plain(args.split, args.moments)?.iter().enumerate() {
-        let (topology, parts) = fleets.named(&incident.topology)?;
-        let seed = seed(args.split, ASKED + at, 0);
-        moments.extend(counterfactual::ask(
-            &topology,
-            &parts,
-            incident,
-            seed,
-            Watch::default(),
-        )?);
-    }
-    let labels = |aimed: Option<bool>| -> Vec<bool> {
-        let all = moments.iter().flat_map(|moment| &moment.labels);
-        let of = all.filter(|label| match aimed {
-            None => label.action.is_none(),
-            Some(aimed) => label.action.is_some() && label.aimed == aimed,
-        });
-        of.map(|label| label.healed).collect()
-    };
-    for (aimed, id, what) in [
-        (None, "nothing", "would have healed by itself"),
-        (
-            Some(true),
-            "aimed",
-            "one action about a root would have healed",
-        ),
-        (
-            Some(false),
-            "other",
-            "one action about something else would have healed",
-        ),
-    ] {
-        let healed = labels(aimed);
-        let yes = healed.iter().filter(|yes| **yes).count();
-        let rate = share(yes, healed.len());
-        let row = Row::new(&format!("rca.sim.counterfactual.{id}"), what, "ratio", rate);
-        report.rows.push(row);
-        for (constant, name) in [
-            (1.0, "always yes"),
-            (0.0, "always no"),
-            (rate.value, "base rate"),
-        ] {
-            let pairs: Vec<(f64, bool)> = healed.iter().map(|yes| (constant, *yes)).collect();
-            let scored = counterfactual::score(&pairs);
-            let what = format!("{what}: Brier score of {name}");
-            let place = name.replace(' ', "-");
-            let id = format!("rca.sim.counterfactual.{id}.brier.{place}");
-            report.rows.push(Row::new(
-                &id,
-                &what,
-                "ratio",
-                Estimate::exact(scored.brier, scored.n),
-            ));
         }
     }
     Ok(())
