@@ -14,7 +14,7 @@ use crate::diagnose::impact::{Reached, impact, look, spans};
 use crate::diagnose::past::{About, what_if};
 use crate::diagnose::ranking::rank;
 use crate::diagnose::readings::readings;
-use crate::diagnose::why::{named, why};
+use crate::diagnose::why::{add_on_purpose, named, why};
 use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, Role, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
 use crate::io::db::{Db, DbError};
@@ -95,20 +95,22 @@ impl Hub {
         Ok(found)
     }
 
-    /// Why services of that name are in trouble: the one that is comes first, one with an
-    /// incident of its own before those that need something with one.
-    pub async fn why(&self, service: &str, node: Option<&str>) -> Result<Vec<Why>, DbError> {
-        let services = self.db.services(node).await?;
-        let services: Vec<(String, String)> = services
-            .into_iter()
-            .map(|one| (one.node, one.service))
-            .collect();
-        let places = named(&services, service, node);
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// Why what goes by that name is in trouble: the one that is comes first, one with an
+    /// incident of its own before those that need something with one. In words, why nothing
+    /// does.
+    pub async fn why(
+        &self,
+        name: &str,
+        node: Option<&str>,
+    ) -> Result<Result<Vec<Why>, String>, DbError> {
         let cases = self.db.cases_near(self.db.newest_incident().await?).await?;
         let graph = graph(&self.db, &cases).await?;
+        let nodes = self.db.sites().await?;
+        let nodes: Vec<String> = nodes.into_iter().map(|(node, _)| node).collect();
+        let places = match named(&graph, name, node, &nodes) {
+            Ok(places) => places,
+            Err(nowhere) => return Ok(Err(nowhere)),
+        };
         let all: Vec<&Case> = cases.iter().collect();
         let newest: Vec<&Case> = cases.iter().rev().take(WHY_MAX).collect();
         let heard = heard(&self.db, &newest, &all, &graph).await?;
@@ -116,12 +118,17 @@ impl Hub {
             .iter()
             .map(|place| why(place, &cases, &graph, &heard))
             .collect();
+        let faults = self.db.on_purpose().await?;
+        let now = now_ms();
+        for one in &mut found {
+            add_on_purpose(one, &faults, &cases, now);
+        }
         found.sort_by_key(|one| {
             let own = one.incident.and(one.chain.first());
             let own = own.is_some_and(|of| of.role != Role::Between);
             (!one.open, !own, std::cmp::Reverse(one.incident))
         });
-        Ok(found)
+        Ok(Ok(found))
     }
 
     async fn reach(

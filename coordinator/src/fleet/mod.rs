@@ -2,6 +2,7 @@
 //! tools.
 //!
 //! [`view`] and [`diagnosis`] hold the types of the API, [`plans`] those of plans across nodes, [`presence`] who is connected,
+//! [`purpose`] which faults people put in,
 //! [`timeline`] the causal order of events, [`story`] what was decided and done
 //! about an incident, [`traffic`] where routes lead, [`metrics`] the counters, [`readings`]
 //! what nodes measure.
@@ -10,6 +11,7 @@ pub mod diagnosis;
 pub mod metrics;
 pub mod plans;
 pub mod presence;
+pub mod purpose;
 pub mod readings;
 pub mod story;
 pub mod timeline;

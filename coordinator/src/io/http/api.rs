@@ -353,14 +353,14 @@ pub(super) async fn incident(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhyQuery {
-    /// The service.
+    /// The service; or the route, backend, dependency, disk, link or node of that name.
     service: String,
     /// Only of this node.
     node: Option<String>,
 }
 
-/// Why a service is in trouble: from the service down to what is behind it, over nodes and
-/// levels. One answer for each node that has the service, the one in trouble first.
+/// Why something is in trouble: from there down to what is behind it, over nodes and levels.
+/// One answer for each node that has a component of that name, the one in trouble first.
 #[utoipa::path(get, path = "/api/v1/why", params(WhyQuery), responses(
     (status = 200, body = Vec<Why>),
     (status = 400, content_type = "application/problem+json", body = Problem),
@@ -373,11 +373,9 @@ pub(super) async fn why(
     let WhyQuery { service, node } = asked(query)?;
     let found = hub.why(&service, node.as_deref()).await;
     let found = found.map_err(|error| failed(&error))?;
-    if found.is_empty() {
-        let detail = format!("no node has told of a service {service}");
-        return Err(problem(StatusCode::NOT_FOUND, &detail));
-    }
-    Ok(Json(found))
+    found
+        .map(Json)
+        .map_err(|nowhere| problem(StatusCode::NOT_FOUND, &nowhere))
 }
 
 /// What other systems said about its node or its service meanwhile.
