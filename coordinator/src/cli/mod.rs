@@ -173,6 +173,9 @@ enum IncidentCommand {
     Show {
         /// Its number in the fleet.
         number: u64,
+        /// With what happened on other nodes in the same while and has nothing to do with it.
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         ask: Ask,
     },
@@ -306,8 +309,8 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             causes::why(&ask.url, ask.json, &name, node).map_err(failed)
         }
         Command::Incident {
-            what: IncidentCommand::Show { number, ask },
-        } => show::incident(&ask.url, ask.json, number).map_err(failed),
+            what: IncidentCommand::Show { number, all, ask },
+        } => show::incident(&ask.url, ask.json, number, all).map_err(failed),
         Command::Alarm {
             what: AlarmCommand::Ls(ask),
         } => alarm::list(&ask).map_err(failed),

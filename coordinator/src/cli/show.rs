@@ -7,11 +7,12 @@ use super::causes;
 use super::classify::lines;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
-use crate::fleet::story;
 use crate::fleet::view::{CostParts, Decision, IncidentDetail, Relation, StepCost};
+use crate::fleet::words::in_a_line;
 
 /// `incident show`
-pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, AskError> {
+/// `all`: with what happened on other nodes and has nothing to do with it.
+pub(super) fn incident(url: &str, json: bool, number: u64, all: bool) -> Result<String, AskError> {
     let text = get(url, &format!("/api/v1/incidents/{number}"))?;
     if json {
         return Ok(text + "\n");
@@ -100,7 +101,8 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
         "\ntimeline, causes first; < led to it, > followed, ? not known, ~ another node in the \
          same while\n",
     );
-    for event in &detail.timeline {
+    let shown = detail.timeline.iter().filter(|event| all || !event.aside);
+    for event in shown {
         let _ = writeln!(
             out,
             "{} {}{} {:<12} {:>6}  {:<16}  {}",
@@ -115,7 +117,15 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
             event.node,
             event.seq,
             event.kind,
-            plain(&story::in_a_line(event))
+            plain(&in_a_line(event))
+        );
+    }
+    let aside = detail.timeline.iter().filter(|event| event.aside).count();
+    if aside > 0 && !all {
+        let _ = writeln!(
+            out,
+            "({aside} events of other nodes in the same while, about nobody who has to do with \
+             it; --all shows them)"
         );
     }
     if detail.contradictions > 0 {

@@ -542,6 +542,10 @@ pub struct Event {
     /// In an incident's timeline: it happened on another node in the same
     /// while, and nothing says that one led to the other.
     pub meanwhile: bool,
+    /// There as well: it is about nobody that has to do with the incident, as far as is known
+    /// of who needs whom and who is behind it.
+    #[serde(default)]
+    pub aside: bool,
     /// Events that led to it.
     pub causes: Vec<Reference>,
     /// What it says; the fields depend on its kind.

@@ -13,7 +13,7 @@ const REFRESH_MS = 30000; // In case a proxy swallows the live events.
 const SETTLE_MS = 120; // One fetch for a burst of changes.
 
 const state = {
-  fleet: null, open: [], alarms: [], recent: [], next: null, left: [], plans: new Map(), unfolded: false,
+  fleet: null, open: [], alarms: [], recent: [], next: null, left: [], plans: new Map(), unfolded: false, aside: false,
   detail: null, error: null, timeline: null, timelineNext: null, events: EVENTS, asOf: null,
 };
 
@@ -25,7 +25,7 @@ function route() {
 
 function content() {
   switch (route().page) {
-    case "incident": return incidentPage(state, $("view").clientWidth);
+    case "incident": return incidentPage(state, $("view").clientWidth, () => { state.aside = !state.aside; show(); });
     case "timeline": return timelinePage(state, olderEvents);
     default: return overview(state, $("view").clientWidth, older, (open) => { state.unfolded = open; });
   }
@@ -164,7 +164,7 @@ function connect() {
 }
 
 window.addEventListener("hashchange", () => {
-  Object.assign(state, { detail: null, error: null });
+  Object.assign(state, { detail: null, error: null, aside: false });
   show();
   window.scrollTo(0, 0);
   $("main").focus({ preventScroll: true });

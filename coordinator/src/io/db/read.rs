@@ -489,6 +489,7 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event, sqlx::Error> {
         at_ms: number(row, "hlc_ms")?,
         incident: maybe(row, "incident_id")?,
         meanwhile: false,
+        aside: false,
         causes: causes
             .into_iter()
             .map(|(stream, seq)| Reference { stream, seq })

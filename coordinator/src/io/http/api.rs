@@ -16,6 +16,7 @@ use utoipa::{IntoParams, OpenApi};
 use super::{Shared, failed, problem};
 use crate::control::{Hub, now_ms};
 use crate::diagnose;
+use crate::fleet::beside;
 use crate::fleet::diagnosis::Why;
 use crate::fleet::readings;
 use crate::fleet::story::story;
@@ -319,7 +320,7 @@ pub(super) async fn incident(
             };
             let about = order.events().iter().position(opening);
             let contradictions = order.contradictions();
-            let timeline = order.about(about);
+            let mut timeline = order.about(about);
             let (mut evidence, decisions) = story(incident.id, &timeline);
             evidence.extend(beside(&hub, &incident).await?);
             let model = hub.classifier.as_ref();
@@ -328,6 +329,8 @@ pub(super) async fn incident(
             let explained = hub.explain(&incident, &timeline, &decisions).await;
             let explained = explained.map_err(|error| failed(&error))?;
             incident.group = explained.group.as_ref().map(|group| group.id);
+            let (causes, group) = (explained.causes.as_ref(), explained.group.as_ref());
+            beside::mark(&mut timeline, causes, group);
             Ok(Json(IncidentDetail {
                 incident,
                 evidence,
