@@ -7,7 +7,7 @@ use super::causes;
 use super::classify::lines;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
-use crate::fleet::view::{CostParts, Decision, IncidentDetail, Relation, StepCost};
+use crate::fleet::view::{CostParts, Decision, Incident, IncidentDetail, Relation, StepCost};
 use crate::fleet::words::in_a_line;
 
 /// `incident show`
@@ -35,7 +35,7 @@ pub(super) fn incident(url: &str, json: bool, number: u64, all: bool) -> Result<
                 or_dash(incident.confidence.map(|c| format!("{c:.2}")))
             ),
         ),
-        ("opened", opened(&detail)),
+        ("opened", opened(incident)),
         (
             "detected",
             format!(
@@ -144,21 +144,17 @@ pub(super) fn incident(url: &str, json: bool, number: u64, all: bool) -> Result<
 /// A clock that is off by less than this misleads nobody.
 const CLOCK_OFF_MS: u64 = 10_000;
 
-/// When it was opened, by its node's clock; where that is off, by the coordinator's too, which all
-/// other times are of.
-fn opened(detail: &IncidentDetail) -> String {
-    let by_node = detail.incident.opened_ms;
-    let mut events = detail.timeline.iter();
-    let own = events.find(|event| {
-        event.kind == "incident-opened" && event.incident == Some(detail.incident.id)
-    });
-    match own.filter(|event| event.at_ms.abs_diff(by_node) > CLOCK_OFF_MS) {
-        Some(event) => format!(
+/// When it was opened, by the coordinator's clock, which all other times are of; where its node's
+/// is off, by that too.
+fn opened(incident: &Incident) -> String {
+    let (by_node, here) = (incident.opened_ms, incident.opened_at_ms);
+    match here.abs_diff(by_node) > CLOCK_OFF_MS {
+        true => format!(
             "{}; its node's clock, which is off, said {}",
-            utc(event.at_ms),
+            utc(here),
             utc(by_node)
         ),
-        None => utc(by_node),
+        false => utc(here),
     }
 }
 

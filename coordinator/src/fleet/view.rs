@@ -216,6 +216,9 @@ pub struct Incident {
     pub state: IncidentState,
     /// When it was opened, by the node's clock.
     pub opened_ms: u64,
+    /// The same by the coordinator's clock, as `at_ms` of an event.
+    #[serde(default)]
+    pub opened_at_ms: u64,
     /// When it was closed, by the node's clock.
     pub closed_ms: Option<u64>,
     /// The service at its root; absent while its first event has not arrived.
