@@ -11,6 +11,7 @@ const PLACES_MAX = 18; // More components than this are in the list only.
 const LAYER_MAX = 6; // Components of one layer in one line of a wide picture.
 const [PAD, TALL, GAP, STEP] = [8, 62, 64, 16];
 const [INSET, LETTER] = [11, 6.9]; // Left of the words in a frame; the mean width of a letter.
+const [LINES, LINE] = [3, 16]; // Lines of words in a frame, and their height.
 const [WIDE_MIN, WIDE_MAX] = [136, 236]; // A component's frame; below the least, the picture stands upright.
 
 export function placeWords(p) {
@@ -152,14 +153,15 @@ function picture(causes, room) {
     const { tone, word } = role(causes, box.place);
     const alarmed = same(causes.alarmed, box.place);
     const name = wrapped(placeWords(box.place), fits);
-    const [below, more] = wrapped(alarmed ? `alarmed${tone ? `, ${word}` : ""}` : word, Math.floor(fits * 1.1));
-    const line = (at) => 18 + 15 * at + (name.length === 1 ? 7 : 0);
+    let below = wrapped(alarmed ? `alarmed${tone ? `, ${word}` : ""}` : word, Math.floor(fits * 1.1));
+    if (name.length + below.length > LINES) below = [`${below[0]}…`];
+    const line = (at) => (TALL - LINE * (name.length + below.length)) / 2 + LINE * at + 12;
     return svg("g", { class: `cause ${tone}${alarmed ? " alarmed" : ""}`, transform: `translate(${box.x} ${box.y})` },
       svg("title", {}, `${placeWords(box.place)}: ${alarmed ? "alarmed; " : ""}${word}`),
       tone === "root" ? svg("rect", { class: "outer", x: -4, y: -4, width: wide + 8, height: TALL + 8, rx: 10 }) : null,
       svg("rect", { width: wide, height: TALL, rx: 7 }),
       name.map((part, at) => svg("text", { class: "name", x: INSET, y: line(at) }, part)),
-      svg("text", { class: "below", x: INSET, y: line(name.length) + 2 }, more ? `${below}…` : below));
+      below.map((part, at) => svg("text", { class: "below", x: INSET, y: line(name.length + at) + 1 }, part)));
   });
   const told = list(causes.links).map(linkWords);
   return [svg("svg", { class: "cause-graph", role: "img", "aria-labelledby": "causes-title causes-desc", viewBox: `0 0 ${width} ${height}`, width, height },
