@@ -139,7 +139,9 @@ pub(super) fn causes(causes: &Causes) -> String {
         ]
     });
     let header = ["SUSPECT", "LEVEL", "SURE", "ITS PART", "SINCE", "EVIDENCE"];
-    out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
+    if !causes.suspects.is_empty() {
+        out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
+    }
     for one in &causes.suspects {
         for line in one
             .evidence
