@@ -7,7 +7,6 @@ mod request;
 mod slot;
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -274,13 +273,8 @@ fn log_to_stderr() {
 fn explain(config: &Config, incident: Option<&str>) -> anyhow::Result<()> {
     let question = incident.unwrap_or_default();
     let text = match UnixStream::connect(shell::control_path(&config.node.run_dir)) {
-        Ok(mut agent) => {
-            agent.set_read_timeout(Some(EXPLAIN_TIME))?;
-            agent.write_all(question.as_bytes())?;
-            agent.shutdown(std::net::Shutdown::Write)?;
-            let mut text = String::new();
-            agent.read_to_string(&mut text)?;
-            text
+        Ok(agent) => {
+            request::answer(agent, question.as_bytes(), EXPLAIN_TIME).context("the agent")?
         }
         Err(_) => {
             let path = config.node.data_dir.join("kv");

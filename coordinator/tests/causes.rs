@@ -203,6 +203,47 @@ fn why_in_words(serve: &Program, west: u64, east: u64) {
         "{text}"
     );
     assert!(text.contains("ROOT"), "{text}");
-    let text = told(serve, &["incident", "ls"]);
+    // What has no incident of its own, and who is asked about on the wrong node.
+    let text = told(serve, &["incident", "why", "mmcblk0"]);
+    assert!(
+        text.starts_with("mmcblk0 of east is the likeliest cause (75 % sure) of the trouble of"),
+        "{text}"
+    );
+    let text = told(serve, &["incident", "why", "infer", "--node", "west"]);
+    assert!(text.starts_with("route infer on west "), "{text}");
+    let (status, _, body) = serve.get("/api/v1/why?service=infer-1&node=west");
+    assert_eq!(status, 404);
+    assert!(
+        body.contains("west has no infer-1; there is infer-1 on east"),
+        "{body}"
+    );
+
+    // Times are of one clock, whatever those of the nodes say: all began within seconds.
+    let text = told(serve, &["incident", "ls", "--open"]);
     assert!(text.lines().next().unwrap().contains("GROUP"), "{text}");
+    let opened = |line: &str| {
+        let at = line
+            .split_whitespace()
+            .find(|word| word.contains('T') && word.ends_with('Z'));
+        at.unwrap().get(..13).unwrap().to_owned()
+    };
+    let hours: std::collections::BTreeSet<String> = text.lines().skip(1).map(opened).collect();
+    // One hour, or two that touch.
+    assert!(hours.len() <= 2, "{text}");
+    let times: Vec<u64> = serve.json("/api/v1/incidents?state=open")["incidents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["opened_at_ms"].as_u64().unwrap())
+        .collect();
+    let apart = times.iter().max().unwrap() - times.iter().min().unwrap();
+    assert!(times.len() == 3 && apart < 60_000, "{times:?}");
+
+    // What only happened at the same time stands aside.
+    let text = told(serve, &["incident", "show", &west.to_string()]);
+    assert!(!text.contains("camera: crash"), "{text}");
+    assert!(text.contains("infer-1: slow_replica"), "{text}");
+    assert!(text.contains("--all shows them"), "{text}");
+    let text = told(serve, &["incident", "show", &west.to_string(), "--all"]);
+    assert!(text.contains("camera: crash"), "{text}");
 }

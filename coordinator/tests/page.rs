@@ -428,9 +428,32 @@ fn a_cause_is_drawn_with_its_root_and_said_in_words() {
             );
             assert!(drawn.contains("root, "), "{drawn}");
             assert!(text.contains(marks[0]), "{text}");
-            let dashed =
-                browser.evaluate("document.querySelectorAll('.cause-link.confounded').length");
+            let dashed = browser.evaluate(
+                "document.querySelectorAll('svg.cause-graph .cause-link.confounded').length",
+            );
             assert_eq!(dashed, u64::from(node != "north"), "{node}: {drawn}");
+            // Dashed is what is confounded, and no component; the legend says what is there.
+            let frames = "[...document.querySelectorAll('svg.cause-graph .cause rect')].map((r) => getComputedStyle(r).strokeDasharray).join()";
+            let frames = browser.evaluate(frames);
+            let frames = frames.as_str().unwrap_or_default();
+            assert!(
+                !frames.is_empty() && frames.split(',').all(|dash| dash == "none"),
+                "{frames}"
+            );
+            assert_eq!(
+                text.contains("confounded: both need"),
+                node != "north",
+                "{text}"
+            );
+            assert_eq!(
+                text.contains("explained away: its"),
+                node != "north",
+                "{text}"
+            );
+            // One root, and no victim is called one.
+            assert_eq!(text.matches("root, ").count(), 1, "{text}");
+            let tags = "[...document.querySelectorAll('.group .tag')].filter((t) => t.textContent === 'root').length";
+            assert_eq!(browser.evaluate(tags), 0);
             if node == "east" {
                 assert!(
                     text.contains(evil),

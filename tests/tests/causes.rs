@@ -226,4 +226,19 @@ fn nobody_is_spared_for_ever() {
         .run_until(secs(700));
     let acted = trace.when("execute", "infer-1").unwrap();
     assert!((330_000_000..=620_000_000).contains(&acted.0), "{trace}");
+    // It is looked at each second, and told of once for each who is likelier: how likely
+    // changes with each look.
+    let refused = trace.of("refuse").into_iter();
+    let spared: Vec<&str> = refused
+        .filter(|line| line.contains("likelier-cause"))
+        .collect();
+    let reason = |line: &&str| {
+        line.split(" (confidence")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let once: std::collections::BTreeSet<String> = spared.iter().map(reason).collect();
+    assert!(!spared.is_empty(), "{trace}");
+    assert_eq!(spared.len(), once.len(), "{spared:#?}");
 }

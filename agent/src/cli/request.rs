@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use homeostat_common::plan::Plan;
 use homeostat_common::saga::{FleetPlan, SPAN};
 use homeostat_common::wire::seal;
+use homeostat_notify::in_words;
 
 use crate::config::Config;
 use crate::io::keeper::NO_HISTORY;
@@ -145,12 +146,36 @@ pub(super) fn reload(config: &Config) -> anyhow::Result<()> {
 
 pub(super) fn ask(config: &Config, question: &str) -> anyhow::Result<String> {
     let path = control_path(&config.node.run_dir);
-    let mut agent = UnixStream::connect(&path)
+    let agent = UnixStream::connect(&path)
         .with_context(|| format!("no agent answers on {}", path.display()))?;
-    agent.set_read_timeout(Some(ANSWER_TIME))?;
-    agent.write_all(question.as_bytes())?;
+    answer(agent, question.as_bytes(), ANSWER_TIME)
+        .with_context(|| format!("the agent on {}", path.display()))
+}
+
+/// Asks over the control socket, and reads all of the answer.
+pub(super) fn answer(
+    mut agent: UnixStream,
+    question: &[u8],
+    limit: Duration,
+) -> std::io::Result<String> {
+    let late = |error| in_words(error, limit);
+    agent.set_read_timeout(Some(limit))?;
+    agent.set_write_timeout(Some(limit))?;
+    agent.write_all(question).map_err(late)?;
     agent.shutdown(std::net::Shutdown::Write)?;
     let mut text = String::new();
-    agent.read_to_string(&mut text)?;
+    agent.read_to_string(&mut text).map_err(late)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_says_nothing_is_told_as_such() {
+        let (own, _agent) = UnixStream::pair().unwrap();
+        let error = answer(own, b"status", Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 20 ms");
+    }
 }

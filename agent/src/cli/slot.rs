@@ -4,7 +4,6 @@
 //! a slot; without one the same code runs here, under the slot's lock. Never
 //! switches a slot under a running service: that is a plan, and passes the gate.
 
-use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use homeostat_common::ids::ServiceId;
 
+use super::request;
 use crate::config::{self, Config};
 use crate::io::keeper::chain;
 use crate::io::shell::control_path;
@@ -167,14 +167,10 @@ fn as_the_agent(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask(mut agent: UnixStream, question: &SlotQuestion) -> anyhow::Result<Version> {
+fn ask(agent: UnixStream, question: &SlotQuestion) -> anyhow::Result<Version> {
     // The agent gives up first, and says why.
-    agent.set_read_timeout(Some(ANSWER_TIME + Duration::from_secs(2)))?;
-    agent.write_all(&serde_json::to_vec(question)?)?;
-    agent.shutdown(std::net::Shutdown::Write)?;
-    let mut answer = String::new();
-    agent
-        .read_to_string(&mut answer)
+    let limit = ANSWER_TIME + Duration::from_secs(2);
+    let answer = request::answer(agent, &serde_json::to_vec(question)?, limit)
         .context("the agent does not answer")?;
     ensure!(!answer.is_empty(), "the agent does not answer");
     let answer: Result<Version, String> =

@@ -15,7 +15,7 @@ use homeostat_common::ids::ServiceId;
 use homeostat_common::plan::Plan;
 use homeostat_common::primitive::Primitive;
 use homeostat_common::units::{Micros, Millis, Ratio};
-use homeostat_common::wire::body::{Body, Note, ServiceState};
+use homeostat_common::wire::body::{Body, Note, ON_PURPOSE, ServiceState};
 
 use super::Loop;
 use super::message::{Class, Effect};
@@ -159,7 +159,7 @@ impl Loop {
             String::new()
         };
         let text = format!(
-            "on purpose: {injection} of {service}, asked for by {who}: {}{until}",
+            "{ON_PURPOSE}{injection} of {service}, asked for by {who}: {}{until}",
             injection.what()
         );
         let body = Body::Note(Note {
@@ -203,7 +203,7 @@ impl Loop {
         last.ended = Some(now);
         let (service, injection, mark) = (last.service.clone(), last.injection, last.mark);
         let body = Body::Note(Note {
-            text: format!("on purpose: {injection} of {service} has ended: {why}"),
+            text: format!("{ON_PURPOSE}{injection} of {service} has ended: {why}"),
             service: Some(service),
         });
         self.emit(Class::Heal, &[mark], body, effects);

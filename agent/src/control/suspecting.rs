@@ -63,8 +63,8 @@ pub(super) struct Suspicion {
     records: u8,
     /// Since when the service is spared.
     spared: Option<Micros>,
-    /// The words that were told of it.
-    told: Option<String>,
+    /// Because of whom that was told, each once: how likely they are changes with each look.
+    told: Vec<Component>,
 }
 
 impl Suspecting {
@@ -263,10 +263,14 @@ impl Loop {
         now: Micros,
         effects: &mut Vec<Effect>,
     ) {
-        if incident.suspicion.told.as_deref() == Some(why) {
+        let last = incident.suspicion.last.as_ref();
+        let Some(likelier) = last.and_then(|(_, one)| other(one)) else {
+            return;
+        };
+        if incident.suspicion.told.contains(&likelier.component) {
             return;
         }
-        incident.suspicion.told = Some(why.to_owned());
+        incident.suspicion.told.push(likelier.component.clone());
         let service = incident.service.clone();
         let text = format!(
             "{service} is {}, and nothing is done to it for up to {SPARED_MAX}: {why}",
@@ -332,7 +336,9 @@ impl Loop {
         let symptom = incident.map_or(Symptom::Slow, |incident| incident.symptom);
         let since = incident.map(|incident| incident.since);
         let since = since.or_else(|| self.odd_since(id)).unwrap_or(now);
-        let why = incident.and_then(|one| one.suspicion.told.clone());
+        let spared = incident.filter(|one| one.suspicion.spared.is_some());
+        let last = spared.and_then(|one| one.suspicion.last.as_ref());
+        let why = last.and_then(|(_, one)| one.spared.clone());
         self.look_now(now);
         let alarmed = Component::Service(id.clone());
         let causal = &self.suspecting.causal;

@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 pub mod intake;
+mod late;
 pub mod notice;
 mod post;
 mod queue;
@@ -19,6 +20,7 @@ pub mod sign;
 mod tests;
 mod url;
 
+pub use late::in_words;
 pub use post::PostError;
 pub use queue::{CallError, Message, Patience, QUEUE_MAX, Report, Reports, Webhooks};
 pub use url::{Url, UrlError};

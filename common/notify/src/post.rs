@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
-use crate::Url;
+use crate::{Url, in_words};
 
 /// For a connection to one address.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
@@ -97,7 +97,7 @@ pub(crate) fn post(url: &Url, headers: &[(&str, String)], body: &[u8]) -> Result
     let mut stream = connect(url, &addresses)?;
     let failed = |source| PostError::Exchange {
         host: host.clone(),
-        source,
+        source: in_words(source, EXCHANGE_TIME),
     };
     let mut head = format!("POST {} HTTP/1.1\r\n", url.path);
     let v6 = host.contains(':');
@@ -139,7 +139,7 @@ fn connect(url: &Url, addresses: &[SocketAddr]) -> Result<TcpStream, PostError> 
     for address in addresses {
         match TcpStream::connect_timeout(address, CONNECT_TIME) {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+            Err(error) => last = in_words(error, CONNECT_TIME),
         }
     }
     Err(PostError::Connect {

@@ -362,6 +362,10 @@ pub struct Budgets {
     pub classes: Vec<ClassBudget>,
 }
 
+/// How the text of a [`Note`] begins that tells of a fault on purpose. The note of its end names
+/// that of its beginning as its cause.
+pub const ON_PURPOSE: &str = "on purpose: ";
+
 /// Why the agent did nothing where one might expect it to act, or what else a
 /// person may want to know later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -167,7 +167,7 @@ pub(super) fn incidents(
             vec![
                 incident.id.to_string(),
                 or_dash(incident.group),
-                utc(incident.opened_ms),
+                utc(incident.opened_at_ms),
                 incident.node.clone(),
                 or_dash(incident.service.as_ref()),
                 or_dash(incident.fault.as_ref()),

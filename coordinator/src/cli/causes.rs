@@ -15,11 +15,11 @@ use crate::fleet::diagnosis::{
 pub(super) fn why(
     url: &str,
     json: bool,
-    service: &str,
+    name: &str,
     node: Option<&str>,
 ) -> Result<String, AskError> {
-    // Checked names: nothing in them needs escaping.
-    let mut path = format!("/api/v1/why?service={service}");
+    let mut path = format!("/api/v1/why?service={}", escaped(name));
+    // A checked name: nothing in it needs escaping.
     if let Some(node) = node {
         let _ = write!(path, "&node={node}");
     }
@@ -37,6 +37,9 @@ pub(super) fn why(
         if let Some(incident) = one.incident {
             let state = if one.open { "open" } else { "over" };
             let _ = writeln!(out, "by incident {incident}, {state}");
+        }
+        for fault in &one.on_purpose {
+            let _ = writeln!(out, "on purpose {}", plain(fault));
         }
         for link in &one.chain {
             let what = match link.role {
@@ -65,6 +68,22 @@ pub(super) fn why(
     Ok(out)
 }
 
+/// As a query takes it. A mount point or a link has other characters than a service.
+fn escaped(name: &str) -> String {
+    let mut out = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(char::from(byte));
+            }
+            other => {
+                let _ = write!(out, "%{other:02X}");
+            }
+        }
+    }
+    out
+}
+
 /// Who may be behind it, with the graph.
 pub(super) fn causes(causes: &Causes) -> String {
     let mut out = String::from("\nwhy\n");
@@ -79,7 +98,9 @@ pub(super) fn causes(causes: &Causes) -> String {
                 percent(root.confidence)
             );
         }
-        None => out.push_str("likeliest    nobody is suspected\n"),
+        None => {
+            let _ = writeln!(out, "likeliest    nobody is suspected: {}", causes.nobody());
+        }
     }
     let rest = 1.0
         - causes
@@ -87,13 +108,17 @@ pub(super) fn causes(causes: &Causes) -> String {
             .iter()
             .map(|one| one.confidence)
             .sum::<f64>();
-    if rest > 0.005 {
+    if rest > 0.005 && !causes.suspects.is_empty() {
         let _ = writeln!(out, "none of them {}", percent(rest));
     }
     if let Some(spared) = &causes.spared {
         let _ = writeln!(out, "waits        {}", plain(spared));
     }
-    out.push_str("graph        who needs whom; trouble comes from the right and below\n");
+    out.push_str(
+        "graph        who needs whom; trouble comes from the right and below, ROOT is the \
+         likeliest cause,\n             (explained away) has its trouble from another one, \
+         - - - joins two that both need a third one\n",
+    );
     draw(causes, &causes.alarmed, 0, &mut BTreeSet::new(), &mut out);
     for link in &causes.links {
         if let Some(by) = &link.confounded_by {
@@ -120,7 +145,9 @@ pub(super) fn causes(causes: &Causes) -> String {
         ]
     });
     let header = ["SUSPECT", "LEVEL", "SURE", "ITS PART", "SINCE", "EVIDENCE"];
-    out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
+    if !causes.suspects.is_empty() {
+        out.push_str(&table(&header, &rows.collect::<Vec<_>>()));
+    }
     for one in &causes.suspects {
         for line in one
             .evidence
@@ -211,10 +238,13 @@ pub(super) fn group(group: &Group, own: u64) -> String {
                 }
             ),
             member.alarmed.to_string(),
-            if member.consequence {
-                "consequence"
-            } else {
-                "root"
+            match (
+                group.cause.as_ref() == Some(&member.alarmed),
+                member.consequence,
+            ) {
+                (true, _) => "root",
+                (false, true) => "consequence",
+                (false, false) => "nearest to it",
             }
             .into(),
             member.because.clone().unwrap_or_default(),

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use homeostat_notify::in_words;
 use serde::de::DeserializeOwned;
 
 use crate::fleet::view::Problem;
@@ -71,7 +72,7 @@ fn ask(url: &str, request: impl Fn(&str) -> String) -> Result<String, AskError> 
         url: url.to_owned(),
         source,
     };
-    let answer = exchange(&target, &request(authority)).map_err(reach)?;
+    let answer = exchange(&target, &request(authority), PATIENCE).map_err(reach)?;
     let strange = |what: &str| AskError::Answer {
         url: url.to_owned(),
         what: what.to_owned(),
@@ -116,22 +117,24 @@ pub(super) fn decode<T: DeserializeOwned>(url: &str, text: &str) -> Result<T, As
     })
 }
 
-fn exchange(target: &str, request: &str) -> std::io::Result<Vec<u8>> {
+fn exchange(target: &str, request: &str, patience: Duration) -> std::io::Result<Vec<u8>> {
     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in target.to_socket_addrs()? {
-        let mut stream = match TcpStream::connect_timeout(&address, PATIENCE) {
+        let mut stream = match TcpStream::connect_timeout(&address, patience) {
             Ok(stream) => stream,
             Err(error) => {
-                last = error;
+                last = in_words(error, patience);
                 continue;
             }
         };
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         // HTTP/1.0: no chunks, and the end of the stream ends the answer.
-        stream.write_all(request.as_bytes())?;
+        let late = |error| in_words(error, patience);
+        stream.write_all(request.as_bytes()).map_err(late)?;
         let mut answer = Vec::new();
-        stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+        let mut stream = stream.take(ANSWER_MAX);
+        stream.read_to_end(&mut answer).map_err(late)?;
         return Ok(answer);
     }
     Err(last)
@@ -153,6 +156,14 @@ mod tests {
         let got = get(&url, "/x");
         server.join().unwrap();
         got
+    }
+
+    #[test]
+    fn silence_is_told_as_such_with_its_time() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap().to_string();
+        let error = exchange(&target, "x", Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 20 ms");
     }
 
     #[test]

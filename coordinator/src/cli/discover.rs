@@ -11,8 +11,10 @@ use super::{Failure, runtime};
 use crate::control::explaining;
 use crate::control::ingest::chain;
 use crate::control::now_ms;
-use crate::diagnose::discover::{Advice, Proposals, STEP_MS, VARIABLES_MAX, discover};
-use crate::diagnose::readings::readings;
+use crate::diagnose::discover::{Advice, Nothing, Proposals, STEP_MS, VARIABLES_MAX, discover};
+use crate::diagnose::graph::Graph;
+use crate::diagnose::readings::{Reading, readings};
+use crate::diagnose::why::known;
 use crate::io::db::{Db, DbError};
 
 /// Aggregates of one node that are read: 70 days of them.
@@ -57,35 +59,85 @@ pub(super) fn causes(command: &CausesCommand) -> Result<String, Failure> {
     let CausesCommand::Discover(args) = command;
     let found = runtime()?.block_on(search(&args.data, args));
     let found = found.map_err(|error| Failure::Failed(chain(&error)))?;
-    let found = found.map_err(|error| Failure::Failed(chain(&error)))?;
     Ok(shown(&found))
 }
 
-async fn search(
-    data: &Path,
-    args: &Discover,
-) -> Result<Result<Proposals, crate::diagnose::discover::Nothing>, DbError> {
-    let db = Db::look(data).await?;
-    let graph = explaining::graph(&db, &[]).await?;
-    let from_ms = now_ms().saturating_sub(u64::from(args.days) * 86_400_000);
-    let mut all = Vec::new();
-    for (node, _) in db.sites().await? {
-        if !args.node.is_empty() && !args.node.iter().any(|one| one.as_str() == node) {
-            continue;
+/// Why nothing was searched.
+#[derive(Debug, thiserror::Error)]
+enum NoSearch {
+    #[error("{file}: there is no node {node}; {known}")]
+    Nobody {
+        file: String,
+        node: String,
+        known: String,
+    },
+    #[error("cannot look into {file}")]
+    Read {
+        file: String,
+        #[source]
+        source: DbError,
+    },
+    #[error(transparent)]
+    Nothing(#[from] Nothing),
+}
+
+async fn search(data: &Path, args: &Discover) -> Result<Proposals, NoSearch> {
+    let file = || data.join("coordinator.db").display().to_string();
+    let nodes = args.node.iter().map(ToString::to_string).collect();
+    let read = |source| NoSearch::Read {
+        file: file(),
+        source,
+    };
+    let (graph, all) = match measured(data, nodes, args.days).await.map_err(read)? {
+        Ok(found) => found,
+        Err((node, nodes)) => {
+            return Err(NoSearch::Nobody {
+                file: file(),
+                node,
+                known: known(&nodes),
+            });
         }
-        let told = db
-            .aggregates(&node, (from_ms, u64::MAX >> 1), AGGREGATES_MAX)
-            .await?;
-        for event in told {
-            all.extend(readings(&node, event.at_ms, &event.body, &graph));
-        }
-    }
+    };
     let settings = Settings {
         lags: usize::from(args.lags),
         alpha: args.alpha,
         ..Settings::default()
     };
-    Ok(discover(&all, &graph, &settings))
+    Ok(discover(&all, &graph, &settings)?)
+}
+
+/// A node that there is not, and all that there are.
+type Unknown = (String, Vec<String>);
+
+/// Who needs whom, and what these nodes have measured; of all, if none is named.
+async fn measured(
+    data: &Path,
+    wanted: Vec<String>,
+    days: u32,
+) -> Result<Result<(Graph, Vec<Reading>), Unknown>, DbError> {
+    let db = Db::look(data).await?;
+    let graph = explaining::graph(&db, &[]).await?;
+    let nodes: Vec<String> = db
+        .sites()
+        .await?
+        .into_iter()
+        .map(|(node, _)| node)
+        .collect();
+    let unknown = wanted.iter().find(|one| !nodes.contains(one));
+    if let Some(unknown) = unknown {
+        return Ok(Err((unknown.clone(), nodes)));
+    }
+    let from_ms = now_ms().saturating_sub(u64::from(days) * 86_400_000);
+    let mut all = Vec::new();
+    for node in if wanted.is_empty() { &nodes } else { &wanted } {
+        let told = db
+            .aggregates(node, (from_ms, u64::MAX >> 1), AGGREGATES_MAX)
+            .await?;
+        for event in told {
+            all.extend(readings(node, event.at_ms, &event.body, &graph));
+        }
+    }
+    Ok(Ok((graph, all)))
 }
 
 fn shown(found: &Proposals) -> String {
@@ -139,6 +191,51 @@ fn shown(found: &Proposals) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_database_and_who_is_no_node_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coordinator.db");
+        let asked = |node: &[&str]| {
+            let args = Discover {
+                data: folder.path().to_owned(),
+                node: node.iter().map(|one| one.parse().unwrap()).collect(),
+                days: 14,
+                lags: 2,
+                alpha: 0.001,
+            };
+            match causes(&CausesCommand::Discover(args)) {
+                Err(Failure::Failed(text)) => text,
+                other => panic!("{other:?}"),
+            }
+        };
+        // None, an empty one, one of somebody else, and text.
+        let foreign: [&[u8]; 3] = [
+            b"",
+            b"SQLite format 3\0",
+            b"not a database, but long enough",
+        ];
+        let mut told = vec![asked(&[])];
+        for bytes in foreign {
+            std::fs::write(&file, bytes).unwrap();
+            told.push(asked(&[]));
+        }
+        for text in told {
+            assert!(text.contains("coordinator.db"), "{text}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        let db = runtime().unwrap().block_on(async {
+            let db = Db::open(folder.path()).await.unwrap();
+            db.close().await;
+            db
+        });
+        drop(db);
+        let text = asked(&["nobody"]);
+        assert!(
+            text.contains("coordinator.db: there is no node nobody; no node has reported yet"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn only_a_probability_is_one() {

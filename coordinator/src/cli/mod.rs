@@ -157,11 +157,11 @@ enum IncidentCommand {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
-    /// Say why a service is in trouble: from the service down to what is behind it, over nodes
-    /// and levels.
+    /// Say why something is in trouble: from there down to what is behind it, over nodes and
+    /// levels.
     Why {
-        /// The service.
-        service: homeostat_common::ids::ServiceId,
+        /// The service; or a route, backend, dependency, disk, link or node.
+        name: String,
         /// Only of this node.
         #[arg(long)]
         node: Option<homeostat_common::ids::NodeId>,
@@ -173,6 +173,9 @@ enum IncidentCommand {
     Show {
         /// Its number in the fleet.
         number: u64,
+        /// With what happened on other nodes in the same while and has nothing to do with it.
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         ask: Ask,
     },
@@ -300,14 +303,14 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 },
         } => ask::incidents(&ask.url, ask.json, open, node.as_ref(), limit).map_err(failed),
         Command::Incident {
-            what: IncidentCommand::Why { service, node, ask },
+            what: IncidentCommand::Why { name, node, ask },
         } => {
             let node = node.as_ref().map(homeostat_common::ids::NodeId::as_str);
-            causes::why(&ask.url, ask.json, service.as_str(), node).map_err(failed)
+            causes::why(&ask.url, ask.json, &name, node).map_err(failed)
         }
         Command::Incident {
-            what: IncidentCommand::Show { number, ask },
-        } => show::incident(&ask.url, ask.json, number).map_err(failed),
+            what: IncidentCommand::Show { number, all, ask },
+        } => show::incident(&ask.url, ask.json, number, all).map_err(failed),
         Command::Alarm {
             what: AlarmCommand::Ls(ask),
         } => alarm::list(&ask).map_err(failed),

@@ -7,11 +7,12 @@ use super::causes;
 use super::classify::lines;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
-use crate::fleet::story;
-use crate::fleet::view::{CostParts, Decision, IncidentDetail, Relation, StepCost};
+use crate::fleet::view::{CostParts, Decision, Incident, IncidentDetail, Relation, StepCost};
+use crate::fleet::words::in_a_line;
 
 /// `incident show`
-pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, AskError> {
+/// `all`: with what happened on other nodes and has nothing to do with it.
+pub(super) fn incident(url: &str, json: bool, number: u64, all: bool) -> Result<String, AskError> {
     let text = get(url, &format!("/api/v1/incidents/{number}"))?;
     if json {
         return Ok(text + "\n");
@@ -34,7 +35,7 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
                 or_dash(incident.confidence.map(|c| format!("{c:.2}")))
             ),
         ),
-        ("opened", opened(&detail)),
+        ("opened", opened(incident)),
         (
             "detected",
             format!(
@@ -100,7 +101,8 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
         "\ntimeline, causes first; < led to it, > followed, ? not known, ~ another node in the \
          same while\n",
     );
-    for event in &detail.timeline {
+    let shown = detail.timeline.iter().filter(|event| all || !event.aside);
+    for event in shown {
         let _ = writeln!(
             out,
             "{} {}{} {:<12} {:>6}  {:<16}  {}",
@@ -115,7 +117,15 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
             event.node,
             event.seq,
             event.kind,
-            plain(&story::in_a_line(event))
+            plain(&in_a_line(event))
+        );
+    }
+    let aside = detail.timeline.iter().filter(|event| event.aside).count();
+    if aside > 0 && !all {
+        let _ = writeln!(
+            out,
+            "({aside} events of other nodes in the same while, about nobody who has to do with \
+             it; --all shows them)"
         );
     }
     if detail.contradictions > 0 {
@@ -134,21 +144,17 @@ pub(super) fn incident(url: &str, json: bool, number: u64) -> Result<String, Ask
 /// A clock that is off by less than this misleads nobody.
 const CLOCK_OFF_MS: u64 = 10_000;
 
-/// When it was opened, by its node's clock; where that is off, by the coordinator's too, which all
-/// other times are of.
-fn opened(detail: &IncidentDetail) -> String {
-    let by_node = detail.incident.opened_ms;
-    let mut events = detail.timeline.iter();
-    let own = events.find(|event| {
-        event.kind == "incident-opened" && event.incident == Some(detail.incident.id)
-    });
-    match own.filter(|event| event.at_ms.abs_diff(by_node) > CLOCK_OFF_MS) {
-        Some(event) => format!(
+/// When it was opened, by the coordinator's clock, which all other times are of; where its node's
+/// is off, by that too.
+fn opened(incident: &Incident) -> String {
+    let (by_node, here) = (incident.opened_ms, incident.opened_at_ms);
+    match here.abs_diff(by_node) > CLOCK_OFF_MS {
+        true => format!(
             "{}; its node's clock, which is off, said {}",
-            utc(event.at_ms),
+            utc(here),
             utc(by_node)
         ),
-        None => utc(by_node),
+        false => utc(here),
     }
 }
 

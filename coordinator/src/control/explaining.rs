@@ -16,7 +16,7 @@ use crate::diagnose::impact::{Reached, impact, look, spans};
 use crate::diagnose::past::{About, what_if};
 use crate::diagnose::ranking::rank;
 use crate::diagnose::readings::{Reading, readings};
-use crate::diagnose::why::{answers, lately, named};
+use crate::diagnose::why::{add_on_purpose, answers, lately, named};
 use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
 use crate::io::db::{Db, DbError};
@@ -111,34 +111,43 @@ impl Hub {
         Ok(found)
     }
 
-    /// Why services of that name are in trouble, in the order of [`answers`].
-    pub async fn why(&self, service: &str, node: Option<&str>) -> Result<Vec<Why>, DbError> {
-        let services = self.db.services(node).await?;
-        let services: Vec<(String, String)> = services
-            .into_iter()
-            .map(|one| (one.node, one.service))
-            .collect();
-        let places = named(&services, service, node);
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// Why what goes by that name is in trouble: in the order of [`answers`]. In words, why
+    /// nothing does.
+    pub async fn why(
+        &self,
+        name: &str,
+        node: Option<&str>,
+    ) -> Result<Result<Vec<Why>, String>, DbError> {
         let newest = self.db.newest_incident().await?;
         let cases = self.db.cases_near(newest..=newest).await?;
         let cases = lately(cases, now_ms());
         let graph = graph(&self.db, &cases).await?;
+        let nodes = self.db.sites().await?;
+        let nodes: Vec<String> = nodes.into_iter().map(|(node, _)| node).collect();
+        let places = match named(&graph, name, node, &nodes) {
+            Ok(places) => places,
+            Err(nowhere) => return Ok(Err(nowhere)),
+        };
         let all: Vec<&Case> = cases.iter().collect();
         let newest: Vec<&Case> = cases.iter().rev().take(WHY_MAX).collect();
         let heard = heard(&self.db, &newest, &all, &graph).await?;
+        let faults = self.db.on_purpose().await?;
         // Hundreds of incidents may be open, of many nodes each.
-        let answers = move || answers(&places, &cases, &graph, &heard);
+        let answers = move || {
+            let mut found = answers(&places, &cases, &graph, &heard);
+            for one in &mut found {
+                add_on_purpose(one, &faults, &cases, now_ms());
+            }
+            found
+        };
         match tokio::task::spawn_blocking(answers)
             .await
             .map_err(|error| error.try_into_panic())
         {
-            Ok(found) => Ok(found),
+            Ok(found) => Ok(Ok(found)),
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             // Never begun: the program ends.
-            Err(Err(_)) => Ok(Vec::new()),
+            Err(Err(_)) => Ok(Ok(Vec::new())),
         }
     }
 

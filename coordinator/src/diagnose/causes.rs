@@ -73,10 +73,10 @@ impl Case {
 
     /// The suspects of its node, as places in the fleet.
     fn suspects(&self, graph: &Graph) -> Vec<Suspected> {
-        // Where nobody is suspected, as while nothing is known of what is usual, what is left
-        // is what the node believes of the service itself.
-        let told = self.diagnosed.as_ref();
-        let Some((told, at_ms)) = told.filter(|(told, _)| !told.suspects.is_empty()) else {
+        // Of one that does not say, what is left is what it believes of the service itself. One
+        // that looked and suspects nobody is believed: how sure it is of the fault says nothing
+        // about where that comes from.
+        let Some((told, at_ms)) = &self.diagnosed else {
             return vec![Suspected {
                 place: self.alarmed(graph),
                 confidence: self.confidence.clamp(0.0, 1.0),

@@ -158,6 +158,7 @@ mod tests {
             at_ms: 0,
             incident: (kind == "incident-opened").then_some(7),
             meanwhile: false,
+            aside: false,
             relation: None,
             causes: causes
                 .iter()

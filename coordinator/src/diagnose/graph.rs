@@ -130,6 +130,14 @@ impl Graph {
         }
     }
 
+    /// All that anybody told of: who needs, who is needed, who has nothing but its node.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        let needed = self.needed.keys();
+        self.needs
+            .keys()
+            .chain(needed.filter(|one| !self.needs.contains_key(one)))
+    }
+
     /// What it needs directly.
     pub fn needs(&self, of: &Place) -> impl Iterator<Item = &Place> {
         self.needs.get(of).into_iter().flatten()

@@ -95,6 +95,7 @@ pub(super) fn chain(
     suspects: &[Suspected],
     graph: &Graph,
 ) -> Vec<ChainLink> {
+    let known = root.is_some();
     let root = root.unwrap_or(alarmed);
     let mut path = graph.path(alarmed, root);
     if path.is_empty() {
@@ -108,7 +109,7 @@ pub(super) fn chain(
         .enumerate()
         .map(|(step, place)| ChainLink {
             role: match step {
-                step if step == last => Role::Root,
+                step if step == last && known => Role::Root,
                 0 => Role::Alarmed,
                 _ => Role::Between,
             },

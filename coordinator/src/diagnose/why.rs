@@ -1,12 +1,18 @@
-//! Why a service is in trouble: one chain, from the service down to what is behind it.
+//! Why a component is in trouble: one chain, from the component down to what is behind it.
 //!
 //! In: the incidents that are open or were lately, and who needs whom. Out: the chain of the
-//! incident that is about the service, or about what it needs; where there is none, what the
-//! service stands on, and that nothing is known to be wrong.
+//! incident that is about the component, or about what it needs; where there is none, that of
+//! the incident in which it is suspected, as a dependency is that has none of its own; and
+//! else what it stands on, and that nothing is known to be wrong.
 
 use super::causes::{Case, Heard, causes};
 use super::graph::Graph;
+use super::picture;
 use crate::fleet::diagnosis::{Causes, ChainLink, Kind, Level, Place, Role, Why};
+use crate::fleet::purpose::OnPurpose;
+
+/// Most components that are named where none is the one that was asked about: a line or two.
+const NAMED_MAX: usize = 8;
 
 /// What ended before that is no longer lately: who comes in the morning asks about the night.
 const LATELY_MS: u64 = 24 * 3_600_000;
@@ -35,50 +41,45 @@ pub fn answers(places: &[Place], cases: &[Case], graph: &Graph, heard: &Heard) -
         .iter()
         .map(|case| (case, causes(case, &all, graph, heard)))
         .collect();
-    let mut found: Vec<(&Place, Option<(usize, &Judged<'_>)>)> = places
+    let mut found: Vec<Why> = places
         .iter()
-        .map(|place| (place, speaks(place, &judged, graph)))
+        .map(|place| match speaks(place, &judged, graph) {
+            Some((case, causes)) => why(place, case, causes, graph),
+            None => {
+                let suspected = suspected(place, &judged, graph);
+                suspected.unwrap_or_else(|| untroubled(place, graph))
+            }
+        })
         .collect();
-    found.sort_by_key(|(_, found)| {
-        let (open, own, incident) = match found {
-            Some((away, (case, _))) => (case.to_ms == u64::MAX, *away == 0, Some(case.incident)),
-            None => (false, false, None),
-        };
-        (!open, !own, std::cmp::Reverse(incident))
+    found.sort_by_key(|one| {
+        let own = one.incident.and(one.chain.first());
+        let own = own.is_some_and(|of| of.role != Role::Between);
+        (!one.open, !own, std::cmp::Reverse(one.incident))
     });
     let left_out = found.len().saturating_sub(ANSWERS_MAX) as u64;
-    let found = found.into_iter().take(ANSWERS_MAX);
-    let mut told: Vec<Why> = found
-        .map(|(place, found)| match found {
-            Some((_, (case, causes))) => why(place, case, causes, graph),
-            None => untroubled(place, graph),
-        })
-        .collect();
-    if let Some(last) = told.last_mut() {
+    found.truncate(ANSWERS_MAX);
+    if let Some(last) = found.last_mut() {
         last.left_out = left_out;
     }
-    told
+    found
 }
 
-/// The incident that speaks for a place, and how far away: what is open before what is over,
-/// what it is about before what it needs, the newest.
-fn speaks<'a>(
-    place: &Place,
-    judged: &'a [Judged<'a>],
-    graph: &Graph,
-) -> Option<(usize, &'a Judged<'a>)> {
+/// The incident that speaks for a place: what is open before what is over, what it is about
+/// before what it needs, the newest.
+fn speaks<'a>(place: &Place, judged: &'a [Judged<'a>], graph: &Graph) -> Option<&'a Judged<'a>> {
     let reach = graph.reach(place);
-    judged
+    let found = judged
         .iter()
-        .filter_map(|one| Some((*reach.get(&one.1.alarmed)?, one)))
-        .max_by_key(|(away, (case, _))| {
-            (
-                case.to_ms == u64::MAX,
-                usize::MAX - away,
-                case.from_ms,
-                case.incident,
-            )
-        })
+        .filter_map(|one| Some((*reach.get(&one.1.alarmed)?, one)));
+    let found = found.max_by_key(|(away, (case, _))| {
+        (
+            case.to_ms == u64::MAX,
+            usize::MAX - away,
+            case.from_ms,
+            case.incident,
+        )
+    });
+    found.map(|(_, one)| one)
 }
 
 fn why(place: &Place, case: &Case, causes: &Causes, graph: &Graph) -> Why {
@@ -107,8 +108,70 @@ fn why(place: &Place, case: &Case, causes: &Causes, graph: &Graph) -> Why {
         levels: levels(&chain),
         text: sentence(place, &chain, causes, confidence, open),
         chain,
+        on_purpose: Vec::new(),
         left_out: 0,
     }
+}
+
+/// The answer for one that no incident is about, nor about what it needs, but that is
+/// suspected in one: what is open before what is over, where it is the likeliest, the surest,
+/// the newest.
+fn suspected(place: &Place, judged: &[Judged<'_>], graph: &Graph) -> Option<Why> {
+    let found = judged.iter().filter_map(|(case, causes)| {
+        let suspect = causes.suspects.iter().find(|one| one.place == *place)?;
+        Some((*case, causes, suspect))
+    });
+    let (case, causes, suspect) = found.max_by(|a, b| {
+        let order = |(case, causes, _): &(&Case, &Causes, _)| {
+            let root = causes.root.as_ref() == Some(place);
+            (case.to_ms == u64::MAX, root)
+        };
+        let newest = (a.0.from_ms, a.0.incident).cmp(&(b.0.from_ms, b.0.incident));
+        let surest = a.2.confidence.total_cmp(&b.2.confidence);
+        order(a).cmp(&order(b)).then(surest).then(newest)
+    })?;
+    let open = case.to_ms == u64::MAX;
+    let verb = if open { "is" } else { "was" };
+    let alarmed = &causes.alarmed;
+    let sure = format!("({:.0} % sure)", suspect.confidence * 100.0);
+    let because = suspect.evidence.first();
+    let because = because.map_or(String::new(), |line| format!(": {line}"));
+    let root = causes.root.as_ref();
+    let text = match (&suspect.explained_by, root) {
+        (Some(by), _) => format!(
+            "{place} {verb} in trouble with {alarmed}, and its trouble comes from {by}{because}."
+        ),
+        (None, Some(root)) if root != place => format!(
+            "{place} {verb} suspected {sure} of the trouble of {alarmed}, after {root}{because}."
+        ),
+        (None, _) => {
+            format!(
+                "{place} {verb} the likeliest cause {sure} of the trouble of {alarmed}{because}."
+            )
+        }
+    };
+    let chain = if root == Some(place) {
+        causes.chain.clone()
+    } else {
+        let mut chain = picture::chain(alarmed, Some(place), &causes.suspects, graph);
+        for one in &mut chain {
+            if one.role == Role::Root {
+                one.role = Role::Between;
+            }
+        }
+        chain
+    };
+    Some(Why {
+        place: place.clone(),
+        incident: Some(case.incident),
+        open,
+        confidence: Some(suspect.confidence),
+        levels: levels(&chain),
+        text,
+        chain,
+        on_purpose: Vec::new(),
+        left_out: 0,
+    })
 }
 
 fn untroubled(place: &Place, graph: &Graph) -> Why {
@@ -132,9 +195,10 @@ fn untroubled(place: &Place, graph: &Graph) -> Why {
         confidence: None,
         levels: levels(&chain),
         text: format!(
-            "No incident of the last day is known of {place}, nor of anything that it needs."
+            "No incident of the last day is known of {place}, nor of anything that it needs, and it is suspected in none."
         ),
         chain,
+        on_purpose: Vec::new(),
         left_out: 0,
     }
 }
@@ -161,7 +225,14 @@ fn sentence(
     let sure = confidence.map_or(String::new(), |sure| {
         format!(" ({:.0} % sure)", sure * 100.0)
     });
-    let root = causes.root.as_ref().unwrap_or(&causes.alarmed);
+    let Some(root) = causes.root.as_ref() else {
+        let of = match causes.alarmed == *place {
+            true => String::new(),
+            false => format!(" needs {}, which", causes.alarmed),
+        };
+        let nobody = causes.nobody();
+        return format!("{place}{of} {verb} in trouble, and nobody is suspected: {nobody}.");
+    };
     let because = chain.iter().rfind(|one| one.place == *root);
     let because = because.and_then(|one| one.evidence.first());
     let because = because.map_or(String::new(), |line| format!(": {line}"));
@@ -182,19 +253,94 @@ fn sentence(
     format!("{place} needs {root}{way}, which {verb} the likeliest cause{sure}{because}.")
 }
 
-/// The services of that name, on one node or on all.
-#[must_use]
-pub fn named(services: &[(String, String)], name: &str, node: Option<&str>) -> Vec<Place> {
-    let own = services
+/// Adds the faults that people put in on purpose, on nodes of the chain.
+pub fn add_on_purpose(why: &mut Why, faults: &[OnPurpose], cases: &[Case], now_ms: u64) {
+    let case = cases
         .iter()
-        .filter(|(at, service)| service == name && node.is_none_or(|node| node == at));
-    own.map(|(at, service)| Place::of(Kind::Service, at, service))
-        .collect()
+        .find(|case| Some(case.incident) == why.incident);
+    let (from_ms, to_ms) = case.map_or((now_ms, now_ms), |case| (case.from_ms, case.to_ms));
+    let there = |fault: &&OnPurpose| {
+        let place = why.chain.iter().map(|one| &one.place);
+        let mut nodes = place.filter(|place| place.kind != Kind::Dependency);
+        nodes.any(|place| place.at == fault.node)
+    };
+    let now = |fault: &&OnPurpose| fault.to_ms.is_none() || fault.may_show(from_ms, to_ms);
+    let found = faults.iter().filter(now).filter(there).map(|fault| {
+        let state = match fault.to_ms {
+            None => "in force",
+            Some(_) => "over",
+        };
+        format!("on {}, {state}: {}", fault.node, fault.text)
+    });
+    why.on_purpose = found.take(NAMED_MAX).collect();
+}
+
+/// What goes by that name, services first; on one node, or on all.
+///
+/// # Errors
+/// Where it is instead, in words, if it is nowhere there. `nodes`: all that are known.
+pub fn named(
+    graph: &Graph,
+    name: &str,
+    node: Option<&str>,
+    nodes: &[String],
+) -> Result<Vec<Place>, String> {
+    if let Some(node) = node.filter(|node| !nodes.iter().any(|one| one == node)) {
+        return Err(format!("there is no node {node}; {}", known(nodes)));
+    }
+    let all = graph.places().filter(|place| match place.kind {
+        Kind::Node => place.at == name,
+        // It has the name of its service, which is asked about.
+        Kind::Model => false,
+        Kind::Service | Kind::Route | Kind::Backend | Kind::Dependency | Kind::Part => {
+            place.name == name
+        }
+    });
+    let of_node = |place: &&Place| {
+        node.is_none_or(|node| match place.kind {
+            // Of a site: of a node where something there needs it.
+            Kind::Dependency => graph.reached_by(place).iter().any(|one| one.at == node),
+            _ => place.at == node,
+        })
+    };
+    let (mut found, elsewhere): (Vec<&Place>, Vec<&Place>) = all.partition(of_node);
+    if !found.is_empty() {
+        found.sort_by_key(|place| (place.kind != Kind::Service, *place));
+        return Ok(found.into_iter().cloned().collect());
+    }
+    match node.filter(|_| !elsewhere.is_empty()) {
+        Some(node) => {
+            let there: Vec<String> = elsewhere.iter().map(ToString::to_string).collect();
+            Err(format!("{node} has no {name}; there is {}", listed(&there)))
+        }
+        None => Err(format!(
+            "no node has told of a service, route, backend, dependency, disk or link {name}"
+        )),
+    }
+}
+
+/// Which nodes there are, in words.
+#[must_use]
+pub fn known(nodes: &[String]) -> String {
+    match nodes.is_empty() {
+        true => "no node has reported yet".into(),
+        false => format!("known are {}", listed(nodes)),
+    }
+}
+
+fn listed(all: &[String]) -> String {
+    let shown: Vec<&str> = all.iter().take(NAMED_MAX).map(String::as_str).collect();
+    let more = match all.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    shown.join(", ") + &more
 }
 
 #[cfg(test)]
 mod tests {
     use homeostat_common::ids::ServiceId;
+    use homeostat_common::observation::Part;
     use homeostat_common::suspect::Component;
 
     use super::super::causes::tests::{case, disk, told};
@@ -249,6 +395,127 @@ mod tests {
                 .text
                 .contains("itself the likeliest cause")
         );
+    }
+
+    #[test]
+    fn what_is_suspected_and_has_no_incident_of_its_own_says_in_which() {
+        let graph = two();
+        let broker = || Component::Dependency(Part::new("broker").unwrap());
+        let place = graph.place("west", &broker());
+        let cases = [told(
+            case(1, "west", "gateway", 5_000),
+            &[(broker(), 0.8), (service("gateway"), 0.1)],
+        )];
+        let found = why(&place, &cases, &graph, &Heard::new());
+        assert_eq!(found.incident, Some(1));
+        assert_eq!(
+            found.text,
+            "dependency broker of plant was the likeliest cause (80 % sure) of the trouble of \
+             gateway on west: dependency broker is in trouble."
+        );
+        assert_eq!(found.chain.first().unwrap().role, Role::Alarmed);
+        let end = found.chain.last().unwrap();
+        assert_eq!((&end.place, end.role), (&place, Role::Root));
+        // Suspected less than another one: no root.
+        let cases = [told(
+            case(1, "west", "gateway", 5_000),
+            &[(service("gateway"), 0.6), (broker(), 0.3)],
+        )];
+        let found = why(&place, &cases, &graph, &Heard::new());
+        assert!(
+            found
+                .text
+                .contains("suspected (30 % sure) of the trouble of gateway on west, after"),
+            "{}",
+            found.text
+        );
+        assert!(found.chain.iter().all(|one| one.role != Role::Root));
+    }
+
+    #[test]
+    fn a_fault_on_purpose_is_told_where_it_may_be_behind_it() {
+        let graph = two();
+        let fault = |node: &str, from_ms, to_ms| OnPurpose {
+            node: node.into(),
+            text: "hog of infer-1, asked for by anna".into(),
+            from_ms,
+            to_ms,
+        };
+        let cases = [told(
+            case(2, "east", "infer-1", 400_000),
+            &[(service("infer-1"), 0.8)],
+        )];
+        let place = graph.place("east", &service("infer-1"));
+        let mut found = why(&place, &cases, &graph, &Heard::new());
+        let faults = [
+            fault("east", 390_000, None),
+            fault("east", 0, Some(10_000)),
+            fault("west", 390_000, None),
+        ];
+        add_on_purpose(&mut found, &faults, &cases, 500_000);
+        assert_eq!(
+            found.on_purpose,
+            ["on east, in force: hog of infer-1, asked for by anna"]
+        );
+    }
+
+    #[test]
+    fn a_name_may_be_anybodys_and_who_has_it_elsewhere_is_said() {
+        let graph = two();
+        let nodes = ["east".to_owned(), "west".to_owned()];
+        let found = |name: &str, node: Option<&str>| {
+            let found = named(&graph, name, node, &nodes);
+            found.map(|all| all.iter().map(Place::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            found("infer", Some("west")).unwrap(),
+            ["route infer on west"]
+        );
+        assert_eq!(
+            found("broker", Some("west")).unwrap(),
+            ["dependency broker of plant"]
+        );
+        assert_eq!(found("gateway", None).unwrap().len(), 2);
+        assert_eq!(found("sda", None).unwrap(), ["sda of east"]);
+        assert_eq!(found("east", None).unwrap(), ["node east"]);
+        for (name, node, wrong) in [
+            (
+                "infer-1",
+                Some("west"),
+                "west has no infer-1; there is infer-1 on east",
+            ),
+            (
+                "gateway",
+                Some("north"),
+                "there is no node north; known are east, west",
+            ),
+            (
+                "nobody",
+                None,
+                "no node has told of a service, route, backend, dependency, disk or link nobody",
+            ),
+        ] {
+            assert_eq!(found(name, node).unwrap_err(), wrong);
+        }
+    }
+
+    #[test]
+    fn one_of_whom_its_node_suspects_nobody_is_no_cause_by_that() {
+        let graph = two();
+        let place = graph.place("west", &service("gateway"));
+        let found = why(
+            &place,
+            &[told(case(1, "west", "gateway", 0), &[])],
+            &graph,
+            &Heard::new(),
+        );
+        assert_eq!((found.incident, found.confidence), (Some(1), None));
+        assert_eq!(
+            found.text,
+            "gateway on west was in trouble, and nobody is suspected: nothing of it, or of what \
+             it needs, is beyond what is usual."
+        );
+        assert!(found.chain.iter().all(|one| one.role != Role::Root));
     }
 
     #[test]

@@ -126,6 +126,24 @@ pub struct Causes {
     pub affected: Vec<Place>,
 }
 
+impl Causes {
+    /// Why nobody is suspected, where that is so.
+    #[must_use]
+    pub fn nobody(&self) -> &'static str {
+        nobody(self.grade)
+    }
+}
+
+/// Why a node suspects nobody, by how much usual behaviour it knew of.
+#[must_use]
+pub fn nobody(grade: Option<Grade>) -> &'static str {
+    match grade {
+        None | Some(Grade::Blank) => "nothing was known of what is usual",
+        Some(Grade::Short) => "little was known of what is usual",
+        Some(Grade::Full) => "nothing of it, or of what it needs, is beyond what is usual",
+    }
+}
+
 /// Somebody who may be the cause.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Suspected {
@@ -355,12 +373,17 @@ pub struct Why {
     pub open: bool,
     /// How likely the root is the cause, in 0 to 1.
     pub confidence: Option<f64>,
-    /// From what was asked about down to the root.
+    /// From what was asked about down to the root; where no incident is about that or what it
+    /// needs, from what is alarmed down to it.
     pub chain: Vec<ChainLink>,
     /// The levels that the chain crosses, from where it begins.
     pub levels: Vec<Level>,
     /// All of it in a sentence.
     pub text: String,
+    /// Faults that people put in on purpose on the nodes of the chain, in force now or around
+    /// the incident.
+    #[serde(default)]
+    pub on_purpose: Vec<String>,
     /// Of the last answer: how many of that name are left out after it.
     #[serde(default)]
     pub left_out: u64,

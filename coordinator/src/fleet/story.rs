@@ -8,11 +8,10 @@
 use std::str::FromStr;
 
 use homeostat_common::plan::{Branch, Plan};
-use homeostat_common::wire::body::Diagnosed;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::view::{CostParts, Decision, Event, PlanOption, PlanStep, Shape, StepCost};
+use super::view::{Decision, Event, PlanOption, PlanStep, Shape, StepCost};
 
 /// Most steps of one decision that are shown; a plan has at most 8.
 const STEPS_MAX: usize = 32;
@@ -39,9 +38,9 @@ struct Step {
 }
 
 #[derive(Debug, Deserialize)]
-struct Charge {
+pub(super) struct Charge {
     plan: u64,
-    steps: Vec<StepCost>,
+    pub(super) steps: Vec<StepCost>,
 }
 
 /// The evidence and the decisions of the incident with this number in the
@@ -92,98 +91,6 @@ pub fn story(incident: u64, events: &[Event]) -> (Vec<String>, Vec<Decision>) {
     }
     let decisions = decisions.into_iter().map(|(_, decision)| decision);
     (evidence, decisions.collect())
-}
-
-/// An event in one line.
-#[must_use]
-pub fn in_a_line(event: &Event) -> String {
-    let body = &event.body;
-    match event.kind.as_str() {
-        "incident-opened" => format!(
-            "{}: {} ({})",
-            text(body, "service"),
-            text(body, "fault"),
-            text(body, "symptom")
-        ),
-        "decided" if body.get("plan").is_some_and(Value::is_null) => "do nothing".into(),
-        "decided" => "run a plan".into(),
-        "step" => {
-            let phase = match body.get("phase") {
-                Some(Value::String(phase)) => phase.clone(),
-                Some(Value::Object(phase)) => format!("failed: {}", text_of_first(phase)),
-                _ => String::new(),
-            };
-            format!("{} {phase}", text(body, "primitive"))
-        }
-        "incident-closed" => format!("{}: {}", text(body, "outcome"), text(body, "summary")),
-        "diagnosed" => suspected(body),
-        "joined" => format!(
-            "{} of {} belongs to it: {}",
-            text(body, "symptom"),
-            text(body, "service"),
-            text(body, "because")
-        ),
-        "service" => format!("{} is {}", text(body, "service"), text(body, "state")),
-        "alarm" => format!("{}: {}", text(body, "alarm"), text(body, "text")),
-        "charge" => paid(body),
-        "budget" => {
-            let classes = body.get("classes").and_then(Value::as_array);
-            let classes = classes.into_iter().flatten().filter_map(left);
-            format!(
-                "left of the budgets: {}",
-                classes.collect::<Vec<_>>().join(", ")
-            )
-        }
-        "note" => text(body, "text").into(),
-        "control" if text(body, "by").is_empty() => text(body, "text").into(),
-        "control" => format!("{}, by {}", text(body, "text"), text(body, "by")),
-        "route" => format!("{} at {}", text(body, "route"), text(body, "listen")),
-        _ => String::new(),
-    }
-}
-
-/// Whom a node suspects, the likeliest three.
-fn suspected(body: &Value) -> String {
-    let Ok(told) = Diagnosed::deserialize(body) else {
-        return String::new();
-    };
-    let suspects = told.suspects.iter().take(3).map(|one| {
-        let by = one.explained_by.as_ref();
-        let by = by.map_or(String::new(), |by| format!(", explained by {by}"));
-        format!(
-            "{} {:.0} %{by}",
-            one.component,
-            one.confidence.get() * 100.0
-        )
-    });
-    let suspects: Vec<String> = suspects.collect();
-    match suspects.is_empty() {
-        true => "suspects nobody".into(),
-        false => format!("suspects {}", suspects.join("; ")),
-    }
-}
-
-/// What a plan has cost, and what is left where it was paid from.
-fn paid(body: &Value) -> String {
-    let Ok(charge) = Charge::deserialize(body) else {
-        return String::new();
-    };
-    let total = |one: &CostParts| one.resource + one.disruption + one.risk;
-    let spent: f64 = charge.steps.iter().map(|step| total(&step.spent)).sum();
-    let predicted: f64 = charge.steps.iter().map(|step| total(&step.predicted)).sum();
-    let left = body.get("budget").and_then(left);
-    let left = left.map_or_else(String::new, |left| format!("; left: {left}"));
-    format!("the plan cost {spent:.2} of {predicted:.2} capacity-seconds{left}")
-}
-
-/// What is left of the budget of a class.
-fn left(budget: &Value) -> Option<String> {
-    let number = |field| budget.get(field).and_then(Value::as_f64);
-    let (balance, beta) = number("balance").zip(number("beta"))?;
-    Some(format!(
-        "{} {balance:.1} of {beta:.1}",
-        text(budget, "class")
-    ))
 }
 
 fn decision(event: &Event, body: Decided) -> Decision {
@@ -281,14 +188,6 @@ fn step(decision: &mut Decision, event: &Event, body: Step) {
     }
     step.why = why.or(step.why.take()).filter(|_| phase != "done");
     step.phase = phase;
-}
-
-fn text<'v>(body: &'v Value, field: &str) -> &'v str {
-    body.get(field).and_then(Value::as_str).unwrap_or("")
-}
-
-fn text_of_first(map: &serde_json::Map<String, Value>) -> &str {
-    map.values().next().and_then(Value::as_str).unwrap_or("")
 }
 
 #[cfg(test)]

@@ -216,6 +216,9 @@ pub struct Incident {
     pub state: IncidentState,
     /// When it was opened, by the node's clock.
     pub opened_ms: u64,
+    /// The same by the coordinator's clock, as `at_ms` of an event.
+    #[serde(default)]
+    pub opened_at_ms: u64,
     /// When it was closed, by the node's clock.
     pub closed_ms: Option<u64>,
     /// The service at its root; absent while its first event has not arrived.
@@ -541,6 +544,10 @@ pub struct Event {
     /// In an incident's timeline: it happened on another node in the same
     /// while, and nothing says that one led to the other.
     pub meanwhile: bool,
+    /// There as well: it is about nobody that has to do with the incident, as far as is known
+    /// of who needs whom and who is behind it.
+    #[serde(default)]
+    pub aside: bool,
     /// Events that led to it.
     pub causes: Vec<Reference>,
     /// What it says; the fields depend on its kind.

@@ -13,7 +13,7 @@ const REFRESH_MS = 30000; // In case a proxy swallows the live events.
 const SETTLE_MS = 120; // One fetch for a burst of changes.
 
 const state = {
-  fleet: null, open: [], alarms: [], recent: [], next: null, left: [], plans: new Map(), unfolded: false,
+  fleet: null, open: [], alarms: [], recent: [], next: null, left: [], plans: new Map(), unfolded: false, aside: false,
   detail: null, error: null, timeline: null, timelineNext: null, events: EVENTS, asOf: null,
 };
 
@@ -25,7 +25,7 @@ function route() {
 
 function content() {
   switch (route().page) {
-    case "incident": return incidentPage(state, $("view").clientWidth);
+    case "incident": return incidentPage(state, $("view").clientWidth, () => { state.aside = !state.aside; show(); });
     case "timeline": return timelinePage(state, olderEvents);
     default: return overview(state, $("view").clientWidth, older, (open) => { state.unfolded = open; });
   }
@@ -61,6 +61,15 @@ async function get(path) {
   return body;
 }
 
+// Incidents come with what their node's clock was off by then.
+function moveIncidents(all) {
+  for (const one of all) {
+    const off = one.opened_ms - one.opened_at_ms;
+    one.opened_ms -= off;
+    if (one.closed_ms) one.closed_ms -= off;
+  }
+}
+
 // An incident, or why there is none.
 async function detail(id) {
   try {
@@ -87,8 +96,8 @@ async function refresh() {
       for (const one of all) for (const field of fields) if (one[field]) one[field] -= ahead.get(one.node) || 0;
     };
     move(alarms, "since_ms");
-    move(open.incidents, "opened_ms");
-    move(recent.incidents, "opened_ms", "closed_ms");
+    moveIncidents(open.incidents);
+    moveIncidents(recent.incidents);
     for (const n of fleet.nodes) move(n.services, "since_ms");
     // What needs a person first, then what waits longest.
     open.incidents.sort((a, b) => !a.why - !b.why || a.opened_ms - b.opened_ms);
@@ -97,7 +106,7 @@ async function refresh() {
     setSkew(fleet.now_ms - Date.now());
     if (page === "incident") {
       const found = await detail(id);
-      if (found.detail) move([found.detail.incident], "opened_ms", "closed_ms");
+      if (found.detail) moveIncidents([found.detail.incident]);
       if (route().id === id) Object.assign(state, found);
     } else if (page === "timeline") {
       const found = await get(`/api/v1/timeline?limit=${state.events}`);
@@ -164,7 +173,7 @@ function connect() {
 }
 
 window.addEventListener("hashchange", () => {
-  Object.assign(state, { detail: null, error: null });
+  Object.assign(state, { detail: null, error: null, aside: false });
   show();
   window.scrollTo(0, 0);
   $("main").focus({ preventScroll: true });

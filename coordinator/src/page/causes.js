@@ -2,14 +2,16 @@
 // reached, and what would have been otherwise.
 //
 // Arrows point from cause to effect. Nothing is told by colour alone: the root has a double
-// frame and a word, who is explained away a dashed frame and a word, and a confounded link is
-// dashed and has no head. The list beside the picture says all that it shows.
+// frame and a word, who is explained away a thin grey frame and a word; dashed is a confounded
+// link alone, which has no head. The list beside the picture says all that it shows.
 
 import { clock, duration, el, iso, known, link, list, percent, plural, section, svg } from "./base.js";
 
 const PLACES_MAX = 18; // More components than this are in the list only.
 const LAYER_MAX = 6; // Components of one layer in one line of a wide picture.
-const [PAD, TALL, GAP, STEP] = [8, 48, 64, 16];
+const [PAD, TALL, GAP, STEP] = [8, 62, 64, 16];
+const [INSET, LETTER] = [11, 6.9]; // Left of the words in a frame; the mean width of a letter.
+const [LINES, LINE] = [3, 16]; // Lines of words in a frame, and their height.
 const [WIDE_MIN, WIDE_MAX] = [136, 236]; // A component's frame; below the least, the picture stands upright.
 
 export function placeWords(p) {
@@ -117,6 +119,14 @@ function bow(one, other, wide) {
   return `M${from} Q${[Math.min(from[0], to[0]) - 22, (from[1] + to[1]) / 2]} ${to}`;
 }
 
+// In at most two lines of that many letters, broken between words where that is possible.
+export function wrapped(text, fits) {
+  if (text.length <= fits) return [text];
+  const gap = text.lastIndexOf(" ", fits);
+  const [first, rest] = gap > 0 ? [text.slice(0, gap), text.slice(gap + 1)] : [text.slice(0, fits), text.slice(fits)];
+  return [first, rest.length > fits ? `${rest.slice(0, fits - 1)}…` : rest];
+}
+
 function linkWords(l) {
   return l.confounded_by
     ? `${placeWords(l.from)} and ${placeWords(l.to)} may move together because both need ${placeWords(l.confounded_by)}; neither is taken for the other's cause`
@@ -126,7 +136,7 @@ function linkWords(l) {
 function picture(causes, room) {
   const { shown, left } = layers(causes);
   const { boxes, wide, width, height, upright } = layout(shown, room);
-  const cut = (text) => { const fits = Math.max(8, Math.floor((wide - 22) / 6.9)); return text.length > fits ? `${text.slice(0, fits - 1)}…` : text; };
+  const fits = Math.max(8, Math.floor((wide - 2 * INSET) / LETTER));
   const lines = [];
   for (const l of list(causes.links)) {
     const [effect, cause] = [boxes.get(keyOf(l.from)), boxes.get(keyOf(l.to))];
@@ -142,12 +152,16 @@ function picture(causes, room) {
   const chips = [...boxes.values()].map((box) => {
     const { tone, word } = role(causes, box.place);
     const alarmed = same(causes.alarmed, box.place);
+    const name = wrapped(placeWords(box.place), fits);
+    let below = wrapped(alarmed ? `alarmed${tone ? `, ${word}` : ""}` : word, Math.floor(fits * 1.1));
+    if (name.length + below.length > LINES) below = [`${below[0]}…`];
+    const line = (at) => (TALL - LINE * (name.length + below.length)) / 2 + LINE * at + 12;
     return svg("g", { class: `cause ${tone}${alarmed ? " alarmed" : ""}`, transform: `translate(${box.x} ${box.y})` },
       svg("title", {}, `${placeWords(box.place)}: ${alarmed ? "alarmed; " : ""}${word}`),
       tone === "root" ? svg("rect", { class: "outer", x: -4, y: -4, width: wide + 8, height: TALL + 8, rx: 10 }) : null,
       svg("rect", { width: wide, height: TALL, rx: 7 }),
-      svg("text", { class: "name", x: 11, y: 20 }, cut(placeWords(box.place))),
-      svg("text", { class: "below", x: 11, y: 37 }, cut(alarmed ? `alarmed${tone ? `, ${word}` : ""}` : word)));
+      name.map((part, at) => svg("text", { class: "name", x: INSET, y: line(at) }, part)),
+      below.map((part, at) => svg("text", { class: "below", x: INSET, y: line(name.length + at) + 1 }, part)));
   });
   const told = list(causes.links).map(linkWords);
   return [svg("svg", { class: "cause-graph", role: "img", "aria-labelledby": "causes-title causes-desc", viewBox: `0 0 ${width} ${height}`, width, height },
@@ -167,18 +181,37 @@ function suspectItem(causes, one) {
     known(one.began_ms) ? el("p", { class: "soft" }, "since ", el("time", { datetime: iso(one.began_ms) }, clock(one.began_ms, true))) : null);
 }
 
+// What the drawing means, of what is in it.
+function legend(causes) {
+  const sample = (kind, shape, words) => el("li", {}, svg("svg", { width: 30, height: 16, "aria-hidden": "true" }, svg("g", { class: kind }, shape)), words);
+  const frame = (more) => [more ? svg("rect", { class: "outer", x: 1, y: 1, width: 28, height: 14, rx: 4 }) : null, svg("rect", { x: 4, y: 4, width: 22, height: 8, rx: 2 })];
+  const some = (test) => list(causes.suspects).some(test);
+  return el("ul", { class: "legend soft key" },
+    list(causes.links).some((l) => !l.confounded_by) ? sample("cause-link", [svg("path", { d: "M1 8 L22 8" }), svg("path", { class: "head", d: "M29 8 l-9 -4.5 l0 9z" })], "from cause to effect") : null,
+    causes.root ? sample("cause root", frame(true), "root: the likeliest cause") : null,
+    some((one) => one.explained_by) ? sample("cause explained", frame(), "explained away: its trouble comes from another one") : null,
+    list(causes.links).some((l) => l.confounded_by) ? sample("cause-link confounded", svg("path", { d: "M1 8 L29 8" }), "confounded: both need something that shows no trouble, so neither is taken for the other's cause") : null);
+}
+
+// Why a node suspects nobody, by how much usual behaviour it knew of.
+function nobody(grade) {
+  const why = { full: "nothing of it, or of what it needs, is beyond what is usual", short: "little was known of what is usual" };
+  return `Nobody is suspected: ${why[grade] || "nothing was known of what is usual"}.`;
+}
+
 export function causesSection(causes, width) {
   if (!causes) return null;
   const rest = 1 - list(causes.suspects).reduce((sum, one) => sum + one.confidence, 0);
-  const dashed = list(causes.links).some((l) => l.confounded_by);
+  const named = list(causes.suspects).length > 0;
   return section("a-why", "Why, as a causal graph",
     el("div", { class: "card why" },
       el("div", { class: "graph" }, picture(causes, Math.min(width - 30, width > 900 ? width * 0.58 : width - 30)),
-        el("p", { class: "legend soft" }, "Arrows lead from cause to effect.", dashed ? " Dashed: both need something that shows no trouble, so neither is taken for the other's cause." : null)),
+        legend(causes)),
       el("div", {},
         causes.spared ? el("p", { class: "lead-why" }, causes.spared) : null,
+        named ? null : el("p", {}, nobody(causes.grade)),
         el("ol", { class: "suspects" }, list(causes.suspects).map((one) => suspectItem(causes, one))),
-        rest > 0.005 ? el("p", { class: "soft none-of" }, `${share(rest)} for a cause that is none of these.`) : null,
+        named && rest > 0.005 ? el("p", { class: "soft none-of" }, `${share(rest)} for a cause that is none of these.`) : null,
         causes.tell_apart ? el("p", { class: "tell-apart" }, el("b", {}, "What would tell "), causes.tell_apart.between.map(placeWords).join(" from "), ": look at ", el("b", {}, placeWords(causes.tell_apart.look_at)), `: ${causes.tell_apart.text}`) : null,
         el("details", {}, el("summary", {}, `The graph as a list: ${plural(list(causes.links).length, "link")}`),
           el("ul", { class: "links" }, list(causes.links).map((l) => el("li", {}, linkWords(l))))))));
@@ -189,7 +222,7 @@ export function groupSection(group, own) {
   return section("", `One cause, ${plural(group.members.length, "incident")}`, el("div", { class: "card group" },
     el("p", {}, "They come from ", el("b", {}, group.cause ? placeWords(group.cause) : "one cause"), "."),
     el("ul", {}, group.members.map((m) => el("li", {},
-      el("span", { class: `tag ${m.consequence ? "" : "bad"}` }, m.consequence ? "consequence" : "root"), " ",
+      same(group.cause, m.alarmed) ? el("span", { class: "tag bad" }, "root") : el("span", { class: "tag" }, m.consequence ? "consequence" : "nearest to it"), " ",
       m.incident === own ? el("b", {}, `incident ${m.incident}, this one`) : el("a", { href: link(m.incident), "data-key": `group-${m.incident}` }, `incident ${m.incident}`),
       ` ${placeWords(m.alarmed)}`, m.because ? el("span", { class: "soft" }, ` ${m.because}`) : null)))));
 }

@@ -36,7 +36,8 @@ function classSection(c) {
 }
 
 // `width`: what the page has for it.
-export function incidentPage(state, width) {
+// `toggle`: shows or hides what nothing connects with it.
+export function incidentPage(state, width, toggle) {
   const back = el("a", { class: "back", href: "#/", "data-key": "back" }, "← Overview");
   if (state.error) return [back, el("p", { class: "card quiet" }, state.error)];
   if (!state.detail) return [back, el("p", { class: "quiet" }, "Loading…")];
@@ -58,7 +59,9 @@ export function incidentPage(state, width) {
   ];
   const own = timeline.filter((e) => e.node === i.node);
   const first = own.length ? Math.min(...own.map((e) => e.at_ms)) : 0;
-  const elsewhere = timeline.some((e) => e.meanwhile);
+  const shown = timeline.filter((e) => !e.aside || state.aside);
+  const aside = timeline.filter((e) => e.aside).length;
+  const elsewhere = shown.some((e) => e.meanwhile);
   const planned = list(decisions).filter((d) => d.plan);
   const none = (text) => el("p", { class: "card quiet" }, text);
   return [
@@ -79,7 +82,8 @@ export function incidentPage(state, width) {
         section("", "Options considered", decisions.length ? el("ul", { class: "considered card" }, decisions.map((d) => options(d, i.why))) : none("No decision has arrived."))),
       el("div", {},
         section("", "Timeline, causes before effects",
-          el("ol", { class: "timeline card" }, timeline.map((e) => incidentEntry(e, first, i.node))),
+          el("ol", { class: "timeline card" }, shown.map((e) => incidentEntry(e, first, i.node))),
+          aside ? el("p", { class: "legend" }, el("button", { type: "button", "data-key": "aside", "aria-expanded": state.aside ? "true" : "false", onclick: toggle }, `${state.aside ? "Hide" : "Show"} ${plural(aside, "event")} of other nodes in the same while that nothing connects with it`)) : null,
           elsewhere ? el("p", { class: "legend soft" }, "Indented: other nodes in the same while. Their place rests on when records arrived, not on the nodes' clocks; which of two close ones came first is not known.") : null,
           contradictions ? el("p", { class: "quiet" }, `${plural(contradictions, "cause")} named by nodes contradict the order and were left out.`) : null,
           truncated ? el("p", { class: "quiet" }, "Cut for length.") : null))),

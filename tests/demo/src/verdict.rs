@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use homeostat_coordinator::fleet::story;
 use homeostat_coordinator::fleet::view::{Event, Incident, IncidentState};
+use homeostat_coordinator::fleet::words;
 use homeostat_eval::audit::{Audit, disorder};
 use homeostat_eval::stage::{Api, interrupt};
 use homeostat_testbed::Moment;
@@ -430,7 +430,7 @@ fn uncaused(incident: &Incident, held: &Held, lines: &[Line<'_>], outside: &Outs
     }
     for event in &held.events {
         let then = outside.seconds(&event.node, event.hlc_ms);
-        let says = story::in_a_line(event);
+        let says = words::in_a_line(event);
         let own = event.node == incident.node && event.incident != Some(incident.id);
         if own && shortly(then) && !says.is_empty() {
             before.push((then, format!("{} {says}", event.kind)));

@@ -196,6 +196,7 @@ mod tests {
             site: "local".into(),
             state: IncidentState::Closed,
             opened_ms: 0,
+            opened_at_ms: 0,
             closed_ms: None,
             service: None,
             symptom: None,

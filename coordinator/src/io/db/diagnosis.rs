@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use homeostat_common::suspect::Edge;
-use homeostat_common::wire::body::Diagnosed;
+use homeostat_common::wire::body::{Diagnosed, ON_PURPOSE};
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::Row;
@@ -17,6 +17,7 @@ use super::read::{LIST_MAX, event_sql};
 use super::{Db, DbError, int, uint};
 use crate::diagnose::causes::Case;
 use crate::diagnose::past::{Past, Tried};
+use crate::fleet::purpose::{OnPurpose, on_purpose};
 use crate::fleet::view::Event;
 
 /// Incidents before and after one, by arrival, that may belong to it. What a node held back
@@ -42,6 +43,9 @@ const NODES_MAX: usize = 32;
 /// Aggregates whose clock is told by the same records: a day of them.
 const PLACED_AT_ONCE: usize = 288;
 
+/// Notes of faults on purpose that are read: each node has one in force at most.
+const ON_PURPOSE_MAX: i64 = 256;
+
 /// The longest span of an aggregate: that of a node that was held up.
 const SPAN_MS: u64 = 15 * 60_000;
 
@@ -66,6 +70,21 @@ impl Db {
         .map_err(DbError::on("find incidents around one"))?;
         self.cases(&ids.into_iter().map(uint).collect::<Vec<_>>())
             .await
+    }
+
+    /// Faults that people put into services, the newest, each with its end if that was told.
+    pub async fn on_purpose(&self) -> Result<Vec<OnPurpose>, DbError> {
+        let doing = "read which faults were put in on purpose";
+        let rows = sqlx::query(event_sql!(
+            "WHERE event.kind = 'note' AND event.body ->> '$.text' LIKE ?1 || '%'
+             ORDER BY event.id DESC LIMIT ?2"
+        ))
+        .bind(ON_PURPOSE)
+        .bind(ON_PURPOSE_MAX)
+        .fetch_all(&self.read)
+        .await
+        .map_err(DbError::on(doing))?;
+        Ok(on_purpose(&self.placed(&rows, doing).await?))
     }
 
     /// Number of the newest incident.

@@ -62,6 +62,25 @@ pub enum DbError {
         #[source]
         source: sqlx::Error,
     },
+    /// What is there was made by another program, or by no coordinator yet.
+    #[error("{path} is no database of a coordinator")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// It was made by another version.
+    #[error("{path} has schema {found}, this version reads {wanted}: serve brings it up to date")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        wanted: i64,
+    },
     /// The schema could not be brought up to date.
     #[error("cannot bring the database {path} up to date")]
     Migrate {
@@ -101,9 +120,12 @@ impl DbError {
                 sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => true,
                 _ => false,
             },
-            Self::Folder { .. } | Self::InUse(_) | Self::Open { .. } | Self::Migrate { .. } => {
-                false
-            }
+            Self::Folder { .. }
+            | Self::InUse(_)
+            | Self::Open { .. }
+            | Self::Foreign { .. }
+            | Self::Version { .. }
+            | Self::Migrate { .. } => false,
         }
     }
 }
@@ -197,7 +219,26 @@ impl Db {
             .busy_timeout(BUSY_MAX);
         let pool = SqlitePoolOptions::new().max_connections(1);
         let pool = pool.connect_with(options).await;
-        let pool = pool.map_err(|source| DbError::Open { path, source })?;
+        let open = |source| DbError::Open {
+            path: path.clone(),
+            source,
+        };
+        let pool = pool.map_err(open)?;
+        // An empty file opens, and so does what is no database at all.
+        let found = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success");
+        let found: Option<i64> = found.fetch_one(&pool).await.map_err(|source| {
+            let path = path.clone();
+            DbError::Foreign { path, source }
+        })?;
+        let wanted = sqlx::migrate!().iter().map(|one| one.version).max();
+        if found != wanted {
+            let (found, wanted) = (found.unwrap_or(0), wanted.unwrap_or(0));
+            return Err(DbError::Version {
+                path,
+                found,
+                wanted,
+            });
+        }
         Ok(Self {
             write: pool.clone(),
             read: pool,

@@ -66,7 +66,10 @@ macro_rules! incident_sql {
     ($rest:literal) => {
         concat!(
             "SELECT incident.*, node.name AS node_name, node.site AS node_site,
-               node.stream IS NOT incident.stream AS former
+               node.stream IS NOT incident.stream AS former,
+               (SELECT MIN(received_ms - hlc_ms) FROM event
+                WHERE event.stream = incident.stream AND event.seq BETWEEN
+                  incident.opened_seq - 200 AND incident.opened_seq + 200) AS shift
              FROM incident JOIN stream ON stream.id = incident.stream
              JOIN node ON node.id = stream.node ",
             $rest
@@ -440,13 +443,16 @@ fn incident(row: &SqliteRow) -> Result<Incident, sqlx::Error> {
         (false, true) => IncidentState::Abandoned,
     };
     let first_ms = number(row, "first_ms")?;
+    let opened_ms = maybe(row, "opened_ms")?.unwrap_or(first_ms);
+    let shift: Option<i64> = row.try_get("shift")?;
     Ok(Incident {
         id: number(row, "id")?,
         number: number(row, "number")?,
         node: row.try_get("node_name")?,
         site: row.try_get("node_site")?,
         state,
-        opened_ms: maybe(row, "opened_ms")?.unwrap_or(first_ms),
+        opened_ms,
+        opened_at_ms: uint(int(opened_ms).saturating_add(shift.unwrap_or(0))),
         closed_ms: maybe(row, "closed_ms")?,
         service: row.try_get("service")?,
         symptom: row.try_get("symptom")?,
@@ -489,6 +495,7 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event, sqlx::Error> {
         at_ms: number(row, "hlc_ms")?,
         incident: maybe(row, "incident_id")?,
         meanwhile: false,
+        aside: false,
         causes: causes
             .into_iter()
             .map(|(stream, seq)| Reference { stream, seq })

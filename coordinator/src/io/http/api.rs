@@ -16,6 +16,7 @@ use utoipa::{IntoParams, OpenApi};
 use super::{Shared, failed, problem};
 use crate::control::{Hub, now_ms};
 use crate::diagnose;
+use crate::fleet::beside;
 use crate::fleet::diagnosis::Why;
 use crate::fleet::readings;
 use crate::fleet::story::story;
@@ -319,7 +320,7 @@ pub(super) async fn incident(
             };
             let about = order.events().iter().position(opening);
             let contradictions = order.contradictions();
-            let timeline = order.about(about);
+            let mut timeline = order.about(about);
             let (mut evidence, decisions) = story(incident.id, &timeline);
             evidence.extend(beside(&hub, &incident).await?);
             let model = hub.classifier.as_ref();
@@ -328,6 +329,8 @@ pub(super) async fn incident(
             let explained = hub.explain(&incident, &timeline, &decisions).await;
             let explained = explained.map_err(|error| failed(&error))?;
             incident.group = explained.group.as_ref().map(|group| group.id);
+            let (causes, group) = (explained.causes.as_ref(), explained.group.as_ref());
+            beside::mark(&mut timeline, causes, group);
             Ok(Json(IncidentDetail {
                 incident,
                 evidence,
@@ -353,14 +356,14 @@ pub(super) async fn incident(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhyQuery {
-    /// The service.
+    /// The service; or the route, backend, dependency, disk, link or node of that name.
     service: String,
     /// Only of this node.
     node: Option<String>,
 }
 
-/// Why a service is in trouble: from the service down to what is behind it, over nodes and
-/// levels. One answer for each node that has the service, the one in trouble first.
+/// Why something is in trouble: from there down to what is behind it, over nodes and levels.
+/// One answer for each node that has a component of that name, the one in trouble first.
 #[utoipa::path(get, path = "/api/v1/why", params(WhyQuery), responses(
     (status = 200, body = Vec<Why>),
     (status = 400, content_type = "application/problem+json", body = Problem),
@@ -373,11 +376,9 @@ pub(super) async fn why(
     let WhyQuery { service, node } = asked(query)?;
     let found = hub.why(&service, node.as_deref()).await;
     let found = found.map_err(|error| failed(&error))?;
-    if found.is_empty() {
-        let detail = format!("no node has told of a service {service}");
-        return Err(problem(StatusCode::NOT_FOUND, &detail));
-    }
-    Ok(Json(found))
+    found
+        .map(Json)
+        .map_err(|nowhere| problem(StatusCode::NOT_FOUND, &nowhere))
 }
 
 /// What other systems said about its node or its service meanwhile.

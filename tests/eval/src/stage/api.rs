@@ -158,6 +158,7 @@ fn exchange(address: SocketAddrV4, request: &str, patience: Duration) -> Result<
         stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
         Ok(answer)
     };
+    let ask = || ask().map_err(|error| homeostat_notify::in_words(error, patience));
     let answer = ask().with_context(|| format!("cannot ask http://{address}"))?;
     let parsed = answer
         .split_once("\r\n\r\n")
