@@ -94,7 +94,6 @@ fn a_stopped_process_is_none_that_waits_for_a_core() {
         9.000s fault    Pressure(0.6)
         10.000s fault    Stop("camera")
         10.096s detect   camera hung (hang), 93ms after the first sign
-        10.096s suspect  the node behind camera (0.86)
         10.096s decide   restart(camera, grace=0ms) (reflex)
         10.096s execute  restart(camera, grace=0ms)
         10.279s done     restart(camera, grace=0ms)

@@ -122,10 +122,21 @@ pub struct HostSample {
     pub battery: Reading<Battery>,
     /// Everything else that was measured, of the node, its parts and its services.
     pub sources: Vec<Sourced>,
-    /// What this node needs elsewhere that gave no right answer when it was asked last.
-    pub silent: Vec<Part>,
+    /// Each `[[dependency]]`.
+    pub elsewhere: Vec<Elsewhere>,
     /// Sources that held something else than they should.
     pub garbage: u32,
+}
+
+/// Whether what the node needs elsewhere answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Which.
+    pub name: Part,
+    /// It gave no right answer to the last questions.
+    pub silent: bool,
+    /// When the last question was asked that it answered rightly.
+    pub right: Option<Micros>,
 }
 
 /// How a node with a battery is supplied.

@@ -64,8 +64,8 @@ pub use self::command::{Command, Scope, Switch};
 pub use self::incident::Incident;
 pub use self::mcu::mcu_alarm;
 pub use self::message::{
-    Battery, Class, Effect, Event, HealRecord, Heat, HostSample, ProbeOutcome, Room, RouteSample,
-    SlotReport, Sourced, Stranger, Told,
+    Battery, Class, Effect, Elsewhere, Event, HealRecord, Heat, HostSample, ProbeOutcome, Room,
+    RouteSample, SlotReport, Sourced, Stranger, Told,
 };
 pub use self::remembering::{Resumed, Saved};
 pub use self::telling::Snapshot;

@@ -5,7 +5,7 @@
 //! here that takes a core while others wait is told to people.
 
 use homeostat_common::ids::ServiceId;
-use homeostat_common::observation::Reading;
+use homeostat_common::observation::{Part, Reading};
 use homeostat_common::units::{Micros, Millis, Ratio};
 use homeostat_common::wire::body::Severity;
 use homeostat_detect::hang::{Input, Pressure};
@@ -81,6 +81,14 @@ impl Loop {
             for probe in watched.probes.iter_mut().filter(|_| measured) {
                 probe.hang.absorb(instant(now), Input::Gate(pressure));
             }
+        }
+        for watched in self.services.values_mut() {
+            let known = |need: &Part| {
+                let one = host.elsewhere.iter().find(|one| one.name == *need)?;
+                if one.silent { Some(now) } else { one.right }
+            };
+            let needs = watched.policy.needs.iter().map(known);
+            watched.elsewhere = needs.min().flatten();
         }
         self.host = host;
         let readings = self.readings(now);

@@ -60,6 +60,8 @@ pub(super) struct Suspecting {
 pub(super) struct Suspicion {
     /// The last one, and when it was made.
     last: Option<(Micros, Diagnosed)>,
+    /// Who was told to be the likeliest, whether that spares the service, and when.
+    told_last: Option<(Micros, Option<Component>, bool)>,
     records: u8,
     /// Since when the service is spared.
     spared: Option<Micros>,
@@ -137,7 +139,10 @@ impl Loop {
                 let watched = self.services.get(id);
                 watched.is_some_and(|one| !one.answering(now) && one.wanted())
             }
-            (None, Some(part)) => self.host.silent.contains(part),
+            (None, Some(part)) => {
+                let mut elsewhere = self.host.elsewhere.iter();
+                elsewhere.any(|one| one.silent && one.name == *part)
+            }
             (None, None) => false,
         };
         for (series, value) in &mut row {
@@ -164,8 +169,9 @@ impl Loop {
         let alarmed = Component::Service(incident.service.clone());
         let kind = kind_of(incident.symptom);
         let causal = &self.suspecting.causal;
+        let watched = self.services.get(&incident.service);
         let mut verdict = causal.diagnose(&alarmed, kind, incident.since, now);
-        if let Some(of) = its_own(incident, causal) {
+        if let Some(of) = its_own(incident, watched, causal) {
             verdict.befell(&of, incident.confidence, seen);
         }
         let named = verdict.suspects.iter().map(|one| &one.component);
@@ -206,16 +212,27 @@ impl Loop {
         words
     }
 
-    /// Tells who is suspected.
+    /// Tells who is suspected, if that is not what was told last. Of two that are about as
+    /// likely each look may put another one first: the time between two records doubles, so
+    /// that the last of few still says how it stands.
     pub(super) fn tell_suspects(&mut self, incident: &mut Incident, effects: &mut Vec<Effect>) {
-        let Some((_, diagnosed)) = &incident.suspicion.last else {
+        let suspicion = &mut incident.suspicion;
+        let Some((now, diagnosed)) = &suspicion.last else {
             return;
         };
-        if incident.suspicion.records < TOLD_MAX {
-            incident.suspicion.records += 1;
-            let body = Body::Diagnosed(diagnosed.clone());
-            self.emit(Class::Heal, &[incident.mark], body, effects);
+        let first = diagnosed.suspects.first().map(|one| one.component.clone());
+        let is = (first, diagnosed.spared.is_some());
+        if let Some((at, first, spared)) = &suspicion.told_last {
+            let wait = Millis(SPARED_LOOK.0 << suspicion.records.min(TOLD_MAX));
+            let known = (first, *spared) == (&is.0, is.1);
+            if known || suspicion.records == TOLD_MAX || now.since(*at) < wait {
+                return;
+            }
         }
+        suspicion.records += 1;
+        suspicion.told_last = Some((*now, is.0, is.1));
+        let body = Body::Diagnosed(diagnosed.clone());
+        self.emit(Class::Heal, &[incident.mark], body, effects);
     }
 
     /// Whether a service is left alone now because somebody else is likelier behind its
@@ -232,19 +249,12 @@ impl Loop {
         }
         let known = incident.suspicion.last.as_ref();
         if known.is_none_or(|(at, _)| now.since(*at) >= SPARED_LOOK) {
-            let first = known.and_then(|(_, one)| one.suspects.first());
-            let first = first.map(|one| one.component.clone());
-            let was = known.is_some_and(|(_, one)| one.spared.is_some());
             // Who may be innocent is not asked what befell it.
             let Some(diagnosed) = self.suspects_of(incident, &[], now) else {
                 return false;
             };
-            let is = diagnosed.spared.is_some();
-            let changed = diagnosed.suspects.first().map(|one| &one.component) != first.as_ref();
             incident.suspicion.last = Some((now, diagnosed));
-            if changed || was != is {
-                self.tell_suspects(incident, effects);
-            }
+            self.tell_suspects(incident, effects);
         }
         let last = incident.suspicion.last.as_ref();
         let Some(why) = last.and_then(|(_, one)| one.spared.clone()) else {
@@ -343,8 +353,9 @@ impl Loop {
         let alarmed = Component::Service(id.clone());
         let causal = &self.suspecting.causal;
         let mut verdict = causal.diagnose(&alarmed, kind_of(symptom), since, now);
-        let incident = self.incidents.get(id);
-        if let Some((incident, of)) = incident.and_then(|one| Some((one, its_own(one, causal)?))) {
+        let (incident, watched) = (self.incidents.get(id), self.services.get(id));
+        let own = incident.and_then(|one| Some((one, its_own(one, watched, causal)?)));
+        if let Some((incident, of)) = own {
             let told = incident.suspicion.last.as_ref();
             let told = told.and_then(|(_, one)| one.suspects.first());
             let seen = told.map_or(&[][..], |own| &own.evidence);
@@ -448,8 +459,10 @@ fn may_be_innocent(incident: &Incident) -> bool {
 }
 
 /// Who it was seen to happen to, if that is the service itself or its model, as with a death or
-/// what it holds, and no slowness or silence that it may have from somebody else.
-fn its_own(incident: &Incident, causal: &Causal) -> Option<Component> {
+/// what it holds, and no slowness or silence that it may have from somebody else. The silence of
+/// a stopped process is its own: it waits for nobody.
+fn its_own(incident: &Incident, watched: Option<&Watched>, causal: &Causal) -> Option<Component> {
+    let stopped = watched.is_some_and(|one| one.stopped.is_some());
     let seen = matches!(
         incident.symptom,
         Symptom::Dead
@@ -457,7 +470,7 @@ fn its_own(incident: &Incident, causal: &Causal) -> Option<Component> {
             | Symptom::LeakingDescriptors
             | Symptom::Hogging
             | Symptom::DataFull
-    );
+    ) || (incident.symptom == Symptom::Hung && stopped);
     let service = Component::Service(incident.service.clone());
     match incident.fault {
         Fault::ModelCorrupt | Fault::BadModel => {

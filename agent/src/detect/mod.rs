@@ -34,6 +34,10 @@ pub struct Finding {
 /// Longest wait for a measurement of data before wrong answers are judged.
 const MEASURE_MAX: Millis = Millis::secs(2);
 
+/// So long it is waited for what a service needs elsewhere: two questions that are not answered
+/// in time, by default, and a sample.
+const ELSEWHERE_MAX: Millis = Millis::secs(5);
+
 /// The forwarder reports with every sample; without a word for so long it hangs.
 const SILENCE_MAX: Millis = Millis::secs(3);
 
@@ -208,6 +212,11 @@ fn wrong(service: &Watched, now: Micros) -> Option<Finding> {
     let looked = service.data_at >= since;
     let waited = since.is_none_or(|since| now.since(since) >= MEASURE_MAX);
     if service.policy.data.is_some() && !looked && !waited {
+        return None;
+    }
+    // So does one elsewhere that refuses: first its answer, which is on its way too.
+    let asked = service.policy.needs.is_empty() || service.elsewhere >= since;
+    if !asked && since.is_some_and(|since| now.since(since) < ELSEWHERE_MAX) {
         return None;
     }
     let found = service

@@ -4,8 +4,9 @@
 //! that were answered rightly, the time to a connection, and for a third party's status page
 //! how bad it says it is, and who has fallen silent. A question is one new connection, so it
 //! costs the other side next to nothing; bandwidth is never measured by filling a link. After
-//! one that was not answered rightly, and when a service here is in doubt, the next comes soon. Each dependency has a task of its
-//! own on the agent's runtime, so that one that hangs delays none. Decides nothing.
+//! one that was not answered rightly, and when a service here is in doubt, the next comes soon.
+//! Each dependency has a task of its own on the agent's runtime, so that one that hangs delays
+//! none. Decides nothing.
 //!
 //! Addresses only, since a question to a name server may hang by itself. No https, as
 //! everywhere in the agent: a relay on the node speaks it.
@@ -26,7 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::clock;
 use super::link::Counters;
 use crate::config::{Asked, Dependency};
-use crate::control::Sourced;
+use crate::control::{Elsewhere, Sourced};
 
 /// Questions that the share of right answers reaches back: one lost of 20 is 5 %.
 const QUESTIONS: usize = 20;
@@ -62,6 +63,8 @@ struct Found {
 #[derive(Debug, Default)]
 struct Known {
     right: VecDeque<bool>,
+    /// When the last question was asked that was answered rightly.
+    answered: Option<Micros>,
     latency_ms: Option<(f64, Micros)>,
     trouble: Option<(f64, Micros)>,
     /// The last question found these.
@@ -76,11 +79,14 @@ impl Known {
         self.right.len() >= SILENT && !last.clone().any(|right| *right)
     }
 
-    fn note(&mut self, found: Found, now: Micros) {
+    fn note(&mut self, found: Found, asked: Micros, now: Micros) {
         if self.right.len() >= QUESTIONS {
             self.right.pop_front();
         }
         self.right.push_back(found.right);
+        if found.right {
+            self.answered = Some(asked);
+        }
         if let Some(connected) = found.connected {
             self.latency_ms = Some((connected.as_secs_f64() * 1e3, now));
         }
@@ -125,11 +131,18 @@ impl Dependencies {
         self.doubted.notify_waiters();
     }
 
-    /// Those that gave no right answer to the last questions.
+    /// Which of them answer.
     #[must_use]
-    pub fn silent(&self) -> Vec<Part> {
-        let silent = self.known.iter().filter(|(.., known)| lock(known).silent());
-        silent.map(|(name, ..)| name.clone()).collect()
+    pub fn elsewhere(&self) -> Vec<Elsewhere> {
+        let each = self.known.iter().map(|(name, _, known)| {
+            let known = lock(known);
+            Elsewhere {
+                name: name.clone(),
+                silent: known.silent(),
+                right: known.answered,
+            }
+        });
+        each.collect()
     }
 
     /// What is known now.
@@ -216,9 +229,10 @@ async fn watch(dependency: Dependency, known: Arc<Mutex<Known>>, doubted: Arc<No
             }
         }
         asked = Instant::now();
+        let begun = clock::now();
         let found = ask(&dependency).await;
         let mut known = lock(&known);
-        known.note(found, clock::now());
+        known.note(found, begun, clock::now());
         let sure = found.right || known.silent();
         next = asked + if sure { every } else { soon };
     }
@@ -412,12 +426,13 @@ mod tests {
             let all = Dependencies::start(std::slice::from_ref(&peer));
             let asked = || lock(&all.known[0].2).right.len();
             tokio::time::sleep(Duration::from_millis(10)).await;
-            assert!(all.silent().is_empty());
+            let silent = || all.elsewhere().remove(0).silent;
+            assert!(!silent());
             for _ in 0..100 {
                 all.doubt();
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            assert_eq!((asked(), all.silent()), (2, vec![peer.name.clone()]));
+            assert_eq!((asked(), silent()), (2, true));
         });
     }
 

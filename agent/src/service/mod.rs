@@ -137,6 +137,8 @@ pub struct Watched {
     pub pressed: bool,
     /// How much processor it has used lately.
     pub cpu: CpuWindow,
+    /// When all that it needs elsewhere were last asked of whom it is known whether they answer.
+    pub elsewhere: Option<Micros>,
     /// How much its data are, and when that was measured.
     pub data_used: Reading<Bytes>,
     /// What is left on their file system.
@@ -191,6 +193,7 @@ impl Watched {
             data_used: Reading::Missing,
             data_room: Reading::Missing,
             data_at: None,
+            elsewhere: None,
             measure_asked: Micros(0),
         }
     }

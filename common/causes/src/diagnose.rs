@@ -379,9 +379,6 @@ impl<'a> Scene<'a> {
     /// What each kind of evidence says. Of those that are handed up only the alarmed one counts,
     /// if it was recorded where the alarm is.
     fn findings(&self, alarm: &Alarm, confirm: f32) -> Vec<Finding> {
-        let mut own = self.resource_finding();
-        own.extend(self.event_finding());
-        own.retain(|one| one.times >= confirm);
         let handed = |account: &Account| {
             let nodes = account.nodes.iter().enumerate();
             let mine = |(of, _): &(usize, &Option<_>)| self.candidate(*of);
@@ -418,15 +415,37 @@ impl<'a> Scene<'a> {
             .filter(|one| Some(one.kind) == alarm.kind);
         let mut findings: Vec<Finding> = alarmed.clone().filter_map(handed).collect();
         let told = alarm.component.zip(alarmed.clone().next());
-        if told.is_none_or(|(of, account)| account.nodes[of.index()].is_none()) {
+        let told = told.is_some_and(|(of, account)| account.nodes[of.index()].is_some());
+        let behind = self.behind(if told { &findings } else { &[] });
+        if !told {
             let others = self
                 .accounts
                 .iter()
                 .filter(|one| Some(one.kind) != alarm.kind);
             findings.extend(others.filter_map(handed));
         }
+        let mut own = self.resource_finding(&behind);
+        own.extend(self.event_finding());
+        own.retain(|one| one.times >= confirm);
         findings.extend(own);
         findings
+    }
+
+    /// The part of what was `handed` up to the alarm that each component may be behind: what is
+    /// unexplained at itself and at those that need it. All of it where nothing was.
+    fn behind(&self, handed: &[Finding]) -> Vec<f32> {
+        if handed.is_empty() {
+            return vec![1.0; self.graph.len()];
+        }
+        let mut behind = vec![0.0; self.graph.len()];
+        let shares = self.shares(handed).into_iter().enumerate();
+        for (of, share) in shares.filter(|(_, share)| *share > 0.0) {
+            let reach = self.graph.reach(of).into_iter();
+            for (sum, _) in behind.iter_mut().zip(reach).filter(|(_, needed)| *needed) {
+                *sum += share;
+            }
+        }
+        behind
     }
 
     /// What a component runs on, if that has no signal that is handed up but a resource beyond
@@ -446,10 +465,12 @@ impl<'a> Scene<'a> {
         (theirs > 0.0).then(|| (host, theirs / (theirs + unusual(of))))
     }
 
-    fn resource_finding(&self) -> Vec<Finding> {
+    /// A resource counts as far as its component may be `behind` what was handed up: a disk that
+    /// is busy while a dependency elsewhere refuses is no cause of that.
+    fn resource_finding(&self, behind: &[f32]) -> Vec<Finding> {
         let times = |of: usize| {
             let resource = self.resources[of].as_ref().filter(|_| self.candidate(of));
-            resource.map_or(0.0, |one| one.times)
+            resource.map_or(0.0, |one| libm::powf(one.times.max(1.0), behind[of]))
         };
         let all: Vec<f32> = (0..self.graph.len()).map(times).collect();
         let strongest = all.iter().copied().fold(0.0, f32::max);

@@ -137,7 +137,7 @@ pub(super) fn causes(causes: &Causes) -> String {
             one.place.level.to_string(),
             percent(one.confidence),
             percent(one.share),
-            or_dash(one.began_ms.map(utc)),
+            or_dash(one.began_ms.map(since)),
             match &one.explained_by {
                 Some(by) => format!("explained away by {by}"),
                 None => one.evidence.first().cloned().unwrap_or_default(),
@@ -394,21 +394,25 @@ pub(super) fn what_if(all: &[WhatIf]) -> String {
         );
         let _ = writeln!(out, "{} {answer}", plain(&one.question));
         let _ = writeln!(out, "  {}", plain(&one.rests_on));
-        match (&one.by, one.identified) {
-            (Some(by), true) => {
-                let _ = writeln!(out, "  {}", plain(by));
-            }
-            (Some(_), false) => {
+        if let Some(by) = &one.by {
+            if !one.identified {
+                let hidden = plain(&one.not_adjusted_for.join(", "));
                 let _ = writeln!(
                     out,
-                    "  only what went along with it: not adjusted for {}",
-                    plain(&one.not_adjusted_for.join(", "))
+                    "  only what went along with it: not adjusted for {hidden}"
                 );
             }
-            (None, _) => {}
+            let _ = writeln!(out, "  {}", plain(by));
         }
     }
     out
+}
+
+/// To the second: it comes from means over seconds.
+fn since(began_ms: u64) -> String {
+    let utc = utc(began_ms);
+    utc.split_once('.')
+        .map_or(utc.clone(), |(whole, _)| format!("{whole}Z"))
 }
 
 fn percent(share: f64) -> String {
@@ -546,7 +550,10 @@ mod tests {
         one.by = Some("hidden".into());
         let text = what_if(&[one]);
         assert!(text.contains("25 % (0.5 % to 50 %) within 1m00s"), "{text}");
-        assert!(text.contains("not adjusted for service"), "{text}");
+        assert!(
+            text.contains("not adjusted for service\n  hidden\n"),
+            "{text}"
+        );
         assert_eq!(what_if(&[]), "");
     }
 }

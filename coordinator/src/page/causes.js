@@ -178,7 +178,7 @@ function suspectItem(causes, one) {
       el("span", { class: "sure" }, `${share(one.confidence)} sure`)),
     one.explained_by ? el("p", {}, `Its trouble comes from ${placeWords(one.explained_by)}.`) : null,
     list(one.evidence).map((line) => el("p", {}, line)),
-    known(one.began_ms) ? el("p", { class: "soft" }, "since ", el("time", { datetime: iso(one.began_ms) }, clock(one.began_ms, true))) : null);
+    known(one.began_ms) ? el("p", { class: "soft" }, "since ", el("time", { datetime: iso(one.began_ms) }, clock(one.began_ms, false))) : null);
 }
 
 // What the drawing means, of what is in it.
@@ -265,5 +265,5 @@ export function whatIfSection(all) {
   return section("", "What if", el("ul", { class: "card what-if" }, all.map((one) => el("li", {},
     el("div", { class: "head" }, el("b", {}, one.question),
       el("span", {}, one.estimate ? `${share(one.estimate.share)} (${share(one.estimate.low)} to ${share(one.estimate.high)}) within ${duration(one.within_ms)}` : "not known")),
-    el("p", { class: "soft" }, one.rests_on, one.estimate && !one.identified ? `; only what went along with it, not adjusted for ${one.not_adjusted_for.join(", ")}` : one.by ? `; ${one.by}` : "")))));
+    el("p", { class: "soft" }, one.rests_on, one.estimate && !one.identified ? `; only what went along with it, not adjusted for ${one.not_adjusted_for.join(", ")}` : "", one.by ? `; ${one.by}` : "")))));
 }

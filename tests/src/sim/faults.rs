@@ -8,6 +8,7 @@ use homeostat_agent::control::Event;
 use homeostat_agent::service::SlotName;
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{BootId, ServiceId};
+use homeostat_common::observation::Part;
 use homeostat_common::units::{Micros, Millis};
 
 use super::world::Life;
@@ -92,6 +93,14 @@ impl Sim {
             Fault::Drag(name, takes) => self.break_life(&id(name), |life| {
                 life.drag = u32::try_from(takes.0 * 1000).unwrap_or(u32::MAX);
             }),
+            Fault::Outage(name, refuses) => {
+                let name = Part::new(name).expect("a part");
+                if refuses {
+                    self.world.refusing.insert(name);
+                } else {
+                    self.world.refusing.remove(&name);
+                }
+            }
             Fault::Hog(name, cores) => self.break_life(&id(name), |life| life.hog = Some(cores)),
             Fault::Sensor(name, lie) => {
                 match lie {

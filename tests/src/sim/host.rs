@@ -1,11 +1,11 @@
 //! The machine: what there is of it to be measured, and how late its timers are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use homeostat_agent::control::{Battery, Heat};
 use homeostat_agent::service::ProcessSample;
 use homeostat_common::ids::ServiceId;
-use homeostat_common::observation::Reading;
+use homeostat_common::observation::{Part, Reading};
 use homeostat_common::units::{Bytes, Micros, Millis, Ratio};
 
 use super::Lie;
@@ -40,6 +40,8 @@ pub(super) struct Host {
     pub(super) battery: Option<f32>,
     /// Samples that were taken.
     pub(super) samples: u64,
+    /// Whether each dependency answered rightly when it was asked last.
+    pub(super) asked: BTreeMap<Part, VecDeque<bool>>,
 }
 
 impl Default for Host {
@@ -61,6 +63,7 @@ impl Default for Host {
             lies: BTreeMap::new(),
             battery: None,
             samples: 0,
+            asked: BTreeMap::new(),
         }
     }
 }

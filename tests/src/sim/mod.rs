@@ -164,6 +164,8 @@ pub enum Fault {
     Slow(&'static str, Millis),
     /// The process takes so much longer for each answer, and so does who needs it.
     Drag(&'static str, Millis),
+    /// Whether a dependency elsewhere refuses, and who needs it answers wrongly.
+    Outage(&'static str, bool),
     /// The process uses so many cores.
     Hog(&'static str, f32),
     /// A sensor of the process lies from now on; `None` for one that is mended.

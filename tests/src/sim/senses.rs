@@ -1,14 +1,20 @@
 //! What the agent's shell measures and asks, simulated: probes on their way, and samples.
 
 use homeostat_agent::config::ProbeKind;
-use homeostat_agent::control::{Event, HostSample, ProbeOutcome, Stranger, Told};
+use homeostat_agent::control::{
+    Elsewhere, Event, HostSample, ProbeOutcome, Sourced, Stranger, Told,
+};
 use homeostat_agent::service::ProcessSample;
 use homeostat_common::ids::{Instance, ServiceId};
-use homeostat_common::observation::Reading;
+use homeostat_common::observation::{Metric, MetricReading, Reading};
 use homeostat_common::units::{Bytes, Ratio};
 
 use super::world::{DESCRIPTORS_MAX, Life, Reaction};
 use super::{Happening, Sim};
+
+/// The last questions to a dependency that count, and those after which it is silent.
+const QUESTIONS: usize = 20;
+const SILENT: usize = 2;
 
 /// A probe on its way.
 #[derive(Debug, Clone)]
@@ -124,6 +130,7 @@ impl Sim {
             Reading::from(measured)
         };
         self.host.samples += 1;
+        let (sources, elsewhere) = self.dependencies();
         // Four processors, of which each process uses what it does.
         let lives = self.world.places.values();
         let each = lives.filter_map(|place| Some(cores(place.life.as_ref()?)));
@@ -141,6 +148,8 @@ impl Sim {
             wall: Reading::from(self.host.wall.map(|wall| wall + self.now.0 / 1000)),
             heat: Reading::from(self.host.heat(self.now)),
             cores: Reading::Fresh(4),
+            sources,
+            elsewhere,
             ..HostSample::default()
         };
         self.kill_for_memory();
@@ -172,6 +181,35 @@ impl Sim {
             }
         }
         self.tell(Event::Sample(Box::new(host), processes));
+    }
+
+    /// Each dependency is asked with each sample, and the last questions are what is known.
+    fn dependencies(&mut self) -> (Vec<Sourced>, Vec<Elsewhere>) {
+        let (mut sources, mut elsewhere) = (Vec::new(), Vec::new());
+        for dependency in &self.config.dependencies {
+            let right = !self.world.refusing.contains(&dependency.name);
+            let asked = self.host.asked.entry(dependency.name.clone()).or_default();
+            asked.push_back(right);
+            if asked.len() > QUESTIONS {
+                asked.pop_front();
+            }
+            let last = asked.iter().rev().take(SILENT);
+            elsewhere.push(Elsewhere {
+                name: dependency.name.clone(),
+                silent: asked.len() >= SILENT && !last.clone().any(|right| *right),
+                right: right.then_some(self.now),
+            });
+            let share = asked.iter().filter(|right| **right).count() as f64 / asked.len() as f64;
+            sources.push(Sourced {
+                reading: MetricReading::part(
+                    Metric::Availability,
+                    dependency.name.clone(),
+                    Reading::Fresh(share),
+                ),
+                new: true,
+            });
+        }
+        (sources, elsewhere)
     }
 }
 

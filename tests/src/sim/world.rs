@@ -1,12 +1,13 @@
 //! The watched side of a simulated node: services that start, answer, break
 //! and die, and the model files they load. Knows nothing of the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use homeostat_agent::config::{ModelSlot, Reload, Service};
 use homeostat_agent::service::{SlotFound, SlotName, Version};
 use homeostat_common::anomaly::Exit;
 use homeostat_common::ids::{Instance, ModelVersion, ServiceId};
+use homeostat_common::observation::Part;
 use homeostat_common::units::Micros;
 
 /// What every slot holds at first.
@@ -66,6 +67,8 @@ pub(super) struct Place {
     pub(super) life: Option<Life>,
     pub(super) last: Option<(Instance, Exit)>,
     needs: Vec<ServiceId>,
+    /// What it needs elsewhere.
+    elsewhere: Vec<Part>,
     pub(super) slots: BTreeMap<SlotName, SlotFiles>,
     /// It notices another model by itself.
     watches: bool,
@@ -173,6 +176,8 @@ pub(super) enum Reaction {
 #[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) places: BTreeMap<ServiceId, Place>,
+    /// Dependencies elsewhere that refuse.
+    pub(super) refusing: BTreeSet<Part>,
     minted: u64,
 }
 
@@ -186,6 +191,7 @@ impl World {
         let watches = |slot: &ModelSlot| slot.reload == Reload::Watch;
         let place = Place {
             needs: service.depends_on.clone(),
+            elsewhere: service.needs.clone(),
             standby: service.standby,
             slots: slots.map(|name| (name, SlotFiles::new())).collect(),
             watches: service.model.as_ref().is_some_and(watches),
@@ -319,7 +325,8 @@ impl World {
         if starved {
             return Reaction::Silent(Micros(u64::MAX));
         }
-        if life.garbage {
+        let refused = |part: &Part| self.refusing.contains(part);
+        if life.garbage || place.elsewhere.iter().any(refused) {
             Reaction::Wrong
         } else {
             Reaction::Right

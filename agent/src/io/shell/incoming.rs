@@ -174,7 +174,7 @@ impl Shell {
             garbage: host.garbage,
             battery: host.battery,
             sources: host.sources,
-            silent: self.dependencies.silent(),
+            elsewhere: self.dependencies.elsewhere(),
         };
         self.dependencies.sample(now, &mut sample.sources);
         // Without a broker nothing is ever acknowledged: absent.
