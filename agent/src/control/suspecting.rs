@@ -407,6 +407,14 @@ impl Loop {
             text.push_str(&format!("  or {layer:<12} {}", other.component));
             text.push_str(&suspect_words(other, false));
         }
+        let beside = verdict.coincident.iter().take(OTHERS_MAX);
+        let beside: Vec<String> = beside.map(ToString::to_string).collect();
+        if !beside.is_empty() {
+            let beside = beside.join(", ");
+            text.push_str(&format!(
+                "coincidence: {beside} not as usual either, and nothing that {id} needs\n"
+            ));
+        }
         if let Some(apart) = verdict.tell_apart {
             text.push_str(&format!("to be sure: {}\n", apart.text));
         }

@@ -89,6 +89,8 @@ pub struct Verdict {
     pub tell_apart: Option<TellApart>,
     /// What it rests on.
     pub grade: Grade,
+    /// Who is beyond the usual too, but nothing that the alarmed one needs: coincidence.
+    pub coincident: Vec<Component>,
 }
 
 impl Verdict {
@@ -386,6 +388,11 @@ impl Causal {
         Verdict {
             tell_apart: found.probe.and_then(|probe| self.apart(probe, &suspects)),
             suspects,
+            coincident: found
+                .coincident
+                .iter()
+                .filter_map(|of| self.component(*of).cloned())
+                .collect(),
             grade: match (found.grade, cold) {
                 (causes::Grade::Full, _) => Grade::Full,
                 (causes::Grade::Cold, Some(0)) => Grade::Blank,
@@ -522,6 +529,21 @@ mod tests {
         verdict.befell(&service("front"), Ratio::ONE, &seen);
         assert_eq!(sure(&verdict), (1.0, 1.0), "{verdict:?}");
         assert_eq!((verdict.suspects.len(), verdict.tell_apart), (1, None));
+    }
+
+    #[test]
+    fn who_is_odd_too_and_is_not_needed_is_no_suspect_but_a_coincidence() {
+        let mut causal = learnt(520);
+        let row = row(520, [60.0, 20.0, 0.0]);
+        let each = || row.iter().map(|(series, value)| (series, *value));
+        causal.look(at(520), each());
+        let of =
+            |alarmed: &str| causal.diagnose(&service(alarmed), Kind::Latency, at(520), at(520));
+        let verdict = of("store");
+        assert_eq!(verdict.coincident, [service("front")], "{verdict:?}");
+        let named = |one: &Suspect| one.component == service("front");
+        assert!(!verdict.suspects.iter().any(named), "{verdict:?}");
+        assert!(of("front").coincident.is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::client::{AskError, decode, get};
 use super::table::{duration, or_dash, plain, table, utc};
 use crate::fleet::diagnosis::{
-    Basis, Causes, Group, Impact, Link, Place, Role, Suspected, WhatIf, Why,
+    Basis, Causes, Coincident, Group, Impact, Link, Place, Role, Suspected, WhatIf, Why,
 };
 
 /// `incident why`
@@ -254,6 +254,24 @@ pub(super) fn group(group: &Group, own: u64) -> String {
         &["INCIDENT", "ALARMED", "IS", "BECAUSE"],
         &rows.collect::<Vec<_>>(),
     ));
+    out
+}
+
+/// What only happened in the same while.
+pub(super) fn coincident(all: &[Coincident]) -> String {
+    let mut out = String::new();
+    for one in all {
+        let _ = writeln!(
+            out,
+            "coincidence  incident {}, {}: it began within {}, and nothing connects the two",
+            one.incident,
+            plain(&one.alarmed.to_string()),
+            duration(one.away_ms.max(1_000))
+        );
+    }
+    if !out.is_empty() {
+        out.insert(0, '\n');
+    }
     out
 }
 

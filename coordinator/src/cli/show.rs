@@ -91,6 +91,7 @@ pub(super) fn incident(url: &str, json: bool, number: u64, all: bool) -> Result<
             .as_ref()
             .map(|group| causes::group(group, incident.id)),
     );
+    out.push_str(&causes::coincident(&detail.coincident));
     out.extend(detail.impact.as_ref().map(causes::impact));
     out.push_str(&causes::what_if(&detail.what_if));
     for decision in &detail.decisions {

@@ -11,13 +11,13 @@ use serde_json::Value;
 use super::{Hub, now_ms};
 use crate::diagnose::causes::{Case, Heard, borders, causes};
 use crate::diagnose::graph::{Graph, Told};
-use crate::diagnose::groups::groups;
+use crate::diagnose::groups::{coincident, groups};
 use crate::diagnose::impact::{Reached, impact, look, spans};
 use crate::diagnose::past::{About, what_if};
 use crate::diagnose::ranking::rank;
 use crate::diagnose::readings::{Reading, readings};
 use crate::diagnose::why::{add_on_purpose, answers, lately, named};
-use crate::fleet::diagnosis::{Causes, Group, Impact, Kind, Place, WhatIf, Why};
+use crate::fleet::diagnosis::{Causes, Coincident, Group, Impact, Kind, Place, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
 use crate::io::db::{Db, DbError};
 
@@ -47,6 +47,8 @@ pub struct Explained {
     pub causes: Option<Causes>,
     /// What has the same cause.
     pub group: Option<Group>,
+    /// What began in the same while and has another cause.
+    pub coincident: Vec<Coincident>,
     /// Whom it reached.
     pub impact: Option<Impact>,
     /// What would have been otherwise.
@@ -78,12 +80,14 @@ impl Hub {
         let causes = causes(case, &all, &graph, &heard);
         let own = |group: &Group| group.members.iter().any(|one| one.incident == incident.id);
         let group = groups(&cases, &graph).into_iter().find(own);
+        let coincident = coincident(case, &cases, group.as_ref(), &graph);
         let impact = self
             .reach(case, incident, &causes, &graph, timeline)
             .await?;
         Ok(Explained {
             causes: Some(causes),
             group,
+            coincident,
             impact: Some(impact),
             what_if,
         })

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::causes::{AROUND_MS, Case, Heard, causes};
 use super::graph::Graph;
-use crate::fleet::diagnosis::{Causes, Group, Member, Place};
+use crate::fleet::diagnosis::{Causes, Coincident, Group, Member, Place};
 
 /// Most incidents that are compared, each with each; the newest.
 pub const CASES_MAX: usize = 256;
@@ -119,6 +119,39 @@ pub fn groups(cases: &[Case], graph: &Graph) -> Vec<Group> {
     }
     groups.sort_by_key(|group| group.id);
     groups
+}
+
+/// Most incidents that are told to be a coincidence: what a person reads.
+const COINCIDENT_MAX: usize = 8;
+
+/// What began in the same while as an incident and is not of its group: what a person at a
+/// screen takes for its consequence, or its cause. The nearest in time first.
+#[must_use]
+pub fn coincident(
+    of: &Case,
+    cases: &[Case],
+    group: Option<&Group>,
+    graph: &Graph,
+) -> Vec<Coincident> {
+    let members: BTreeSet<u64> = group
+        .iter()
+        .flat_map(|group| &group.members)
+        .map(|member| member.incident)
+        .collect();
+    let away = |case: &Case| case.from_ms.abs_diff(of.from_ms);
+    let mut found: Vec<&Case> = cases
+        .iter()
+        .filter(|case| case.incident != of.incident && !members.contains(&case.incident))
+        .filter(|case| away(case) <= AROUND_MS)
+        .collect();
+    found.sort_by_key(|case| (away(case), case.incident));
+    found.truncate(COINCIDENT_MAX);
+    let told = |case: &Case| Coincident {
+        incident: case.incident,
+        alarmed: case.alarmed(graph),
+        away_ms: away(case),
+    };
+    found.into_iter().map(told).collect()
 }
 
 /// Those that hang together by pairs, of two and more.
@@ -352,6 +385,26 @@ mod tests {
         let disk = [(disk(), 0.75)];
         let found = groups(&[told(first, &disk), told(second, &disk)], &graph);
         assert_eq!(lines(&found), ["1* 2: sda of east"]);
+    }
+
+    #[test]
+    fn what_began_in_the_same_while_and_has_another_cause_is_told_as_that() {
+        let graph = two();
+        let all = [
+            told(case(1, "west", "gateway", 5_000), &[(far(), 0.8)]),
+            told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)]),
+            told(case(3, "west", "log", 9_000), &[(service("log"), 0.9)]),
+            told(case(4, "west", "sync", 36_000), &[(service("sync"), 0.9)]),
+        ];
+        let found = groups(&all, &graph);
+        assert_eq!(lines(&found), ["1 2*: sda of east"]);
+        let beside = |of: usize| {
+            let group = found.iter().find(|group| of < 2 && group.id == 1);
+            let all = coincident(&all[of], &all, group, &graph);
+            all.iter().map(|one| one.incident).collect::<Vec<_>>()
+        };
+        assert_eq!(beside(0), [3], "neither its group, nor what is long after");
+        assert_eq!(beside(2), [1, 2, 4], "the nearest first");
     }
 
     #[test]

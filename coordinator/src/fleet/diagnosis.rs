@@ -238,6 +238,17 @@ pub struct Member {
     pub because: Option<String>,
 }
 
+/// An incident that began in the same while as another one, and that nothing connects with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Coincident {
+    /// Its number in the fleet.
+    pub incident: u64,
+    /// What its alarm is about.
+    pub alarmed: Place,
+    /// How long before or after the other one it began, by the coordinator's clock.
+    pub away_ms: u64,
+}
+
 /// What an incident has cost the users, as far as nodes told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Impact {

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::diagnosis::{Causes, Group, Impact, WhatIf};
+use super::diagnosis::{Causes, Coincident, Group, Impact, WhatIf};
 
 /// Whether a node is connected to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -303,6 +303,9 @@ pub struct IncidentDetail {
     /// What has the same cause; absent if it is alone.
     #[serde(default)]
     pub group: Option<Group>,
+    /// What began in the same while and has another cause, as far as is known.
+    #[serde(default)]
+    pub coincident: Vec<Coincident>,
     /// Whom it reached; absent while its first event has not arrived.
     #[serde(default)]
     pub impact: Option<Impact>,

@@ -227,6 +227,13 @@ export function groupSection(group, own) {
       ` ${placeWords(m.alarmed)}`, m.because ? el("span", { class: "soft" }, ` ${m.because}`) : null)))));
 }
 
+export function coincidentSection(all) {
+  if (!list(all).length) return null;
+  return section("", "In the same while, and not connected", el("ul", { class: "card group" }, all.map((one) => el("li", {},
+    el("a", { href: link(one.incident), "data-key": `beside-${one.incident}` }, `incident ${one.incident}`), ` ${placeWords(one.alarmed)}`,
+    el("span", { class: "soft" }, ` began within ${duration(Math.max(one.away_ms, 1000))}`)))));
+}
+
 const count = (value) => (known(value) ? Math.round(value).toLocaleString("en") : "–");
 
 // For the facts of the incident: whom it reached, in a few words.

@@ -2,7 +2,7 @@
 // and measured health, and what happened elsewhere in the same while.
 
 import { clock, cloud, duration, el, iso, known, list, outcomeTag, place, plural, section, since, units, words } from "./base.js";
-import { burnWords, causesSection, groupSection, impactSection, reachWords, whatIfSection } from "./causes.js";
+import { burnWords, causesSection, coincidentSection, groupSection, impactSection, reachWords, whatIfSection } from "./causes.js";
 import { incidentEntry } from "./events.js";
 import { planTree, promise } from "./plan.js";
 
@@ -41,7 +41,7 @@ export function incidentPage(state, width, toggle) {
   const back = el("a", { class: "back", href: "#/", "data-key": "back" }, "← Overview");
   if (state.error) return [back, el("p", { class: "card quiet" }, state.error)];
   if (!state.detail) return [back, el("p", { class: "quiet" }, "Loading…")];
-  const { incident: i, timeline, truncated, decisions, evidence, class: failure, causes, group, impact, what_if: otherwise, contradictions } = state.detail;
+  const { incident: i, timeline, truncated, decisions, evidence, class: failure, causes, group, coincident, impact, what_if: otherwise, contradictions } = state.detail;
   const over = i.state !== "open";
   const facts = [
     ["Opened", el("time", { datetime: iso(i.opened_ms), title: iso(i.opened_ms) }, clock(i.opened_ms, true))],
@@ -77,6 +77,7 @@ export function incidentPage(state, width, toggle) {
         section("", "Evidence", evidence.length ? el("ol", { class: "evidence card" }, evidence.map((line) => el("li", {}, line))) : none("None has arrived.")),
         classSection(failure),
         groupSection(group, i.id),
+        coincidentSection(coincident),
         impactSection(impact),
         whatIfSection(otherwise),
         section("", "Options considered", decisions.length ? el("ul", { class: "considered card" }, decisions.map((d) => options(d, i.why))) : none("No decision has arrived."))),

@@ -163,6 +163,7 @@ mod tests {
             class: None,
             causes: None,
             group: None,
+            coincident: Vec::new(),
             impact: None,
             what_if: Vec::new(),
             contradictions: 0,

@@ -340,6 +340,7 @@ pub(super) async fn incident(
                 class,
                 causes: explained.causes,
                 group: explained.group,
+                coincident: explained.coincident,
                 impact: explained.impact,
                 what_if: explained.what_if,
                 contradictions,
