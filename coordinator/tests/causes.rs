@@ -184,7 +184,7 @@ fn why_in_words(serve: &Program, west: u64, east: u64) {
         "  gateway on west  10 %\n    needs route infer on west\n      needs route infer on east  (explained away)\n",
         "mmcblk0 of east  <== ROOT  60 %",
         "confounded, both need node east",
-        "users at the worst time",
+        "users over the worst five minutes",
         "group ",
         "Would it have healed by itself?",
         "99.9 % answered in 30d00h",

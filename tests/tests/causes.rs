@@ -260,6 +260,22 @@ fn who_needs_one_elsewhere_that_refuses_is_left_alone_from_the_start_to_the_end(
 }
 
 #[test]
+fn one_that_dies_while_it_is_left_alone_is_told_anew_with_what_befell_it() {
+    let trace = Sim::with(3, READER)
+        .at(secs(300), Fault::Outage("db", true))
+        .at(secs(360), Fault::Crash("reader"))
+        .at(Millis(360_200), why("reader"))
+        .run_until(secs(361));
+    assert!(!trace.of("execute").is_empty(), "{trace}");
+    assert!(
+        trace.of("suspect")[0].starts_with("dependency db"),
+        "{trace}"
+    );
+    let told = trace.of("answer")[0];
+    assert!(told.contains("reader: likeliest behind it"), "{told}");
+}
+
+#[test]
 fn who_answers_wrongly_while_what_it_needs_elsewhere_is_well_is_treated() {
     let reader = format!("{READER}[service.model]\nslot = \"/slot\"\n");
     let trace = Sim::with(3, &reader)

@@ -47,11 +47,12 @@ impl Loop {
         self.tell_suspects(incident, effects);
     }
 
-    /// A closer look has found another cause: told under the same number.
+    /// A closer look has found another cause: told under the same number, and who may be
+    /// behind it anew.
     pub(super) fn tell_rediagnosed(
         &mut self,
         incident: &mut Incident,
-        evidence: Vec<String>,
+        mut evidence: Vec<String>,
         now: Micros,
         effects: &mut Vec<Effect>,
     ) {
@@ -62,7 +63,10 @@ impl Loop {
             fault: incident.fault,
             since: incident.since,
         }));
+        evidence.extend(self.suspect(incident, &evidence, now));
         self.emit_diagnosis(incident, evidence, now, effects);
+        incident.suspicion.told_last = None;
+        self.tell_suspects(incident, effects);
     }
 
     /// Why the process died is known a moment after the reflex has begun: told

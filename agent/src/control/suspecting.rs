@@ -61,7 +61,7 @@ pub(super) struct Suspicion {
     /// The last one, and when it was made.
     last: Option<(Micros, Diagnosed)>,
     /// Who was told to be the likeliest, whether that spares the service, and when.
-    told_last: Option<(Micros, Option<Component>, bool)>,
+    pub(super) told_last: Option<(Micros, Option<Component>, bool)>,
     records: u8,
     /// Since when the service is spared.
     spared: Option<Micros>,
@@ -224,12 +224,15 @@ impl Loop {
         let is = (first, diagnosed.spared.is_some());
         if let Some((at, first, spared)) = &suspicion.told_last {
             let wait = Millis(SPARED_LOOK.0 << suspicion.records.min(TOLD_MAX));
+            // That nothing waits any more is told at once, and each time.
+            let acts = *spared && !is.1;
             let known = (first, *spared) == (&is.0, is.1);
-            if known || suspicion.records == TOLD_MAX || now.since(*at) < wait {
+            let enough = suspicion.records >= TOLD_MAX || now.since(*at) < wait;
+            if known || (enough && !acts) {
                 return;
             }
         }
-        suspicion.records += 1;
+        suspicion.records = suspicion.records.saturating_add(1);
         suspicion.told_last = Some((*now, is.0, is.1));
         let body = Body::Diagnosed(diagnosed.clone());
         self.emit(Class::Heal, &[incident.mark], body, effects);
@@ -245,6 +248,10 @@ impl Loop {
     ) -> bool {
         let over = incident.suspicion.spared;
         if !may_be_innocent(incident) || over.is_some_and(|since| now.since(since) >= SPARED_MAX) {
+            let last = incident.suspicion.last.as_mut();
+            if last.is_some_and(|(_, one)| one.spared.take().is_some()) {
+                self.tell_suspects(incident, effects);
+            }
             return false;
         }
         let known = incident.suspicion.last.as_ref();

@@ -263,7 +263,8 @@ pub(super) fn coincident(all: &[Coincident]) -> String {
     for one in all {
         let _ = writeln!(
             out,
-            "coincidence  incident {}, {}: it began within {}, and nothing connects the two",
+            "coincidence  incident {}, {}: it began within {}; neither needs the other, and no cause \
+             of both is known",
             one.incident,
             plain(&one.alarmed.to_string()),
             duration(one.away_ms.max(1_000))
@@ -281,25 +282,28 @@ pub(super) fn impact(impact: &Impact) -> String {
     let count = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.0}")));
     match (impact.users, impact.failed) {
         (Some(users), _) => {
-            let _ = writeln!(out, "affected     {users} users at the worst time");
+            let worst = impact.users_worst.filter(|worst| *worst > users);
+            let worst = worst.map_or_else(String::new, |worst| {
+                format!(", {worst} at the worst moment")
+            });
+            let _ = writeln!(
+                out,
+                "affected     {users} users over the worst five minutes{worst}"
+            );
         }
         (None, Some(_)) => {
             out.push_str("affected     how many users a route has is not configured; in requests\n")
         }
         (None, None) => {}
     }
-    let at_most = if impact.failed_at_most {
-        " at most: what is usual is not known"
+    let usual = if impact.usual_unknown {
+        ", those that always fail among them: what is usual is not known"
     } else {
         ""
     };
     match (impact.failed, impact.seen_failed) {
         (Some(_), _) => {
-            let _ = writeln!(
-                out,
-                "failed       {} requests{at_most}",
-                count(impact.failed)
-            );
+            let _ = writeln!(out, "failed       {} requests{usual}", count(impact.failed));
         }
         (None, Some(seen)) => {
             let seen = percent(seen);
@@ -310,11 +314,12 @@ pub(super) fn impact(impact: &Impact) -> String {
         }
         (None, None) => out.push_str("failed       not known: no route told of that time\n"),
     }
-    if impact.wrong_at_most.is_some() {
+    if impact.asked_while_wrong.is_some() {
         let _ = writeln!(
             out,
-            "wrong        {} requests at most: so many came while health checks had wrong answers",
-            count(impact.wrong_at_most)
+            "wrong        some of about {} requests: so many came while health checks had wrong \
+             answers",
+            count(impact.asked_while_wrong)
         );
     }
     if !impact.routes.is_empty() {
@@ -323,11 +328,11 @@ pub(super) fn impact(impact: &Impact) -> String {
              wrong ones are not among them\n",
         );
     }
-    if impact.slow_at_least.is_some() {
+    if impact.slow.is_some() {
         let _ = writeln!(
             out,
-            "too slow     {} requests at least, beyond the usual",
-            count(impact.slow_at_least)
+            "too slow     about {} requests, beyond the usual",
+            count(impact.slow)
         );
     }
     if impact.unknown > 0 {
@@ -343,12 +348,11 @@ pub(super) fn impact(impact: &Impact) -> String {
             .iter()
             .map(|burn| {
                 format!(
-                    "{} in {}: {}{:.1} times too fast, {}{} of it spent",
+                    "{} in {}: {}{:.1} times too fast, {} of it spent",
                     burn.objective,
                     duration(burn.window_ms),
-                    if burn.at_least { "at least " } else { "" },
+                    if burn.estimate { "about " } else { "" },
                     burn.rate,
-                    if burn.at_least { "at least " } else { "" },
                     percent(burn.spent)
                 )
             })
@@ -535,18 +539,22 @@ mod tests {
         assert!(text.contains(wanted), "{text}");
         let text = impact(&Impact {
             failed: Some(30.0),
-            failed_at_most: true,
-            wrong_at_most: Some(1800.0),
+            usual_unknown: true,
+            asked_while_wrong: Some(1800.0),
+            users: Some(4),
+            users_worst: Some(40),
             ..Impact::default()
         });
         assert!(
-            text.contains("30 requests at most: what is usual"),
+            text.contains("30 requests, those that always fail among them"),
             "{text}"
         );
         assert!(
-            text.contains("wrong        1800 requests at most"),
+            text.contains("wrong        some of about 1800 requests"),
             "{text}"
         );
+        let wanted = "4 users over the worst five minutes, 40 at the worst moment";
+        assert!(text.contains(wanted), "{text}");
         let mut one = WhatIf {
             question: "Would it have healed by itself?".into(),
             action: None,

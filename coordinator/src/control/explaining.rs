@@ -16,7 +16,7 @@ use crate::diagnose::impact::{Reached, impact, look, spans};
 use crate::diagnose::past::{About, what_if};
 use crate::diagnose::ranking::rank;
 use crate::diagnose::readings::{Reading, readings};
-use crate::diagnose::why::{add_on_purpose, answers, lately, named};
+use crate::diagnose::why::{add_on_purpose, answers, lately, named, speaking};
 use crate::fleet::diagnosis::{Causes, Coincident, Group, Impact, Kind, Place, WhatIf, Why};
 use crate::fleet::view::{Decision, Event, Incident};
 use crate::io::db::{Db, DbError};
@@ -24,6 +24,10 @@ use crate::io::db::{Db, DbError};
 /// How long before an incident says what is usual: as many aggregates as the ranking wants to
 /// have seen (24), and some that may be missing.
 const USUAL_MS: u64 = 3 * 3_600_000;
+
+/// So much of an incident says who is behind it. Of a longer one the time before would no
+/// longer be among what is kept of each series.
+const FAULT_MS: u64 = 3_600_000;
 
 /// Most components behind which measurements are asked for one answer.
 const BORDERS_MAX: usize = 4;
@@ -76,11 +80,11 @@ impl Hub {
         };
         let graph = graph(&self.db, &cases).await?;
         let all: Vec<&Case> = cases.iter().collect();
-        let heard = heard(&self.db, &[case], &all, &graph).await?;
+        let heard = heard(&self.db, case, &all, &graph).await?;
         let causes = causes(case, &all, &graph, &heard);
         let own = |group: &Group| group.members.iter().any(|one| one.incident == incident.id);
         let group = groups(&cases, &graph).into_iter().find(own);
-        let coincident = coincident(case, &cases, group.as_ref(), &graph);
+        let coincident = coincident(case, &causes, &cases, (group.as_ref(), &graph));
         let impact = self
             .reach(case, incident, &causes, &graph, timeline)
             .await?;
@@ -133,12 +137,23 @@ impl Hub {
             Err(nowhere) => return Ok(Err(nowhere)),
         };
         let all: Vec<&Case> = cases.iter().collect();
-        let newest: Vec<&Case> = cases.iter().rev().take(WHY_MAX).collect();
-        let heard = heard(&self.db, &newest, &all, &graph).await?;
+        // First those that will answer; who is suspected alone may be so in any of the newest.
+        let mut asked = speaking(&places, &cases, &graph);
+        asked.extend(cases.iter().rev());
+        let mut known: BTreeMap<u64, Heard> = BTreeMap::new();
+        for case in asked {
+            if known.len() == WHY_MAX {
+                break;
+            }
+            if !known.contains_key(&case.incident) {
+                let found = heard(&self.db, case, &all, &graph).await?;
+                known.insert(case.incident, found);
+            }
+        }
         let faults = self.db.on_purpose().await?;
         // Hundreds of incidents may be open, of many nodes each.
         let answers = move || {
-            let mut found = answers(&places, &cases, &graph, &heard);
+            let mut found = answers(&places, &cases, &graph, &known);
             for one in &mut found {
                 add_on_purpose(one, &faults, &cases, now_ms());
             }
@@ -168,7 +183,15 @@ impl Hub {
         let nodes: Vec<String> = nodes.into_iter().collect();
         let to_ms = case.to_ms.min(now_ms()).max(case.from_ms);
         let from_ms = case.from_ms.saturating_sub(USUAL_MS);
-        let told = self.db.measured(&nodes, from_ms, to_ms).await?;
+        // What is usual has a limit of its own: of a long incident it is not crowded out.
+        let mut told = self.db.measured(&nodes, from_ms, case.from_ms).await?;
+        let known: BTreeSet<u64> = told.iter().map(|one| one.cursor).collect();
+        let during = self.db.measured(&nodes, case.from_ms, to_ms).await?;
+        told.extend(
+            during
+                .into_iter()
+                .filter(|one| !known.contains(&one.cursor)),
+        );
         let told: Vec<_> = told
             .iter()
             .flat_map(|one| spans(&one.node, one.at_ms, &one.body))
@@ -236,37 +259,23 @@ pub async fn graph(db: &Db, cases: &[Case]) -> Result<Graph, DbError> {
     }))
 }
 
-/// What measurements say of those behind which no node looked for these incidents.
-async fn heard(
-    db: &Db,
-    cases: &[&Case],
-    others: &[&Case],
-    graph: &Graph,
-) -> Result<Heard, DbError> {
+/// What measurements say of those behind which no node looked for this incident.
+async fn heard(db: &Db, case: &Case, others: &[&Case], graph: &Graph) -> Result<Heard, DbError> {
     let mut heard = Heard::new();
-    let mut asked = 0;
-    for case in cases {
-        for border in borders(case, others, graph) {
-            if asked == BORDERS_MAX {
-                return Ok(heard);
-            }
-            if heard.contains_key(&border) {
-                continue;
-            }
-            asked += 1;
-            let nodes: BTreeSet<String> = graph
-                .reach(&border)
-                .into_keys()
-                .filter(|place| place.kind != Kind::Dependency)
-                .map(|place| place.at)
-                .collect();
-            let nodes: Vec<String> = nodes.into_iter().collect();
-            let to_ms = case.to_ms.min(now_ms()).max(case.from_ms);
-            let from_ms = case.from_ms.saturating_sub(USUAL_MS);
-            let told = db.measured(&nodes, from_ms, to_ms).await?;
-            let all = said(&told, to_ms, graph);
-            heard.extend(rank(&border, graph, &all, case.from_ms).map(|found| (border, found)));
-        }
+    for border in borders(case, others, graph).into_iter().take(BORDERS_MAX) {
+        let nodes: BTreeSet<String> = graph
+            .reach(&border)
+            .into_keys()
+            .filter(|place| place.kind != Kind::Dependency)
+            .map(|place| place.at)
+            .collect();
+        let nodes: Vec<String> = nodes.into_iter().collect();
+        let long = case.from_ms.saturating_add(FAULT_MS);
+        let to_ms = case.to_ms.min(now_ms()).min(long).max(case.from_ms);
+        let from_ms = case.from_ms.saturating_sub(USUAL_MS);
+        let told = db.measured(&nodes, from_ms, to_ms).await?;
+        let all = said(&told, to_ms, graph);
+        heard.extend(rank(&border, graph, &all, case.from_ms).map(|found| (border, found)));
     }
     Ok(heard)
 }

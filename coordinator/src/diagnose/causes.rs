@@ -177,7 +177,10 @@ pub fn causes(case: &Case, others: &[&Case], graph: &Graph, heard: &Heard) -> Ca
             })
             .or(measured),
         grade: own.map(|told| told.grade),
-        spared: own.and_then(|told| told.spared.clone()),
+        // Of one that is over nothing waits any more.
+        spared: own
+            .filter(|_| case.to_ms == u64::MAX)
+            .and_then(|told| told.spared.clone()),
         affected: graph
             .reached_by(&alarmed)
             .into_iter()
@@ -207,7 +210,7 @@ fn across(
         let behind = (border && borders < BORDERS_MAX)
             .then(|| behind(&one.place, others, graph, seen))
             .flatten();
-        let inner = if let Some(behind) = behind {
+        let inner: Vec<Suspected> = if let Some(behind) = behind {
             seen.insert(behind.incident);
             let inner = across(behind, others, (graph, heard), seen, borders + 1);
             inner.into_values().collect()
@@ -217,15 +220,15 @@ fn across(
             Vec::new()
         };
         let whole = one.confidence;
+        one.explained_by = one.explained_by.or_else(|| explains(&one.place, &inner));
         for inner in inner {
-            // What measurements leave with the border itself stays there.
+            // What is left with the border itself stays there, and why.
             if inner.place == one.place {
+                let room = REASONS_MAX.saturating_sub(one.evidence.len());
+                one.evidence.extend(inner.evidence.into_iter().take(room));
                 continue;
             }
             one.confidence -= whole * inner.confidence;
-            if one.explained_by.is_none() && inner.explained_by.is_none() {
-                one.explained_by = Some(inner.place.clone());
-            }
             let inner = Suspected {
                 confidence: whole * inner.confidence,
                 share: one.share * inner.share,
@@ -237,6 +240,19 @@ fn across(
         merge(&mut found, one);
     }
     found
+}
+
+/// Who explains a border away: the likeliest behind it, where they are together no less likely
+/// than what they leave with the border.
+fn explains(border: &Place, inner: &[Suspected]) -> Option<Place> {
+    let beyond = inner
+        .iter()
+        .filter(|one| one.place != *border && one.explained_by.is_none());
+    let all: f64 = beyond.clone().map(|one| one.confidence).sum();
+    let likeliest = beyond.max_by(|a, b| a.confidence.total_cmp(&b.confidence));
+    likeliest
+        .filter(|_| all >= 0.5)
+        .map(|one| one.place.clone())
 }
 
 fn merge(found: &mut BTreeMap<Place, Suspected>, one: Suspected) {
@@ -442,6 +458,39 @@ pub(super) mod tests {
             ["sda of east 0.40", "route infer on east 0.40"]
         );
         assert_eq!(found.root, Some(disk));
+    }
+
+    #[test]
+    fn a_border_is_not_explained_away_by_somebody_who_is_hardly_likely() {
+        let graph = two();
+        let west = case(1, "west", "gateway", 5_000);
+        let east = told(
+            case(2, "east", "infer-1", 4_000),
+            &[(service("infer-1"), 0.8), (disk(), 0.1)],
+        );
+        let far = Component::Backend(ServiceId::new("east").unwrap());
+        let west = told(west, &[(far, 0.8)]);
+        let found = causes(&west, &[&east], &graph, &Heard::new());
+        assert_eq!(
+            found.root.as_ref().map(ToString::to_string).as_deref(),
+            Some("infer-1 on east"),
+            "{found:?}"
+        );
+        let infer = Place::of(Kind::Service, "east", "infer-1");
+        let of = |place: &Place, confidence| Suspected {
+            place: place.clone(),
+            confidence,
+            share: confidence,
+            began_ms: None,
+            evidence: Vec::new(),
+            explained_by: None,
+            incident: None,
+        };
+        let disk = Place::of(Kind::Part, "east", "sda");
+        let inner = [of(&infer, 0.8), of(&disk, 0.1)];
+        assert_eq!(explains(&infer, &inner), None, "most of it is its own");
+        let inner = [of(&infer, 0.2), of(&disk, 0.7)];
+        assert_eq!(explains(&infer, &inner), Some(disk));
     }
 
     #[test]

@@ -124,25 +124,30 @@ pub fn groups(cases: &[Case], graph: &Graph) -> Vec<Group> {
 /// Most incidents that are told to be a coincidence: what a person reads.
 const COINCIDENT_MAX: usize = 8;
 
-/// What began in the same while as an incident and is not of its group: what a person at a
-/// screen takes for its consequence, or its cause. The nearest in time first.
+/// What began in the same while as an incident, is not of its group and is not connected with
+/// it: what a person at a screen takes for its consequence, or its cause. The nearest in time
+/// first.
 #[must_use]
 pub fn coincident(
     of: &Case,
+    causes: &Causes,
     cases: &[Case],
-    group: Option<&Group>,
-    graph: &Graph,
+    (group, graph): (Option<&Group>, &Graph),
 ) -> Vec<Coincident> {
-    let members: BTreeSet<u64> = group
-        .iter()
-        .flat_map(|group| &group.members)
-        .map(|member| member.incident)
-        .collect();
+    let members = group.iter().flat_map(|group| &group.members);
+    let members = members.map(|member| member.incident);
+    let suspected = causes.suspects.iter().filter_map(|one| one.incident);
+    let known: BTreeSet<u64> = members.chain(suspected).chain([of.incident]).collect();
     let away = |case: &Case| case.from_ms.abs_diff(of.from_ms);
+    let reach = graph.reach(&causes.alarmed);
+    let apart = |case: &Case| {
+        let alarmed = case.alarmed(graph);
+        !reach.contains_key(&alarmed) && !graph.reach(&alarmed).contains_key(&causes.alarmed)
+    };
     let mut found: Vec<&Case> = cases
         .iter()
-        .filter(|case| case.incident != of.incident && !members.contains(&case.incident))
-        .filter(|case| away(case) <= AROUND_MS)
+        .filter(|case| !known.contains(&case.incident) && away(case) <= AROUND_MS)
+        .filter(|case| apart(case))
         .collect();
     found.sort_by_key(|case| (away(case), case.incident));
     found.truncate(COINCIDENT_MAX);
@@ -395,16 +400,21 @@ mod tests {
             told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)]),
             told(case(3, "west", "log", 9_000), &[(service("log"), 0.9)]),
             told(case(4, "west", "sync", 36_000), &[(service("sync"), 0.9)]),
+            // It needs what 2 is about, whatever is behind it.
+            told(case(5, "west", "gateway", 8_000), &[]),
         ];
         let found = groups(&all, &graph);
         assert_eq!(lines(&found), ["1 2*: sda of east"]);
         let beside = |of: usize| {
             let group = found.iter().find(|group| of < 2 && group.id == 1);
-            let all = coincident(&all[of], &all, group, &graph);
+            let each: Vec<&Case> = all.iter().collect();
+            let causes = causes(&all[of], &each, &graph, &Heard::new());
+            let all = coincident(&all[of], &causes, &all, (group, &graph));
             all.iter().map(|one| one.incident).collect::<Vec<_>>()
         };
         assert_eq!(beside(0), [3], "neither its group, nor what is long after");
-        assert_eq!(beside(2), [1, 2, 4], "the nearest first");
+        assert_eq!(beside(1), [3], "nor who needs it");
+        assert_eq!(beside(2), [5, 1, 2, 4], "the nearest first");
     }
 
     #[test]

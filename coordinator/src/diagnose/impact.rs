@@ -7,13 +7,15 @@
 //!
 //! A mean over five minutes is no list of requests. So whole spans are counted that the
 //! incident overlaps, less what is usual there; what fell into the same spans and has another
-//! cause is counted too, and how many requests were slow is known only from below. Where no
-//! span before says what is usual, what failed is known from above, and what was slow not at
-//! all. One look as the incident was opened says what was then, and is not taken for the rest.
+//! cause is counted too. How many requests were slow is an estimate: half or a twentieth of them
+//! where the median or the 95th percentile of the slowest backend, in the mean of the span,
+//! passes the limit. Where no span before says what is usual, all that failed is counted, and
+//! what was slow not at all. One look as the incident was opened says what was then, and is not
+//! taken for the rest.
 //!
 //! A forwarder counts connections and reads no answers: one that says 503 has not failed. Where
-//! health checks had wrong answers, all requests meanwhile are the most that were answered
-//! wrongly.
+//! health checks had wrong answers, how many came meanwhile is told, and nobody knows how many
+//! of them were answered wrongly.
 
 use homeostat_common::anomaly::Symptom;
 use homeostat_common::ids::{NodeId, RouteId};
@@ -64,6 +66,8 @@ pub struct RouteSpan {
     pub to_ms: u64,
     /// Share of new connections that failed; `None` while nobody asked.
     pub failed: Option<f64>,
+    /// The largest such share of one report within it.
+    pub failed_max: Option<f64>,
     /// Median time to the first byte, in milliseconds.
     pub p50: Option<f64>,
     /// What nineteen of twenty took no longer than.
@@ -95,6 +99,7 @@ struct Series {
     metric: u8,
     part: Option<String>,
     mean: Option<f64>,
+    max: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,7 +123,8 @@ pub fn spans(node: &str, at_ms: u64, body: &Value) -> Vec<RouteSpan> {
     };
     let readings = told.series.into_iter().filter_map(|one| {
         let metric = Metric::from_number(one.metric)?;
-        Some((metric, one.part?, one.mean?))
+        let mean = one.mean?;
+        Some((metric, one.part?, (mean, one.max.unwrap_or(mean))))
     });
     gathered(node, (at_ms.saturating_sub(told.span), at_ms), readings)
 }
@@ -131,7 +137,8 @@ pub fn look(node: &str, at_ms: u64, body: &Value) -> Vec<RouteSpan> {
     };
     let readings = seen.metrics.into_iter().filter_map(|one| {
         let metric = Metric::from_name(&one.metric)?;
-        Some((metric, one.part?, one.reading.get("fresh")?.as_f64()?))
+        let fresh = one.reading.get("fresh")?.as_f64()?;
+        Some((metric, one.part?, (fresh, fresh)))
     });
     gathered(node, (at_ms, at_ms), readings)
 }
@@ -139,10 +146,13 @@ pub fn look(node: &str, at_ms: u64, body: &Value) -> Vec<RouteSpan> {
 fn gathered(
     node: &str,
     (from_ms, to_ms): (u64, u64),
-    readings: impl Iterator<Item = (Metric, String, f64)>,
+    readings: impl Iterator<Item = (Metric, String, (f64, f64))>,
 ) -> Vec<RouteSpan> {
     let mut routes: Vec<RouteSpan> = Vec::new();
-    for (metric, route, value) in readings.filter(|(_, _, value)| value.is_finite()) {
+    for (metric, route, (value, max)) in readings {
+        if !value.is_finite() || !max.is_finite() {
+            continue;
+        }
         if !matches!(
             metric,
             Metric::FailureShare
@@ -160,6 +170,7 @@ fn gathered(
                 from_ms,
                 to_ms,
                 failed: None,
+                failed_max: None,
                 p50: None,
                 p95: None,
                 rate: None,
@@ -168,7 +179,10 @@ fn gathered(
         });
         let one = &mut routes[place];
         match metric {
-            Metric::FailureShare => one.failed = Some(value.clamp(0.0, 1.0)),
+            Metric::FailureShare => {
+                one.failed = Some(value.clamp(0.0, 1.0));
+                one.failed_max = Some(max.clamp(0.0, 1.0));
+            }
             Metric::FirstByteP50 => one.p50 = Some(value),
             Metric::FirstByteP95 => one.p95 = Some(value),
             // One reading for each backend.
@@ -211,19 +225,20 @@ pub fn impact(
         (!known.is_empty()).then(|| known.iter().sum())
     };
     // Users of one entry may be those of another: the largest is surely affected.
-    let users = entries().filter_map(|route| route.users).max();
+    let most = |of: fn(&RouteImpact) -> Option<u64>| entries().filter_map(of).max();
     let told = entries().count();
     let unknown = reached.iter().filter(|route| route.entry).count() - told;
     let wrong = symptom == Some(Symptom::WrongAnswers.to_string().as_str());
     let failed = sum(|route| route.failed);
     let seen = entries().filter_map(|route| route.worst_failed);
     Impact {
-        users,
+        users: most(|route| route.users),
+        users_worst: most(|route| route.users_worst),
         failed,
-        failed_at_most: entries()
+        usual_unknown: entries()
             .any(|route| route.failed.is_some() && route.usual_failed.is_none()),
-        slow_at_least: sum(|route| route.slow_at_least),
-        wrong_at_most: sum(|route| route.meanwhile).filter(|_| wrong),
+        slow: sum(|route| route.slow),
+        asked_while_wrong: sum(|route| route.meanwhile).filter(|_| wrong),
         seen_failed: match failed {
             None => seen.max_by(f64::total_cmp),
             Some(_) => None,
@@ -278,19 +293,23 @@ fn of_route(
         to_ms: during.iter().map(|one| one.to_ms).max().unwrap_or(to_ms),
         asked: None,
         failed: None,
-        slow_at_least: None,
+        slow: None,
         meanwhile: None,
         usual_failed,
         worst_failed: None,
         users: None,
+        users_worst: None,
         burns: Vec::new(),
     };
-    let mut worst_bad: f64 = 0.0;
+    // Of the worst span in the mean, and of its worst report.
+    let (mut mean_bad, mut worst_bad) = (0.0_f64, 0.0_f64);
     for span in &during {
         let failed = span.failed.unwrap_or(0.0);
-        let slower = (slow(span, objective) - usual_slow.unwrap_or(0.0)).max(0.0);
-        one.worst_failed = larger(one.worst_failed, span.failed);
-        worst_bad = worst_bad.max(failed - usual).max(slower);
+        let worst = larger(span.failed, span.failed_max);
+        one.worst_failed = larger(one.worst_failed, worst);
+        let slower = usual_slow.map(|usual| (slow(span, objective) - usual).max(0.0));
+        mean_bad = mean_bad.max(failed - usual).max(slower.unwrap_or(0.0));
+        worst_bad = worst_bad.max(worst.unwrap_or(0.0) - usual).max(mean_bad);
         let Some(asked) = asked(span, usual_rate).filter(|_| basis == Basis::Means) else {
             continue;
         };
@@ -302,17 +321,20 @@ fn of_route(
             .saturating_sub(span.from_ms.max(from_ms));
         let part = overlap as f64 / (span.to_ms - span.from_ms).max(1) as f64;
         add(&mut one.meanwhile, part * asked);
-        if usual_slow.is_some() && objective.is_some_and(|one| limits(one).next().is_some()) {
-            add(&mut one.slow_at_least, slower * asked);
+        let promised = objective.is_some_and(|one| limits(one).next().is_some());
+        if let Some(slower) = slower.filter(|_| promised) {
+            add(&mut one.slow, slower * asked);
         }
     }
     if let Some(objective) = objective.filter(|_| basis == Basis::Means) {
-        one.users = objective.users.map(|users| {
+        let of = |share: f64| {
             // A share of a count: it fits.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let affected = (f64::from(users) * worst_bad).ceil() as u64;
-            affected
-        });
+            objective
+                .users
+                .map(|users| (f64::from(users) * share).ceil() as u64)
+        };
+        (one.users, one.users_worst) = (of(mean_bad), of(worst_bad));
         let burns = objective.promises.iter();
         one.burns = burns
             .map(|promise| {
@@ -366,11 +388,11 @@ fn burn(promise: Promise, objective: &Objective, usual: f64, during: &[RouteSpan
         window_ms: objective.window.0,
         rate: worst / free,
         spent: spent / (free * objective.window.as_secs_f64()),
-        at_least: matches!(promise, Promise::Within(..)),
+        estimate: matches!(promise, Promise::Within(..)),
     }
 }
 
-/// The share of requests that took longer than any limit, at least.
+/// About what share of requests took longer than any limit.
 fn slow(span: &RouteSpan, objective: Option<&Objective>) -> f64 {
     let limits = objective.into_iter().flat_map(limits);
     limits.map(|limit| slower(span, limit)).fold(0.0, f64::max)
@@ -391,7 +413,7 @@ fn timed(span: &RouteSpan) -> bool {
     span.p50.is_some() || span.p95.is_some()
 }
 
-/// If the median passes a limit, half of the requests did, at least.
+/// If the median passes a limit, about half of the requests did.
 fn slower(span: &RouteSpan, limit: Millis) -> f64 {
     let over = |time: Option<f64>| time.is_some_and(|ms| ms > limit.0 as f64);
     match (over(span.p50), over(span.p95)) {
@@ -441,6 +463,7 @@ mod tests {
             from_ms: (minute - 5) * MINUTE,
             to_ms: minute * MINUTE,
             failed,
+            failed_max: failed.map(|share| (1.5 * share).min(1.0)),
             p50: Some(p50),
             p95: Some(2.0 * p50),
             rate: Some(rate),
@@ -497,7 +520,9 @@ mod tests {
         // 300 s of 10/s, a fifth of them failed beyond the hundredth that always does.
         near(route.asked, 3000.0 + 3000.0);
         near(found.failed, 600.0);
-        assert_eq!((found.users, route.slow_at_least), (Some(40), None));
+        assert_eq!((found.users, route.slow), (Some(40), None));
+        // 31.5 % at the worst time, less what is usual.
+        assert_eq!(found.users_worst, Some(61));
         near(Some(route.burns[0].rate), 210.0);
         near(
             Some(route.burns[0].spent),
@@ -533,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_requests_are_known_from_below() {
+    fn how_many_were_slow_follows_from_the_percentiles() {
         let told = [
             span(5, None, 100.0, 10.0),
             span(10, None, 400.0, 10.0),
@@ -542,8 +567,8 @@ mod tests {
         let slo = [objective(&[Promise::Within(Millis(300), 0.95)], None)];
         let during = (6 * MINUTE, 14 * MINUTE);
         let found = impact(during, None, &[web(true)], (&told, &[]), &slo);
-        near(found.slow_at_least, 0.5 * 3000.0 + 0.05 * 3000.0);
-        assert!(found.routes[0].burns[0].at_least);
+        near(found.slow, 0.5 * 3000.0 + 0.05 * 3000.0);
+        assert!(found.routes[0].burns[0].estimate);
         near(Some(found.routes[0].burns[0].rate), 10.0);
     }
 
@@ -555,7 +580,7 @@ mod tests {
         // One in twenty is too slow at all times, and no more now.
         let usual = [5, 10, 15].map(|minute| span(minute, None, 200.0, 10.0));
         let found = of(&usual);
-        near(found.slow_at_least, 0.0);
+        near(found.slow, 0.0);
         assert_eq!(found.users, Some(0));
         near(Some(found.routes[0].burns[0].spent), 0.0);
         // Half of them now.
@@ -564,13 +589,14 @@ mod tests {
             usual[1].clone(),
             span(15, None, 400.0, 10.0),
         ];
-        near(of(&now).slow_at_least, 0.45 * 3000.0);
+        near(of(&now).slow, 0.45 * 3000.0);
         // Nothing says what is usual.
-        assert_eq!(of(&now[2..]).slow_at_least, None);
+        assert_eq!(of(&now[2..]).slow, None);
+        assert_eq!(of(&now[2..]).users, Some(0), "nor who is affected by it");
     }
 
     #[test]
-    fn where_the_usual_is_not_known_failures_are_known_from_above() {
+    fn where_the_usual_is_not_known_all_that_failed_counts() {
         let told = [
             span(5, Some(0.01), 10.0, 9.9),
             span(10, Some(0.01), 10.0, 9.9),
@@ -578,21 +604,21 @@ mod tests {
         let during = (6 * MINUTE, 9 * MINUTE);
         let known = impact(during, None, &[web(true)], (&told, &[]), &[]);
         near(known.failed, 0.0);
-        assert!(!known.failed_at_most);
+        assert!(!known.usual_unknown);
         let blind = impact(during, None, &[web(true)], (&told[1..], &[]), &[]);
         near(blind.failed, 30.0);
-        assert!(blind.failed_at_most && blind.routes[0].usual_failed.is_none());
+        assert!(blind.usual_unknown && blind.routes[0].usual_failed.is_none());
     }
 
     #[test]
-    fn wrong_answers_are_no_failures_to_a_forwarder_and_known_from_above() {
+    fn wrong_answers_are_no_failures_to_a_forwarder() {
         let told = [5, 10].map(|minute| span(minute, Some(0.0), 10.0, 10.0));
         let during = (6 * MINUTE, 9 * MINUTE);
         let of = |symptom| impact(during, Some(symptom), &[web(true)], (&told, &[]), &[]);
         let found = of("wrong-answers");
         near(found.failed, 0.0);
-        near(found.wrong_at_most, 1800.0);
-        assert_eq!(of("slow").wrong_at_most, None);
+        near(found.asked_while_wrong, 1800.0);
+        assert_eq!(of("slow").asked_while_wrong, None);
     }
 
     #[test]
@@ -600,6 +626,7 @@ mod tests {
         let look = RouteSpan {
             from_ms: MINUTE,
             to_ms: MINUTE,
+            failed_max: Some(0.5),
             ..span(5, Some(0.5), 10.0, 5.0)
         };
         let reached = [

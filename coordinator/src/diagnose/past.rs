@@ -257,8 +257,12 @@ fn by_itself<'a>(past: impl Iterator<Item = &'a Past>) -> Found {
     // At the same time, those that heal before those that are lost sight of.
     times.sort_by_key(|(after, healed)| (*after, !healed));
     let (mut left, mut ill, mut greenwood, mut healed) = (times.len() as f64, 1.0, 0.0, 0.0);
+    // The share that is surely well if all who are left heal: those who were lost sight of
+    // before say nothing of them.
+    let mut surely = 1.0_f64;
     for (_, well) in times.iter().take_while(|(after, _)| *after <= WITHIN_MS) {
         if *well {
+            surely = surely.min(1.0 - ill * (1.0 - wilson(1.0, left).low));
             ill *= 1.0 - 1.0 / left;
             greenwood += 1.0 / (left * (left - 1.0).max(1.0));
             healed += 1.0;
@@ -276,8 +280,12 @@ fn by_itself<'a>(past: impl Iterator<Item = &'a Past>) -> Found {
     } else {
         likes
     };
+    let mut estimate = wilson(share, trials);
+    if ill == 0.0 {
+        estimate.low = surely;
+    }
     Found {
-        estimate: (known && trials > 0.0).then(|| wilson(share, trials)),
+        estimate: (known && trials > 0.0).then_some(estimate),
         likes,
         words: format!(
             "{} healed by themselves and {} were left alone and ill for longer, of {}",
@@ -435,6 +443,26 @@ mod tests {
             );
         }
         assert!((88..=100).contains(&covered), "covered {covered} of 100");
+    }
+
+    #[test]
+    fn the_last_one_alone_says_little_of_those_that_were_acted_upon_before() {
+        // Four heal at once, ninety-five are acted upon, and one is left alone and heals.
+        let mut all: Vec<Past> = (0..4).map(|_| past(None, Some("recovered"), 300)).collect();
+        all.extend((0..95).map(|_| past(Some(500), Some("healed"), 2_000)));
+        all.push(past(None, Some("recovered"), 30_000));
+        let found = by_itself(all.iter()).estimate.unwrap();
+        assert!((found.share - 1.0).abs() < 1e-9, "{found:?}");
+        assert!((0.1..0.4).contains(&found.low), "{found:?}");
+        // With nobody acted upon it is as of so many trials.
+        let all: Vec<Past> = (1..=20)
+            .map(|nth| past(None, Some("recovered"), nth * 1_000))
+            .collect();
+        let found = by_itself(all.iter()).estimate.unwrap();
+        assert!(
+            (found.low - wilson(1.0, 20.0).low).abs() < 1e-9,
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -42,9 +42,13 @@ pub struct Ranked {
 }
 
 /// Ranks what is behind `border`, which was alarmed at `at_ms`; `None` where nothing measured
-/// is beyond the usual.
+/// is beyond the usual, or nothing was measured since.
 #[must_use]
 pub fn rank(border: &Place, graph: &Graph, readings: &[Reading], at_ms: u64) -> Option<Ranked> {
+    // What was before would be taken for the fault.
+    if !readings.iter().any(|one| one.at_ms > at_ms) {
+        return None;
+    }
     let mut near: Vec<(usize, Place)> = graph
         .reach(border)
         .into_iter()

@@ -5,6 +5,8 @@
 //! the incident in which it is suspected, as a dependency is that has none of its own; and
 //! else what it stands on, and that nothing is known to be wrong.
 
+use std::collections::BTreeMap;
+
 use super::causes::{Case, Heard, causes};
 use super::graph::Graph;
 use super::picture;
@@ -30,21 +32,47 @@ pub fn lately(mut cases: Vec<Case>, now_ms: u64) -> Vec<Case> {
     cases
 }
 
+/// The incidents that speak for these places, each once.
+#[must_use]
+pub fn speaking<'a>(places: &[Place], cases: &'a [Case], graph: &Graph) -> Vec<&'a Case> {
+    let alarmed = alarmed(cases, graph);
+    let mut found: Vec<&Case> = Vec::new();
+    for place in places {
+        let Some(at) = speaks(place, cases, &alarmed, graph) else {
+            continue;
+        };
+        if !found.iter().any(|one| one.incident == cases[at].incident) {
+            found.push(&cases[at]);
+        }
+    }
+    found
+}
+
 /// The answers for these places: what is in trouble comes first, one with an incident of its
 /// own before those that need something with one. At most [`ANSWERS_MAX`], the last of which
-/// tells how many more there are.
+/// tells how many more there are. `heard`: what measurements say, by incident.
 #[must_use]
-pub fn answers(places: &[Place], cases: &[Case], graph: &Graph, heard: &Heard) -> Vec<Why> {
+pub fn answers(
+    places: &[Place],
+    cases: &[Case],
+    graph: &Graph,
+    heard: &BTreeMap<u64, Heard>,
+) -> Vec<Why> {
     let all: Vec<&Case> = cases.iter().collect();
+    let nothing = Heard::new();
+    let alarmed = alarmed(cases, graph);
     // Who is behind an incident is the same whoever asks.
     let judged: Vec<Judged<'_>> = cases
         .iter()
-        .map(|case| (case, causes(case, &all, graph, heard)))
+        .map(|case| {
+            let heard = heard.get(&case.incident).unwrap_or(&nothing);
+            (case, causes(case, &all, graph, heard))
+        })
         .collect();
     let mut found: Vec<Why> = places
         .iter()
-        .map(|place| match speaks(place, &judged, graph) {
-            Some((case, causes)) => why(place, case, causes, graph),
+        .map(|place| match speaks(place, cases, &alarmed, graph) {
+            Some(at) => why(place, judged[at].0, &judged[at].1, graph),
             None => {
                 let suspected = suspected(place, &judged, graph);
                 suspected.unwrap_or_else(|| untroubled(place, graph))
@@ -64,14 +92,17 @@ pub fn answers(places: &[Place], cases: &[Case], graph: &Graph, heard: &Heard) -
     found
 }
 
+fn alarmed(cases: &[Case], graph: &Graph) -> Vec<Place> {
+    cases.iter().map(|case| case.alarmed(graph)).collect()
+}
+
 /// The incident that speaks for a place: what is open before what is over, what it is about
 /// before what it needs, the newest.
-fn speaks<'a>(place: &Place, judged: &'a [Judged<'a>], graph: &Graph) -> Option<&'a Judged<'a>> {
+fn speaks(place: &Place, cases: &[Case], alarmed: &[Place], graph: &Graph) -> Option<usize> {
     let reach = graph.reach(place);
-    let found = judged
-        .iter()
-        .filter_map(|one| Some((*reach.get(&one.1.alarmed)?, one)));
-    let found = found.max_by_key(|(away, (case, _))| {
+    let found = cases.iter().zip(alarmed).enumerate();
+    let found = found.filter_map(|(at, (case, of))| Some((*reach.get(of)?, case, at)));
+    let found = found.max_by_key(|(away, case, _)| {
         (
             case.to_ms == u64::MAX,
             usize::MAX - away,
@@ -79,7 +110,7 @@ fn speaks<'a>(place: &Place, judged: &'a [Judged<'a>], graph: &Graph) -> Option<
             case.incident,
         )
     });
-    found.map(|(_, one)| one)
+    found.map(|(.., at)| at)
 }
 
 fn why(place: &Place, case: &Case, causes: &Causes, graph: &Graph) -> Why {
@@ -195,7 +226,8 @@ fn untroubled(place: &Place, graph: &Graph) -> Why {
         confidence: None,
         levels: levels(&chain),
         text: format!(
-            "No incident of the last day is known of {place}, nor of anything that it needs, and it is suspected in none."
+            "No incident of the last day is known of {place}, nor of anything that it needs, among \
+             those that are open and the newest 64; and it is suspected in none."
         ),
         chain,
         on_purpose: Vec::new(),
@@ -345,9 +377,11 @@ mod tests {
 
     use super::super::causes::tests::{case, disk, told};
     use super::super::graph::tests::{service, two};
+    use super::super::ranking::Ranked;
     use super::*;
+    use crate::fleet::diagnosis::Suspected;
 
-    fn why(place: &Place, cases: &[Case], graph: &Graph, heard: &Heard) -> Why {
+    fn why(place: &Place, cases: &[Case], graph: &Graph, heard: &BTreeMap<u64, Heard>) -> Why {
         let mut all = answers(std::slice::from_ref(place), cases, graph, heard);
         assert_eq!(all.len(), 1);
         all.remove(0)
@@ -362,7 +396,7 @@ mod tests {
             told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)]),
         ];
         let place = graph.place("west", &service("gateway"));
-        let found = why(&place, &cases, &graph, &Heard::new());
+        let found = why(&place, &cases, &graph, &BTreeMap::new());
         assert_eq!(found.incident, Some(1));
         assert_eq!(found.levels, [Level::Application, Level::Infrastructure]);
         assert_eq!(
@@ -376,7 +410,7 @@ mod tests {
             &graph.place("east", &service("gateway")),
             &cases[1..],
             &graph,
-            &Heard::new(),
+            &BTreeMap::new(),
         );
         assert_eq!((found.incident, found.chain.len()), (Some(2), 4));
         assert_eq!(found.levels.len(), 2);
@@ -386,12 +420,12 @@ mod tests {
     fn one_that_is_not_in_trouble_is_said_to_be_so() {
         let graph = two();
         let place = graph.place("west", &service("gateway"));
-        let found = why(&place, &[], &graph, &Heard::new());
+        let found = why(&place, &[], &graph, &BTreeMap::new());
         assert!(found.incident.is_none() && found.text.starts_with("No incident of the last day"));
         assert_eq!(found.levels, [Level::Application, Level::Infrastructure]);
         let own = [case(1, "west", "gateway", 0)];
         assert!(
-            why(&place, &own, &graph, &Heard::new())
+            why(&place, &own, &graph, &BTreeMap::new())
                 .text
                 .contains("itself the likeliest cause")
         );
@@ -406,7 +440,7 @@ mod tests {
             case(1, "west", "gateway", 5_000),
             &[(broker(), 0.8), (service("gateway"), 0.1)],
         )];
-        let found = why(&place, &cases, &graph, &Heard::new());
+        let found = why(&place, &cases, &graph, &BTreeMap::new());
         assert_eq!(found.incident, Some(1));
         assert_eq!(
             found.text,
@@ -421,7 +455,7 @@ mod tests {
             case(1, "west", "gateway", 5_000),
             &[(service("gateway"), 0.6), (broker(), 0.3)],
         )];
-        let found = why(&place, &cases, &graph, &Heard::new());
+        let found = why(&place, &cases, &graph, &BTreeMap::new());
         assert!(
             found
                 .text
@@ -446,7 +480,7 @@ mod tests {
             &[(service("infer-1"), 0.8)],
         )];
         let place = graph.place("east", &service("infer-1"));
-        let mut found = why(&place, &cases, &graph, &Heard::new());
+        let mut found = why(&place, &cases, &graph, &BTreeMap::new());
         let faults = [
             fault("east", 390_000, None),
             fault("east", 0, Some(10_000)),
@@ -507,7 +541,7 @@ mod tests {
             &place,
             &[told(case(1, "west", "gateway", 0), &[])],
             &graph,
-            &Heard::new(),
+            &BTreeMap::new(),
         );
         assert_eq!((found.incident, found.confidence), (Some(1), None));
         assert_eq!(
@@ -527,7 +561,7 @@ mod tests {
             to_ms: u64::MAX,
             ..told(case(2, "east", "infer-1", 4_000), &[(disk(), 0.75)])
         };
-        let found = why(&place, &[over, open], &graph, &Heard::new());
+        let found = why(&place, &[over, open], &graph, &BTreeMap::new());
         assert_eq!((found.incident, found.open), (Some(2), true));
     }
 
@@ -546,13 +580,45 @@ mod tests {
         let fresh = told(case(2, "east", "infer-1", 0), &[(disk(), 0.75)]);
         let fresh = at(fresh, 3_600_000);
         let cases = lately(vec![old, fresh], NOW);
-        let found = why(&place, &cases, &graph, &Heard::new());
+        let found = why(&place, &cases, &graph, &BTreeMap::new());
         assert_eq!(found.incident, Some(2));
         let open = Case {
             to_ms: u64::MAX,
             ..case(3, "east", "gateway", 1)
         };
         assert_eq!(lately(vec![open], NOW).len(), 1);
+    }
+
+    #[test]
+    fn what_was_measured_of_one_incident_does_not_speak_for_the_next() {
+        let graph = two();
+        let place = graph.place("west", &service("gateway"));
+        let far = Component::Backend(ServiceId::new("east").unwrap());
+        let border = graph.place("west", &far);
+        let incident = |id, at| told(case(id, "west", "gateway", at), &[(far.clone(), 0.9)]);
+        let heard = |part: &str| {
+            let suspect = Suspected {
+                place: Place::of(Kind::Part, "east", part),
+                confidence: 0.9,
+                share: 0.9,
+                began_ms: None,
+                evidence: Vec::new(),
+                explained_by: None,
+                incident: None,
+            };
+            let ranked = Ranked {
+                suspects: vec![suspect],
+                probe: None,
+            };
+            Heard::from([(border.clone(), ranked)])
+        };
+        let cases = [incident(1, 5_000), incident(2, 500_000)];
+        let spoke = speaking(std::slice::from_ref(&place), &cases, &graph);
+        let spoke: Vec<u64> = spoke.iter().map(|one| one.incident).collect();
+        assert_eq!(spoke, [2], "the newest");
+        let all = BTreeMap::from([(1, heard("eth0")), (2, heard("sda"))]);
+        let found = why(&place, &cases, &graph, &all);
+        assert!(found.text.contains("sda of east"), "{}", found.text);
     }
 
     #[test]
@@ -571,7 +637,7 @@ mod tests {
             ..told(case(300, "east", "infer-1", 4_000), &[(disk(), 0.75)])
         });
         let begun = std::time::Instant::now();
-        let found = answers(&places, &cases, &graph, &Heard::new());
+        let found = answers(&places, &cases, &graph, &BTreeMap::new());
         // Each place by itself would rank 128,000 times.
         assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
         assert_eq!(found.len(), ANSWERS_MAX);
@@ -583,6 +649,6 @@ mod tests {
         let left_out: Vec<u64> = found.iter().map(|one| one.left_out).collect();
         assert_eq!(left_out.last(), Some(&(501 - 32)));
         assert!(left_out[..31].iter().all(|more| *more == 0));
-        assert!(answers(&[], &cases, &graph, &Heard::new()).is_empty());
+        assert!(answers(&[], &cases, &graph, &BTreeMap::new()).is_empty());
     }
 }

@@ -238,7 +238,8 @@ pub struct Member {
     pub because: Option<String>,
 }
 
-/// An incident that began in the same while as another one, and that nothing connects with it.
+/// An incident that began in the same while as another one; neither needs the other, and no
+/// cause of both is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Coincident {
     /// Its number in the fleet.
@@ -252,22 +253,26 @@ pub struct Coincident {
 /// What an incident has cost the users, as far as nodes told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Impact {
-    /// Users affected at the worst time: of the entry that has most of them, by the share of
-    /// its requests that failed or were slow. Absent unless an objective of the configuration
-    /// says how many users the route has.
+    /// Users affected over the worst five minutes: of the entry that has most of them, by the
+    /// share of its requests that failed or were slow in the mean. Absent unless an objective
+    /// of the configuration says how many users the route has.
     pub users: Option<u64>,
+    /// The same by the largest share of one report (some seconds); where few ask, one
+    /// connection is much of it.
+    pub users_worst: Option<u64>,
     /// Requests that failed where users come in, beyond what is usual there; an estimate from
     /// means over five minutes. Failed: no backend took the connection, or it broke; a
     /// forwarder sees no status of an answer. Absent until such means have arrived.
     pub failed: Option<f64>,
     /// Of some route it is not known what fails there usually, and all that failed is counted.
-    pub failed_at_most: bool,
-    /// Requests that took longer than promised, beyond what is usual, at least; absent without
-    /// such a promise, and where it is not known what is usual.
-    pub slow_at_least: Option<f64>,
-    /// Requests that came while health checks had wrong answers, so that as many at most were
-    /// answered wrongly. Absent where the incident is about something else.
-    pub wrong_at_most: Option<f64>,
+    pub usual_unknown: bool,
+    /// About how many requests took longer than promised, beyond what is usual: from the
+    /// percentiles of the slowest backend, in means over five minutes. Absent without such a
+    /// promise, and where it is not known what is usual.
+    pub slow: Option<f64>,
+    /// Requests that came while health checks had wrong answers: how many of them were answered
+    /// wrongly is not known. Absent where the incident is about something else.
+    pub asked_while_wrong: Option<f64>,
     /// The largest share of new connections that failed where users come in, seen as the
     /// incident was opened; only where nothing more has arrived.
     pub seen_failed: Option<f64>,
@@ -297,16 +302,18 @@ pub struct RouteImpact {
     pub asked: Option<f64>,
     /// Those that failed, beyond what is usual; all that failed if `usual_failed` is absent.
     pub failed: Option<f64>,
-    /// Those that were slower than promised beyond what is usual, at least.
-    pub slow_at_least: Option<f64>,
+    /// About how many were slower than promised, beyond what is usual.
+    pub slow: Option<f64>,
     /// Those that came while the incident lasted.
     pub meanwhile: Option<f64>,
     /// The share that failed in the hour before, in the median.
     pub usual_failed: Option<f64>,
-    /// The largest share that failed, over five minutes; after a look alone, what it saw.
+    /// The largest share that failed in one report; after a look alone, what it saw.
     pub worst_failed: Option<f64>,
-    /// Users affected.
+    /// Users affected over the worst five minutes.
     pub users: Option<u64>,
+    /// Users affected by the largest share of one report.
+    pub users_worst: Option<u64>,
     /// What became of its promises.
     pub burns: Vec<Burn>,
 }
@@ -332,8 +339,8 @@ pub struct Burn {
     pub rate: f64,
     /// The part of all that is free in that time which the incident used.
     pub spent: f64,
-    /// Whether it is known from below only.
-    pub at_least: bool,
+    /// Whether it is an estimate from percentiles.
+    pub estimate: bool,
 }
 
 /// What would have been, had something else been done.

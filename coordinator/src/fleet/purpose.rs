@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use homeostat_common::units::Millis;
 use homeostat_common::wire::body::ON_PURPOSE;
 use serde_json::Value;
 
@@ -22,7 +23,7 @@ pub struct OnPurpose {
     pub text: String,
     /// When it began, by the coordinator's clock.
     pub from_ms: u64,
-    /// Its end; `None` while none was told.
+    /// Its end; where none was told, at its limit. `None` if that is not told either.
     pub to_ms: Option<u64>,
 }
 
@@ -49,13 +50,20 @@ pub fn on_purpose(notes: &[Event]) -> Vec<OnPurpose> {
     let found = begun.filter_map(|event| {
         let text = event.body.get("text").and_then(Value::as_str)?;
         let end = ends.get(&(event.stream.clone(), event.seq)).copied();
-        // One that does not last is over as it is told.
-        let lasts = text.ends_with(" at most");
+        // One that does not last is over as it is told. Of one that does the end may never be
+        // told, where the agent was started anew: it has a limit.
+        let limit = match text.strip_suffix(" at most") {
+            Some(text) => {
+                let limit = text.rsplit_once(", for ").map(|(_, limit)| limit);
+                limit.and_then(|limit| Millis::parse(limit).ok())
+            }
+            None => Some(Millis(0)),
+        };
         Some(OnPurpose {
             node: event.node.clone(),
             text: text.strip_prefix(ON_PURPOSE)?.to_owned(),
             from_ms: event.at_ms,
-            to_ms: end.or((!lasts).then_some(event.at_ms)),
+            to_ms: end.or(limit.map(|limit| event.at_ms.saturating_add(limit.0))),
         })
     });
     found.collect()
@@ -101,6 +109,11 @@ mod tests {
                 "on purpose: leak of web, asked for by anna: x, for 30s at most",
                 None,
             ),
+            note(
+                5,
+                "on purpose: leak of web, asked for by anna: x, for ages at most",
+                None,
+            ),
         ]);
         let when: Vec<_> = found.iter().map(|one| (one.from_ms, one.to_ms)).collect();
         assert_eq!(
@@ -108,11 +121,13 @@ mod tests {
             [
                 (100_000, Some(200_000)),
                 (300_000, Some(300_000)),
-                (400_000, None)
+                (400_000, Some(430_000)),
+                (500_000, None)
             ]
         );
         assert!(found[0].text.starts_with("hog of web, asked for by anna"));
         assert!(found[0].may_show(250_000, 260_000) && !found[0].may_show(260_001, u64::MAX));
-        assert!(found[2].may_show(u64::MAX, u64::MAX) && !found[2].may_show(0, 399_999));
+        assert!(!found[2].may_show(490_001, u64::MAX), "its end was lost");
+        assert!(found[3].may_show(u64::MAX, u64::MAX) && !found[3].may_show(0, 499_999));
     }
 }

@@ -229,7 +229,7 @@ export function groupSection(group, own) {
 
 export function coincidentSection(all) {
   if (!list(all).length) return null;
-  return section("", "In the same while, and not connected", el("ul", { class: "card group" }, all.map((one) => el("li", {},
+  return section("", "In the same while, and no cause of both is known", el("ul", { class: "card group" }, all.map((one) => el("li", {},
     el("a", { href: link(one.incident), "data-key": `beside-${one.incident}` }, `incident ${one.incident}`), ` ${placeWords(one.alarmed)}`,
     el("span", { class: "soft" }, ` began within ${duration(Math.max(one.away_ms, 1000))}`)))));
 }
@@ -240,7 +240,7 @@ const count = (value) => (known(value) ? Math.round(value).toLocaleString("en") 
 export function reachWords(impact) {
   if (!impact) return "–";
   if (known(impact.users)) return plural(impact.users, "user");
-  if (known(impact.failed)) return `${count(impact.failed)} requests failed${impact.failed_at_most ? " at most" : ""}`;
+  if (known(impact.failed)) return `${count(impact.failed)} requests failed${impact.usual_unknown ? ", what always fails among them" : ""}`;
   if (known(impact.seen_failed)) return `not known yet; at opening ${share(impact.seen_failed)} of new connections failed`;
   return "not known";
 }
@@ -248,23 +248,23 @@ export function burnWords(impact) {
   const burns = impact ? impact.routes.filter((r) => r.entry).flatMap((r) => r.burns) : [];
   if (!burns.length) return !impact || !impact.routes.length ? "–" : impact.routes.some((r) => r.basis === "look") ? "not known yet" : "no objective set";
   const worst = burns.reduce((a, b) => (b.spent > a.spent ? b : a));
-  return `${worst.at_least ? "≥ " : ""}${share(worst.spent)} of ${duration(worst.window_ms)}, ${worst.rate.toFixed(1)}×`;
+  return `${worst.estimate ? "≈ " : ""}${share(worst.spent)} of ${duration(worst.window_ms)}, ${worst.rate.toFixed(1)}×`;
 }
 
 export function impactSection(impact) {
   if (!impact || !impact.routes.length) return null;
   const counted = (r) => (r.basis === "look"
     ? el("p", {}, "Not known yet; ", known(r.worst_failed) ? `seen at opening: ${share(r.worst_failed)} of new connections failed.` : "at opening nobody asked.")
-    : el("p", {}, `${count(r.failed)} of some ${count(r.asked)} requests failed${known(r.usual_failed) ? " beyond the usual" : " at most: what is usual is not known"}`,
-      known(r.worst_failed) ? `, ${share(r.worst_failed)} at the worst time` : "", known(r.slow_at_least) ? `; ${count(r.slow_at_least)} at least were too slow beyond the usual` : "",
-      known(r.users) ? `; ${plural(r.users, "user")} affected` : "", el("span", { class: "soft" }, ` (means over ${duration(r.to_ms - r.from_ms)})`)));
+    : el("p", {}, `${count(r.failed)} of some ${count(r.asked)} requests failed${known(r.usual_failed) ? " beyond the usual" : ", what always fails among them: what is usual is not known"}`,
+      known(r.worst_failed) ? `, ${share(r.worst_failed)} at the worst time` : "", known(r.slow) ? `; about ${count(r.slow)} were too slow beyond the usual` : "",
+      known(r.users) ? `; ${plural(r.users, "user")} affected over the worst five minutes${r.users_worst > r.users ? `, ${count(r.users_worst)} at the worst moment` : ""}` : "", el("span", { class: "soft" }, ` (means over ${duration(r.to_ms - r.from_ms)})`)));
   return section("", "Impact, by route", el("ul", { class: "card reach" }, impact.routes.map((r) => el("li", {},
     el("div", { class: "head" }, el("b", {}, `${r.route} on ${r.node}`), r.entry ? el("span", { class: "tag" }, "users come in here") : el("span", { class: "soft" }, "called by one that counts already")),
     counted(r),
-    r.burns.length ? r.burns.map((b) => el("p", {}, `${b.objective}: burnt ${b.at_least ? "at least " : ""}${b.rate.toFixed(1)} times as fast as allowed, ${share(b.spent)} of what ${duration(b.window_ms)} leave free`))
+    r.burns.length ? r.burns.map((b) => el("p", {}, `${b.objective}: burnt ${b.estimate ? "about " : ""}${b.rate.toFixed(1)} times as fast as allowed, ${share(b.spent)} of what ${duration(b.window_ms)} leave free`))
       : r.basis === "look" ? null : el("p", { class: "soft" }, "No objective is configured for it."))),
     el("li", {}, el("p", { class: "soft" }, "Failed: a connection that was refused or broke. A forwarder sees no answers: wrong ones are not among them.",
-      known(impact.wrong_at_most) ? ` ${count(impact.wrong_at_most)} requests at most were answered wrongly: so many came while health checks had wrong answers.` : ""))));
+      known(impact.asked_while_wrong) ? ` About ${count(impact.asked_while_wrong)} requests came while health checks had wrong answers; how many of them were answered wrongly is not known.` : ""))));
 }
 
 export function whatIfSection(all) {

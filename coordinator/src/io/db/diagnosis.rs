@@ -37,6 +37,9 @@ const RECORDS_MAX: i64 = 32;
 /// Aggregates of one node around an incident: an hour before, and twenty hours of it.
 const SPANS_MAX: i64 = 256;
 
+/// Most lines of what was seen that are kept of one incident, however often it is told.
+const EVIDENCE_MAX: usize = 32;
+
 /// Nodes whose routes are looked at for one incident.
 const NODES_MAX: usize = 32;
 
@@ -116,9 +119,17 @@ impl Db {
                 continue;
             };
             match (event.kind.as_str(), cases.get_mut(&incident)) {
-                // Told again by an agent that found it open.
                 ("incident-opened", None) => {
                     cases.extend(opened(event).map(|case| (incident, case)));
+                }
+                // Told again: a closer look, or an agent that found it open. It began before.
+                ("incident-opened", Some(case)) => {
+                    if let Some(again) = opened(event) {
+                        case.fault = again.fault;
+                        case.confidence = again.confidence;
+                        case.evidence.extend(again.evidence);
+                        case.evidence.truncate(EVIDENCE_MAX);
+                    }
                 }
                 ("diagnosed", Some(case)) => {
                     let Ok(told) = Diagnosed::deserialize(&event.body) else {
@@ -195,13 +206,16 @@ impl Db {
         let mut events = Vec::new();
         for node in nodes.iter().take(NODES_MAX) {
             // A record cannot have arrived before it was made; by its own clock it may have.
+            // What was measured while cut off arrives later, and before what is told at once.
             let ahead: Option<i64> = sqlx::query_scalar(
-                "SELECT MAX(hlc_ms - received_ms) FROM event JOIN node ON node.stream = event.stream
-                 WHERE node.name = ?1 AND kind = 'telemetry' AND received_ms BETWEEN ?2 AND ?3",
+                "SELECT MAX(ahead) FROM (SELECT hlc_ms - received_ms AS ahead FROM event
+                   WHERE event.stream = (SELECT stream FROM node WHERE name = ?1)
+                     AND kind = 'telemetry' AND received_ms >= ?2
+                   ORDER BY hlc_ms LIMIT ?3)",
             )
             .bind(node)
             .bind(int(from_ms))
-            .bind(int(to_ms.saturating_add(SPAN_MS)))
+            .bind(SPANS_MAX)
             .fetch_one(&self.read)
             .await
             .map_err(DbError::on(doing))?;

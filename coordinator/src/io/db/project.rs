@@ -195,8 +195,8 @@ async fn opened(
     body: &IncidentOpened,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE incident SET opened_seq = ?3, opened_ms = ?4, service = ?5, symptom = ?6,
-           fault = ?7, confidence = ?8, detected_after_ms = ?9, connected = ?10
+        "UPDATE incident SET opened_seq = ?3, opened_ms = ?4, service = ?5,
+           detected_after_ms = ?6, connected = ?7
          WHERE stream = ?1 AND number = ?2 AND (opened_seq IS NULL OR opened_seq > ?3)",
     )
     .bind(at.stream)
@@ -204,11 +204,21 @@ async fn opened(
     .bind(at.seq)
     .bind(at.ms)
     .bind(body.service.as_str())
+    .bind(int(body.detected_after.0))
+    .bind(body.connected)
+    .execute(&mut *db)
+    .await?;
+    // A closer look is told under the same number: the first says when, the last what.
+    sqlx::query(
+        "UPDATE incident SET fault_seq = ?3, symptom = ?4, fault = ?5, confidence = ?6
+         WHERE stream = ?1 AND number = ?2 AND (fault_seq IS NULL OR fault_seq < ?3)",
+    )
+    .bind(at.stream)
+    .bind(int(body.incident.0))
+    .bind(at.seq)
     .bind(body.symptom.to_string())
     .bind(body.fault.to_string())
     .bind(body.confidence)
-    .bind(int(body.detected_after.0))
-    .bind(body.connected)
     .execute(db)
     .await?;
     Ok(())

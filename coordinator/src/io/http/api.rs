@@ -384,8 +384,12 @@ pub(super) async fn why(
 
 /// What other systems said about its node or its service meanwhile.
 async fn beside(hub: &Hub, incident: &Incident) -> Result<Vec<String>, Problem> {
-    let from = incident.opened_ms;
-    let to = incident.closed_ms.unwrap_or(u64::MAX);
+    // Alarms have the coordinator's clock.
+    let from = incident.opened_at_ms;
+    let lasted = |closed: u64| closed.saturating_sub(incident.opened_ms);
+    let to = incident
+        .closed_ms
+        .map_or(u64::MAX, |closed| from.saturating_add(lasted(closed)));
     let service = incident.service.as_deref();
     let said = hub.db.outside_beside(&incident.node, service, from, to);
     said.await.map_err(|error| failed(&error))

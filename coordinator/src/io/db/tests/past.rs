@@ -155,3 +155,42 @@ fn one_that_is_tried_again_and_again_is_read_within_a_bound() {
         assert_eq!(tried.last().unwrap().after_ms, 1_000 + 100 * 60_000 + 1_000);
     });
 }
+
+#[test]
+fn an_incident_that_is_told_again_is_what_was_told_last_and_began_when_it_did() {
+    let again = |fault, confidence, evidence: &str| {
+        let Body::IncidentOpened(body) = opened(1) else {
+            unreachable!()
+        };
+        Body::IncidentOpened(IncidentOpened {
+            fault,
+            confidence,
+            detected_after: Millis(9_000),
+            evidence: vec![evidence.into()],
+            ..body
+        })
+    };
+    let first = at(2, 0, again(Fault::Crash, 0.5, "it died"));
+    let last = at(
+        5,
+        8,
+        again(Fault::BadConfig, 0.75, "its configuration is new"),
+    );
+    // In whatever order they arrive.
+    for all in [[&first, &last], [&last, &first]] {
+        let folder = tempfile::tempdir().unwrap();
+        wait(async {
+            let db = Db::open(folder.path()).await.unwrap();
+            for one in all {
+                db.store(&[one], &[], &[], BEGIN + 10_000).await.unwrap();
+            }
+            let (incident, ..) = db.incident(1).await.unwrap().unwrap();
+            assert_eq!(incident.fault.as_deref(), Some("bad-config"));
+            assert_eq!(incident.confidence, Some(0.75));
+            assert_eq!(incident.opened_ms, BEGIN);
+            let cases = db.cases(&[1]).await.unwrap();
+            assert_eq!(cases[0].fault.as_deref(), Some("bad_config"));
+            assert_eq!(cases[0].evidence, ["it died", "its configuration is new"]);
+        });
+    }
+}

@@ -54,3 +54,29 @@ fn the_newest_that_came_lately_is_told_in_whatever_order_it_came() {
         assert_eq!(busy(db.readings(came).await.unwrap()), expected[1..]);
     });
 }
+
+#[test]
+fn what_was_measured_while_a_node_was_cut_off_is_found_by_when_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let db = Db::open(folder.path()).await.unwrap();
+        let at = |minute: u64| 1_790_000_000_000 + minute * 60_000;
+        // Its clock is an hour ahead; from the tenth minute to the fortieth it was cut off.
+        for nth in 1..=10 {
+            let mut one = telemetry("a", nth, 0.5);
+            one.hlc = Hlc::new(at(60 + 5 * nth), 0);
+            let came = match 5 * nth {
+                made if made > 10 && made < 40 => at(40),
+                made => at(made),
+            };
+            db.store(&[&one], &[], &[], came).await.unwrap();
+        }
+        let found = db.measured(&["a".into()], at(18), at(26)).await.unwrap();
+        let mut when: Vec<u64> = found
+            .iter()
+            .map(|one| (one.at_ms - at(0)) / 60_000)
+            .collect();
+        when.sort_unstable();
+        assert_eq!(when, [20, 25, 30, 35, 40], "and what spans may begin in it");
+    });
+}
