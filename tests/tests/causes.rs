@@ -272,7 +272,12 @@ fn one_that_dies_while_it_is_left_alone_is_told_anew_with_what_befell_it() {
         "{trace}"
     );
     let told = trace.of("answer")[0];
-    assert!(told.contains("reader: likeliest behind it"), "{told}");
+    let own = told
+        .split("reader: likeliest behind it")
+        .nth(1)
+        .unwrap_or_default();
+    assert!(own.contains("process i1 is gone"), "{told}");
+    assert!(!told.contains("explains"), "nobody else did: {told}");
 }
 
 #[test]

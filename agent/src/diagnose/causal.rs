@@ -110,7 +110,9 @@ impl Verdict {
             let known = known.map_or(0.0, Ratio::get);
             Ratio::saturating(sure.get() + left * known)
         };
-        let measured = known.iter().flat_map(|one| &one.evidence);
+        // That somebody else explains what was measured of it says nothing of what was seen.
+        let measured = known.iter().filter(|one| one.explained_by.is_none());
+        let measured = measured.flat_map(|one| &one.evidence);
         let evidence = seen.iter().chain(measured).take(REASONS_MAX);
         let own = Suspect {
             component: of.clone(),

@@ -4,6 +4,7 @@
 //! Nothing of it is stored, and each answer asks the database a bounded number of bounded
 //! questions.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -145,9 +146,8 @@ impl Hub {
             if known.len() == WHY_MAX {
                 break;
             }
-            if !known.contains_key(&case.incident) {
-                let found = heard(&self.db, case, &all, &graph).await?;
-                known.insert(case.incident, found);
+            if let Entry::Vacant(of) = known.entry(case.incident) {
+                of.insert(heard(&self.db, case, &all, &graph).await?);
             }
         }
         let faults = self.db.on_purpose().await?;
