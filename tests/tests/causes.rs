@@ -260,6 +260,17 @@ fn who_needs_one_elsewhere_that_refuses_is_left_alone_from_the_start_to_the_end(
 }
 
 #[test]
+fn who_needs_one_elsewhere_is_left_alone_shortly_after_the_agent_has_begun_too() {
+    for begun in [60, 61, 62, 63, 85] {
+        let trace = Sim::with(3, READER)
+            .at(secs(begun), Fault::Outage("db", true))
+            .run_until(secs(begun + 120));
+        assert_eq!(opened(&trace), ["reader"], "{trace}");
+        assert!(trace.of("execute").is_empty(), "{begun}: {trace}");
+    }
+}
+
+#[test]
 fn one_that_dies_while_it_is_left_alone_is_told_anew_with_what_befell_it() {
     let trace = Sim::with(3, READER)
         .at(secs(300), Fault::Outage("db", true))

@@ -114,7 +114,9 @@ impl Loop {
             // What is asked of a model says more than what its server counts.
             let counted = one.metric == Metric::ServedErrors;
             let counted = counted && one.service.as_ref().is_some_and(asked);
-            Some((one.series(), one.reading.fresh()?)).filter(|_| !counted)
+            let (series, value) = (one.series(), one.reading.fresh()?);
+            let silent = one.metric == Metric::Availability && self.silent(&series, now);
+            Some((series, if silent { 0.0 } else { value })).filter(|_| !counted)
         });
         let models = self.services.iter().filter_map(|(id, watched)| {
             let series = MetricReading::service(
@@ -130,11 +132,10 @@ impl Loop {
         measured.chain(models).chain(elsewhere).collect()
     }
 
-    /// The present is added to what is known: it is what has to be explained.
-    fn look_now(&mut self, now: Micros) {
-        let readings = self.readings(now);
-        let mut row = self.row(&readings, now);
-        let silent = |series: &Series| match (&series.service, &series.part) {
+    /// Whether what a series of answers counts has given none lately. What it answered before,
+    /// which the share of the last questions still holds, is no comfort.
+    fn silent(&self, series: &Series, now: Micros) -> bool {
+        match (&series.service, &series.part) {
             (Some(id), _) => {
                 let watched = self.services.get(id);
                 watched.is_some_and(|one| !one.answering(now) && one.wanted())
@@ -144,13 +145,13 @@ impl Loop {
                 elsewhere.any(|one| one.silent && one.name == *part)
             }
             (None, None) => false,
-        };
-        for (series, value) in &mut row {
-            // What it answered before is no comfort.
-            if series.metric == Metric::Availability && silent(series) {
-                *value = 0.0;
-            }
         }
+    }
+
+    /// The present is added to what is known: it is what has to be explained.
+    fn look_now(&mut self, now: Micros) {
+        let readings = self.readings(now);
+        let row = self.row(&readings, now);
         let row = row.iter().map(|(series, value)| (series, *value));
         self.suspecting.causal.look(now, row);
     }

@@ -31,6 +31,9 @@ const ROWS: u8 = 4;
 /// Samples of each series; one less than a power of two, as one more is held for a moment.
 const SAMPLES: usize = 127;
 
+/// Means from which on a trouble is compared with those before it alone: 24 s of them.
+const KNOWN_ROWS: usize = 6;
+
 /// Most series: fifty components have five each.
 pub const SERIES_MAX: usize = 256;
 
@@ -233,10 +236,11 @@ impl Causal {
         }
     }
 
-    /// Whether enough of what is usual was seen to go by.
+    /// Whether enough of what is usual was seen to go by. Little of it is better than what
+    /// has a trouble in it.
     #[must_use]
     pub fn knows(&self) -> bool {
-        self.closed >= causes::SETTINGS.full
+        self.closed >= KNOWN_ROWS
     }
 
     fn push(&mut self, now: Micros, looked: u8) {

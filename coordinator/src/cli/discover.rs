@@ -11,14 +11,16 @@ use super::{Failure, runtime};
 use crate::control::explaining;
 use crate::control::ingest::chain;
 use crate::control::now_ms;
-use crate::diagnose::discover::{Advice, Nothing, Proposals, STEP_MS, VARIABLES_MAX, discover};
+use crate::diagnose::discover::{
+    Advice, Census, Nothing, Proposals, STEP_MS, VARIABLES_MAX, discover,
+};
 use crate::diagnose::graph::Graph;
 use crate::diagnose::readings::{Reading, readings};
 use crate::diagnose::why::known;
 use crate::io::db::{Db, DbError};
 
-/// Aggregates of one node that are read: 70 days of them.
-const AGGREGATES_MAX: u32 = 20_000;
+/// Pages of aggregates of one node that are read, a day each: ten weeks.
+const PAGES_MAX: usize = 70;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CausesCommand {
@@ -88,7 +90,7 @@ async fn search(data: &Path, args: &Discover) -> Result<Proposals, NoSearch> {
         file: file(),
         source,
     };
-    let (graph, all) = match measured(data, nodes, args.days).await.map_err(read)? {
+    let (graph, census, all) = match measured(data, nodes, args.days).await.map_err(read)? {
         Ok(found) => found,
         Err((node, nodes)) => {
             return Err(NoSearch::Nobody {
@@ -103,7 +105,7 @@ async fn search(data: &Path, args: &Discover) -> Result<Proposals, NoSearch> {
         alpha: args.alpha,
         ..Settings::default()
     };
-    Ok(discover(&all, &graph, &settings)?)
+    Ok(discover(&all, &census, &graph, &settings)?)
 }
 
 /// A node that there is not, and all that there are.
@@ -114,7 +116,7 @@ async fn measured(
     data: &Path,
     wanted: Vec<String>,
     days: u32,
-) -> Result<Result<(Graph, Vec<Reading>), Unknown>, DbError> {
+) -> Result<Result<(Graph, Census, Vec<Reading>), Unknown>, DbError> {
     let db = Db::look(data).await?;
     let graph = explaining::graph(&db, &[]).await?;
     let nodes: Vec<String> = db
@@ -128,16 +130,44 @@ async fn measured(
         return Ok(Err((unknown.clone(), nodes)));
     }
     let from_ms = now_ms().saturating_sub(u64::from(days) * 86_400_000);
+    let nodes = if wanted.is_empty() { nodes } else { wanted };
+    // Twice: all that a fleet measures would not fit.
+    let mut census = Census::default();
+    each(&db, &nodes, from_ms, &graph, |one| census.add(&one)).await?;
+    let chosen = census.chosen();
     let mut all = Vec::new();
-    for node in if wanted.is_empty() { &nodes } else { &wanted } {
-        let told = db
-            .aggregates(node, (from_ms, u64::MAX >> 1), AGGREGATES_MAX)
-            .await?;
-        for event in told {
-            all.extend(readings(node, event.at_ms, &event.body, &graph));
+    let keep = |one: Reading| {
+        if chosen.contains(&(one.place.clone(), one.metric)) {
+            all.push(one);
+        }
+    };
+    each(&db, &nodes, from_ms, &graph, keep).await?;
+    Ok(Ok((graph, census, all)))
+}
+
+/// What these nodes have measured since, a page at a time.
+async fn each(
+    db: &Db,
+    nodes: &[String],
+    from_ms: u64,
+    graph: &Graph,
+    mut then: impl FnMut(Reading),
+) -> Result<(), DbError> {
+    for node in nodes {
+        let mut before = u64::MAX >> 1;
+        for _ in 0..PAGES_MAX {
+            let told = db.aggregates(node, from_ms, before).await?;
+            let Some(last) = told.last() else {
+                break;
+            };
+            before = last.cursor;
+            for event in &told {
+                let all = readings(node, event.at_ms, &event.body, graph);
+                all.into_iter().for_each(&mut then);
+            }
         }
     }
-    Ok(Ok((graph, all)))
+    Ok(())
 }
 
 fn shown(found: &Proposals) -> String {

@@ -86,12 +86,55 @@ pub struct Proposals {
     pub tests: usize,
 }
 
-/// Searches readings for links.
+/// What is measured of what.
+pub type Variable = (Place, Metric);
+
+/// Which variables there are, in some bytes each: a fleet measures more than fits in memory,
+/// and of all that [`VARIABLES_MAX`] are searched.
+#[derive(Debug, Default)]
+pub struct Census(BTreeMap<Variable, Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    readings: usize,
+    first: f64,
+    changes: bool,
+}
+
+impl Census {
+    /// One more reading.
+    pub fn add(&mut self, one: &Reading) {
+        let variable = (one.place.clone(), one.metric);
+        let seen = self.0.entry(variable).or_insert(Seen {
+            readings: 0,
+            first: one.value,
+            changes: false,
+        });
+        seen.readings += 1;
+        seen.changes |= one.value != seen.first;
+    }
+
+    /// Those that are searched: of those that change the ones with the most readings.
+    #[must_use]
+    pub fn chosen(&self) -> BTreeSet<Variable> {
+        let mut all: Vec<_> = self.0.iter().filter(|(_, seen)| seen.changes).collect();
+        all.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.readings));
+        all.truncate(VARIABLES_MAX);
+        all.into_iter()
+            .map(|(variable, _)| variable.clone())
+            .collect()
+    }
+}
+
+/// Searches readings of the chosen variables for links. Nodes end their spans at different
+/// times, so that of two nodes what is within one step may seem to be one apart, either way:
+/// such links have no direction.
 ///
 /// # Errors
 /// [`Nothing`].
 pub fn discover(
     readings: &[Reading],
+    census: &Census,
     graph: &Graph,
     settings: &Settings,
 ) -> Result<Proposals, Nothing> {
@@ -110,7 +153,7 @@ pub fn discover(
         .unwrap_or(usize::MAX)
         .saturating_add(1);
     let steps = steps.min(homeostat_causal::series::STEPS_MAX);
-    let mut columns: BTreeMap<(Place, Metric), BTreeMap<usize, (f64, f64)>> = BTreeMap::new();
+    let mut columns: BTreeMap<Variable, BTreeMap<usize, (f64, f64)>> = BTreeMap::new();
     for one in readings {
         // The newest steps, if there are too many.
         let Some(row) = usize::try_from(last - step(one.at_ms))
@@ -124,14 +167,12 @@ pub fn discover(
         *sum += one.value;
         *count += 1.0;
     }
-    let all = columns.len();
-    let mut columns: Vec<_> = columns
+    let columns: Vec<_> = columns
         .into_iter()
         .filter(|(_, rows)| rows.len() as f64 >= KNOWN_MIN * steps as f64)
         .filter(|(_, rows)| changes(rows.values().map(|(sum, count)| sum / count)))
+        .take(VARIABLES_MAX)
         .collect();
-    columns.sort_by_key(|(_, rows)| std::cmp::Reverse(rows.len()));
-    columns.truncate(VARIABLES_MAX);
     let names: Vec<String> = (0..columns.len()).map(|place| place.to_string()).collect();
     let filled = columns.iter().map(|(_, rows)| {
         let value = |row| rows.get(&row).map_or(f64::NAN, |(sum, count)| sum / count);
@@ -144,12 +185,14 @@ pub fn discover(
     let mut links: Vec<Proposed> = links
         .filter_map(|link| {
             let (from, to) = (variable(link.from)?, variable(link.to)?);
+            let apart = from.0.at != to.0.at && link.lag <= 1;
+            let directed = link.direction == Direction::Known && !apart;
             Some(Proposed {
-                advice: advice(&from.0, &to.0, link.direction == Direction::Known, graph),
+                advice: advice(&from.0, &to.0, directed, graph),
                 from,
                 to,
                 lag: link.lag,
-                directed: link.direction == Direction::Known,
+                directed,
                 value: link.value,
                 p: link.p,
             })
@@ -164,7 +207,7 @@ pub fn discover(
     Ok(Proposals {
         links,
         variables: columns.len(),
-        left_out: all - columns.len(),
+        left_out: census.0.len().saturating_sub(columns.len()),
         steps,
         tests: found.tests,
     })
@@ -205,6 +248,16 @@ mod tests {
         (0..6).map(|_| chance.f64() - 0.5).sum()
     }
 
+    fn searched(all: &[Reading], graph: &Graph, settings: &Settings) -> Result<Proposals, Nothing> {
+        let mut census = Census::default();
+        all.iter().for_each(|one| census.add(one));
+        let chosen = census.chosen();
+        let all = all
+            .iter()
+            .filter(|one| chosen.contains(&(one.place.clone(), one.metric)));
+        discover(&all.cloned().collect::<Vec<_>>(), &census, graph, settings)
+    }
+
     #[test]
     fn a_link_that_nobody_told_is_proposed_and_known_ones_are_named_so() {
         let graph = two();
@@ -239,16 +292,19 @@ mod tests {
             lags: 2,
             ..Settings::default()
         };
-        let found = discover(&readings, &graph, &settings).unwrap();
+        let found = searched(&readings, &graph, &settings).unwrap();
         assert_eq!((found.variables, found.left_out, found.steps), (3, 1, 600));
         let told: Vec<String> = found
             .links
             .iter()
             .filter(|link| link.lag == 1)
-            .map(|link| format!("{} -> {}: {:?}", link.from.0, link.to.0, link.advice))
+            .map(|link| {
+                let arrow = if link.directed { "->" } else { "--" };
+                format!("{} {arrow} {}: {:?}", link.from.0, link.to.0, link.advice)
+            })
             .collect();
         assert!(
-            told.contains(&"infer-1 on east -> camera on north: New".to_owned()),
+            told.contains(&"infer-1 on east -- camera on north: New".to_owned()),
             "{told:?}"
         );
         assert!(
@@ -260,7 +316,7 @@ mod tests {
 
     #[test]
     fn too_little_is_an_error_and_no_link() {
-        assert!(discover(&[], &two(), &Settings::default()).is_err());
+        assert!(searched(&[], &two(), &Settings::default()).is_err());
         let one = Reading {
             place: Place::of(Kind::Node, "east", ""),
             sign: Sign::Resource,
@@ -273,6 +329,27 @@ mod tests {
             at_ms: 0,
             ..one.clone()
         };
-        assert!(discover(&[one, early], &two(), &Settings::default()).is_err());
+        assert!(searched(&[one, early], &two(), &Settings::default()).is_err());
+    }
+
+    #[test]
+    fn of_many_variables_those_with_the_most_readings_are_searched() {
+        let mut census = Census::default();
+        for nth in 0..200_u64 {
+            for at in 0..=nth {
+                census.add(&Reading {
+                    place: Place::of(Kind::Service, "east", &format!("s{nth}")),
+                    sign: Sign::Latency,
+                    metric: Metric::LatencyP50,
+                    at_ms: at,
+                    value: at as f64,
+                    volume: 1.0,
+                });
+            }
+        }
+        let chosen = census.chosen();
+        assert_eq!(chosen.len(), VARIABLES_MAX);
+        let names: BTreeSet<_> = chosen.iter().map(|(place, _)| place.name.clone()).collect();
+        assert!(names.contains("s199") && names.contains("s136") && !names.contains("s135"));
     }
 }

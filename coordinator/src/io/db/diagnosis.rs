@@ -43,8 +43,8 @@ const EVIDENCE_MAX: usize = 32;
 /// Nodes whose routes are looked at for one incident.
 const NODES_MAX: usize = 32;
 
-/// Aggregates whose clock is told by the same records: a day of them.
-const PLACED_AT_ONCE: usize = 288;
+/// Aggregates of a node that are read at once: a day of them.
+const AGGREGATES_PAGE: i64 = 288;
 
 /// Notes of faults on purpose that are read: each node has one in force at most.
 const ON_PURPOSE_MAX: i64 = 256;
@@ -238,32 +238,28 @@ impl Db {
         Ok(events)
     }
 
-    /// What nodes told in aggregates between two times of arrival: node, end of the span by the
-    /// coordinator's clock, body. The newest of each node, at most `most`.
+    /// What a node told in aggregates that arrived after a time: those before a cursor, the
+    /// newest first, a page at a time.
     pub async fn aggregates(
         &self,
         node: &str,
-        (from_ms, to_ms): (u64, u64),
-        most: u32,
+        from_ms: u64,
+        before: u64,
     ) -> Result<Vec<Event>, DbError> {
         let doing = "read aggregates";
         let rows = sqlx::query(event_sql!(
             "WHERE node.name = ?1 AND event.kind = 'telemetry'
-               AND event.received_ms BETWEEN ?2 AND ?3 ORDER BY event.id DESC LIMIT ?4"
+               AND event.received_ms >= ?2 AND event.id < ?3 ORDER BY event.id DESC LIMIT ?4"
         ))
         .bind(node)
         .bind(int(from_ms))
-        .bind(int(to_ms))
-        .bind(i64::from(most))
+        .bind(int(before))
+        .bind(AGGREGATES_PAGE)
         .fetch_all(&self.read)
         .await
         .map_err(DbError::on(doing))?;
-        let mut events = Vec::with_capacity(rows.len());
         // A clock is told by the records around, not by those of last month.
-        for near in rows.chunks(PLACED_AT_ONCE) {
-            events.extend(self.placed(near, doing).await?);
-        }
-        Ok(events)
+        self.placed(&rows, doing).await
     }
 
     /// How incidents with this fault went, without one of them.
