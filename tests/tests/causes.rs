@@ -270,6 +270,38 @@ fn who_needs_one_elsewhere_is_left_alone_shortly_after_the_agent_has_begun_too()
     }
 }
 
+/// The same behind a route, and who calls it.
+const FRONT: &str = r#"
+[[service]]
+id = "front"
+command = ["/bin/front"]
+ports = [8081]
+start_timeout = "2s"
+stop_grace = "500ms"
+calls = ["read"]
+[[service.probe]]
+kind = "http"
+path = "/work"
+period = "500ms"
+timeout = "50ms"
+
+[[forward]]
+id = "read"
+listen = 8090
+[[forward.backend]]
+service = "reader"
+"#;
+
+#[test]
+fn who_calls_one_that_needs_one_elsewhere_is_left_alone_too() {
+    for begun in [60, 75, 76, 77, 78, 300] {
+        let trace = Sim::with(3, &format!("{READER}{FRONT}"))
+            .at(secs(begun), Fault::Outage("db", true))
+            .run_until(secs(begun + 120));
+        assert!(trace.of("execute").is_empty(), "{begun}: {trace}");
+    }
+}
+
 #[test]
 fn one_that_dies_while_it_is_left_alone_is_told_anew_with_what_befell_it() {
     let trace = Sim::with(3, READER)

@@ -115,8 +115,12 @@ impl Loop {
             let counted = one.metric == Metric::ServedErrors;
             let counted = counted && one.service.as_ref().is_some_and(asked);
             let (series, value) = (one.series(), one.reading.fresh()?);
-            let silent = one.metric == Metric::Availability && self.silent(&series, now);
-            Some((series, if silent { 0.0 } else { value })).filter(|_| !counted)
+            let value = match one.metric {
+                Metric::Availability if self.silent(&series, now) => 0.0,
+                Metric::FailureShare => value + (1.0 - value) * self.passed_on(&series),
+                _ => value,
+            };
+            Some((series, value)).filter(|_| !counted)
         });
         let models = self.services.iter().filter_map(|(id, watched)| {
             let series = MetricReading::service(
@@ -146,6 +150,30 @@ impl Loop {
             }
             (None, None) => false,
         }
+    }
+
+    /// The share of a route's answers that are wrong as its backends give them. The forwarder
+    /// reads none, and who calls through it would be left with what the backends did.
+    fn passed_on(&self, series: &Series) -> f64 {
+        let of = |route: &&Routed| {
+            series
+                .part
+                .as_ref()
+                .is_some_and(|part| part.as_str() == route.id.as_str())
+        };
+        let Some(route) = self.routes.values().find(of) else {
+            return 0.0;
+        };
+        let (mut all, mut wrong) = (0.0, 0.0);
+        let fit = route.backends.values().map(|one| (one, &one.sample));
+        for (backend, sample) in fit.filter(|(_, sample)| sample.healthy) {
+            let service = backend.service.as_ref();
+            let level = service.and_then(|id| self.services.get(id)?.service_level());
+            let weight = f64::from(sample.weight);
+            all += weight;
+            wrong += weight * level.map_or(0.0, |level| 1.0 - level.availability);
+        }
+        if all > 0.0 { wrong / all } else { 0.0 }
     }
 
     /// The present is added to what is known: it is what has to be explained.

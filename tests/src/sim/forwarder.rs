@@ -73,7 +73,11 @@ impl Forwarder {
                         weight,
                         healthy: well,
                         active: u32::from(well && weight > 0),
-                        total: 0,
+                        total: if weight > 0 {
+                            u64::from(ANSWERED) * self.seq
+                        } else {
+                            0
+                        },
                         failures: 0,
                         answered: if well && weight > 0 { ANSWERED } else { 0 },
                         first_byte_us: Some((first_byte, 2 * first_byte)),

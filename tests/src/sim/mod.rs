@@ -315,6 +315,9 @@ impl Sim {
         for service in &config.services {
             world.add(service);
         }
+        for forward in &config.forwards {
+            world.connect(forward);
+        }
         let mut sim = Self {
             seed,
             rng: fastrand::Rng::with_seed(seed),

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use homeostat_agent::config::{ModelSlot, Reload, Service};
+use homeostat_agent::config::{Forward, ModelSlot, Reload, Service};
 use homeostat_agent::service::{SlotFound, SlotName, Version};
 use homeostat_common::anomaly::Exit;
-use homeostat_common::ids::{Instance, ModelVersion, ServiceId};
+use homeostat_common::ids::{Instance, ModelVersion, RouteId, ServiceId};
 use homeostat_common::observation::Part;
 use homeostat_common::units::Micros;
 
@@ -69,6 +69,8 @@ pub(super) struct Place {
     needs: Vec<ServiceId>,
     /// What it needs elsewhere.
     elsewhere: Vec<Part>,
+    /// Routes that it calls through.
+    calls: Vec<RouteId>,
     pub(super) slots: BTreeMap<SlotName, SlotFiles>,
     /// It notices another model by itself.
     watches: bool,
@@ -178,6 +180,8 @@ pub(super) struct World {
     pub(super) places: BTreeMap<ServiceId, Place>,
     /// Dependencies elsewhere that refuse.
     pub(super) refusing: BTreeSet<Part>,
+    /// Who is behind each route.
+    behind: BTreeMap<RouteId, Vec<ServiceId>>,
     minted: u64,
 }
 
@@ -192,12 +196,19 @@ impl World {
         let place = Place {
             needs: service.depends_on.clone(),
             elsewhere: service.needs.clone(),
+            calls: service.calls.clone(),
             standby: service.standby,
             slots: slots.map(|name| (name, SlotFiles::new())).collect(),
             watches: service.model.as_ref().is_some_and(watches),
             ..Place::default()
         };
         self.places.insert(service.id.clone(), place);
+    }
+
+    pub(super) fn connect(&mut self, forward: &Forward) {
+        let behind = forward.backends.iter();
+        let behind = behind.filter_map(|backend| backend.service.clone());
+        self.behind.insert(forward.id.clone(), behind.collect());
     }
 
     pub(super) fn life(&self, id: &ServiceId) -> Option<&Life> {
@@ -326,7 +337,13 @@ impl World {
             return Reaction::Silent(Micros(u64::MAX));
         }
         let refused = |part: &Part| self.refusing.contains(part);
-        if life.garbage || place.elsewhere.iter().any(refused) {
+        // What all behind a route answer wrongly is of no use to who calls it.
+        let useless = |route: &RouteId| {
+            let behind = self.behind.get(route).filter(|all| !all.is_empty());
+            let wrong = |one: &ServiceId| self.reaction(one, now) == Reaction::Wrong;
+            behind.is_some_and(|all| all.iter().all(wrong))
+        };
+        if life.garbage || place.elsewhere.iter().any(refused) || place.calls.iter().any(useless) {
             Reaction::Wrong
         } else {
             Reaction::Right
