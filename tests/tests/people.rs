@@ -326,6 +326,7 @@ fn a_stop_finishes_the_step_that_runs_and_begins_no_other() {
         10.213s refuse   rollback-model(infer, to=aaaaaaaaaaaaaaaa) ; restart(infer, grace=500ms): stopped
         10.213s refuse   restart(infer, grace=500ms): stopped
         10.463s detect   infer wrong-answers (bad-model), 284ms after the first sign
+        10.463s suspect  the model of infer behind infer (0.99)
         20.000s fault    Crash("store")
         20.000s detect   store dead (crash), 0ms after the first sign
         20.000s alarm    store-dead (critical): store is dead, and not healed: healing is stopped on this node: they flap; homeostat-agent resume-healing ends that
